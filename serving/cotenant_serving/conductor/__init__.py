@@ -1,0 +1,1 @@
+"""The conductor: decides which model runs where, now, and publishes the routing table."""

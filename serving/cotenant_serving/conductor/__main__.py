@@ -1,0 +1,117 @@
+"""`python -m cotenant_serving.conductor`: the conductor as an ordinary process beside the Ray head."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from cotenant_serving.conductor.api import Api
+from cotenant_serving.conductor.conductor import Conductor, Settings
+from cotenant_serving.conductor.store import Store
+
+log = logging.getLogger("cotenant.conductor")
+
+EXIT_RAY_LOST = 3
+
+
+def main() -> int:
+    args = _arguments()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    try:
+        import uvloop
+
+        return int(uvloop.run(_run(args)))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="cotenant-conductor", description=__doc__)
+    parser.add_argument("--ray-address", required=True, help="host:port of the Ray head's GCS")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8700)
+    parser.add_argument("--advertise", help="base URL at which engines reach this conductor")
+    parser.add_argument("--state", type=Path, required=True, help="folder for the desired state and placements")
+    parser.add_argument("--pool-token-file", type=Path, required=True)
+    parser.add_argument("--control-token-file", type=Path, required=True)
+    parser.add_argument("--cache-dir", default="", help="weight cache of the engines")
+    parser.add_argument("--log-dir", default="", help="folder for the engines' own logs")
+    return parser.parse_args()
+
+
+async def _run(args: argparse.Namespace) -> int:
+    settings = Settings(
+        url=args.advertise or f"http://{args.host}:{args.port}",
+        pool_token_file=str(args.pool_token_file),
+        cache_dir=args.cache_dir,
+        log_dir=args.log_dir,
+    )
+    conductor = Conductor(Store(args.state), settings)
+    api = Api(conductor, pool_token=_token(args.pool_token_file), control_token=_token(args.control_token_file))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = asyncio.create_task(_serve(api, args.host, args.port))
+    loop = asyncio.create_task(_conduct(conductor, args.ray_address))
+    stopped = asyncio.create_task(stop.wait())
+    tasks: set[asyncio.Task[Any]] = {server, loop, stopped}
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks - done:
+        task.cancel()
+    if stopped in done:
+        return 0
+    for task in done:
+        if error := task.exception():
+            log.error("ending: %s: %s", type(error).__name__, error)
+    return EXIT_RAY_LOST
+
+
+async def _conduct(conductor: Conductor, ray_address: str) -> None:
+    from cotenant_serving.conductor.serve_driver import ServeDriver
+
+    driver = await asyncio.to_thread(ServeDriver, ray_address)
+    log.info("connected to Ray at %s", ray_address)
+    await conductor.run(driver)
+
+
+async def _serve(api: Api, host: str, port: int) -> None:
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            api,
+            host=host,
+            port=port,
+            loop="none",
+            http="httptools",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+        )
+    )
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    await server.serve()
+
+
+def _token(path: Path) -> str:
+    token = path.read_text().strip()
+    if len(token) < 16:
+        raise SystemExit(f"{path}: the token is shorter than 16 characters; write a random one")
+    return token
+
+
+if __name__ == "__main__":
+    # Ray's driver threads may hang at exit when the head is gone; everything worth keeping is on disk.
+    code = main()
+    logging.shutdown()
+    sys.stderr.flush()
+    import os
+
+    os._exit(code)

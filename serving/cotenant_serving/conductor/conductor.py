@@ -1,0 +1,272 @@
+"""The level-triggered loop: observe, decide, act, publish. One writer of Serve apps, placements and table."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+from cotenant_serving.conductor.decide import decide
+from cotenant_serving.conductor.explain import model_row
+from cotenant_serving.conductor.leases import Leases
+from cotenant_serving.conductor.observed import App, Observed
+from cotenant_serving.conductor.store import Store
+from cotenant_serving.conductor.world import Decision, Device, Engine, ModelMemory, Start, World
+from cotenant_serving.contract import (
+    Demand,
+    Desired,
+    DeviceStatus,
+    EngineArgs,
+    Heartbeat,
+    HeartbeatReply,
+    PoolStatus,
+    Table,
+    WorkerGroup,
+)
+
+log = logging.getLogger("cotenant.conductor")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+STEADY_S = 1.0
+"""Between two looks at Serve when nothing moves."""
+MOVING_S = 0.2
+"""While an app starts or ends."""
+ADOPT_S = 3.0
+"""After a restart the table waits this long, at most, for the heartbeats of the engines that run."""
+DRIVER_TIMEOUT_S = 20.0
+RAY_LOST_S = 15.0
+"""Serve's controller may restart within this; after it the conductor ends, so that its supervisor starts afresh."""
+
+
+class Driver(Protocol):
+    """Serve and Ray as the conductor sees them; calls block."""
+
+    def devices(self, groups: Sequence[WorkerGroup]) -> tuple[Device, ...]: ...
+    def apps(self) -> dict[str, App]: ...
+    def start(self, args: EngineArgs, node: str, group: str) -> None: ...
+    def delete(self, app: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where engines find things; all paths are on the engines' side."""
+
+    url: str
+    pool_token_file: str
+    cache_dir: str = ""
+    log_dir: str = ""
+
+
+class StaleGenerationError(Exception):
+    """A desired state older than the one in force was sent."""
+
+
+class Conductor:
+    def __init__(self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._settings, self._clock = store, settings, clock
+        now_s = clock()
+        self._began_s = now_s
+        self._desired = store.desired()
+        self._observed = Observed(store.placements(), now_s=now_s)
+        self._leases = Leases(now_s=now_s)
+        self._memory: Mapping[str, ModelMemory] = {}
+        self._driver: Driver | None = None
+        self._devices: tuple[Device, ...] = ()
+        self._apps: dict[str, App] = {}
+        self._engines: tuple[Engine, ...] = ()
+        self._decision = Decision()
+        self._kick = asyncio.Event()
+        self._published = asyncio.Condition()
+        self._table = Table(epoch=uuid.uuid4().hex, sequence=0)
+        self._placements: dict[str, EngineArgs] = {}
+
+    @property
+    def table(self) -> Table:
+        """sequence 0: nothing was published yet."""
+        return self._table
+
+    async def run(self, driver: Driver) -> None:
+        """Until cancelled, or until Ray does not answer any more (raises what it said)."""
+        self._driver = driver
+        answered_s = self._clock()
+        while True:
+            self._kick.clear()
+            try:
+                await self.step()
+                answered_s = self._clock()
+            except Exception:
+                if self._clock() - answered_s > RAY_LOST_S:
+                    raise
+                log.exception("a pass failed; trying again")
+            try:
+                await asyncio.wait_for(self._kick.wait(), MOVING_S if self._moving() else STEADY_S)
+                await asyncio.sleep(0.02)  # several heartbeats and reports arrive together: one decision for all
+            except TimeoutError:
+                pass
+
+    async def step(self) -> Decision:
+        """One pass of the loop."""
+        await self._look()
+        now_s = self._clock()
+        world = World(
+            now_s=now_s,
+            desired=self._desired,
+            devices=self._devices,
+            engines=self._engines,
+            demand=self._observed.demand(now_s),
+            memory=self._memory,
+        )
+        decision = decide(world)
+        self._decision, self._memory = decision, decision.memory
+        await self._act(decision)
+        await self._publish()
+        return decision
+
+    def set_desired(self, desired: Desired) -> None:
+        if self._desired and desired.generation < self._desired.generation:
+            raise StaleGenerationError(
+                f"generation {desired.generation} is older than {self._desired.generation}, which is in force"
+            )
+        self._store.keep_desired(desired)
+        self._desired = desired
+        self._kick.set()
+
+    @property
+    def desired(self) -> Desired | None:
+        return self._desired
+
+    def heard(self, beat: Heartbeat) -> HeartbeatReply:
+        now_s = self._clock()
+        if self._observed.heard(beat, now_s):
+            self._kick.set()
+        return HeartbeatReply(lease=self._leases.answer(beat, now_s))
+
+    def demanded(self, demand: Demand) -> None:
+        if self._observed.demanded(demand, self._clock()):
+            self._kick.set()
+
+    async def table_after(self, epoch: str, sequence: int, wait_s: float) -> Table | None:
+        """The table once it differs from the one named; None when `wait_s` passes first."""
+
+        def news() -> bool:
+            return self._table.sequence > 0 and (self._table.epoch, self._table.sequence) != (epoch, sequence)
+
+        async with self._published:
+            try:
+                await asyncio.wait_for(self._published.wait_for(news), wait_s)
+            except TimeoutError:
+                return None
+        return self._table
+
+    def status(self) -> PoolStatus:
+        return PoolStatus(
+            pool=self._desired.pool if self._desired else "",
+            epoch=self._table.epoch,
+            generation=self._desired.generation if self._desired else 0,
+            models=self._decision.models,
+            devices=tuple(self._device_status(device) for device in self._devices),
+        )
+
+    async def _look(self) -> None:
+        assert self._driver is not None
+        groups = self._desired.groups if self._desired else ()
+        self._apps = await _in_thread(self._driver.apps)
+        self._devices = await _in_thread(self._driver.devices, groups)
+        now_s = self._clock()
+        self._observed.reconcile(self._apps, now_s)
+        self._engines = self._observed.engines(self._apps, now_s)
+
+    async def _act(self, decision: Decision) -> None:
+        assert self._driver is not None
+        for delete in decision.deletes:
+            log.info("deleting %s: %s", delete.app, delete.why)
+            self._observed.deleting(delete.app)
+            await self._try(self._driver.delete, delete.app)
+        for start in decision.starts:
+            args = self._engine_args(start)
+            log.info("starting %s on %s with %d bytes", args.app, args.device_id, args.share_bytes)
+            self._observed.started(args, self._clock())
+            self._keep_placements()  # before the app exists: a crash in between leaves no engine without a record
+            await self._try(self._driver.start, args, start.device.node, start.device.group)
+            self._apps[args.app] = App("deploying")
+        self._keep_placements()
+        if decision.deletes or decision.starts:
+            self._engines = self._observed.engines(self._apps, self._clock())
+
+    async def _try(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """The next look at Serve's list shows whether it happened; until then the same decision comes again."""
+        try:
+            await _in_thread(call, *args, **kwargs)
+        except Exception:
+            log.exception("Serve refused an action; it is tried again")
+
+    def _engine_args(self, start: Start) -> EngineArgs:
+        return EngineArgs(
+            app=start.app,
+            spec=start.spec,
+            device_id=start.device.id,
+            device_index=start.device.index,
+            share_bytes=start.candidate.share_bytes,
+            kv_cache_bytes=start.candidate.kv_cache_bytes,
+            device_bytes=start.device.memory_bytes,
+            conductor_url=self._settings.url,
+            pool_token_file=self._settings.pool_token_file,
+            cache_dir=self._settings.cache_dir,
+            log_dir=self._settings.log_dir,
+        )
+
+    def _keep_placements(self) -> None:
+        placements = self._observed.placements
+        if placements != self._placements:
+            self._store.keep_placements(placements)
+            self._placements = placements
+
+    async def _publish(self) -> None:
+        adopting = self._clock() - self._began_s < ADOPT_S and not self._observed.settled(self._apps)
+        if self._table.sequence == 0 and adopting:
+            return
+        table = Table(
+            epoch=self._table.epoch,
+            sequence=self._table.sequence,
+            engines=self._observed.rows(self._engines),
+            models=tuple(model_row(model, self._load_s(model.model)) for model in self._decision.models),
+            gone=self._observed.gone(),
+        )
+        if table == self._table and self._table.sequence > 0:
+            return
+        async with self._published:
+            self._table = Table(
+                epoch=table.epoch,
+                sequence=table.sequence + 1,
+                engines=table.engines,
+                models=table.models,
+                gone=table.gone,
+            )
+            self._published.notify_all()
+
+    def _load_s(self, model: str) -> float | None:
+        memory = self._memory.get(model)
+        return memory.load_s if memory else None
+
+    def _moving(self) -> bool:
+        return any(engine.phase != "ready" for engine in self._engines)
+
+    def _device_status(self, device: Device) -> DeviceStatus:
+        here = [engine for engine in self._engines if engine.args.device_id == device.id]
+        lease = self._leases.holder(device.id, self._clock())
+        return DeviceStatus(
+            device_id=device.id,
+            group=device.group,
+            device=device.kind,
+            memory_bytes=device.memory_bytes,
+            reserved_bytes=sum(engine.args.share_bytes for engine in here),
+            used_bytes=sum(engine.beat.used_bytes for engine in here if engine.beat),
+            lease=lease.app if lease else "",
+        )
+
+
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.wait_for(asyncio.to_thread(call, *args, **kwargs), DRIVER_TIMEOUT_S)

@@ -1,0 +1,200 @@
+"""The conductor's decision: which model runs where, now. Pure: `World → Decision`.
+
+One pass, in this order:
+ 1. failures: an engine that reports a failure, or that Serve gave up, is deleted and its model backs off;
+ 2. wanted: demand and `replicas` say how many engines each model should have;
+ 3. surplus: old revisions that are replaced, idle engines, engines of models that are not desired go;
+ 4. starts: what is missing is placed by bytes (`place`), at most one start per device at a time.
+The same world always gives the same decision, and a settled world gives an empty one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cotenant_serving.conductor import place
+from cotenant_serving.conductor.explain import model_status
+from cotenant_serving.conductor.world import (
+    Decision,
+    Delete,
+    Engine,
+    ModelMemory,
+    ModelView,
+    World,
+)
+from cotenant_serving.contract import EngineSpec, ModelDemand, ModelStatus
+
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MOST_S = 30.0
+"""A cause that went away is noticed within half a minute, and a broken model costs one start per half minute."""
+
+_NO_DEMAND = ModelDemand()
+_NO_MEMORY = ModelMemory()
+
+
+def decide(world: World) -> Decision:
+    """What to start, what to delete, what to remember, and how each model stands."""
+    memory = _remember(world)
+    if world.desired is None:
+        return Decision(memory=memory)
+    views = [_view(world, memory, index) for index in range(len(world.desired.models))]
+    deletes = [*_failed_apps(world), *_orphans(world)]
+    for view in views:
+        deletes.extend(_surplus(view))
+    placing = place.Placing.of(world, going={delete.app for delete in deletes})
+    outcomes: dict[str, place.Outcome] = {}
+    for view in sorted(views, key=_urgency):
+        spec = missing(view)
+        if spec is None:
+            continue
+        outcome = placing.put(view, spec)
+        outcomes[view.name] = outcome
+        if outcome.in_place:
+            memory[view.name] = replace(memory[view.name], fallback=outcome.in_place)
+    deletes.extend(placing.evictions)
+    statuses = tuple(_status(view, outcomes) for view in views)
+    return Decision(starts=tuple(placing.starts), deletes=tuple(deletes), memory=memory, models=statuses)
+
+
+def wanted(view: ModelView) -> int:
+    """Engines that the model should have now: demand over slots, at least `min`, at most `max`.
+
+    Demand within the last `idle_after_s` keeps one: waking again costs more than waiting.
+    """
+    desired = view.desired
+    slots = _slots(view)
+    by_demand = math.ceil((view.demand.running + view.demand.queued) / slots)
+    if by_demand == 0 and _recent_demand(view):
+        by_demand = 1
+    return max(desired.min_engines, min(by_demand, desired.max_engines))
+
+
+def missing(view: ModelView) -> EngineSpec | None:
+    """The engine to start next for this model, or None when it has what it wants or must not try now."""
+    spec = view.desired.engine
+    if spec is not None and len(view.of_revision(spec.revision)) < wanted(view) and not _backing_off(view):
+        return spec
+    fallback = view.memory.fallback
+    if fallback and view.failed_target and wanted(view) > 0 and not view.alive:
+        return fallback
+    return None
+
+
+def _remember(world: World) -> dict[str, ModelMemory]:
+    models = world.desired.models if world.desired else ()
+    names = {model.name for model in models} if models else set(world.memory)
+    memory = {name: world.memory.get(name, _NO_MEMORY) for name in names}
+    for name, demand in world.demand.items():
+        if name in memory and demand.running + demand.queued > 0:
+            memory[name] = replace(memory[name], last_demand_s=world.now_s)
+    for engine in world.engines:
+        if engine.model in memory:
+            memory[engine.model] = _learn(memory[engine.model], engine, world)
+    for model in models:
+        memory[model.name] = _forget_old_failure(memory[model.name], model.engine)
+    return memory
+
+
+def _learn(known: ModelMemory, engine: Engine, world: World) -> ModelMemory:
+    if engine.phase == "failed" and engine.failure:
+        again = known.failures if known.failed_revision == engine.revision else 0
+        pause_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0**again)
+        return replace(
+            known,
+            failed_revision=engine.revision,
+            failure=engine.failure,
+            failures=again + 1,
+            retry_at_s=world.now_s + pause_s,
+        )
+    if engine.phase == "ready" and engine.beat:
+        known = replace(known, load_s=engine.beat.load_s or known.load_s)
+        if known.failed_revision == engine.revision:
+            known = replace(known, failed_revision="", failure=None, failures=0, retry_at_s=0.0)
+        if known.fallback and known.fallback.revision != engine.revision:
+            known = replace(known, fallback=None)
+    return known
+
+
+def _forget_old_failure(known: ModelMemory, target: EngineSpec | None) -> ModelMemory:
+    """A failure counts against the revision that failed; a new one starts with a clean sheet."""
+    if target is not None and known.failure and known.failed_revision != target.revision:
+        return replace(known, failed_revision="", failure=None, failures=0, retry_at_s=0.0)
+    return known
+
+
+def _view(world: World, memory: Mapping[str, ModelMemory], index: int) -> ModelView:
+    assert world.desired is not None
+    desired = world.desired.models[index]
+    return ModelView(
+        desired=desired,
+        engines=tuple(engine for engine in world.engines if engine.model == desired.name),
+        demand=world.demand.get(desired.name, _NO_DEMAND),
+        memory=memory[desired.name],
+        now_s=world.now_s,
+    )
+
+
+def _failed_apps(world: World) -> Iterable[Delete]:
+    for engine in world.engines:
+        if engine.phase == "failed" and engine.failure:
+            yield Delete(app=engine.args.app, why=f"{engine.failure.reason}: {engine.failure.message}")
+
+
+def _orphans(world: World) -> Iterable[Delete]:
+    assert world.desired is not None
+    names = {model.name for model in world.desired.models}
+    for engine in world.engines:
+        if engine.model not in names and engine.phase not in ("deleting", "failed"):
+            yield Delete(app=engine.args.app, why="its model is not desired any more")
+
+
+def _surplus(view: ModelView) -> Iterable[Delete]:
+    """Old revisions that current engines replace, and engines idle for longer than `idle_after_s`."""
+    count = wanted(view)
+    if view.desired.engine is None:
+        yield from _idle_beyond(view, view.alive, count)
+        return
+    current, old = view.of_revision(view.target), view.not_of_revision(view.target)
+    current_ready = [engine for engine in current if engine.phase == "ready"]
+    keep_old = max(0, count - len(current_ready))
+    for engine in sorted(old, key=_most_useful_first)[keep_old:]:
+        yield Delete(app=engine.args.app, why=f"replaced by revision {view.target}")
+    yield from _idle_beyond(view, current, count)
+
+
+def _idle_beyond(view: ModelView, engines: tuple[Engine, ...], count: int) -> Iterable[Delete]:
+    surplus = len(engines) - count
+    for engine in sorted(engines, key=_most_useful_first, reverse=True):
+        if surplus <= 0:
+            return
+        if engine.running == 0 and engine.idle_s >= view.desired.idle_after_s:
+            surplus -= 1
+            yield Delete(app=engine.args.app, why=f"idle for {engine.idle_s:.0f} s, {count} wanted")
+
+
+def _most_useful_first(engine: Engine) -> tuple[bool, int, float]:
+    return (engine.phase != "ready", -engine.running, engine.idle_s)
+
+
+def _urgency(view: ModelView) -> tuple[bool, int, str]:
+    """Models without any ready engine first, then by waiting requests; the name makes it a total order."""
+    return (bool(view.ready), -view.demand.queued, view.name)
+
+
+def _slots(view: ModelView) -> int:
+    spec = view.desired.engine or (view.alive[0].args.spec if view.alive else None)
+    return spec.concurrency if spec else 1
+
+
+def _recent_demand(view: ModelView) -> bool:
+    last = view.memory.last_demand_s
+    return last is not None and view.now_s - last < view.desired.idle_after_s
+
+
+def _backing_off(view: ModelView) -> bool:
+    return view.failed_target and view.now_s < view.memory.retry_at_s
+
+
+def _status(view: ModelView, outcomes: Mapping[str, place.Outcome]) -> ModelStatus:
+    outcome = outcomes.get(view.name)
+    return model_status(view, outcome.explanation if outcome else (), blocked=bool(outcome and outcome.blocked))

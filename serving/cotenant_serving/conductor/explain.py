@@ -1,0 +1,89 @@
+"""How a model stands, in words: the last decision and the observed engines → `ModelStatus`. Pure."""
+
+from cotenant_serving.conductor.world import Engine, ModelView
+from cotenant_serving.contract import EngineStatus, ModelRow, ModelState, ModelStatus, Reason
+
+
+def model_status(view: ModelView, explanation: tuple[str, ...], *, blocked: bool) -> ModelStatus:
+    state, reason, message = _state(view, explanation, blocked)
+    serving = view.ready[0].revision if view.ready else ""
+    return ModelStatus(
+        model=view.name,
+        state=state,
+        reason=reason,
+        message=message,
+        revision=serving,
+        target_revision=view.target,
+        running=view.demand.running,
+        queued=view.demand.queued,
+        ready_engines=len(view.ready),
+        engines=tuple(engine_status(engine) for engine in view.engines),
+        explanation=explanation,
+        retry_in_s=max(0.0, view.memory.retry_at_s - view.now_s) if view.failed_target else None,
+    )
+
+
+def model_row(status: ModelStatus, load_s: float | None) -> ModelRow:
+    """What gateways need of it. The eta is the measured load time less what has passed since the start."""
+    eta_s = status.retry_in_s if status.state == "failed" else None
+    if status.state in ("cold", "waking") and load_s is not None:
+        eta_s = load_s
+    return ModelRow(model=status.model, state=status.state, reason=status.reason, message=status.message, eta_s=eta_s)
+
+
+def engine_status(engine: Engine) -> EngineStatus:
+    beat = engine.beat
+    return EngineStatus(
+        app=engine.args.app,
+        model=engine.model,
+        revision=engine.revision,
+        instance=beat.instance if beat else "",
+        state=engine.phase,
+        stage=beat.stage if beat else "",
+        progress=beat.progress if beat else 0.0,
+        device_id=engine.args.device_id,
+        share_bytes=engine.args.share_bytes,
+        used_bytes=beat.used_bytes if beat else 0,
+        slots=beat.slots if beat else 0,
+        running=engine.running,
+        pid=beat.pid if beat else 0,
+        load_s=beat.load_s if beat else 0.0,
+    )
+
+
+def _state(view: ModelView, explanation: tuple[str, ...], blocked: bool) -> tuple[ModelState, Reason, str]:
+    refused, failure = view.desired.refused, view.memory.failure
+    if view.ready:
+        return "ready", Reason.READY, _beside_ready(view)
+    if refused is not None:
+        return "failed", refused, view.desired.message
+    if failure and view.failed_target:
+        return "failed", failure.reason, failure.message
+    starting = [engine for engine in view.alive if engine.phase != "ready"]
+    if starting:
+        return "waking", Reason.LOADING, _progress(starting[0])
+    if blocked:
+        return "waiting", Reason.NO_ROOM, "; ".join(explanation)
+    if explanation:
+        return "waking", Reason.WAKING, "; ".join(explanation)
+    return "cold", Reason.IDLE, "no engine; the first request wakes one"
+
+
+def _beside_ready(view: ModelView) -> str:
+    """A revision that serves may hide that the newer one cannot: say so."""
+    if all(engine.revision == view.target for engine in view.ready):
+        return f"{len(view.ready)} engine(s) serve"
+    if view.desired.refused is not None:
+        return f"the earlier revision serves; the new one is refused: {view.desired.refused}: {view.desired.message}"
+    if view.memory.failure and view.failed_target:
+        failure = view.memory.failure
+        return f"the earlier revision serves; {view.target} failed: {failure.reason}: {failure.message}"
+    return f"revision {view.ready[0].revision} serves while {view.target} starts"
+
+
+def _progress(engine: Engine) -> str:
+    beat = engine.beat
+    if beat is None:
+        return f"{engine.args.app} starts on {engine.args.device_id}"
+    percent = f" {beat.progress * 100:.0f} %" if beat.state == "loading" else ""
+    return f"{engine.args.app} on {engine.args.device_id}: {beat.state} {beat.stage}{percent}".rstrip()

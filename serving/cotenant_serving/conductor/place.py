@@ -1,0 +1,174 @@
+"""Placing by bytes: free room, else an idle engine that is cheapest to bring back makes room, else wait. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cotenant_serving.conductor.world import (
+    STARTING_PHASES,
+    Delete,
+    Device,
+    Engine,
+    ModelView,
+    Start,
+    World,
+    app_name,
+    gib,
+)
+from cotenant_serving.contract import Candidate, EngineSpec, ModelDemand
+
+_UNKNOWN_LOAD_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one try to place an engine ended. `blocked`: there is no room and nothing makes any."""
+
+    explanation: tuple[str, ...]
+    blocked: bool = False
+    in_place: EngineSpec | None = None
+    """The old revision that gives way, to be started again should the new one fail."""
+
+
+@dataclass(slots=True)
+class Placing:
+    """The room on every device while one decision is made: each `put` sees the ones before it."""
+
+    world: World
+    engines: tuple[Engine, ...]
+    going: set[str]
+    starts: list[Start] = field(default_factory=list)
+    evictions: list[Delete] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, world: World, *, going: set[str]) -> "Placing":
+        return cls(world, world.engines, set(going))
+
+    def put(self, view: ModelView, spec: EngineSpec) -> Outcome:
+        options = [
+            (candidate, device)
+            for candidate in spec.candidates
+            for device in self.world.devices
+            if device.group == candidate.group
+        ]
+        if not options:
+            groups = ", ".join(candidate.group for candidate in spec.candidates)
+            return Outcome(blocked=True, explanation=(f"no device of worker group {groups} exists now",))
+        for attempt in (self._free_room, self._making_room, self._in_place):
+            outcome = attempt(view, spec, options)
+            if outcome is not None:
+                return outcome
+        return self._no_room(options)
+
+    def free_bytes(self, device: Device) -> int:
+        """Room left on the device; shares count until their process is gone."""
+        taken = sum(engine.args.share_bytes for engine in self._on(device))
+        promised = sum(start.candidate.share_bytes for start in self.starts if start.device.id == device.id)
+        return device.memory_bytes - taken - promised
+
+    def _free_room(
+        self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]
+    ) -> Outcome | None:
+        fitting = [option for option in options if self.free_bytes(option[1]) >= option[0].share_bytes]
+        quiet = [option for option in fitting if self._starter(option[1]) is None]
+        if fitting and not quiet:
+            device = fitting[0][1]
+            return Outcome(explanation=(f"waits for the start lease of {device.id}: {self._starter(device)} starts",))
+        if not quiet:
+            return None
+        # Best fit within the first group that has room: it leaves the largest holes for larger models.
+        first = quiet[0][0].group
+        candidate, device = min(
+            (option for option in quiet if option[0].group == first),
+            key=lambda option: (self.free_bytes(option[1]), option[1].id),
+        )
+        slot = self._free_slot(spec)
+        self.starts.append(Start(spec=spec, slot=slot, device=device, candidate=candidate))
+        share, free = gib(candidate.share_bytes), gib(self.free_bytes(device))
+        return Outcome(explanation=(f"starts {app_name(spec, slot)} on {device.id}: {share}, {free} stay free",))
+
+    def _making_room(
+        self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]
+    ) -> Outcome | None:
+        for candidate, device in options:
+            short = candidate.share_bytes - self.free_bytes(device)
+            coming = sum(e.args.share_bytes for e in self._on(device) if self._goes(e))
+            if coming >= short:
+                return Outcome(explanation=(f"waits on {device.id} until engines that end have freed their share",))
+            victims = self._victims(view, device, short - coming)
+            if victims:
+                for victim in victims:
+                    self._evict(victim, f"idle, makes room for {view.name}")
+                names = ", ".join(victim.args.app for victim in victims)
+                return Outcome(explanation=(f"waits on {device.id}: {names} idle and cheapest to bring back, ends",))
+        return None
+
+    def _in_place(self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]) -> Outcome | None:
+        """Old and new revision never fit together: the old one gives way, once; requests wait meanwhile."""
+        old = [engine for engine in view.ready if engine.revision != spec.revision]
+        if view.failed_target or view.of_revision(spec.revision) or not old:
+            return None
+        for candidate, device in options:
+            mine = [engine for engine in old if engine.args.device_id == device.id]
+            room = self.free_bytes(device) + sum(engine.args.share_bytes for engine in mine)
+            if mine and room >= candidate.share_bytes:
+                for engine in mine:
+                    self._evict(engine, f"gives way to revision {spec.revision}: both do not fit")
+                return Outcome(explanation=(f"replaces {mine[0].args.app} in place",), in_place=mine[0].args.spec)
+        return None
+
+    def _no_room(self, options: list[tuple[Candidate, Device]]) -> Outcome:
+        lines = []
+        for candidate, device in options:
+            held = ", ".join(f"{e.args.app} {gib(e.args.share_bytes)} ({e.phase})" for e in self._on(device))
+            lines.append(
+                f"{device.id}: needs {gib(candidate.share_bytes)}, {gib(self.free_bytes(device))} of "
+                f"{gib(device.memory_bytes)} free; held by {held or 'nobody'}"
+            )
+        return Outcome(blocked=True, explanation=tuple(lines))
+
+    def _victims(self, view: ModelView, device: Device, short: int) -> list[Engine]:
+        """Idle engines on the device, cheapest to bring back first, just enough of them; empty if not enough."""
+        chosen: list[Engine] = []
+        for engine in sorted(self._evictable(view, device), key=self._cost):
+            if sum(victim.args.share_bytes for victim in chosen) >= short:
+                break
+            chosen.append(engine)
+        return chosen if sum(victim.args.share_bytes for victim in chosen) >= short else []
+
+    def _evictable(self, view: ModelView, device: Device) -> Iterable[Engine]:
+        minimum = {model.name: model.min_engines for model in self.world.desired.models} if self.world.desired else {}
+        for engine in self._on(device):
+            demand = self.world.demand.get(engine.model, ModelDemand())
+            same = [e for e in self.engines if e.model == engine.model and e.phase == "ready" and not self._goes(e)]
+            busy = engine.running > 0 or demand.running + demand.queued > 0
+            needed = len(same) <= minimum.get(engine.model, 0)
+            if engine.phase == "ready" and engine.model != view.name and not (busy or needed or self._goes(engine)):
+                yield engine
+
+    def _cost(self, engine: Engine) -> tuple[float, float, str]:
+        memory = self.world.memory.get(engine.model)
+        load_s = memory.load_s if memory and memory.load_s else _UNKNOWN_LOAD_S
+        return (load_s, -engine.idle_s, engine.args.app)
+
+    def _evict(self, engine: Engine, why: str) -> None:
+        self.evictions.append(Delete(app=engine.args.app, why=why))
+        self.going.add(engine.args.app)
+
+    def _on(self, device: Device) -> list[Engine]:
+        return [engine for engine in self.engines if engine.args.device_id == device.id]
+
+    def _goes(self, engine: Engine) -> bool:
+        return engine.args.app in self.going or engine.phase == "deleting"
+
+    def _starter(self, device: Device) -> str | None:
+        for start in self.starts:
+            if start.device.id == device.id:
+                return start.app
+        for engine in self._on(device):
+            if engine.phase in STARTING_PHASES and not self._goes(engine):
+                return engine.args.app
+        return None
+
+    def _free_slot(self, spec: EngineSpec) -> int:
+        used = {engine.args.app for engine in self.engines} | {start.app for start in self.starts}
+        return next(slot for slot in range(len(used) + 1) if app_name(spec, slot) not in used)

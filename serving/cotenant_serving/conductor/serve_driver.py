@@ -1,0 +1,112 @@
+"""The only Ray I/O of the conductor: engines as Serve apps, devices as Ray's custom resources.
+
+Blocking calls; the conductor runs them in a thread. An app is created once and never run again:
+`serve.run_many` on a live app would restart its replica.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cotenant_serving.conductor.observed import App
+from cotenant_serving.conductor.world import AppStatus, Device
+from cotenant_serving.contract import EngineArgs, WorkerGroup
+
+log = logging.getLogger("cotenant.conductor")
+
+NODE_PIN = 0.001
+SHARE_PREFIX = "share_"
+"""Ray nodes carry `share_<group>: <devices>`; an engine takes the fraction of one device that its share is."""
+
+_STATUS: Mapping[str, AppStatus] = {
+    "DEPLOYING": "deploying",
+    "NOT_STARTED": "deploying",
+    "RUNNING": "running",
+    "UNHEALTHY": "running",
+    "DEPLOY_FAILED": "failed",
+    "DELETING": "deleting",
+}
+
+
+class ServeDriver:
+    """One Ray driver process. `address`: `host:port` of the GCS."""
+
+    def __init__(self, address: str) -> None:
+        import ray
+        from ray import serve
+
+        ray.init(
+            address=address,
+            namespace="serve",
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=False,
+        )
+        # No proxies: requests reach engines over HTTP, past Ray.
+        serve.start(proxy_location="Disabled")
+
+    def devices(self, groups: Sequence[WorkerGroup]) -> tuple[Device, ...]:
+        import ray
+
+        found = []
+        for node in ray.nodes():
+            if node["Alive"]:
+                found.extend(_devices_of(node, groups))
+        return tuple(sorted(found, key=lambda device: device.id))
+
+    def apps(self) -> dict[str, App]:
+        from ray import serve
+
+        status: Any = serve.status()
+        return {name: _app(view) for name, view in status.applications.items()}
+
+    def start(self, args: EngineArgs, node: str, group: str) -> None:
+        from ray import serve
+
+        from cotenant_serving.engine.replica import EngineReplica, deployment_options
+
+        part = _fraction(args.share_bytes, args.device_bytes)
+        resources = {f"node:{node}": NODE_PIN, SHARE_PREFIX + group: part}
+        options = deployment_options(args, resources=resources, num_gpus=part if args.spec.device == "cuda" else 0.0)
+        app = EngineReplica.options(**options).bind(msgspec.json.encode(args).decode())
+        serve.run_many(
+            [serve.RunTarget(app, name=args.app, route_prefix=None)],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+
+    def delete(self, app: str) -> None:
+        from ray import serve
+
+        serve.delete(app, _blocking=False)
+
+
+def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup]) -> list[Device]:
+    address = node["NodeManagerAddress"]
+    return [
+        Device(
+            id=f"{address}/{group.name}/{index}",
+            group=group.name,
+            kind=group.device,
+            memory_bytes=group.memory_bytes,
+            node=address,
+            index=index,
+        )
+        for group in groups
+        for index in range(int(node["Resources"].get(SHARE_PREFIX + group.name, 0)))
+    ]
+
+
+def _app(view: Any) -> App:
+    messages = [view.message, *(deployment.message for deployment in view.deployments.values())]
+    return App(
+        _STATUS.get(str(getattr(view.status, "value", view.status)), "deploying"), "\n".join(filter(None, messages))
+    )
+
+
+def _fraction(share_bytes: int, device_bytes: int) -> float:
+    """Ray counts in 1/10,000; rounded down, so that shares that fit in bytes always fit in Ray's books."""
+    return max(1, math.floor(share_bytes / device_bytes * 10_000)) / 10_000

@@ -1,0 +1,348 @@
+"""Every message between the programs: desired state, heartbeats, table, demand, gateway configuration.
+
+    up / operator ──Desired──▶ conductor ──EngineArgs──▶ engine ──Heartbeat──▶ conductor ──Table──▶ gateway
+          └────────────────────GatewayConfig (a file)─────────────────────────────────────────────▶ gateway
+                                                         conductor ◀──Demand── gateway ──HTTP──▶ engine
+
+All are msgspec structs: frozen, JSON on the wire, unknown fields ignored so that versions may differ by one.
+A model is named `namespace/name` in every message. No message carries a secret: tokens travel as file paths.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+DeviceKind = Literal["cpu", "cuda"]
+Task = Literal["generate", "echo"]
+Sharing = Literal["timeSlice", "mig"]
+
+ENGINE_PORTS = range(8800, 8900)
+
+HEADER_INSTANCE = "x-cotenant-instance"
+"""gateway → engine: the engine instance that is meant; another one answers 421 before any work."""
+HEADER_MODEL = "x-cotenant-model"
+"""gateway → engine: `namespace/name` of the model that is meant; an engine of another one answers 421."""
+HEADER_REQUEST_ID = "x-request-id"
+"""gateway → engine: the gateway's own id of the request (never the client's); also the key for cancel."""
+HEADER_USAGE = "x-cotenant-usage"
+"""engine → gateway, not streamed answers: a `Usage` as compact JSON. The gateway strips it."""
+HEADER_REFUSED = "x-cotenant-refused"
+"""engine → gateway on 503 and 421: why no work was done, one of `busy`, `draining`, `loading`, `misdirected`."""
+USAGE_COMMENT = b": cotenant-usage "
+"""engine → gateway: starts the comment line that ends every stream, just before `data: [DONE]`:
+`: cotenant-usage {"prompt_tokens":1,"completion_tokens":2}\\n\\n`. The gateway strips it."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of every message."""
+
+
+class Reason(StrEnum):
+    """Why a model is in its state: the closed list that stands in status, errors, table and docs."""
+
+    READY = "Ready"
+    IDLE = "Idle"
+    WAKING = "Waking"
+    LOADING = "Loading"
+    NO_ROOM = "NoRoom"
+    DOES_NOT_FIT = "DoesNotFit"
+    POOL_NOT_FOUND = "PoolNotFound"
+    NOT_ALLOWED = "NotAllowed"
+    NO_CUDA_DEVICE = "NoCudaDevice"
+    NO_DEVICE = "NoDevice"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    FILE_MISSING = "FileMissing"
+    UNSAFE_FILES = "UnsafeFiles"
+    UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
+    CORRUPT_WEIGHTS = "CorruptWeights"
+    HUB_UNREACHABLE = "HubUnreachable"
+    FACTS_PENDING = "FactsPending"
+    LOAD_FAILED = "LoadFailed"
+    ENGINE_DIED = "EngineDied"
+    MEMORY_EXCEEDED = "MemoryExceeded"
+    CONDUCTOR_UNREACHABLE = "ConductorUnreachable"
+
+
+class Candidate(Message, frozen=True, kw_only=True):
+    """One worker group in which an engine may run, and what it gets there."""
+
+    group: str
+    share_bytes: int
+    """Device memory that the engine may use, all in: weights, KV cache, runtime."""
+    kv_cache_bytes: int = 0
+    """The part of the share that the KV cache is made from; 0 for tasks without one."""
+
+
+class EchoOptions(Message, frozen=True, kw_only=True):
+    """Knobs of the `echo` engine: a deterministic stand-in for load and fault tests."""
+
+    tokens_per_second: float = 0.0
+    """Pace of one stream; 0 means as fast as it can."""
+    load_s: float = 0.0
+    """How long loading takes, seconds."""
+    allocate_bytes: int = 0
+    """Memory that it allocates and touches when it loads."""
+
+
+class EngineSpec(Message, frozen=True, kw_only=True):
+    """What an engine serves. Two engines of the same `revision` are interchangeable."""
+
+    model: str
+    revision: str
+    """8 hex digits over everything that needs a new engine when it changes."""
+    task: Task
+    source: str = ""
+    """`file:///dir` or `hf://repo@commit`; empty for `echo`."""
+    candidates: tuple[Candidate, ...]
+    """In order of preference, all of one device kind."""
+    device: DeviceKind
+    context_tokens: int = 2048
+    """Prompt plus completion of one request, at most."""
+    concurrency: int = 8
+    """Requests that one engine serves at a time (its slots)."""
+    echo: EchoOptions | None = None
+
+
+class DesiredModel(Message, frozen=True, kw_only=True):
+    """One model that should be servable, or the reason why it cannot be."""
+
+    name: str
+    engine: EngineSpec | None = None
+    refused: Reason | None = None
+    """Set exactly when `engine` is None."""
+    message: str = ""
+    min_engines: int = 0
+    max_engines: int = 1
+    idle_after_s: float = 600.0
+
+
+class WorkerGroup(Message, frozen=True, kw_only=True):
+    """One kind of share of the pool. Ray nodes carry its devices as the custom resource `share_<name>`."""
+
+    name: str
+    device: DeviceKind
+    memory_bytes: int
+    """What one device of this group may use."""
+    sharing: Sharing = "timeSlice"
+
+
+class Desired(Message, frozen=True, kw_only=True):
+    """The whole desired state of one pool. A lower generation never replaces a higher one."""
+
+    generation: int
+    pool: str
+    groups: tuple[WorkerGroup, ...] = ()
+    models: tuple[DesiredModel, ...] = ()
+
+
+class EngineArgs(Message, frozen=True, kw_only=True):
+    """What the conductor hands to a new engine. It stands in Serve's state, so it holds no secret."""
+
+    app: str
+    """`MODEL-REVISION-SLOT`: the name of the Serve app, one replica each."""
+    spec: EngineSpec
+    device_id: str
+    """`<node ip>/<group>/<index>`: the key of the start lease."""
+    device_index: int
+    """Index among the devices of this kind on the node (for cuda: into CUDA_VISIBLE_DEVICES or NVML order)."""
+    share_bytes: int
+    kv_cache_bytes: int = 0
+    device_bytes: int
+    """Memory of the whole device, for the per-process memory fraction."""
+    conductor_url: str
+    pool_token_file: str
+    cache_dir: str = ""
+    log_dir: str = ""
+
+
+EngineState = Literal["starting", "waiting", "loading", "ready", "draining", "failed"]
+"""`waiting`: started, waits for the start lease of its device."""
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    """What an engine says about itself, every `heartbeat_s`, from a thread of its own."""
+
+    app: str
+    model: str
+    revision: str
+    instance: str
+    """Random per process start: a restarted engine is another instance."""
+    host: str
+    port: int
+    pid: int
+    device_id: str
+    state: EngineState
+    stage: str = ""
+    """What it is doing while not ready, for people: `importing torch`, `reading weights`."""
+    progress: float = 0.0
+    """0 to 1 while loading."""
+    reason: Reason | None = None
+    """Set when `failed`."""
+    message: str = ""
+    slots: int = 0
+    running: int = 0
+    share_bytes: int = 0
+    used_bytes: int = 0
+    """Device memory in use by this engine now (cpu: RSS)."""
+    load_s: float = 0.0
+    """Measured, process start to ready; 0 until then."""
+    requests_total: int = 0
+    holds_lease: bool = False
+
+
+class HeartbeatReply(Message, frozen=True, kw_only=True):
+    lease: bool = False
+    """The engine may load now (it holds the start lease of its device)."""
+
+
+class ModelDemand(Message, frozen=True, kw_only=True):
+    running: int = 0
+    queued: int = 0
+
+
+class Demand(Message, frozen=True, kw_only=True):
+    """Requests in one gateway, now. Absent models have none."""
+
+    gateway: str
+    models: dict[str, ModelDemand] = {}
+
+
+class Usage(Message, frozen=True, kw_only=True):
+    """Tokens of one request: the header and comment named above, and the answer to a cancel."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class EngineRow(Message, frozen=True, kw_only=True):
+    """An engine that may be sent requests."""
+
+    instance: str
+    model: str
+    revision: str
+    host: str
+    port: int
+    slots: int
+    running: int = 0
+
+
+ModelState = Literal["cold", "waking", "ready", "waiting", "failed"]
+"""`waking`: an engine is on its way. `waiting`: there is no room now. `failed`: see reason; retried by itself."""
+
+
+class ModelRow(Message, frozen=True, kw_only=True):
+    model: str
+    state: ModelState
+    reason: Reason
+    message: str = ""
+    eta_s: float | None = None
+    """Seconds until an engine is expected to answer, from measured load times; None when unknown."""
+
+
+class Table(Message, frozen=True, kw_only=True):
+    """The routing table. `engines` are all that the conductor knows; `gone` are instances that left for good.
+
+    A gateway drops a row only when its instance is in `gone`, or when the engine itself does not answer or
+    answers 421: a conductor that just restarted must not empty a gateway's table.
+    """
+
+    epoch: str
+    """Random per conductor process."""
+    sequence: int
+    engines: tuple[EngineRow, ...] = ()
+    models: tuple[ModelRow, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class EngineStatus(Message, frozen=True, kw_only=True):
+    """One engine, as shown by `cotenant get models`, `explain` and the demo's table."""
+
+    app: str
+    model: str
+    revision: str
+    instance: str = ""
+    state: str
+    stage: str = ""
+    progress: float = 0.0
+    device_id: str = ""
+    share_bytes: int = 0
+    used_bytes: int = 0
+    slots: int = 0
+    running: int = 0
+    pid: int = 0
+    load_s: float = 0.0
+
+
+class ModelStatus(Message, frozen=True, kw_only=True):
+    model: str
+    state: ModelState
+    reason: Reason
+    message: str = ""
+    revision: str = ""
+    """The revision that serves now; empty when none does."""
+    target_revision: str = ""
+    running: int = 0
+    queued: int = 0
+    ready_engines: int = 0
+    engines: tuple[EngineStatus, ...] = ()
+    explanation: tuple[str, ...] = ()
+    """Why it is where it is: lines of the last decision."""
+    retry_in_s: float | None = None
+
+
+class DeviceStatus(Message, frozen=True, kw_only=True):
+    device_id: str
+    group: str
+    device: DeviceKind
+    memory_bytes: int
+    reserved_bytes: int
+    """Sum of the shares placed on it."""
+    used_bytes: int
+    lease: str = ""
+    """The app that holds the start lease; empty when free."""
+
+
+class PoolStatus(Message, frozen=True, kw_only=True):
+    """The conductor's whole view: its answer to `GET /v1/status`."""
+
+    pool: str
+    epoch: str
+    generation: int
+    models: tuple[ModelStatus, ...] = ()
+    devices: tuple[DeviceStatus, ...] = ()
+
+
+class Limits(Message, frozen=True, kw_only=True):
+    """A tenant's limits; None is unlimited. The capacity of each bucket is one minute's worth."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+
+class GatewayTenant(Message, frozen=True, kw_only=True):
+    name: str
+    key_sha256: tuple[str, ...] = ()
+    """Hex SHA-256 of each key."""
+    limits: Limits = Limits()
+    models: tuple[str, ...] = ()
+    """The models it sees, as `namespace/name`. A bare `name` works where it is unambiguous for the tenant."""
+
+
+class GatewayModel(Message, frozen=True, kw_only=True):
+    name: str
+    task: Task
+    created: int = 0
+    """Unix seconds, for `/v1/models`."""
+
+
+class GatewayConfig(Message, frozen=True, kw_only=True):
+    """The gateway's configuration file (0600): written by `up` or mounted from a Secret, re-read when changed."""
+
+    generation: int
+    conductors: tuple[str, ...] = ()
+    """Base URLs."""
+    pool_token_file: str = ""
+    tenants: tuple[GatewayTenant, ...] = ()
+    models: tuple[GatewayModel, ...] = ()

@@ -1,0 +1,1 @@
+"""The gateway: stateless ASGI processes in front of the engines."""
