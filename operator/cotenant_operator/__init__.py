@@ -1,0 +1,1 @@
+"""The control plane: spec → plan → render, and its local shell."""

@@ -1,0 +1,132 @@
+"""Worlds, engines and models for tests of the conductor: every argument has a default worth reading."""
+
+from cotenant_serving.conductor.world import Device, Engine, EnginePhase, Failure, ModelMemory, World, app_name
+from cotenant_serving.contract import (
+    Candidate,
+    Desired,
+    DesiredModel,
+    EngineArgs,
+    EngineSpec,
+    Heartbeat,
+    ModelDemand,
+    Reason,
+    WorkerGroup,
+)
+
+GIB = 1024**3
+
+
+def device(index: int = 0, *, group: str = "cpu", memory: int = 8 * GIB) -> Device:
+    return Device(
+        id=f"10.0.0.1/{group}/{index}", group=group, kind="cpu", memory_bytes=memory, node="10.0.0.1", index=index
+    )
+
+
+def spec(model: str = "search/chat", revision: str = "r1", *, share: int = 2 * GIB, slots: int = 4) -> EngineSpec:
+    return EngineSpec(
+        model=model,
+        revision=revision,
+        task="echo",
+        candidates=(Candidate(group="cpu", share_bytes=share),),
+        device="cpu",
+        concurrency=slots,
+    )
+
+
+def model(
+    name: str = "search/chat",
+    revision: str = "r1",
+    *,
+    share: int = 2 * GIB,
+    slots: int = 4,
+    min_engines: int = 0,
+    max_engines: int = 1,
+    idle_after_s: float = 600.0,
+) -> DesiredModel:
+    return DesiredModel(
+        name=name,
+        engine=spec(name, revision, share=share, slots=slots),
+        min_engines=min_engines,
+        max_engines=max_engines,
+        idle_after_s=idle_after_s,
+    )
+
+
+def refused(name: str = "search/chat", reason: Reason = Reason.DOES_NOT_FIT) -> DesiredModel:
+    return DesiredModel(name=name, refused=reason, message="needs more than there is")
+
+
+def args(engine_spec: EngineSpec, slot: int = 0, *, on: Device | None = None) -> EngineArgs:
+    where = on or device()
+    return EngineArgs(
+        app=app_name(engine_spec, slot),
+        spec=engine_spec,
+        device_id=where.id,
+        device_index=where.index,
+        share_bytes=engine_spec.candidates[0].share_bytes,
+        device_bytes=where.memory_bytes,
+        conductor_url="http://127.0.0.1:1",
+        pool_token_file="",
+    )
+
+
+def beat(engine_args: EngineArgs, **overrides: object) -> Heartbeat:
+    values: dict[str, object] = {
+        "app": engine_args.app,
+        "model": engine_args.spec.model,
+        "revision": engine_args.spec.revision,
+        "instance": f"i-{engine_args.app}",
+        "host": "127.0.0.1",
+        "port": 8800,
+        "pid": 1,
+        "device_id": engine_args.device_id,
+        "state": "ready",
+        "slots": engine_args.spec.concurrency,
+        "share_bytes": engine_args.share_bytes,
+        "load_s": 5.0,
+    }
+    return Heartbeat(**{**values, **overrides})  # type: ignore[arg-type]
+
+
+def engine(
+    phase: EnginePhase = "ready",
+    *,
+    model: str = "search/chat",
+    revision: str = "r1",
+    share: int = 2 * GIB,
+    slot: int = 0,
+    slots: int = 4,
+    running: int = 0,
+    idle_s: float = 0.0,
+    on: Device | None = None,
+    failure: Failure | None = None,
+    load_s: float = 5.0,
+) -> Engine:
+    engine_args = args(spec(model, revision, share=share, slots=slots), slot, on=on)
+    told = None if phase == "starting" else beat(engine_args, running=running, load_s=load_s)
+    return Engine(args=engine_args, phase=phase, beat=told, idle_s=idle_s, failure=failure)
+
+
+def world(
+    *models: DesiredModel,
+    engines: tuple[Engine, ...] = (),
+    devices: tuple[Device, ...] = (device(),),
+    demand: dict[str, int] | None = None,
+    memory: dict[str, ModelMemory] | None = None,
+    now_s: float = 1000.0,
+    adopted: bool = False,
+) -> World:
+    """`demand`: queued requests per model. `adopted`: nobody has sent a desired state yet."""
+    return World(
+        now_s=now_s,
+        desired=None if adopted else desired(*models),
+        devices=devices,
+        engines=engines,
+        demand={name: ModelDemand(queued=count) for name, count in (demand or {}).items()},
+        memory=memory or {},
+    )
+
+
+def desired(*models: DesiredModel, generation: int = 1) -> Desired:
+    group = WorkerGroup(name="cpu", device="cpu", memory_bytes=8 * GIB)
+    return Desired(generation=generation, pool="default", groups=(group,), models=models)

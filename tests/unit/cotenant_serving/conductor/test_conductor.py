@@ -1,0 +1,224 @@
+"""The loop around the decision, with a programmable Serve and a clock that tests move."""
+
+import asyncio
+
+import pytest
+from tests.builders.conductor import beat, desired, device, model
+
+from cotenant_serving.conductor.conductor import Conductor, Settings, StaleGenerationError
+from cotenant_serving.conductor.observed import App
+from cotenant_serving.conductor.store import Store
+from cotenant_serving.contract import Demand, ModelDemand, Reason
+
+
+class FakeServe:
+    """Serve as the conductor sees it: what was asked of it, and what it answers."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, App] = {}
+        self.started = []
+        self.deleted = []
+        self.broken = False
+
+    def devices(self, groups):
+        return (device(),) if groups else ()
+
+    def apps(self):
+        if self.broken:
+            raise ConnectionError("the controller is gone")
+        return dict(self.running)
+
+    def start(self, args, node, group):
+        self.started.append(args)
+        self.running[args.app] = App("running")
+
+    def delete(self, app):
+        self.deleted.append(app)
+        self.running[app] = App("deleting")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Bench:
+    def __init__(self, folder) -> None:
+        self.folder, self.clock, self.serve = folder, Clock(), FakeServe()
+        self.restart()
+
+    def restart(self) -> None:
+        """A new conductor process on the same disk and the same Serve."""
+        settings = Settings(url="http://127.0.0.1:1", pool_token_file="pool-token")
+        self.conductor = Conductor(Store(self.folder), settings, clock=self.clock)
+        self.conductor._driver = self.serve
+
+    def ask(self, count: int = 1, name: str = "search/chat") -> None:
+        self.conductor.demanded(Demand(gateway="g", models={name: ModelDemand(queued=count)}))
+
+    def say(self, args, **what) -> None:
+        self.conductor.heard(beat(args, **what))
+
+    async def warm(self):
+        """One model with one ready engine; returns its args."""
+        self.conductor.set_desired(desired(model()))
+        self.ask()
+        await self.conductor.step()
+        self.say(self.serve.started[0])
+        await self.conductor.step()
+        return self.serve.started[0]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+async def test_200_first_requests_start_one_engine(bench):
+    bench.conductor.set_desired(desired(model()))
+    for count in (1, 50, 200):
+        bench.ask(count)
+        await bench.conductor.step()
+    assert len(bench.serve.started) == 1
+
+
+async def test_a_ready_engine_is_in_the_table(bench):
+    args = await bench.warm()
+    assert [row.model for row in bench.conductor.table.engines] == ["search/chat"]
+    assert args.share_bytes == 2 * 1024**3
+
+
+async def test_the_table_waits_until_running_engines_were_heard_after_a_restart(bench):
+    args = await bench.warm()
+    bench.restart()
+    await bench.conductor.step()
+    assert bench.conductor.table.sequence == 0
+    bench.say(args)
+    await bench.conductor.step()
+    assert len(bench.conductor.table.engines) == 1
+
+
+async def test_a_restarted_conductor_starts_and_deletes_nothing(bench):
+    await bench.warm()
+    bench.restart()
+    for _ in range(10):
+        bench.clock.now_s += 1
+        await bench.conductor.step()
+    assert len(bench.serve.started) == 1
+    assert bench.serve.deleted == []
+
+
+async def test_a_conductor_without_state_adopts_what_runs_and_deletes_nothing(bench, tmp_path):
+    args = await bench.warm()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    bench.restart()
+    bench.say(args)
+    bench.clock.now_s += 5
+    await bench.conductor.step()
+    assert len(bench.conductor.table.engines) == 1
+    assert bench.serve.deleted == []
+
+
+async def test_an_engine_that_goes_silent_leaves_the_table_and_may_come_back(bench):
+    args = await bench.warm()
+    bench.clock.now_s += 4
+    await bench.conductor.step()
+    assert bench.conductor.table.engines == ()
+    assert bench.conductor.table.gone == (f"i-{args.app}",)
+    bench.say(args)
+    await bench.conductor.step()
+    assert len(bench.conductor.table.engines) == 1
+    assert bench.conductor.table.gone == ()
+
+
+async def test_a_restarted_engine_is_another_instance(bench):
+    args = await bench.warm()
+    bench.say(args, instance="second")
+    await bench.conductor.step()
+    assert [row.instance for row in bench.conductor.table.engines] == ["second"]
+    assert bench.conductor.table.gone == (f"i-{args.app}",)
+
+
+async def test_an_engine_that_reports_a_failure_is_deleted_and_named(bench):
+    args = await bench.warm()
+    bench.say(args, state="failed", reason=Reason.MEMORY_EXCEEDED, message="used 3 GiB of a share of 2 GiB")
+    await bench.conductor.step()
+    assert bench.serve.deleted == [args.app]
+    shown = bench.conductor.status().models[0]
+    assert (shown.state, shown.reason) == ("failed", Reason.MEMORY_EXCEEDED)
+
+
+async def test_late_heartbeats_of_a_deleted_engine_do_not_count_for_the_next_one(bench):
+    args = await bench.warm()
+    bench.say(args, state="failed", reason=Reason.LOAD_FAILED, message="no")
+    await bench.conductor.step()
+    del bench.serve.running[args.app]
+    bench.clock.now_s += 2
+    bench.ask(2)
+    await bench.conductor.step()
+    assert [a.app for a in bench.serve.started] == [args.app, args.app]
+    bench.say(args)  # the process before, once more
+    await bench.conductor.step()
+    assert bench.conductor.table.engines == ()
+
+
+async def test_an_app_that_serve_gave_up_is_failed_with_its_message(bench):
+    bench.conductor.set_desired(desired(model(min_engines=1)))
+    await bench.conductor.step()
+    app = bench.serve.started[0].app
+    bench.serve.running[app] = App("failed", "The replica died: segmentation fault")
+    await bench.conductor.step()
+    shown = bench.conductor.status().models[0]
+    assert (shown.state, shown.reason) == ("failed", Reason.ENGINE_DIED)
+    assert "segmentation fault" in shown.message
+
+
+async def test_demand_of_a_silent_gateway_ends(bench):
+    bench.conductor.set_desired(desired(model(idle_after_s=1.0)))
+    bench.ask()
+    bench.clock.now_s += 10
+    decision = await bench.conductor.step()
+    assert decision.starts == ()
+
+
+async def test_an_older_generation_is_refused(bench):
+    bench.conductor.set_desired(desired(model(), generation=5))
+    with pytest.raises(StaleGenerationError, match="4 is older than 5"):
+        bench.conductor.set_desired(desired(generation=4))
+
+
+async def test_the_long_poll_answers_when_the_table_changes(bench):
+    args = await bench.warm()
+    seen = bench.conductor.table
+    poll = asyncio.create_task(bench.conductor.table_after(seen.epoch, seen.sequence, 30))
+    bench.say(args, state="draining")
+    await bench.conductor.step()
+    news = await poll
+    assert news is not None
+    assert news.engines == ()
+    assert await bench.conductor.table_after(news.epoch, news.sequence, 0.01) is None
+
+
+async def test_a_short_silence_of_serve_is_survived(bench):
+    await bench.warm()
+    bench.serve.broken = True
+    loop = asyncio.create_task(bench.conductor.run(bench.serve))
+    await asyncio.sleep(0.05)
+    assert not loop.done()
+    bench.clock.now_s += 60
+    bench.conductor._kick.set()
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(loop, 10)
+
+
+async def test_the_desired_state_survives_on_disk(bench, tmp_path):
+    await bench.warm()
+    assert Store(tmp_path).desired() == desired(model())
+    assert list(Store(tmp_path).placements()) == ["search.chat-r1-0"]
+    (tmp_path / "desired.json").write_bytes(b"{torn")
+    assert Store(tmp_path).desired() is None
+    assert oct((tmp_path / "placements.json").stat().st_mode)[-3:] == "600"

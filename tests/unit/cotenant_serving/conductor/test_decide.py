@@ -1,0 +1,242 @@
+"""Which model runs where, now: situations in, decisions out."""
+
+from dataclasses import replace
+
+from tests.builders.conductor import GIB, device, engine, model, refused, spec, world
+
+from cotenant_serving.conductor.decide import BACKOFF_MOST_S, decide, wanted
+from cotenant_serving.conductor.world import Failure, ModelMemory, ModelView
+from cotenant_serving.contract import ModelDemand, Reason
+
+BROKEN = Failure(reason=Reason.CORRUPT_WEIGHTS, message="model.safetensors ends too early")
+
+
+def starts(decision):
+    return [start.app for start in decision.starts]
+
+
+def deletes(decision):
+    return [delete.app for delete in decision.deletes]
+
+
+def status(decision, name="search/chat"):
+    return next(model for model in decision.models if model.model == name)
+
+
+def test_a_cold_model_without_demand_stays_cold():
+    decision = decide(world(model()))
+    assert (decision.starts, decision.deletes) == ((), ())
+    assert (status(decision).state, status(decision).reason) == ("cold", Reason.IDLE)
+
+
+def test_a_request_wakes_a_cold_model_once():
+    first = decide(world(model(), demand={"search/chat": 200}))
+    assert starts(first) == ["search.chat-r1-0"]
+    again = decide(world(model(), demand={"search/chat": 200}, engines=(engine("starting"),)))
+    assert again.starts == ()
+    assert status(again).state == "waking"
+
+
+def test_min_engines_start_without_demand():
+    assert starts(decide(world(model(min_engines=1)))) == ["search.chat-r1-0"]
+
+
+def test_one_engine_at_a_time_starts_on_a_device():
+    both = decide(world(model("a/a", min_engines=1), model("b/b", min_engines=1)))
+    assert len(both.starts) == 1
+    assert "start lease" in status(both, "b/b").message
+
+
+def test_two_devices_start_two_engines_at_once():
+    both = decide(
+        world(
+            model("a/a", min_engines=1, share=5 * GIB),
+            model("b/b", min_engines=1, share=5 * GIB),
+            devices=(device(0), device(1)),
+        )
+    )
+    assert sorted(start.device.id for start in both.starts) == ["10.0.0.1/cpu/0", "10.0.0.1/cpu/1"]
+
+
+def test_more_engines_follow_demand_up_to_max():
+    busy = engine(running=4)
+    for queued, max_engines, expected in ((1, 3, 1), (9, 3, 1), (9, 1, 0)):
+        decision = decide(world(model(max_engines=max_engines), engines=(busy,), demand={"search/chat": 4 + queued}))
+        assert len(decision.starts) == expected
+
+
+def test_wanted_is_demand_over_slots_between_min_and_max():
+    view = ModelView(
+        desired=model(min_engines=1, max_engines=3, slots=4),
+        engines=(),
+        demand=ModelDemand(running=4, queued=5),
+        memory=ModelMemory(),
+        now_s=0.0,
+    )
+    assert wanted(view) == 3
+    assert wanted(replace(view, demand=ModelDemand())) == 1
+    assert wanted(replace(view, demand=ModelDemand(queued=100))) == 3
+
+
+def test_an_idle_engine_stays_until_idle_after_and_then_goes():
+    decision = decide(world(model(idle_after_s=60), engines=(engine(idle_s=59),)))
+    assert decision.deletes == ()
+    decision = decide(world(model(idle_after_s=60), engines=(engine(idle_s=61),)))
+    assert deletes(decision) == ["search.chat-r1-0"]
+
+
+def test_an_engine_with_requests_in_flight_never_goes_for_idleness():
+    assert decide(world(model(idle_after_s=0), engines=(engine(running=1, idle_s=0),))).deletes == ()
+
+
+def test_min_engines_are_not_taken_for_idleness():
+    assert decide(world(model(min_engines=1), engines=(engine(idle_s=9999),))).deletes == ()
+
+
+def test_without_a_desired_state_nothing_is_deleted_or_started():
+    decision = decide(world(adopted=True, engines=(engine(idle_s=9999),)))
+    assert (decision.starts, decision.deletes) == ((), ())
+
+
+def test_engines_of_a_model_that_is_not_desired_any_more_go():
+    decision = decide(world(model("other/model"), engines=(engine(),)))
+    assert deletes(decision) == ["search.chat-r1-0"]
+
+
+def test_a_new_revision_starts_beside_the_old_one_which_goes_when_it_is_ready():
+    old = engine(revision="r1", running=1)
+    demand = {"search/chat": 1}
+    first = decide(world(model(revision="r2"), engines=(old,), demand=demand))
+    assert starts(first) == ["search.chat-r2-0"]
+    assert first.deletes == ()
+    loading = engine("loading", revision="r2")
+    assert decide(world(model(revision="r2"), engines=(old, loading), demand=demand)).deletes == ()
+    ready = engine("ready", revision="r2")
+    last = decide(world(model(revision="r2"), engines=(old, ready), demand=demand))
+    assert deletes(last) == ["search.chat-r1-0"]
+
+
+def test_a_new_revision_that_fails_leaves_the_old_one_serving():
+    old, new = engine(revision="r1"), engine("failed", revision="r2", failure=BROKEN)
+    demand = {"search/chat": 1}
+    first = decide(world(model(revision="r2"), engines=(old, new), demand=demand))
+    assert deletes(first) == ["search.chat-r2-0"]
+    assert status(first).state == "ready"
+    assert "CorruptWeights" in status(first).message
+    after = decide(world(model(revision="r2"), engines=(old,), demand=demand, memory=dict(first.memory)))
+    assert (after.starts, after.deletes) == ((), ())
+
+
+def test_a_refused_new_revision_leaves_the_old_one_serving():
+    decision = decide(world(refused(), engines=(engine(),), demand={"search/chat": 1}))
+    assert decision.deletes == ()
+    assert status(decision).state == "ready"
+    assert "DoesNotFit" in status(decision).message
+
+
+def test_a_failed_model_is_tried_again_after_a_growing_pause():
+    memory, now_s, pauses = {}, 0.0, []
+    for _ in range(8):
+        failed = engine("failed", failure=BROKEN)
+        decision = decide(world(model(min_engines=1), engines=(failed,), memory=memory, now_s=now_s))
+        memory = dict(decision.memory)
+        retry_at_s = memory["search/chat"].retry_at_s
+        pauses.append(retry_at_s - now_s)
+        assert decide(world(model(min_engines=1), memory=memory, now_s=retry_at_s - 0.01)).starts == ()
+        assert starts(decide(world(model(min_engines=1), memory=memory, now_s=retry_at_s))) == ["search.chat-r1-0"]
+        now_s = retry_at_s + 1
+    assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert pauses[-1] == BACKOFF_MOST_S
+
+
+def test_a_failure_is_forgotten_once_the_model_is_ready_or_its_revision_changes():
+    failed = ModelMemory(failed_revision="r1", failure=BROKEN, failures=5, retry_at_s=9e9)
+    ready = decide(world(model(), engines=(engine(),), memory={"search/chat": failed}))
+    assert ready.memory["search/chat"].failure is None
+    edited = decide(world(model(revision="r2", min_engines=1), memory={"search/chat": failed}))
+    assert starts(edited) == ["search.chat-r2-0"]
+
+
+def test_a_failed_model_shows_its_cause_and_when_it_is_tried_again():
+    decision = decide(world(model(), engines=(engine("failed", failure=BROKEN),), demand={"search/chat": 1}))
+    shown = status(decision)
+    assert (shown.state, shown.reason, shown.message) == ("failed", Reason.CORRUPT_WEIGHTS, BROKEN.message)
+    assert shown.retry_in_s == 1.0
+
+
+def test_room_is_counted_until_the_process_is_gone():
+    going = engine("deleting", model="b/b", share=7 * GIB)
+    decision = decide(world(model(), model("b/b"), engines=(going,), demand={"search/chat": 1}))
+    assert decision.starts == ()
+    assert "have freed their share" in status(decision).message
+
+
+def test_the_idle_engine_that_is_cheapest_to_bring_back_makes_room():
+    slow = engine(model="a/slow", share=4 * GIB, load_s=60.0)
+    quick = engine(model="b/quick", share=4 * GIB, load_s=2.0)
+    memory = {"a/slow": ModelMemory(load_s=60.0), "b/quick": ModelMemory(load_s=2.0)}
+    decision = decide(
+        world(
+            model(),
+            model("a/slow"),
+            model("b/quick"),
+            engines=(slow, quick),
+            demand={"search/chat": 1},
+            memory=memory,
+        )
+    )
+    assert deletes(decision) == ["b.quick-r1-0"]
+
+
+def test_an_engine_in_use_or_kept_by_min_never_makes_room():
+    held = model("b/b", share=7 * GIB)
+    cases = (
+        (held, engine(model="b/b", share=7 * GIB, running=1), {"search/chat": 1}),
+        (held, engine(model="b/b", share=7 * GIB), {"search/chat": 1, "b/b": 1}),
+        (replace_min(held), engine(model="b/b", share=7 * GIB), {"search/chat": 1}),
+    )
+    for other, holder, demand in cases:
+        decision = decide(world(model(), other, engines=(holder,), demand=demand))
+        assert decision.deletes == ()
+        assert (status(decision).state, status(decision).reason) == ("waiting", Reason.NO_ROOM)
+        assert "needs 2.00 GiB, 1.00 GiB of 8.00 GiB free" in status(decision).message
+
+
+def replace_min(desired):
+    return model(desired.name, share=7 * GIB, min_engines=1)
+
+
+def test_a_revision_that_never_fits_beside_the_old_one_replaces_it_in_place_and_falls_back():
+    demand = {"search/chat": 1}
+    old = engine(revision="r1", share=6 * GIB)
+    new = model(revision="r2", share=6 * GIB)
+    first = decide(world(new, engines=(old,), demand=demand))
+    assert deletes(first) == ["search.chat-r1-0"]
+    memory = dict(first.memory)
+    second = decide(world(new, demand=demand, memory=memory))
+    assert starts(second) == ["search.chat-r2-0"]
+    broken = engine("failed", revision="r2", share=6 * GIB, failure=BROKEN)
+    third = decide(world(new, engines=(broken,), demand=demand, memory=dict(second.memory)))
+    fourth = decide(world(new, demand=demand, memory=dict(third.memory)))
+    assert starts(fourth) == ["search.chat-r1-0"]
+    again = engine(revision="r1", share=6 * GIB)
+    later = decide(world(new, engines=(again,), demand=demand, memory=dict(fourth.memory), now_s=5000.0))
+    assert (later.starts, later.deletes) == ((), ())
+
+
+def test_no_device_of_the_group_says_so():
+    decision = decide(world(model(), devices=(), demand={"search/chat": 1}))
+    assert status(decision).state == "waiting"
+    assert "no device of worker group cpu" in status(decision).message
+
+
+def test_slots_of_apps_that_still_end_are_not_used_again():
+    decision = decide(world(model(), engines=(engine("deleting"),), demand={"search/chat": 1}))
+    assert starts(decision) == ["search.chat-r1-1"]
+
+
+def test_a_settled_world_needs_no_action():
+    settled = world(model(min_engines=1), engines=(engine(),), demand={"search/chat": 1})
+    decision = decide(settled)
+    assert (decision.starts, decision.deletes) == ((), ())
+    assert spec().revision == status(decision).revision
