@@ -1,0 +1,1 @@
+"""The weight cache: model files on this node, and facts read from them."""

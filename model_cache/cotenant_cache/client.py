@@ -1,0 +1,96 @@
+"""The cache as engines and the operator use it: a source in, a checked folder or its facts out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cotenant_cache.disk import folder_facts
+from cotenant_cache.errors import CacheError, HubUnreachableError
+from cotenant_cache.facts import ModelFacts
+from cotenant_cache.source import FolderSource, HubSource, parse_source
+
+
+def open_model(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """`file:///dir` or `hf://repo@revision` → a local folder whose files are all there and are what they say.
+
+    A revision that is on disk already is used without asking the hub when it is a commit.
+    `progress(done_bytes, total_bytes)` is called while files come. Raises CacheError.
+    """
+    parsed = parse_source(source)
+    if isinstance(parsed, FolderSource):
+        folder = Path(parsed.path)
+        folder_facts(folder, source=source)
+        return folder
+    return _open_from_hub(parsed, source, Path(cache_dir), progress)
+
+
+def read_facts(source: str, cache_dir: str) -> ModelFacts:
+    """Sizes of a model, without its weights: from disk, or from the hub by reading headers only. Raises CacheError.
+
+    When the hub does not answer, the revision it last resolved to is used if it is whole on disk.
+    """
+    parsed = parse_source(source)
+    if isinstance(parsed, FolderSource):
+        return folder_facts(Path(parsed.path), source=source)
+    local = _facts_on_disk(parsed, Path(cache_dir)) if parsed.pinned else None
+    if local is not None:
+        return local
+    from cotenant_cache.hub import remote_facts
+
+    try:
+        return remote_facts(parsed)
+    except HubUnreachableError:
+        stale = _facts_on_disk(parsed, Path(cache_dir))
+        if stale is None:
+            raise
+        return stale
+
+
+def _open_from_hub(
+    parsed: HubSource, source: str, cache_dir: Path, progress: Callable[[int, int], None] | None
+) -> Path:
+    if parsed.pinned and _facts_on_disk(parsed, cache_dir) is not None:
+        return _snapshot(parsed.repo, parsed.revision, cache_dir)
+    from cotenant_cache.hub import download, resolve
+
+    try:
+        listing = resolve(parsed)
+    except HubUnreachableError:
+        stale = _facts_on_disk(parsed, cache_dir)
+        if stale is None:
+            raise
+        return _snapshot(parsed.repo, stale.fingerprint, cache_dir)
+    folder = download(parsed, listing, cache_dir, progress or _ignore)
+    folder_facts(folder, source=source, fingerprint=listing.commit)
+    return folder
+
+
+def _facts_on_disk(parsed: HubSource, cache_dir: Path) -> ModelFacts | None:
+    """Facts of a whole snapshot in the Hugging Face layout, or None."""
+    commit = parsed.revision if parsed.pinned else _resolved_before(parsed, cache_dir)
+    if not commit:
+        return None
+    try:
+        return folder_facts(_snapshot(parsed.repo, commit, cache_dir), source=parsed.at(commit), fingerprint=commit)
+    except CacheError:
+        return None
+
+
+def _resolved_before(parsed: HubSource, cache_dir: Path) -> str:
+    reference = _repo_folder(parsed.repo, cache_dir) / "refs" / parsed.revision
+    try:
+        return reference.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _snapshot(repo: str, commit: str, cache_dir: Path) -> Path:
+    return _repo_folder(repo, cache_dir) / "snapshots" / commit
+
+
+def _repo_folder(repo: str, cache_dir: Path) -> Path:
+    """`models--owner--name`, as every Hugging Face tool lays it out."""
+    return cache_dir / ("models--" + repo.replace("/", "--"))
+
+
+def _ignore(done_bytes: int, total_bytes: int) -> None:
+    del done_bytes, total_bytes

@@ -1,0 +1,46 @@
+"""Why a model cannot be read. Every message says what, where, and the next step.
+
+CacheError
+├── ModelNotFoundError              no such folder, repository or revision (or no access to it)
+├── FileMissingError                config.json, weights or one of their shards is not there
+├── UnsafeFilesError                pickles instead of safetensors, or code of its own
+├── UnsupportedArchitectureError    config.json describes nothing that can be sized and served
+├── CorruptWeightsError             a file is cut off or is not what it says
+└── HubUnreachableError             the hub did not answer, and the files are not here yet
+"""
+
+from typing import ClassVar
+
+
+class CacheError(Exception):
+    """Base of the tree; `reason` is the word that stands in a model's status."""
+
+    reason: ClassVar[str] = "LoadFailed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ModelNotFoundError(CacheError):
+    reason = "ModelNotFound"
+
+
+class FileMissingError(CacheError):
+    reason = "FileMissing"
+
+
+class UnsafeFilesError(CacheError):
+    reason = "UnsafeFiles"
+
+
+class UnsupportedArchitectureError(CacheError):
+    reason = "UnsupportedArchitecture"
+
+
+class CorruptWeightsError(CacheError):
+    reason = "CorruptWeights"
+
+
+class HubUnreachableError(CacheError):
+    reason = "HubUnreachable"

@@ -1,0 +1,274 @@
+"""Hugging Face hub: the only code here that talks to it. Pickles and Python files are never fetched.
+
+The access token comes from HF_TOKEN or the token file of the `hf` tool, the address from HF_ENDPOINT, both
+read at each call. Downloads land in the plain Hugging Face layout, so every Hugging Face tool can use them.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    SafetensorsParsingError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+    tqdm,
+)
+
+from cotenant_cache.errors import (
+    CacheError,
+    CorruptWeightsError,
+    FileMissingError,
+    HubUnreachableError,
+    ModelNotFoundError,
+)
+from cotenant_cache.facts import (
+    SINGLE_FILE,
+    ModelFacts,
+    WeightsFile,
+    choose_weights,
+    facts_from,
+    refuse_own_code,
+    shards_of,
+)
+from cotenant_cache.headers import WeightsHeader
+from cotenant_cache.source import HubSource
+
+_TIMEOUT_S = 10.0
+_HEADERS_AT_ONCE = 4
+_KEPT_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken")
+_KEPT_NAMES = frozenset({"merges.txt", "vocab.txt"})
+_TEMPLATES_FOLDER = "additional_chat_templates/"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A revision resolved: its commit, and the size in bytes of every file."""
+
+    commit: str
+    sizes: dict[str, int]
+
+
+def resolve(source: HubSource) -> Listing:
+    """Branch, tag or commit → commit and files, in one request. Raises ModelNotFoundError, HubUnreachableError."""
+    with _mapped_errors(source):
+        info = _api().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=_TIMEOUT_S)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if not info.sha:
+        raise HubUnreachableError(f"{source.repo}: {_endpoint()} named no commit; check that HF_ENDPOINT is a hub")
+    return Listing(info.sha, sizes)
+
+
+def remote_facts(source: HubSource) -> ModelFacts:
+    """Facts from config.json and the headers of the weights files, by range requests. Raises CacheError."""
+    listing = resolve(source)
+    pinned = HubSource(source.repo, listing.commit)
+    name = pinned.at(listing.commit)
+    config = _json_file(pinned, "config.json", listing)
+    if "tokenizer_config.json" in listing.sizes:
+        tokenizer = _json_file(pinned, "tokenizer_config.json", listing)
+        refuse_own_code(tokenizer, source=name, file="tokenizer_config.json")
+    files = _weights(pinned, listing)
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        headers = list(pool.map(lambda file: _remote_header(pinned, file, listing), files))
+    return facts_from(
+        source=name,
+        fingerprint=listing.commit,
+        config=config,
+        headers=headers,
+        files=[WeightsFile(file, listing.sizes[file]) for file in files],
+    )
+
+
+def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
+    """What an engine needs of the resolved commit → its snapshot folder. Raises CacheError.
+
+    Files that are there already are not fetched again. The branch's commit is recorded last, so a snapshot
+    that a branch points to is whole.
+    """
+    pinned = HubSource(source.repo, listing.commit)
+    names = _wanted(pinned, listing)
+    bar = _progress_bar(progress, total=sum(listing.sizes[name] for name in names))
+    with _mapped_errors(pinned):
+        for name in names:
+            path = Path(
+                hf_hub_download(
+                    source.repo,
+                    name,
+                    revision=listing.commit,
+                    cache_dir=cache_dir,
+                    etag_timeout=_TIMEOUT_S,
+                    endpoint=_endpoint(),
+                    tqdm_class=bar,
+                )
+            )
+            bar.finished(listing.sizes[name])
+    repo_folder = path.parents[2] if "/" not in name else path.parents[3]
+    _record_revision(repo_folder, source, listing.commit)
+    return repo_folder / "snapshots" / listing.commit
+
+
+def _wanted(source: HubSource, listing: Listing) -> list[str]:
+    """Small files first: a broken model is found before its weights are fetched."""
+    weights = _weights(source, listing)
+    small = [
+        name
+        for name in sorted(listing.sizes)
+        if name in _KEPT_NAMES
+        or (name.endswith(_KEPT_SUFFIXES) and ("/" not in name or name.startswith(_TEMPLATES_FOLDER)))
+    ]
+    return [*small, *weights]
+
+
+def _weights(source: HubSource, listing: Listing) -> Sequence[str]:
+    """Names of the weights files; refuses own code and missing shards before a byte of them is fetched."""
+    name = source.at(source.revision)
+    config = _json_file(source, "config.json", listing)
+    refuse_own_code(config, source=name, file="config.json")
+    top_level = [file for file in listing.sizes if "/" not in file]
+    first = choose_weights(top_level, source=name)
+    if first == SINGLE_FILE:
+        return (first,)
+    shards = shards_of(_json_file(source, first, listing), source=name)
+    missing = [shard for shard in shards if shard not in listing.sizes]
+    if missing:
+        raise FileMissingError(f"{name}: {first} lists {missing[0]}, which is not in the repository; ask its owner")
+    return shards
+
+
+def _json_file(source: HubSource, file: str, listing: Listing) -> dict[str, Any]:
+    if file not in listing.sizes:
+        raise FileMissingError(f"{source.at(source.revision)}: has no {file}; use a model in Hugging Face format")
+    url = hf_hub_url(source.repo, file, revision=source.revision, endpoint=_endpoint())
+    with _mapped_errors(source):
+        response = get_session().get(url, headers=build_hf_headers(), timeout=_TIMEOUT_S)
+        hf_raise_for_status(response)
+    try:
+        value = json.loads(response.content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise CorruptWeightsError(
+            f"{source.at(source.revision)}: {file} is not a JSON object; ask the owner of the model"
+        )
+    return value
+
+
+def _remote_header(source: HubSource, file: str, listing: Listing) -> WeightsHeader:
+    with _mapped_errors(source):
+        header = _api().parse_safetensors_file_metadata(
+            source.repo, file, revision=source.revision, timeout=_TIMEOUT_S
+        )
+    sizes: dict[str, int] = {}
+    for tensor in header.tensors.values():
+        begin, end = tensor.data_offsets
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + end - begin
+    if sum(sizes.values()) > listing.sizes[file]:
+        raise CorruptWeightsError(
+            f"{source.at(source.revision)}: {file} has {listing.sizes[file]} bytes, its header says "
+            f"{sum(sizes.values())} bytes of tensors: it is cut off; ask the owner of the model"
+        )
+    return WeightsHeader(sizes, {str(dtype): count for dtype, count in header.parameter_count.items()})
+
+
+def _record_revision(repo_folder: Path, source: HubSource, commit: str) -> None:
+    """`refs/main` → commit, as the Hugging Face layout has it; written whole or not at all."""
+    if source.pinned:
+        return
+    reference = repo_folder / "refs" / source.revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    partial = reference.with_name(f".{reference.name}.{os.getpid()}")
+    partial.write_text(commit)
+    partial.replace(reference)
+
+
+def _api() -> HfApi:
+    return HfApi(endpoint=_endpoint())
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+@contextmanager
+def _mapped_errors(source: HubSource) -> Iterator[None]:
+    """The hub's exceptions → ours, in one place. None of the messages holds a token."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except GatedRepoError:
+        raise ModelNotFoundError(
+            f"{source.repo} is gated: accept its terms on {_endpoint()}/{source.repo} and set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            f"{_endpoint()} has no model {source.repo}, or HF_TOKEN may not read it; check the name and the token"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelNotFoundError(
+            f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {_endpoint()}/{source.repo}"
+        ) from None
+    except RemoteEntryNotFoundError:
+        raise FileMissingError(f"{source.repo}@{source.revision}: a file is gone from the hub; try again") from None
+    except HFValidationError:
+        raise ModelNotFoundError(f"{source.repo!r} is no name of a model; use hf://owner/name") from None
+    except SafetensorsParsingError:
+        raise CorruptWeightsError(
+            f"{source.repo}@{source.revision}: a weights file is no safetensors file; ask the owner of the model"
+        ) from None
+    except OfflineModeIsEnabled:
+        raise HubUnreachableError(
+            f"{source.repo}@{source.revision} is not on disk and HF_HUB_OFFLINE is set; unset it once"
+        ) from None
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise HubUnreachableError(
+            f"{source.repo}: {_endpoint()} did not give it ({_short(error)}); check the network, HF_ENDPOINT and disk"
+        ) from None
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, HfHubHTTPError):
+        return f"HTTP {error.response.status_code}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no details'}"
+
+
+def _progress_bar(report: Callable[[int, int], None], *, total: int) -> Any:
+    """A tqdm class that reports the bytes of all files together, and prints nothing."""
+
+    class Bar(tqdm):  # type: ignore[misc, unused-ignore]
+        whole_files = 0
+        current = 0
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = True
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            Bar.current += int(n or 0)
+            report(min(Bar.whole_files + Bar.current, total), total)
+
+        @staticmethod
+        def finished(size: int) -> None:
+            Bar.whole_files += size
+            Bar.current = 0
+            report(Bar.whole_files, total)
+
+    return Bar

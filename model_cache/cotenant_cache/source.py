@@ -1,0 +1,40 @@
+"""Sources of models as they stand in YAML: `file:///dir` and `hf://repo@revision`. Pure."""
+
+import re
+from dataclasses import dataclass
+
+from cotenant_cache.errors import ModelNotFoundError
+
+_HF = re.compile(r"hf://(?P<repo>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?:@(?P<revision>[\w][\w./+-]*))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    repo: str
+    revision: str = "main"
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit, which never changes."""
+        return _COMMIT.fullmatch(self.revision) is not None
+
+    def at(self, commit: str) -> str:
+        return f"hf://{self.repo}@{commit}"
+
+
+def parse_source(source: str) -> FolderSource | HubSource:
+    """Raises ModelNotFoundError for anything else."""
+    if source.startswith("file:///"):
+        return FolderSource(source.removeprefix("file://"))
+    match = _HF.fullmatch(source)
+    if match is None or ".." in source:
+        raise ModelNotFoundError(
+            f"{source!r} is no source of a model; use hf://owner/name@revision or file:///folder"
+        )
+    return HubSource(match["repo"], match["revision"] or "main")

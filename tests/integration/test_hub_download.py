@@ -1,0 +1,250 @@
+"""Against a small HTTP server that speaks what huggingface_hub asks of the hub."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from tests.builders.operator import CONFIG, safetensors
+
+from cotenant_cache.client import open_model, read_facts
+from cotenant_cache.errors import (
+    CorruptWeightsError,
+    FileMissingError,
+    HubUnreachableError,
+    ModelNotFoundError,
+    UnsafeFilesError,
+)
+
+pytestmark = pytest.mark.integration
+
+COMMIT = "c0ffee" * 6 + "beef"
+OTHER_COMMIT = "0dd" * 13 + "1"
+
+
+class FakeHub:
+    """One repository `org/small`, its files by name. `log` is every request, `tokens` every Authorization header."""
+
+    def __init__(self) -> None:
+        self.commit = COMMIT
+        self.files: dict[str, bytes] = {
+            "config.json": json.dumps(CONFIG).encode(),
+            "tokenizer.json": b"{}",
+            "model.safetensors": safetensors(),
+            "README.md": b"# hello",
+            "pytorch_model.bin": b"pickle",
+            "modeling_small.py": b"print('never')",
+            "onnx/config.json": b"{}",
+        }
+        self.log: list[tuple[str, str]] = []
+        self.tokens: set[str] = set()
+        self.down = False
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def fetched(self) -> set[str]:
+        return {path.rpartition("/")[2] for method, path in self.log if method == "GET" and "/resolve/" in path}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and whole body."""
+        if self.down:
+            return 503, {}, b"down"
+        parts = unquote(urlsplit(path).path).strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            return self._info(parts[2:])
+        repo, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
+        if repo != "org/small" or revision not in ("main", self.commit):
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if name not in self.files:
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit}, b""
+        body = self.files[name]
+        return 200, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": self.commit}, body
+
+    def _info(self, parts: list[str]) -> tuple[int, dict[str, str], bytes]:
+        if parts[:2] == ["org", "gated"]:
+            return 403, {"X-Error-Code": "GatedRepo"}, b""
+        if parts[:2] != ["org", "small"]:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if parts[3] not in ("main", self.commit):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        siblings = [{"rfilename": name, "size": len(body)} for name, body in self.files.items()]
+        info = {"id": "org/small", "modelId": "org/small", "sha": self.commit, "siblings": siblings}
+        return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                self._answer(send_body=False)
+
+            def do_GET(self) -> None:
+                self._answer(send_body=True)
+
+            def _answer(self, *, send_body: bool) -> None:
+                hub.log.append((self.command, self.path))
+                hub.tokens.add(self.headers.get("authorization", ""))
+                status, headers, body = hub.answer(self.path)
+                if status == 200 and (wanted := self.headers.get("range")):
+                    first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
+                    status, body = 206, body[first : last + 1]
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if send_body:
+                    self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    from huggingface_hub import close_session
+
+    fake = FakeHub()
+    monkeypatch.setenv("HF_ENDPOINT", fake.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    yield fake
+    close_session()
+    fake.close()
+
+
+def test_facts_come_from_headers_without_the_weights(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files["model.safetensors"] = safetensors({"w": ("F32", [1000, 1000], 4_000_000)})
+    facts = read_facts("hf://org/small", str(tmp_path))
+
+    assert facts.weights_bytes == 4_000_000
+    assert facts.source == f"hf://org/small@{COMMIT}"
+    assert facts.fingerprint == COMMIT
+    assert facts.files[0].size_bytes == len(hub.files["model.safetensors"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_is_the_plain_layout_without_code_or_pickles(hub: FakeHub, tmp_path: Path) -> None:
+    folder = open_model("hf://org/small@main", str(tmp_path))
+
+    assert folder == tmp_path / "models--org--small" / "snapshots" / COMMIT
+    assert {path.name for path in folder.iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
+    assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert (tmp_path / "models--org--small" / "refs" / "main").read_text() == COMMIT
+    assert hub.fetched() == {"config.json", "tokenizer.json", "model.safetensors"}
+
+
+def test_progress_ends_at_the_whole(hub: FakeHub, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    open_model("hf://org/small", str(tmp_path), lambda done, total: seen.append((done, total)))
+    total = sum(len(hub.files[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
+
+    assert seen[-1] == (total, total)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_a_commit_on_disk_needs_no_hub(hub: FakeHub, tmp_path: Path) -> None:
+    folder = open_model(f"hf://org/small@{COMMIT}", str(tmp_path))
+    hub.log.clear()
+
+    assert open_model(f"hf://org/small@{COMMIT}", str(tmp_path)) == folder
+    assert read_facts(f"hf://org/small@{COMMIT}", str(tmp_path)).weights_bytes == 128
+    assert hub.log == []
+
+
+def test_a_branch_on_disk_serves_while_the_hub_is_down(hub: FakeHub, tmp_path: Path) -> None:
+    folder = open_model("hf://org/small", str(tmp_path))
+    hub.down = True
+
+    assert open_model("hf://org/small", str(tmp_path)) == folder
+    assert read_facts("hf://org/small", str(tmp_path)).source == f"hf://org/small@{COMMIT}"
+
+
+def test_a_branch_that_moved_is_fetched_again(hub: FakeHub, tmp_path: Path) -> None:
+    open_model("hf://org/small", str(tmp_path))
+    hub.commit = OTHER_COMMIT
+    hub.files["model.safetensors"] = safetensors({"w": ("F32", [2], 8)})
+
+    assert open_model("hf://org/small", str(tmp_path)).name == OTHER_COMMIT
+
+
+def test_an_interrupted_download_is_finished_later(hub: FakeHub, tmp_path: Path) -> None:
+    folder = open_model(f"hf://org/small@{COMMIT}", str(tmp_path))
+    (folder / "model.safetensors").unlink()
+
+    assert (open_model(f"hf://org/small@{COMMIT}", str(tmp_path)) / "model.safetensors").exists()
+
+
+def test_a_hub_that_is_down_is_unreachable(hub: FakeHub, tmp_path: Path) -> None:
+    hub.down = True
+
+    with pytest.raises(HubUnreachableError, match="HTTP 503"):
+        read_facts("hf://org/small", str(tmp_path))
+
+
+def test_a_hub_that_refuses_connections_is_unreachable(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubUnreachableError, match="check the network"):
+        open_model("hf://org/small", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hf://org/none", "has no model org/none"),
+        ("hf://org/small@v9", "no branch, tag or commit 'v9'"),
+        ("hf://org/gated", "is gated"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_not_found(hub: FakeHub, tmp_path: Path, source: str, said: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=said) as caught:
+        read_facts(source, str(tmp_path))
+    assert "hf_secretsecret" not in str(caught.value)
+    assert "Bearer hf_secretsecret" in hub.tokens
+
+
+def test_pickles_alone_are_refused_before_a_byte_of_them(hub: FakeHub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"]
+    with pytest.raises(UnsafeFilesError, match=r"pytorch_model\.bin"):
+        open_model("hf://org/small", str(tmp_path))
+    assert hub.fetched() == {"config.json"}
+
+
+def test_code_of_its_own_is_refused_before_the_weights(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files["config.json"] = json.dumps({**CONFIG, "auto_map": {"AutoModel": "modeling_small.X"}}).encode()
+    with pytest.raises(UnsafeFilesError, match="auto_map"):
+        open_model("hf://org/small", str(tmp_path))
+    assert "model.safetensors" not in hub.fetched()
+
+
+def test_a_shard_the_repository_lacks_is_named(hub: FakeHub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"]
+    hub.files["model.safetensors.index.json"] = b'{"weight_map": {"a": "model-1.safetensors"}}'
+    with pytest.raises(FileMissingError, match=r"model-1\.safetensors"):
+        read_facts("hf://org/small", str(tmp_path))
+
+
+def test_truncated_weights_on_the_hub_are_found_without_reading_them(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files["model.safetensors"] = safetensors({"w": ("F32", [1000], 4000)})[:1000]
+    with pytest.raises(CorruptWeightsError, match="cut off"):
+        read_facts("hf://org/small", str(tmp_path))
