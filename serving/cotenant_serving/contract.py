@@ -154,6 +154,8 @@ class EngineArgs(Message, frozen=True, kw_only=True):
     pool_token_file: str
     cache_dir: str = ""
     log_dir: str = ""
+    host: str = ""
+    """Address to listen on; empty is the node's own."""
 
 
 EngineState = Literal["starting", "waiting", "loading", "ready", "draining", "failed"]

@@ -1,0 +1,197 @@
+"""The `generate` engine: a causal language model on transformers' continuous batching."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from cotenant_serving.contract import EngineArgs, Reason
+from cotenant_serving.engine.admission import PageLedger, pages_for
+from cotenant_serving.engine.base import DeltaStream, Job, LoadError, Progress, Prompt
+from cotenant_serving.engine.batching import Batcher, Manager
+from cotenant_serving.engine.loader import Loaded, load, load_errors
+from cotenant_serving.openai_api import GenerateRequest, RequestError
+
+PAGE_TOKENS = 32
+MAX_BATCH_TOKENS = 256
+"""Prompt tokens of one step at most: longer prompts are cut up, so that other streams go on."""
+WARM_UP_TOKENS = 2
+WARM_UP_TIMEOUT_S = 300.0
+
+
+def kv_bytes_per_token(config: Any, dtype_bytes: int) -> int:
+    """2 (key, value) x layers x KV heads x head dimension x bytes. `config` is transformers' text config."""
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * config.num_hidden_layers * kv_heads * head_dim * dtype_bytes)
+
+
+def cache_pages(kv_cache_bytes: int, bytes_per_token: int, context_tokens: int, slots: int) -> int:
+    """Pages of the KV cache: what the budget holds, but no more than all slots can fill.
+
+    Raises LoadError(DoesNotFit) when not even one context fits.
+    """
+    affordable = kv_cache_bytes // (PAGE_TOKENS * bytes_per_token)
+    one_context = pages_for(context_tokens, PAGE_TOKENS)
+    if affordable < one_context:
+        needed = one_context * PAGE_TOKENS * bytes_per_token
+        raise LoadError(
+            Reason.DOES_NOT_FIT,
+            f"one context of {context_tokens} tokens needs {needed} bytes of KV cache, and the share leaves "
+            f"{kv_cache_bytes}. Give the model more memory (spec.gpu.memory) or lower spec.engine.contextTokens.",
+        )
+    return min(affordable, one_context * slots)
+
+
+class GenerateEngine:
+    """See the module. Greedy (temperature 0) equals `model.generate(do_sample=False)`."""
+
+    def __init__(self, args: EngineArgs) -> None:
+        self._args = args
+        self._context_tokens = args.spec.context_tokens
+        self._loaded: Loaded | None = None
+        self._batcher: Batcher | None = None
+        # One thread: a fast tokenizer must not be used by two at once, and a long prompt must not stop the loop.
+        self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    @property
+    def restarts(self) -> int:
+        """Generation loops that died and were replaced."""
+        return self._batcher.restarts if self._batcher else 0
+
+    def load(self, progress: Progress) -> None:
+        args = self._args
+        loaded = load(args, progress)
+        with load_errors(args):
+            config = loaded.model.config.get_text_config()
+            trained = getattr(config, "max_position_embeddings", None) or self._context_tokens
+            self._context_tokens = min(self._context_tokens, trained)
+            per_token = kv_bytes_per_token(config, loaded.dtype_bytes)
+            pages = cache_pages(args.kv_cache_bytes, per_token, self._context_tokens, args.spec.concurrency)
+            make_manager = partial(_start_manager, loaded, pages)
+            progress("warming up", 0.9)
+            manager = make_manager()
+            _warm_up(manager, loaded)
+        decode = partial(loaded.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        ledger = PageLedger(pages, PAGE_TOKENS)
+        self._batcher = Batcher(manager, make_manager, ledger, decode, loaded.eos_ids, config.vocab_size)
+        self._loaded = loaded
+        progress("loaded", 1.0)
+
+    async def encode(self, request: GenerateRequest) -> Prompt:
+        loop = asyncio.get_running_loop()
+        ids = await loop.run_in_executor(self._tokenizing, self._encode, request)
+        return Prompt(tokens=len(ids), ids=ids)
+
+    def start(self, job: Job, stream: DeltaStream) -> None:
+        self._ready_batcher().start(job, stream)
+
+    def cancel(self, request_id: str) -> None:
+        if self._batcher:
+            self._batcher.cancel(request_id)
+
+    def healthy(self) -> bool:
+        return self._batcher is None or not self._batcher.broken
+
+    def close(self) -> None:
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        if self._batcher:
+            self._batcher.close()
+
+    def _ready_batcher(self) -> Batcher:
+        if self._batcher is None:
+            raise RuntimeError("start() before load()")
+        return self._batcher
+
+    def _encode(self, request: GenerateRequest) -> Sequence[int]:
+        assert self._loaded is not None, "encode() before load()"
+        tokenizer = self._loaded.tokenizer
+        if request.kind == "chat":
+            return _chat_ids(tokenizer, request)
+        if isinstance(request.prompt, tuple):
+            return _checked_ids(request.prompt, self._loaded.model.config.get_text_config().vocab_size)
+        ids: list[int] = tokenizer(request.prompt)["input_ids"]
+        if not ids:
+            raise RequestError(400, "'prompt' is empty; send at least one token.", param="prompt")
+        return ids
+
+
+def _chat_ids(tokenizer: Any, request: GenerateRequest) -> Sequence[int]:
+    if not tokenizer.chat_template:
+        raise RequestError(
+            400,
+            f"Model {request.model!r} has no chat template; send its text to /v1/completions instead.",
+            param="messages",
+            code="no_chat_template",
+        )
+    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    try:
+        encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    except Exception as error:  # jinja's errors, and whatever an expression of the template raises
+        raise RequestError(
+            400,
+            f"The model's chat template refuses these messages: {error}. Change their roles or their order.",
+            param="messages",
+            code="chat_template_error",
+        ) from error
+    ids: Sequence[int] = encoded["input_ids"]
+    return ids
+
+
+def _checked_ids(ids: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
+    if max(ids) >= vocabulary:
+        raise RequestError(
+            400, f"'prompt' has token id {max(ids)}; this model's ids are 0 to {vocabulary - 1}.", param="prompt"
+        )
+    return ids
+
+
+def _start_manager(loaded: Loaded, pages: int) -> Manager:
+    from transformers import GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    # Sampling values other than the neutral ones: only then are there processors that take them per request.
+    sampling = GenerationConfig(
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.9,
+        top_k=50,
+        eos_token_id=sorted(loaded.eos_ids) or -1,
+        pad_token_id=0,
+    )
+    batching = ContinuousBatchingConfig(
+        page_size=PAGE_TOKENS,
+        num_blocks=pages,
+        max_batch_tokens=MAX_BATCH_TOKENS,
+        per_request_processors=True,
+        auto_switch_to_flash=False,
+        # Tenants share this cache: a shared prefix would tell one by its timing what another has sent.
+        allow_block_sharing=False,
+        # We admit by tokens ourselves, so every request that is handed over has all the room it can need.
+        safety_margin=0.0,
+        # Memory use stays what it is after the warm-up.
+        use_async_batching=False,
+        use_cuda_graph=False,
+    )
+    manager: Any = loaded.model.init_continuous_batching(
+        generation_config=sampling, continuous_batching_config=batching
+    )
+    manager.start()
+    started: Manager = manager
+    return started
+
+
+def _warm_up(manager: Any, loaded: Loaded) -> None:
+    """One short generation, so that the first request pays for nothing. Raises RuntimeError."""
+    manager.add_request([0] * 4, request_id="warm-up", max_new_tokens=WARM_UP_TOKENS, eos_token_id=-1)
+    result = manager.get_result(timeout=WARM_UP_TIMEOUT_S)
+    if result is None or result.error is not None:
+        cause = getattr(result, "error", None) or manager.background_thread_status.fatal_error or "no answer"
+        manager.stop(block=True, timeout=5.0, hard_stop=True)
+        raise RuntimeError(f"the first generation failed: {cause}")

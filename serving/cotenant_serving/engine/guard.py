@@ -1,0 +1,105 @@
+"""The memory guard: an engine that takes more than its share is ended, never its neighbour."""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+TOLERANCE = 0.10
+"""Part of the share by which an engine may exceed it: allocators round up, and RSS counts shared pages."""
+SAMPLES = 2
+"""Consecutive samples over the limit that end an engine: one alone may be a short peak."""
+PERIOD_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Outcome of one sample. `over` counts consecutive samples above the limit."""
+
+    over: int
+    kill: bool
+    message: str = ""
+
+
+def judge(used_bytes: int, share_bytes: int, over: int) -> Verdict:
+    """Pure. `over` is the count of the verdict before. A share of 0 means that there is none to exceed."""
+    limit_bytes = int(share_bytes * (1 + TOLERANCE))
+    if share_bytes <= 0 or used_bytes <= limit_bytes:
+        return Verdict(over=0, kill=False)
+    over += 1
+    if over < SAMPLES:
+        return Verdict(over=over, kill=False)
+    return Verdict(
+        over=over,
+        kill=True,
+        message=(
+            f"the engine uses {used_bytes} bytes ({_mib(used_bytes)}), its share is {share_bytes} bytes "
+            f"({_mib(share_bytes)}) and the limit is {TOLERANCE:.0%} above it: it was ended so that its neighbours "
+            f"keep theirs. Give the model more memory (spec.gpu.memory), or less context or concurrency."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBalance:
+    """A whole device against the reports of its engines. `unreported_bytes` below 0: engines report too much."""
+
+    used_bytes: int
+    reported_bytes: int
+    unreported_bytes: int
+    suspicious: bool
+
+
+def balance(device_used_bytes: int, reported_bytes: Iterable[int], *, baseline_bytes: int = 0) -> DeviceBalance:
+    """Pure: is there memory in use on the device that none of its engines admits to?
+
+    `baseline_bytes` is what the device uses without engines (driver, other programs). Suspicious when what is left
+    exceeds TOLERANCE of the device's use.
+    """
+    reported = sum(reported_bytes)
+    unreported = device_used_bytes - baseline_bytes - reported
+    return DeviceBalance(device_used_bytes, reported, unreported, unreported > device_used_bytes * TOLERANCE)
+
+
+class Guard:
+    """Samples every 0.2 s in a thread of its own; `report` gets every sample, `end` the message of a kill."""
+
+    def __init__(
+        self,
+        used_bytes: Callable[[], int],
+        share_bytes: int,
+        report: Callable[[int], None],
+        end: Callable[[str], None],
+    ) -> None:
+        self._used_bytes = used_bytes
+        self._share_bytes = share_bytes
+        self._report = report
+        self._end = end
+        self._over = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=1.0)
+
+    def sample(self) -> Verdict:
+        """One sample; calls `end` when it says kill."""
+        used = self._used_bytes()
+        self._report(used)
+        verdict = judge(used, self._share_bytes, self._over)
+        self._over = verdict.over
+        if verdict.kill:
+            self._end(verdict.message)
+        return verdict
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD_S):
+            if self.sample().kill:
+                return
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,243 @@
+"""One engine put together: HTTP, heartbeats, guard and model, without Ray.
+
+Order of a start: HTTP answers, heartbeats run, then the engine waits for the start lease of its device and loads.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from cotenant_serving.contract import ENGINE_PORTS, EchoOptions, EngineArgs, Heartbeat, Reason
+from cotenant_serving.engine.base import Engine, LoadError
+from cotenant_serving.engine.device import Device, open_device
+from cotenant_serving.engine.guard import Guard
+from cotenant_serving.engine.heartbeat import (
+    ConductorClient,
+    ConductorUnreachableError,
+    HeartbeatThread,
+    post_reliably,
+)
+from cotenant_serving.engine.loader import explain
+from cotenant_serving.engine.server import EngineServer
+from cotenant_serving.engine.status import EngineStatus
+
+FAILED_POST_S = 5.0
+KILLED_POST_S = 1.0
+DRAIN_STEP_S = 0.05
+KEEP_ALIVE_S = 75
+
+log = logging.getLogger("cotenant.engine")
+
+
+def make_engine(args: EngineArgs) -> Engine:
+    """The engine for the task. Imports no torch: that happens when it loads."""
+    if args.spec.task == "echo":
+        from cotenant_serving.engine.echo import EchoEngine
+
+        return EchoEngine(args.spec.echo or EchoOptions(), args.spec.context_tokens)
+    from cotenant_serving.engine.generate import GenerateEngine
+
+    return GenerateEngine(args)
+
+
+def bind_free_port(host: str, ports: Iterable[int] = ENGINE_PORTS) -> socket.socket:
+    """A listening socket on a free port, tried in random order. Raises OSError when all are taken."""
+    shuffled = list(ports)
+    random.shuffle(shuffled)
+    for port in shuffled:
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(1024)  # at once: before it, two processes may both hold a port with SO_REUSEADDR
+        except OSError:
+            listener.close()
+            continue
+        return listener
+    raise OSError(f"all ports {min(shuffled)}-{max(shuffled)} of {host} are taken; stop an engine on this node")
+
+
+class EngineProcess:
+    """Everything of one engine in this process.
+
+    It listens on `args.host`, else on `host`, and tells gateways to use that address.
+    """
+
+    def __init__(self, args: EngineArgs, host: str = "127.0.0.1") -> None:
+        host = args.host or host
+        self._args = args
+        token = Path(args.pool_token_file).read_text(encoding="utf-8").strip()
+        self._conductor = ConductorClient(args.conductor_url, token)
+        self._listener = bind_free_port(host)
+        self.port: int = self._listener.getsockname()[1]
+        self.status = EngineStatus(args, instance=secrets.token_hex(8), host=host, port=self.port)
+        self._engine = make_engine(args)
+        self._server = EngineServer(self._engine, self.status, token)
+        self._heartbeats: HeartbeatThread | None = None
+        self._guard: Guard | None = None
+        self._uvicorn: asyncio.Task[None] | None = None
+        self._log_file = _log_to_file(args)
+
+    async def start(self) -> None:
+        """Returns when the model is loaded. Raises LoadError, after the conductor has been told."""
+        loop = asyncio.get_running_loop()
+        lease = asyncio.Event()
+        await self._serve()
+
+        def granted() -> None:
+            loop.call_soon_threadsafe(lease.set)
+
+        self._heartbeats = HeartbeatThread(self.status, self._conductor.post, granted)
+        self._heartbeats.start()
+        try:
+            device = open_device(self._args, os.environ)
+            self._start_guard(device)
+            self.status.waiting()
+            await lease.wait()
+            self.status.loading()
+            await asyncio.to_thread(self._engine.load, self.status.progress)
+            self.status.used(device.used_bytes())
+        except Exception as error:
+            await self._give_up(error)
+        self.status.ready()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes no more requests, waits for those that run, cancels what is left after `timeout_s`."""
+        self.status.draining()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._server.running:
+                    await asyncio.sleep(DRAIN_STEP_S)
+        self._server.cancel_all()
+
+    async def stop(self) -> None:
+        """Ends server, threads and model. May be called twice."""
+        if self._uvicorn is not None:
+            self._web.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._uvicorn
+            self._uvicorn = None
+        for thread in (self._guard, self._heartbeats):
+            if thread is not None:
+                await asyncio.to_thread(thread.stop)
+        self._engine.close()
+        self._listener.close()
+        if self._log_file is not None:
+            log.removeHandler(self._log_file)
+            self._log_file.close()
+            self._log_file = None
+
+    def check_health(self) -> None:
+        """Raises RuntimeError when only a new process can help."""
+        if self._uvicorn is None or self._uvicorn.done():
+            raise RuntimeError(f"the HTTP server of {self._args.app} on port {self.port} has ended")
+        if not self._engine.healthy():
+            raise RuntimeError(f"the model of {self._args.app} cannot generate any more; see the engine's log")
+
+    async def _serve(self) -> None:
+        import uvicorn
+
+        # log_config=None: uvicorn's default closes the log handlers of Ray Serve, which then loses its replicas.
+        config = uvicorn.Config(
+            self._server,
+            interface="asgi3",
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=2,
+        )
+        self._web = uvicorn.Server(config)
+        self._web.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # not ours
+        self._uvicorn = asyncio.create_task(self._web.serve(sockets=[self._listener]))
+        while not self._web.started and not self._uvicorn.done():
+            await asyncio.sleep(0.005)
+
+    def _start_guard(self, device: Device) -> None:
+        self._guard = Guard(device.used_bytes, self._args.share_bytes, self.status.used, self._end_myself)
+        self._guard.start()
+
+    async def _give_up(self, error: Exception) -> None:
+        """Reports the cause wherever it can be read, ends everything, and raises it as LoadError."""
+        cause = error if isinstance(error, LoadError) else explain(error, self._args)
+        log.error("cannot load %s: %s", self._args.spec.model, cause, exc_info=error)
+        if self._heartbeats is not None:
+            await asyncio.to_thread(self._heartbeats.stop)  # so that no older heartbeat arrives after the last one
+        self.status.failed(cause.reason, cause.message)
+        await asyncio.to_thread(self._report_failure, FAILED_POST_S)
+        await self.stop()
+        raise cause from error
+
+    def _report_failure(self, for_s: float) -> None:
+        heartbeat = self.status.snapshot()
+        write_cause(self._args.log_dir, heartbeat)
+        post = partial(self._conductor.post, timeout_s=min(2.0, for_s))
+        if not post_reliably(post, heartbeat, for_s=for_s):
+            log.error("the conductor could not be told why %s failed", self._args.app)
+
+    def _end_myself(self, message: str) -> None:
+        """From the guard's thread: memory is going to the neighbours' cost, so there is no time to tidy up."""
+        log.error("memory share exceeded: %s", message)
+        self.status.failed(Reason.MEMORY_EXCEEDED, message)
+        heartbeat = self.status.snapshot()
+        with contextlib.suppress(OSError):
+            write_cause(self._args.log_dir, heartbeat)
+        with contextlib.suppress(ConductorUnreachableError):
+            self._conductor.post(heartbeat, timeout_s=KILLED_POST_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_cause(log_dir: str, heartbeat: Heartbeat) -> None:
+    """Leaves the last heartbeat of a failed engine as `{log_dir}/{app}.cause.json`; without log_dir, nothing."""
+    if log_dir:
+        path = Path(log_dir) / f"{heartbeat.app}.cause.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(heartbeat))
+        temporary.replace(path)
+
+
+def _log_to_file(args: EngineArgs) -> logging.Handler | None:
+    if not args.log_dir:
+        return None
+    Path(args.log_dir).mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(Path(args.log_dir) / f"{args.app}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO)
+    return handler
+
+
+async def run_until(
+    process: EngineProcess, ended: asyncio.Event, drain_s: float, announce: Callable[[str], None]
+) -> None:
+    """Starts an engine and keeps it until `ended`; then drains and stops it. Raises LoadError."""
+    starting = asyncio.create_task(process.start())
+    ending = asyncio.create_task(ended.wait())
+    await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, LoadError):
+            await starting
+        await process.stop()
+        return
+    await starting
+    announce(f"ready on {process.status.snapshot().host}:{process.port}")
+    await ending
+    await process.drain(drain_s)
+    await process.stop()
