@@ -11,10 +11,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cotenant_operator import tether
+
+if TYPE_CHECKING:
+    import psutil
 
 MARK = "COTENANT_STATE_DIR"
 
@@ -69,11 +73,14 @@ class Child:
         return ""
 
 
-def end_leftovers(mark: Path, *, patience_s: float = 3.0) -> int:
-    """End every process that carries the mark of this state directory, but not this one. Returns how many."""
+def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float = 3.0) -> int:
+    """End every process that carries the mark of this state directory, but this one and `keep` (process ids).
+
+    Returns how many there were.
+    """
     import psutil
 
-    found = [process for process in psutil.process_iter() if _marked(process, mark)]
+    found = [process for process in psutil.process_iter() if process.pid not in keep and _marked(process, mark)]
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -85,10 +92,9 @@ def end_leftovers(mark: Path, *, patience_s: float = 3.0) -> int:
     return len(found)
 
 
-def _marked(process: "object", mark: Path) -> bool:
+def _marked(process: "psutil.Process", mark: Path) -> bool:
     import psutil
 
-    assert isinstance(process, psutil.Process)
     try:
         return process.pid != os.getpid() and process.environ().get(MARK) == str(mark)
     except (psutil.Error, OSError):

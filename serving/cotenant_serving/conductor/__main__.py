@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--control-token-file", type=Path, required=True)
     parser.add_argument("--cache-dir", default="", help="weight cache of the engines")
     parser.add_argument("--log-dir", default="", help="folder for the engines' own logs")
+    parser.add_argument("--engine-host", default="", help="address that engines listen on; default: their node's")
     return parser.parse_args()
 
 
@@ -51,6 +52,7 @@ async def _run(args: argparse.Namespace) -> int:
         pool_token_file=str(args.pool_token_file),
         cache_dir=args.cache_dir,
         log_dir=args.log_dir,
+        engine_host=args.engine_host,
     )
     conductor = Conductor(Store(args.state), settings)
     api = Api(conductor, pool_token=_token(args.pool_token_file), control_token=_token(args.control_token_file))
@@ -75,9 +77,24 @@ async def _run(args: argparse.Namespace) -> int:
 async def _conduct(conductor: Conductor, ray_address: str) -> None:
     from cotenant_serving.conductor.serve_driver import ServeDriver
 
+    await _reachable(ray_address)
     driver = await asyncio.to_thread(ServeDriver, ray_address)
     log.info("connected to Ray at %s", ray_address)
     await conductor.run(driver)
+
+
+async def _reachable(address: str) -> None:
+    """Wait for the head's GCS: Ray's own client gives up early, and the head may still be starting."""
+    host, _, port = address.rpartition(":")
+    for _ in range(600):
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+    raise TimeoutError(f"Ray's head at {address} did not answer within 60 s")
 
 
 async def _serve(api: Api, host: str, port: int) -> None:

@@ -58,6 +58,8 @@ class Settings:
     pool_token_file: str
     cache_dir: str = ""
     log_dir: str = ""
+    engine_host: str = ""
+    """Address that engines listen on; empty is their node's."""
 
 
 class StaleGenerationError(Exception):
@@ -216,6 +218,7 @@ class Conductor:
             pool_token_file=self._settings.pool_token_file,
             cache_dir=self._settings.cache_dir,
             log_dir=self._settings.log_dir,
+            host=self._settings.engine_host,
         )
 
     def _keep_placements(self) -> None:

@@ -71,7 +71,8 @@ class ServeDriver:
         part = _fraction(args.share_bytes, args.device_bytes)
         resources = {f"node:{node}": NODE_PIN, SHARE_PREFIX + group: part}
         options = deployment_options(args, resources=resources, num_gpus=part if args.spec.device == "cuda" else 0.0)
-        app = EngineReplica.options(**options).bind(msgspec.json.encode(args).decode())
+        deployment: Any = EngineReplica  # what the decorator returns, unknown to the type checker
+        app = deployment.options(**options).bind(msgspec.json.encode(args).decode())
         serve.run_many(
             [serve.RunTarget(app, name=args.app, route_prefix=None)],
             wait_for_ingress_deployment_creation=False,

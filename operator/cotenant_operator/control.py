@@ -1,0 +1,61 @@
+"""The control plane's client of the conductor's API (stdlib HTTP; small messages, one at a time)."""
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cotenant_serving.contract import Desired, PoolStatus
+
+
+class ControlError(Exception):
+    """The conductor did not answer, or refused; the message says what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlClient:
+    """`token_file` holds the control token; it is read at each call, so that it may be rotated."""
+
+    url: str
+    token_file: Path
+
+    @classmethod
+    def of_state(cls, state: Path) -> "ControlClient":
+        """The client for the `up` that runs on this state directory. Raises ControlError when none does."""
+        try:
+            control = json.loads((state / "control.json").read_text())
+            return cls(control["conductor_url"], Path(control["control_token_file"]))
+        except (OSError, ValueError, KeyError):
+            raise ControlError(
+                f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, "
+                "or name another one with --state DIR."
+            ) from None
+
+    def put_desired(self, desired: Desired) -> None:
+        self._call("PUT", "/v1/desired", msgspec.json.encode(desired))
+
+    def status(self) -> PoolStatus:
+        return msgspec.json.decode(self._call("GET", "/v1/status"), type=PoolStatus)
+
+    def ready(self) -> bool:
+        try:
+            self._call("GET", "/readyz")
+        except ControlError:
+            return False
+        return True
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        headers = {"authorization": f"Bearer {self.token_file.read_text().strip()}"}
+        request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                detail = error.read().decode(errors="replace")
+            raise ControlError(f"the conductor answered {error.code} to {method} {path}: {detail}") from None
+        except OSError as error:
+            raise ControlError(f"the conductor at {self.url} does not answer: {error}") from None

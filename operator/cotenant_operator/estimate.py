@@ -1,0 +1,134 @@
+"""Model facts and engine options → bytes of device memory. Pure.
+
+    share = weights + runtime + reserve + KV cache + what each KV token needs beside itself
+
+Numbers without a formula are measurements; each says where it comes from.
+"""
+
+from dataclasses import dataclass
+
+from cotenant_cache.facts import ModelFacts
+from cotenant_operator.quantity import MIB, show_bytes
+from cotenant_serving.contract import DeviceKind, Task
+
+PAGE_TOKENS = 32
+"""Tokens per page of the KV cache, as the `generate` engine makes it."""
+BATCH_TOKENS = 256
+"""Tokens of one forward pass of the `generate` engine, at most."""
+
+RUNTIME_BYTES: dict[tuple[Task, DeviceKind], int] = {
+    # importing torch and transformers alone leaves about 720 MiB RSS (measured, torch 2.15, transformers 5.23);
+    # the HTTP server, the tokenizer and Ray's worker take the rest
+    ("generate", "cpu"): 900 * MIB,
+    # a Ray Serve replica without torch: about 180 MiB RSS (measured, Ray 2.60), and buffers
+    ("echo", "cpu"): 224 * MIB,
+    # CUDA context with torch's kernels (about 500 MiB on H100) and cuBLAS workspaces (32 MiB each by default)
+    ("generate", "cuda"): 768 * MIB,
+    # CUDA context only
+    ("echo", "cuda"): 512 * MIB,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What an engine needs on one kind of device, bytes."""
+
+    weights_bytes: int
+    runtime_bytes: int
+    reserve_bytes: int
+    """Activations and logits of one forward pass; for echo, what it was told to allocate."""
+    kv_bytes_per_token: int = 0
+    scratch_bytes_per_token: int = 0
+    """Beside each token of KV cache: its column of the attention mask, and one layer's gathered copy of it."""
+    kv_floor_tokens: int = 0
+    """One full context, in whole pages: less cannot answer the longest request."""
+    kv_wanted_tokens: int = 0
+    """A full context for every slot: more is never used."""
+
+    @property
+    def fixed_bytes(self) -> int:
+        return self.weights_bytes + self.runtime_bytes + self.reserve_bytes
+
+    @property
+    def bytes_per_token(self) -> int:
+        return self.kv_bytes_per_token + self.scratch_bytes_per_token
+
+    @property
+    def kv_floor_bytes(self) -> int:
+        return self.kv_floor_tokens * self.bytes_per_token
+
+    @property
+    def floor_bytes(self) -> int:
+        """The smallest share that can serve at all."""
+        return self.fixed_bytes + self.kv_floor_bytes
+
+    @property
+    def wanted_bytes(self) -> int:
+        """The share above which nothing gets better."""
+        return self.fixed_bytes + self.kv_wanted_tokens * self.bytes_per_token
+
+    def kv_tokens_in(self, share_bytes: int) -> int:
+        """Tokens of KV cache that a share has room for: whole pages, never more than wanted."""
+        if not self.bytes_per_token:
+            return 0
+        room = max(0, share_bytes - self.fixed_bytes) // self.bytes_per_token
+        return min(room // PAGE_TOKENS * PAGE_TOKENS, self.kv_wanted_tokens)
+
+    def kv_cache_bytes_in(self, share_bytes: int) -> int:
+        return self.kv_tokens_in(share_bytes) * self.kv_bytes_per_token
+
+    def longest_context_in(self, share_bytes: int) -> int:
+        """Largest contextTokens with which the floor fits into a share; 0 when none does."""
+        if not self.bytes_per_token:
+            return 0
+        room = max(0, share_bytes - self.fixed_bytes) // self.bytes_per_token
+        return room // PAGE_TOKENS * PAGE_TOKENS
+
+    def parts(self) -> str:
+        """The floor in words: `weights 1.1 GiB + KV floor 0.9 GiB + runtime 1.2 GiB`."""
+        named = (
+            ("weights", self.weights_bytes),
+            ("KV floor", self.kv_floor_bytes),
+            ("runtime", self.runtime_bytes),
+            ("reserve", self.reserve_bytes),
+        )
+        return " + ".join(f"{name} {show_bytes(size)}" for name, size in named if size)
+
+
+def estimate_generate(facts: ModelFacts, *, context_tokens: int, concurrency: int, device: DeviceKind) -> Estimate:
+    """KV per token = 2 (key and value) × layers × kv_heads × head_dim × dtype bytes."""
+    pages = -(-context_tokens // PAGE_TOKENS) * PAGE_TOKENS
+    return Estimate(
+        weights_bytes=facts.weights_bytes,
+        runtime_bytes=RUNTIME_BYTES["generate", device],
+        reserve_bytes=_activations_bytes(facts, concurrency),
+        kv_bytes_per_token=2 * facts.layers * facts.kv_heads * facts.head_dim * facts.dtype_bytes,
+        scratch_bytes_per_token=_scratch_bytes_per_token(facts),
+        kv_floor_tokens=pages,
+        kv_wanted_tokens=concurrency * pages,
+    )
+
+
+def estimate_echo(*, allocate_bytes: int, device: DeviceKind) -> Estimate:
+    return Estimate(weights_bytes=0, runtime_bytes=RUNTIME_BYTES["echo", device], reserve_bytes=allocate_bytes)
+
+
+def _activations_bytes(facts: ModelFacts, concurrency: int) -> int:
+    """Peak of one forward pass of BATCH_TOKENS tokens, in float32 where the engine computes in it.
+
+    Per token: 8 vectors of the hidden size (residual, norm, query, key, value, output and two in flight) and 3 of
+    the intermediate size (gate, up and their product), in the model's dtype. Per slot: 3 vectors of the vocabulary
+    in float32 (logits, sorted logits, probabilities), because logits are made for the last token of a request only.
+    """
+    per_token = (8 * facts.hidden_size + 3 * facts.intermediate_size) * facts.dtype_bytes
+    logits = 3 * min(concurrency, BATCH_TOKENS) * facts.vocab_size * 4
+    mask = BATCH_TOKENS * BATCH_TOKENS * facts.dtype_bytes
+    return BATCH_TOKENS * per_token + logits + mask
+
+
+def _scratch_bytes_per_token(facts: ModelFacts) -> int:
+    """Attention in transformers' paged `sdpa` reads the cache into a dense copy, one layer at a time: keys and
+    values once per KV head and once more repeated to all heads; and has a mask of (BATCH_TOKENS, tokens).
+    """
+    gathered = 2 * facts.head_dim * (facts.kv_heads + facts.attention_heads) * facts.dtype_bytes
+    return gathered + BATCH_TOKENS * facts.dtype_bytes

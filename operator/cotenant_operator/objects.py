@@ -1,0 +1,52 @@
+"""What stands in the YAML files, and what the model files say: the whole input of a plan. Pure values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cotenant_cache.errors import CacheError
+from cotenant_cache.facts import ModelFacts
+from cotenant_operator.spec import GPUPool, ModelDeployment, Secret, Tenant
+
+ObjectKey = tuple[str, str, str]
+"""(kind, namespace or "", name)"""
+
+SYSTEM_NAMESPACE = "cotenant-system"
+"""In a cluster the Secrets of tenants stand here, and nowhere else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """Every object of the given files, checked one by one, in the order of the files."""
+
+    models: tuple[ModelDeployment, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    pools: tuple[GPUPool, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    places: Mapping[ObjectKey, str] = field(default_factory=dict)
+    """`models.yaml:12` for each object that came from a file."""
+
+    def place(self, kind: str, name: str, namespace: str = "") -> str:
+        return self.places.get((kind, namespace, name), f"{kind} {name}")
+
+    def secret(self, name: str) -> Secret | None:
+        """The Secret of that name: in cotenant-system, else in default (where files without a namespace put it)."""
+        found = {secret.metadata.namespace: secret for secret in self.secrets if secret.metadata.name == name}
+        return found.get(SYSTEM_NAMESPACE) or found.get("default")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The input of `plan.plan`: manifests, and facts or the reason why there are none, by `spec.model`."""
+
+    manifests: Manifests
+    facts: Mapping[str, ModelFacts | CacheError] = field(default_factory=dict)
+
+    def with_pool(self, pool: GPUPool) -> "World":
+        """A copy with a pool that is in no file, such as this machine's default."""
+        return replace(self, manifests=replace(self.manifests, pools=(*self.manifests.pools, pool)))
+
+    def with_tenant(self, tenant: Tenant, secret: Secret | None = None) -> "World":
+        """A copy with a tenant that is in no file, and the Secret that holds its key."""
+        secrets = (*self.manifests.secrets, secret) if secret else self.manifests.secrets
+        tenants = (*self.manifests.tenants, tenant)
+        return replace(self, manifests=replace(self.manifests, tenants=tenants, secrets=secrets))

@@ -1,0 +1,64 @@
+"""Tables, JSON and YAML for the command line. Writes to the given streams only."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+Rows = Sequence[Sequence[str]]
+
+
+def print_table(columns: Sequence[str], rows: Rows, *, out: TextIO | None = None) -> None:
+    """A rich table on a terminal, aligned lines without colours anywhere else."""
+    stream = out or sys.stdout
+    if not stream.isatty():
+        stream.write(plain_table(columns, rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    Console(file=stream).print(table)
+
+
+def plain_table(columns: Sequence[str], rows: Rows) -> str:
+    """Columns two spaces apart, the last one unpadded; one line a row whatever a cell holds."""
+    cells = [list(columns), *([" ".join(cell.split()) for cell in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in cells
+    ]
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON with sorted keys, ended by a newline."""
+    import json
+
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def as_yaml(value: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=True, allow_unicode=True))
+
+
+def error(message: str) -> None:
+    """One `error: …` line for each line of the message, on stderr."""
+    for line in message.splitlines() or [""]:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def warning(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _style(cell: str) -> str:
+    return {"True": "green", "ready": "green", "accepted": "green", "False": "yellow", "failed": "red"}.get(
+        cell, "red" if cell.startswith("refused") else ""
+    )

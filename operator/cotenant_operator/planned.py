@@ -1,0 +1,88 @@
+"""The plan as a value: what may run where, who may see it, and what was refused and why."""
+
+from dataclasses import dataclass, field
+
+from cotenant_operator.estimate import Estimate
+from cotenant_serving.contract import EngineSpec, Limits, Reason, Task, WorkerGroup
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What a machine really has for one worker group."""
+
+    count: int
+    memory_bytes: int
+    """Of one device."""
+    problem: str = ""
+    """Why there is none, for example `NVML: library not found`; empty when there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """One ModelDeployment: accepted with an engine, or refused with a reason."""
+
+    name: str
+    """`namespace/name`."""
+    task: Task
+    pool: str
+    engine: EngineSpec | None = None
+    refusal: Refusal | None = None
+    """Set exactly when `engine` is None."""
+    estimate: Estimate | None = None
+    min_engines: int = 0
+    max_engines: int = 1
+    idle_after_s: float = 600.0
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    name: str
+    groups: tuple[WorkerGroup, ...] = ()
+    models: tuple[ModelPlan, ...] = ()
+
+    @property
+    def accepted(self) -> tuple[ModelPlan, ...]:
+        return tuple(model for model in self.models if model.engine is not None)
+
+    @property
+    def refused(self) -> tuple[ModelPlan, ...]:
+        return tuple(model for model in self.models if model.engine is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPlan:
+    name: str
+    namespaces: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    """What it sees, as `namespace/name`."""
+    limits: Limits = field(default_factory=Limits)
+    secret_keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """(Secret, key inside it) of each usable API key. The key itself is in no plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`errors` are mistakes in the files that a run must not paper over; `warnings` have a safe reading."""
+
+    pools: tuple[PoolPlan, ...] = ()
+    tenants: tuple[TenantPlan, ...] = ()
+    warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelPlan, ...]:
+        return tuple(model for pool in self.pools for model in pool.models)
+
+    def pool(self, name: str) -> PoolPlan:
+        """Raises KeyError."""
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise KeyError(name)

@@ -1,0 +1,1 @@
+"""PoolPlan → messages and manifests: pure, one file each."""

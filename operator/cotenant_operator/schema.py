@@ -1,0 +1,64 @@
+"""What every kind of `cotenant.dev/v1alpha1` is made of: the strict base class and the types of fields. Pure."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from cotenant_operator.quantity import parse_bytes, parse_seconds
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def wrong(field: str, message: str) -> PydanticCustomError:
+    """An error of the field `field` (dotted, below the model that raises it)."""
+    return PydanticCustomError("cotenant", "{message}", {"message": message, "field": field})
+
+
+def _name(longest: int) -> Any:
+    def check(value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                "must be lower-case letters, digits and '-', and begin and end with a letter or digit (RFC 1123)"
+            )
+        if len(value) > longest:
+            raise ValueError(f"has {len(value)} characters; at most {longest} are allowed")
+        return value
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, _name(40)]
+Namespace = Annotated[str, _name(63)]
+SecretName = Annotated[str, Field(min_length=1, max_length=253)]
+ByteCount = Annotated[int, BeforeValidator(parse_bytes)]
+DurationS = Annotated[float, BeforeValidator(parse_seconds)]
+Count = Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
+Limit = Annotated[int, Strict(), Field(ge=1, le=10**12)]
+Flag = Annotated[bool, Strict()]
+Rate = Annotated[float, Strict(), Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """Base of everything that stands in YAML."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class ClusterMetadata(Spec):
+    name: Name = Field(description="Name of the object, at most 40 characters.")
+    labels: dict[str, str] = Field(default={}, description="Labels; kept, no effect here.")
+    annotations: dict[str, str] = Field(default={}, description="Annotations; kept, no effect here.")
+
+
+class Metadata(ClusterMetadata):
+    namespace: Namespace = Field(default="default", description="Namespace of the object.")
+
+
+class SecretRef(Spec):
+    name: SecretName = Field(description="Name of the Secret.")
+    key: SecretName = Field(description="Key inside the Secret.")

@@ -1,0 +1,145 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cotenant_operator import cli
+from cotenant_serving.contract import GatewayConfig, GatewayTenant, Limits
+
+ECHO = """\
+apiVersion: cotenant.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: echo}
+spec:
+  task: echo
+"""
+POOL = """\
+---
+apiVersion: cotenant.dev/v1alpha1
+kind: GPUPool
+metadata: {name: default}
+spec:
+  workers: [{name: cpu, device: cpu, memory: 512Mi}]
+"""
+ROOT = Path(__file__).parents[3]
+
+
+class Ran:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def cotenant(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    monkeypatch.setenv("COTENANT_STATE", str(tmp_path / "state"))
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["cotenant", *arguments])
+        code = cli.main()
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+def written(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "models.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_a_plan_that_fits_exits_with_0_and_writes_nothing(cotenant: Run, tmp_path: Path) -> None:
+    ran = cotenant("plan", "-f", written(tmp_path, ECHO + POOL))
+
+    assert ran.code == 0
+    header, row = ran.out.splitlines()
+    assert header.split()[:4] == ["MODEL", "TASK", "POOL", "PLAN"]
+    assert row.split()[:4] == ["default/echo", "echo", "default", "accepted"]
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_plan_that_refuses_exits_with_3(cotenant: Run, tmp_path: Path) -> None:
+    ran = cotenant("plan", "-o", "json", "-f", written(tmp_path, ECHO + "  engine: {allocate: 2Gi}\n" + POOL))
+
+    assert ran.code == 3
+    assert json.loads(ran.out)["models"]["default/echo"]["refused"]["reason"] == "DoesNotFit"
+
+
+def test_a_mistake_in_a_file_exits_with_2_and_no_traceback(cotenant: Run, tmp_path: Path) -> None:
+    ran = cotenant("plan", "-f", written(tmp_path, ECHO + "  pol: default\n"))
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"error: {tmp_path}/models.yaml:6: spec.pol: unknown field; did you mean 'pool'? "
+        "allowed: model, task, gpu, replicas, tenants, engine, pool\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["plan"], ["plan", "-o", "xml"], ["get", "modles"]])
+def test_a_mistake_in_the_flags_exits_with_2(cotenant: Run, arguments: list[str]) -> None:
+    ran = cotenant(*arguments)
+
+    assert ran.code == 2
+    assert ran.err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["get", "models"], ["get", "pools"], ["get", "tenants"], ["explain", "model", "x"]]
+)
+def test_asking_when_nothing_runs_says_how_to_start(cotenant: Run, arguments: list[str]) -> None:
+    ran = cotenant(*arguments)
+
+    assert ran.code == 1
+    assert "nothing runs on the state directory" in ran.err
+    assert "cotenant up -f FILE" in ran.err
+
+
+def test_tenants_are_shown_without_their_keys(cotenant: Run, tmp_path: Path) -> None:
+    tenant = GatewayTenant(
+        name="search", key_sha256=("f00d" * 16,), models=("search/m",), limits=Limits(requests_per_minute=5)
+    )
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "gateway.json").write_bytes(
+        msgspec.json.encode(GatewayConfig(generation=1, tenants=(tenant,)))
+    )
+
+    assert "search  1     5" in cotenant("get", "tenants").out
+    for output in ("json", "yaml", "wide"):
+        assert "f00d" not in cotenant("get", "tenants", "-o", output).out
+
+
+def test_the_state_directory_follows_the_environment_at_call_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTENANT_STATE", "/somewhere")
+    assert cli.default_state() == Path("/somewhere")
+    monkeypatch.delenv("COTENANT_STATE")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli.default_state() == Path("/home/me/.local/state/cotenant")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['cotenant', '--help']; from cotenant_operator.cli import main; main(); "
+        "heavy = ('pydantic', 'msgspec', 'yaml', 'ray', 'torch', 'huggingface_hub'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", ["two-tenants.yaml", "gpu-pool.yaml", "eight-line.yaml"])
+def test_the_examples_are_valid(name: str) -> None:
+    from cotenant_operator.manifests import load
+
+    assert load([ROOT / "examples" / name])
+
+
+def test_the_eight_line_example_has_eight_lines() -> None:
+    assert len((ROOT / "examples" / "eight-line.yaml").read_text().splitlines()) == 8
