@@ -1,0 +1,53 @@
+# make demo | make test | make check — `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+# TORCH=cpu takes torch's CPU build (about 200 MB instead of 3 GB); empty takes PyPI's default, which runs on both.
+TORCH ?=
+RUN := $(VENV)/bin
+INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints constraints.txt \
+	$(if $(TORCH),--torch-backend=$(TORCH))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix generate clean
+
+help: ## Show this list
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.local ## Install, start, stream an answer; ONCE=1 ends after it, PORT=8080
+	$(RUN)/cotenant demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.dev ## Install and run every test ring that can run here
+	$(RUN)/python -m pytest -q -ra $(ARGS)
+
+check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI runs
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/python -m tests.golden.update --check
+
+fix: $(VENV)/.dev ## Format, and mend what ruff can mend
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+generate: $(VENV)/.dev ## Rewrite generated files
+	$(RUN)/python -m tests.golden.update
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "cotenant needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Run: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@touch $@
+
+$(VENV)/.local: $(VENV)/.uv pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (torch and its CUDA libraries are a download of about 3 GB; TORCH=cpu is smaller)"
+	$(INSTALL) -e '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv pyproject.toml constraints.txt
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.local

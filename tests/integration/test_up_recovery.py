@@ -1,0 +1,252 @@
+"""`cotenant up` on bad days: what breaks is named, its neighbours go on, and it comes back by itself."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cotenant_serving.engine.echo import verify
+from tests.builders.engine import make_tiny_llama
+from tests.builders.up import Up, echo, keys, kill, model, pool, tenant, until
+
+pytestmark = pytest.mark.integration
+
+CPU = {"name": "cpu", "device": "cpu", "memory": "6Gi"}
+CUDA = {"name": "cuda", "device": "cuda", "memory": "80Gi"}
+
+
+def documents(*models: dict, workers: tuple[dict, ...] = (CPU,)) -> list[dict]:
+    return [pool(*workers), tenant("search"), keys("search"), *models]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator:
+    """Start an `up` on some models; ended with the test."""
+    started: list[Up] = []
+
+    def begin(*models: dict, workers: tuple[dict, ...] = (CPU,)) -> Up:
+        started.append(Up(tmp_path, *documents(*models, workers=workers)).start())
+        return started[-1]
+
+    yield begin
+    for one in started:
+        if one.alive:
+            one.stop()
+
+
+class Traffic:
+    """Asks one model again and again from a few threads; remembers every failure."""
+
+    def __init__(self, up: Up, name: str, *, threads: int = 4, words: int = 5) -> None:
+        self.up, self.name, self.words = up, name, words
+        self.answers, self.failures = 0, []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            status, answer = self.up.chat("search", self.name, "word " * self.words)
+            if status != 200 or not verify(answer["choices"][0]["message"]["content"]):
+                self.failures.append((status, answer))
+            self.answers += 1
+
+
+def test_models_that_cannot_load_are_named_while_others_serve_and_come_back_by_themselves(start, tmp_path):
+    good = make_tiny_llama(tmp_path / "good", seed=1)
+    folders = {name: tmp_path / name for name in ("truncated", "pickled", "scripted", "strange")}
+    for folder in folders.values():
+        shutil.copytree(good, folder)
+    weights = folders["truncated"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (folders["pickled"] / "model.safetensors").rename(folders["pickled"] / "pytorch_model.bin")
+    edit_config(folders["scripted"], auto_map={"AutoModelForCausalLM": "modeling_x.X"})
+    edit_config(folders["strange"], architectures=["WhisperForConditionalGeneration"], model_type="whisper")
+    sources = {name: model(name, model=f"file://{folder}") for name, folder in folders.items()}
+    expected = {
+        "search/truncated": "CorruptWeights",
+        "search/pickled": "UnsafeFiles",
+        "search/scripted": "UnsafeFiles",
+        "search/strange": "UnsupportedArchitecture",
+        "search/missing": "ModelNotFound",
+        "search/huge": "DoesNotFit",
+        "search/cuda": "NoCudaDevice",
+    }
+    up = start(
+        *sources.values(),
+        model("missing", model=f"file://{tmp_path}/later"),
+        echo("huge", gpu={"memory": "100Gi"}),
+        echo("cuda", gpu={"memory": "20Gi"}),
+        echo("fine"),
+        workers=(CPU, CUDA),
+    )
+    assert verify(up.text("search", "fine", "hello"))
+    if not has_cuda():
+        assert {m.model: m.reason for m in up.status().models if m.state == "failed"} == expected
+    status, answer = up.chat("search", "truncated", "hello")
+    assert (status, answer["error"]["code"]) == (503, "model_failed")
+    assert "bytes" in answer["error"]["message"]
+    shutil.copy(good / "model.safetensors", weights)
+    shutil.copytree(good, tmp_path / "later")
+    for name in ("truncated", "missing"):
+        until(lambda name=name: up.chat("search", name, "hi", max_tokens=3)[0] == 200, f"{name} is back")
+
+
+def test_weights_that_break_only_at_load_time_name_the_cause_and_come_back(start, tmp_path):
+    """Headers are fine, so the plan accepts it; the engine finds a tokenizer that is no tokenizer."""
+    folder = make_tiny_llama(tmp_path / "model", seed=2)
+    tokenizer = (folder / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").write_text("{}")
+    up = start(model("late", model=f"file://{folder}"), echo("fine"))
+    threading.Thread(target=up.chat, args=("search", "late", "hi")).start()
+    failed = up.wait_for("search/late", "failed")
+    assert failed.reason == "LoadFailed"
+    assert failed.retry_in_s is not None
+    assert verify(up.text("search", "fine", "hello"))
+    (folder / "tokenizer.json").write_bytes(tokenizer)
+    until(lambda: up.chat("search", "late", "hi", max_tokens=3)[0] == 200, "it serves")
+
+
+def test_an_engine_over_its_share_is_ended_and_named_and_its_neighbour_does_not_notice(start):
+    up = start(echo("greedy", gpu={"memory": "256Mi"}, tokensPerSecond=20), echo("neighbour", tokensPerSecond=40))
+    up.text("search", "greedy", "hello")
+    results = []
+    reading = threading.Thread(target=lambda: results.append(up.stream("search", "neighbour", "word " * 300)))
+    reading.start()
+    up.wait_for("search/neighbour", "ready")
+    pid = up.engine("search/neighbour").pid
+    breaking = up.stream("search", "greedy", "!allocate 600000000", max_tokens=600)
+    assert not breaking.done
+    assert breaking.error is not None
+    failed = up.wait_for("search/greedy", "failed")
+    assert failed.reason == "MemoryExceeded"
+    assert "256" in failed.message
+    reading.join()
+    assert results[0].done
+    assert verify(results[0].text)
+    assert up.engine("search/neighbour").pid == pid
+    until(lambda: up.chat("search", "greedy", "hello")[0] == 200, "it is back within its share")
+
+
+def test_a_killed_conductor_restarts_nothing_and_wakes_nothing(start):
+    up = start(echo("warm", replicas={"min": 1}), echo("cold"))
+    up.wait_for("search/warm", "ready")
+    before = up.engine("search/warm")
+    with Traffic(up, "warm") as traffic:
+        for _ in range(3):
+            old = up.child("cotenant_serving.conductor")
+            kill(old.pid)
+            until(lambda old=old: restarted(up, old.pid), "the conductor is back")
+            up.wait_for("search/warm", "ready")
+    assert traffic.failures == []
+    assert traffic.answers > 10
+    assert up.engine("search/warm").pid == before.pid
+    assert up.model("search/cold").state == "cold"
+
+
+def test_a_new_revision_that_cannot_load_leaves_the_old_one_and_a_good_one_replaces_it(start):
+    up = start(echo("app", concurrency=8))
+    up.text("search", "app", "wake up")
+    first = up.engine("search/app")
+    with Traffic(up, "app") as traffic:
+        up.write(*documents(echo("app", concurrency=8, allocate="500Mi", gpu={"memory": "300Mi"})))
+        until(lambda: "the earlier revision serves" in up.model("search/app").message, "the bad revision is told")
+        assert up.engine("search/app").pid == first.pid
+        up.write(*documents(echo("app", concurrency=9)))
+        until(lambda: replaced(up, "search/app", first.pid), "the good revision serves")
+    assert traffic.failures == []
+    assert traffic.answers > 10
+
+
+def test_requests_get_503_with_a_reason_while_rays_head_is_gone_and_up_restores_it(start):
+    up = start(echo("app", replicas={"min": 1}))
+    up.wait_for("search/app", "ready")
+    gateway = up.child("cotenant_serving.gateway").pid
+    kill(next(process.pid for process in up.processes() if process.name() == "gcs_server"))
+    until(lambda: "Ray's head is gone" in up.said(), "up says so")
+    until(lambda: up.chat("search", "app", "hello")[0] == 200, "it serves again")
+    assert up.child("cotenant_serving.gateway").pid == gateway
+
+
+def test_after_a_kill_9_of_up_the_next_one_starts_and_serves(start):
+    up = start(echo("app"))
+    up.text("search", "app", "hello")
+    up.stop(signal.SIGKILL)
+    up.log.unlink()
+    up.start()
+    assert verify(up.text("search", "app", "hello again"))
+
+
+def test_ctrl_c_lets_streams_finish_and_ends_every_process_it_started_and_no_other(start):
+    up = start(echo("app", tokensPerSecond=40))
+    up.text("search", "app", "wake up")
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    results = []
+    reading = threading.Thread(target=lambda: results.append(up.stream("search", "app", "word " * 150)))
+    reading.start()
+    until(lambda: up.engine("search/app").running == 1, "the stream runs")
+    engine, mine = up.engine("search/app").pid, up.processes()
+    assert up.stop(signal.SIGINT) == 0
+    reading.join()
+    assert results[0].done
+    assert verify(results[0].text)
+    assert up.processes() == []
+    assert not [process for process in mine if process.is_running()]
+    assert not psutil.pid_exists(engine)
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_port_in_use_and_a_bad_file_are_told_at_once(start, tmp_path):
+    up = start(echo("app"))
+    command = [sys.executable, "-m", "cotenant_operator", "up", "-f"]
+    other = ["--state", str(tmp_path / "other"), "--port", str(up.port)]
+    busy = subprocess.run([*command, str(up.file), *other], capture_output=True, text=True, timeout=60, check=False)
+    assert busy.returncode == 2
+    assert f"{up.port} is in use" in busy.stderr
+    other[-1] = "0"
+    missing = subprocess.run([*command, "nowhere.yaml", *other], capture_output=True, text=True, timeout=60, check=False)
+    assert missing.returncode == 2
+    assert "nowhere.yaml" in missing.stderr
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def has_cuda() -> bool:
+    from cotenant_operator.machine import cuda_memories
+
+    return bool(cuda_memories()[0])
+
+
+def restarted(up: Up, old: int) -> bool:
+    try:
+        return up.child("cotenant_serving.conductor").pid != old and bool(up.status().models)
+    except Exception:
+        time.sleep(0.1)
+        return False
+
+
+def replaced(up: Up, name: str, old: int) -> bool:
+    engines = [engine for engine in up.model(name).engines if engine.state != "deleting"]
+    return [engine.state for engine in engines] == ["ready"] and engines[0].pid != old
