@@ -1,0 +1,80 @@
+"""The end of a request: limits settled, fairness corrected, one usage record written, metrics counted."""
+
+import time
+from dataclasses import dataclass
+
+from cotenant_serving.contract import Usage
+from cotenant_serving.gateway.admission import TenantLimits
+from cotenant_serving.gateway.dispatch import Ticket
+from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.gateway.usage import UsageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that passed admission. Times are seconds of the gateway's clock."""
+
+    request_id: str
+    path: str
+    body: bytes
+    tenant: str
+    model: str
+    stream: bool
+    tokens: int
+    """Charged on admission, by estimate."""
+    limits: TenantLimits
+    """Where they were charged."""
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How it went. `status` is what the client got, 0 when it left before."""
+
+    outcome: str
+    status: int
+    ran: bool
+    """An engine worked on it, so there is usage even if the engine cannot tell."""
+    usage: Usage | None
+    """The engine's own count."""
+    events: int
+    """Forwarded events of a stream: the estimate of completion tokens."""
+    had_engine: bool
+    first_byte_s: float | None
+
+
+def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
+    """(usage, whether it is an estimate). Pure."""
+    if ending.usage is not None:
+        return ending.usage, False
+    if not ending.ran:
+        return Usage(prompt_tokens=0, completion_tokens=0), False
+    return Usage(prompt_tokens=len(call.body) // 4, completion_tokens=ending.events), True
+
+
+def settle(gateway: Gateway, call: Call, ticket: Ticket, ending: Ending) -> None:
+    """Called exactly once per admitted request."""
+    used, estimated = tokens_used(call, ending)
+    total = used.prompt_tokens + used.completion_tokens
+    now = gateway.clock()
+    call.limits.settle(call.tokens, total, now)
+    if ending.had_engine:
+        gateway.dispatcher.settle(ticket, total)
+    gateway.usage.add(
+        UsageRecord(
+            time=time.time(),
+            tenant=call.tenant,
+            model=call.model,
+            request_id=call.request_id,
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            estimated=estimated,
+            outcome=ending.outcome,
+            status=ending.status,
+            duration_s=round(now - call.began, 6),
+            time_to_first_byte_s=None if ending.first_byte_s is None else round(ending.first_byte_s, 6),
+        )
+    )
+    metrics = gateway.metrics
+    metrics.ended(call.tenant, call.model, outcome=ending.outcome, status=ending.status, duration_s=now - call.began)
+    metrics.tokens(call.tenant, call.model, prompt=used.prompt_tokens, completion=used.completion_tokens)

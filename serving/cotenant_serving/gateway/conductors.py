@@ -1,0 +1,210 @@
+"""The only I/O with conductors: the long poll for the routing table, and reports of demand.
+
+STATE/table.json   the last table of each conductor, {url: Known}; read at start, so that a gateway that restarts
+                   while the conductor is away keeps serving warm models
+"""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cotenant_serving.contract import Demand, Table
+from cotenant_serving.gateway import table
+from cotenant_serving.gateway.dispatch import Dispatcher
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = logging.getLogger("cotenant.gateway")
+
+WAIT_S = 25.0
+REPORT_S = 1.0
+"""Period of demand reports while anything runs or waits."""
+BURST_S = 0.05
+"""Requests that arrive within it share one report."""
+BACK_OFF_S = (0.2, 2.0)
+REPORT_TIMEOUT_S = 2.0
+
+
+class ConductorError(Exception):
+    """A conductor answered something else than a table."""
+
+
+class Conductors:
+    """Keeps the dispatcher's view of the pool current, and the conductors' view of the demand."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        token: Callable[[], str],
+        name: str,
+        table_file: Path,
+        rng: random.Random,
+        news: asyncio.Event,
+    ) -> None:
+        """`news` is set by whoever wants demand to be reported now."""
+        self._dispatcher = dispatcher
+        self._token = token
+        self._name = name
+        self._file = table_file
+        self._rng = rng
+        self._known = _load(table_file)
+        self._reachable: dict[str, bool] = {}
+        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._news = news
+        self._reported = False
+        """The last report named some demand, so one without must follow."""
+        self.answered = bool(self._known)
+        """Whether a conductor answered since the start, or a table was found on disk."""
+
+    def follow(self, urls: Sequence[str]) -> None:
+        """Follows exactly these conductors from now on. What a removed one said is forgotten."""
+        wanted = [url.rstrip("/") for url in urls]
+        for url in self._followers.keys() - set(wanted):
+            self._followers.pop(url).cancel()
+            self._reachable.pop(url, None)
+        self._known = {url: known for url, known in self._known.items() if url in wanted}
+        for url in wanted:
+            if url not in self._followers:
+                self._followers[url] = asyncio.create_task(self._follow(url), name=f"table of {url}")
+        self._publish()
+
+    async def report_forever(self) -> None:
+        """At once on news, every REPORT_S while there is demand, and once more when there is none."""
+        while True:
+            try:
+                await asyncio.wait_for(self._news.wait(), REPORT_S)
+            except TimeoutError:
+                pass
+            self._news.clear()
+            await self._report_all(Demand(gateway=self._name, models=self._dispatcher.demand()))
+            await asyncio.sleep(BURST_S)
+
+    async def close(self) -> None:
+        """Takes this gateway's demand back and stops."""
+        await self._report_all(Demand(gateway=self._name))
+        tasks = list(self._followers.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _report_all(self, demand: Demand) -> None:
+        if demand.models or self._reported:
+            await asyncio.gather(*(self._report(url, demand) for url in list(self._followers)))
+        self._reported = bool(demand.models)
+
+    async def _follow(self, url: str) -> None:
+        delay_s, longest_s = BACK_OFF_S
+        while True:
+            began = time.monotonic()
+            try:
+                news = await self._poll(url)
+            except Exception as problem:  # whatever it is, a gateway goes on with the table that it has
+                self._note(url, problem)
+                await asyncio.sleep(delay_s * self._rng.uniform(0.75, 1.25))
+                delay_s = min(longest_s, delay_s * 2)
+                continue
+            self._note(url, None)
+            delay_s = BACK_OFF_S[0]
+            if news is not None:
+                self._known[url] = table.merge(self._known.get(url), news)
+                self._publish()
+                await asyncio.to_thread(_save, self._file, dict(self._known))
+            elif time.monotonic() - began < BURST_S:
+                await asyncio.sleep(delay_s)  # a conductor that does not wait must not make us spin
+
+    async def _poll(self, url: str) -> Table | None:
+        known = self._known.get(url)
+        latest = known.latest if known else Table(epoch="", sequence=0)
+        query: dict[str, str | int] = {"epoch": latest.epoch, "sequence": latest.sequence, "wait_s": int(WAIT_S)}
+        async with self._http().get(
+            f"{url}/v1/table",
+            params=query,
+            headers=self._headers(),
+            timeout=_total(WAIT_S + 5),
+        ) as response:
+            if response.status == 204:
+                return None
+            if response.status != 200:
+                raise ConductorError(f"GET /v1/table: HTTP {response.status}")
+            return msgspec.json.decode(await response.read(), type=Table)
+
+    async def _report(self, url: str, demand: Demand) -> None:
+        try:
+            async with self._http().post(
+                f"{url}/v1/demand",
+                data=msgspec.json.encode(demand),
+                headers={**self._headers(), "content-type": "application/json"},
+                timeout=_total(REPORT_TIMEOUT_S),
+            ) as response:
+                await response.read()
+                problem = (
+                    None if response.status < 300 else ConductorError(f"POST /v1/demand: HTTP {response.status}")
+                )
+        except Exception as lost:  # as in _follow
+            problem = lost if isinstance(lost, ConductorError) else ConductorError(type(lost).__name__)
+        self._note(url, problem)
+
+    def _note(self, url: str, problem: Exception | None) -> None:
+        before = self._reachable.get(url)
+        self._reachable[url] = problem is None
+        if problem is None and before is not True:
+            self.answered = True
+            log.info("conductor %s answers", url)
+        elif problem is not None and before is not False:
+            log.warning("conductor %s does not answer: %s: %s", url, type(problem).__name__, problem)
+        self._dispatcher.set_reachable(any(self._reachable.values()))
+
+    def _publish(self) -> None:
+        self._dispatcher.set_view(table.combine(self._known.values()))
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._token()}"}
+
+    def _http(self) -> "aiohttp.ClientSession":
+        if self._session is None:
+            import aiohttp
+
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+
+def _total(seconds: float) -> "aiohttp.ClientTimeout":
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=REPORT_TIMEOUT_S)
+
+
+def _load(file: Path) -> dict[str, table.Known]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, table.Known])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as problem:
+        log.warning("table file %s is not used, waiting for a conductor: %s", file, problem)
+        return {}
+
+
+def _save(file: Path, known: dict[str, table.Known]) -> None:
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(msgspec.json.encode(known))
+        temporary.chmod(0o600)
+        temporary.replace(file)
+    except OSError as problem:
+        log.warning("table file %s cannot be written: %s", file, problem)

@@ -1,0 +1,323 @@
+"""One admitted request from the waiting line to the last byte: hold, send, judge the answer, relay or try again.
+
+`Exchange.run` ends in exactly one of: a complete answer, a typed error before the first byte, an error event in a
+stream without `[DONE]`, or a client that left. Whatever it was, the slot is given back, the engine is told to stop
+if it may still be working, limits are settled and one usage record is written.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+import orjson
+
+from cotenant_serving.contract import HEADER_USAGE, EngineRow, Usage
+from cotenant_serving.gateway import dispatch
+from cotenant_serving.gateway.account import Call, Ending, settle
+from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.relay import EventTooLongError, StreamFilter
+from cotenant_serving.gateway.reply import Receive, Reply
+from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.gateway.upstream import (
+    Answer,
+    EngineLostError,
+    EngineUnreachableError,
+    Meaning,
+    meaning,
+    refused_header,
+)
+from cotenant_serving.openai_api import RequestError
+
+log = logging.getLogger("cotenant.gateway")
+
+MAX_BROKEN = 3
+"""Times that engines may break off or fail with one request: a request that kills engines must not kill them all."""
+_MAX_ERROR_BYTES = 1 << 20
+LAST_WORDS_S = 1.0
+"""How long a client that does not read may delay the end of its request."""
+
+
+class Exchange:
+    def __init__(self, gateway: Gateway, call: Call, reply: Reply, receive: Receive) -> None:
+        self._gateway = gateway
+        self._call = call
+        self._reply = reply
+        self._receive = receive
+        self._ticket = dispatch.Ticket(
+            call.model,
+            call.tenant,
+            call.tokens,
+            entered=call.began,
+            deadline=call.began + gateway.settings.hold_timeout_s,
+        )
+        self._row: EngineRow | None = None
+        """The engine whose slot this request holds now."""
+        self._sent_as = ""
+        """The request's id at that engine while it may be working on it."""
+        self._attempts = 0
+        self._broken = 0
+        self._ran = False
+        """An engine began to answer, so there is usage to account for."""
+        self._failure = "rejected"
+        """The outcome if an error ends the request now."""
+        self._ending = False
+        self._complete = False
+        self._first_byte_s: float | None = None
+        self._usage: Usage | None = None
+        self._filter: StreamFilter | None = None
+
+    async def run(self) -> None:
+        work = asyncio.create_task(self._work())
+        gone = asyncio.create_task(_disconnected(self._receive))
+        outcome = "internal_error"
+        endings: set[asyncio.Future[Any]] = {work, gone, self._gateway.cut}
+        try:
+            await asyncio.wait(
+                endings,
+                timeout=self._gateway.settings.request_timeout_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if work.done() or (gone.done() and (self._reply.finished or self._complete)):
+                outcome = await work
+            elif gone.done():
+                outcome = await self._end_early(work, "client_closed", None)
+            elif self._gateway.cut.done():
+                outcome = await self._end_early(work, "shutdown", error("shutting_down", retry_after_s=1))
+            else:
+                outcome = await self._end_early(work, "timeout", error("timeout"))
+        finally:
+            gone.cancel()
+            work.cancel()
+            self._account(outcome)
+
+    async def _work(self) -> str:
+        """Returns the outcome; answers every error itself."""
+        try:
+            while True:
+                self._row = await self._hold()
+                outcome = await self._attempt(self._row)
+                if outcome:
+                    return outcome
+                self._give_back()
+        except RequestError as problem:
+            if not self._ending:
+                await self._reply.fail(problem)
+            if self._failure == "rejected":
+                self._gateway.metrics.rejected(self._call.tenant, problem.code or "unknown")
+            return self._failure
+        except Exception:
+            log.exception("request %s failed in the gateway", self._call.request_id)
+            await self._reply.fail(error("internal_error"))
+            return "internal_error"
+
+    async def _hold(self) -> EngineRow:
+        """An engine, now or later. A held stream is kept alive with comments once its end is in sight."""
+        dispatcher = self._gateway.dispatcher
+        if not self._call.stream:
+            return await dispatcher.acquire(self._ticket)
+        waiting = asyncio.ensure_future(dispatcher.acquire(self._ticket))
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=self._gateway.settings.comment_after_s)
+                if not waiting.done() and self._in_sight():
+                    await self._reply.start_stream()
+                    await self._reply.write(b": waiting\n\n")
+            return waiting.result()
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                dispatcher.release(waiting.result())
+            waiting.cancel()
+            raise
+
+    def _in_sight(self) -> bool:
+        eta_s = self._gateway.dispatcher.eta_s(self._call.model)
+        return eta_s is not None and self._gateway.clock() + eta_s <= self._ticket.deadline
+
+    async def _attempt(self, row: EngineRow) -> str:
+        """Sends the request to one engine. The outcome, or "" when it goes back to the line."""
+        self._attempts += 1
+        call = self._call
+        # An engine may still know the id of an attempt whose connection broke, so each has its own.
+        self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
+        try:
+            answer = await self._gateway.upstream.send(row, call.path, call.body, self._sent_as)
+        except EngineUnreachableError as problem:
+            log.warning("engine %s of %s cannot be reached: %s", row.instance, row.model, problem)
+            self._gateway.dispatcher.suspect(row)
+            return self._again("unreachable")
+        except EngineLostError as problem:
+            log.warning("engine %s of %s broke off: %s", row.instance, row.model, problem)
+            self._gateway.dispatcher.suspect(row)
+            self._count_broken(error("upstream_error", "Engines broke off before answering this request."))
+            return self._again("lost")
+        self._gateway.dispatcher.answered(row)
+        try:
+            return await self._judge(row, answer)
+        finally:
+            await answer.close()
+
+    async def _judge(self, row: EngineRow, answer: Answer) -> str:
+        dispatcher = self._gateway.dispatcher
+        verdict = meaning(answer.status, refused_header(answer))
+        if verdict is Meaning.ANSWERED:
+            self._ran, self._failure = True, "upstream_error"
+            streaming = answer.headers.get("content-type", "").startswith("text/event-stream")
+            return await (self._stream(answer) if streaming else self._whole(answer))
+        if verdict is Meaning.REFUSED:
+            return await self._pass_on(answer)
+        if verdict is Meaning.FAILED:
+            problem = _as_error(answer.status, await _body_of(answer))
+            log.warning("engine %s of %s answered HTTP %d", row.instance, row.model, answer.status)
+            self._broken = max(self._broken, MAX_BROKEN - 2)  # tried once more, not twice
+            self._count_broken(problem)
+            return self._again("failed")
+        if verdict is Meaning.BUSY:
+            dispatcher.mark(row, dispatch.BUSY_S)
+        elif verdict is Meaning.LOADING:
+            dispatcher.mark(row, dispatch.LOADING_S)
+        else:
+            dispatcher.drop(row)
+        return self._again(verdict.value)
+
+    async def _stream(self, answer: Answer) -> str:
+        self._filter = events = StreamFilter()
+        await self._reply.start_stream(answer.headers["content-type"])
+        try:
+            async for chunk in answer.chunks():
+                ready = events.feed(chunk)
+                self._usage = events.usage or self._usage
+                if not ready:
+                    continue
+                if self._ending:
+                    break  # what a stopped engine still says must not look like a complete answer
+                self._note_first_byte()
+                self._complete = events.done
+                await self._reply.write(ready)
+                if events.done:
+                    break
+        except (EngineLostError, EventTooLongError) as problem:
+            log.warning("stream %s broke: %s", self._sent_as, problem)
+        if not events.done and not events.failed:
+            raise error("upstream_error", "The engine broke off in the middle of the answer.")
+        self._sent_as = ""
+        await self._reply.finish()
+        return "ok" if events.done else "upstream_error"
+
+    async def _whole(self, answer: Answer) -> str:
+        try:
+            body = await answer.read()
+        except EngineLostError as problem:
+            log.warning("answer %s broke: %s", self._sent_as, problem)
+            raise error("upstream_error", "The engine broke off in the middle of the answer.") from None
+        self._sent_as = ""
+        self._usage = _usage_header(answer)
+        self._note_first_byte()
+        if self._reply.started:  # waiting comments promised a stream
+            raise error("upstream_error", "The engine did not answer with a stream.")
+        await self._reply.whole(200, body, {"content-type": answer.headers.get("content-type", "application/json")})
+        return "ok"
+
+    async def _pass_on(self, answer: Answer) -> str:
+        """The client's own mistake, in the engine's words."""
+        body = await _body_of(answer)
+        self._sent_as = ""
+        if self._reply.started or not body:
+            await self._reply.fail(_as_error(answer.status, body))
+        else:
+            content_type = answer.headers.get("content-type", "application/json")
+            await self._reply.whole(answer.status, body, {"content-type": content_type})
+        return "refused"
+
+    def _count_broken(self, problem: RequestError) -> None:
+        """Raises `problem` when the request has broken enough."""
+        self._broken += 1
+        if self._broken >= MAX_BROKEN:
+            self._failure = "upstream_error"
+            self._sent_as = ""
+            raise problem
+
+    def _again(self, reason: str) -> str:
+        self._gateway.metrics.retried(reason)
+        self._ticket.returned = True
+        self._sent_as = ""
+        return ""
+
+    def _give_back(self) -> None:
+        row, self._row = self._row, None
+        if row is not None:
+            self._gateway.dispatcher.release(row)
+        if self._ending:
+            raise error("shutting_down")
+
+    async def _end_early(self, work: "asyncio.Task[str]", outcome: str, problem: RequestError | None) -> str:
+        """Stops the engine first, while the connection still stands: only then can it tell what was used."""
+        self._ending = True
+        if self._row is not None and self._sent_as:
+            self._ran = True
+            usage = await self._gateway.upstream.cancel(self._row, self._sent_as)
+            self._usage = usage or self._usage
+        work.cancel()
+        await asyncio.wait({work}, timeout=LAST_WORDS_S)
+        if problem is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reply.fail(problem), LAST_WORDS_S)
+        return outcome
+
+    def _note_first_byte(self) -> None:
+        if self._first_byte_s is None:
+            self._first_byte_s = self._gateway.clock() - self._call.began
+            self._gateway.metrics.first_byte(self._call.model, self._first_byte_s)
+
+    def _account(self, outcome: str) -> None:
+        """The only place where a request ends."""
+        if self._row is not None:
+            self._gateway.dispatcher.release(self._row)
+            self._row = None
+        ending = Ending(
+            outcome=outcome,
+            status=self._reply.status,
+            ran=self._ran,
+            usage=self._usage,
+            events=self._filter.events if self._filter is not None else 0,
+            had_engine=self._attempts > 0,
+            first_byte_s=self._first_byte_s,
+        )
+        settle(self._gateway, self._call, self._ticket, ending)
+
+
+async def _body_of(answer: Answer) -> bytes:
+    """The body of an error; what came of it does not matter when the connection breaks."""
+    try:
+        return await answer.read(_MAX_ERROR_BYTES)
+    except EngineLostError:
+        return b""
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _usage_header(answer: Answer) -> Usage | None:
+    try:
+        return msgspec.json.decode(answer.headers.get(HEADER_USAGE, ""), type=Usage)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _as_error(status: int, body: bytes) -> RequestError:
+    """An engine's error body as ours; one that is not in OpenAI's shape (or blames our token) is not shown."""
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        found = orjson.loads(body)["error"]
+        if isinstance(found["message"], str) and status not in (401, 403):
+            code = found.get("code")
+            return RequestError(
+                status,
+                found["message"],
+                param=found.get("param"),
+                code=code if isinstance(code, str) else None,
+                type_=str(found.get("type") or "server_error"),
+            )
+    return error("upstream_error", f"The engine failed with HTTP {status}.")

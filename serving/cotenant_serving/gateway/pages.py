@@ -1,0 +1,125 @@
+"""Everything but the hot routes: models, health, metrics and docs, as a small FastAPI app."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cotenant_serving.gateway import catalog
+from cotenant_serving.gateway.auth import authenticate
+from cotenant_serving.gateway.config import TenantView
+from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.reply import Scope
+from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.openai_api import RequestError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def build_pages(gateway: Gateway) -> "FastAPI":
+    """FastAPI is imported here, so that the pure parts of the gateway load without it."""
+    from fastapi import FastAPI, Request, Response
+    from fastapi.responses import JSONResponse
+
+    app = FastAPI(
+        title="cotenant gateway",
+        description="OpenAI-compatible chat and text completions over shared GPUs.",
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+
+    @app.get("/v1/models", summary="The models that the key's tenant sees")
+    async def models(request: Request) -> JSONResponse:
+        return JSONResponse(catalog.listing(_view(gateway, request.scope)))
+
+    @app.get("/v1/models/{name:path}", summary="One model")
+    async def model(name: str, request: Request) -> JSONResponse:
+        view = _view(gateway, request.scope)
+        return JSONResponse(catalog.model_object(view, catalog.resolve(view, name)))
+
+    @app.get("/healthz", summary="The process answers")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz", summary="The gateway should get traffic")
+    async def readyz() -> JSONResponse:
+        reason = gateway.unready()
+        return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
+
+    @app.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(gateway.metrics.render(lambda name: _gauges(gateway, name)), media_type=_TEXT)
+
+    _answer_errors(app, gateway)
+    _describe_hot_routes(app)
+    return app
+
+
+def _view(gateway: Gateway, scope: Scope) -> TenantView:
+    if gateway.directory is None:
+        raise error("not_ready", retry_after_s=1)
+    try:
+        return gateway.directory.tenants[authenticate(scope["headers"], gateway.directory.keyring)]
+    except RequestError as problem:
+        gateway.metrics.rejected(None, problem.code or "unknown")
+        raise
+
+
+def _gauges(gateway: Gateway, model: str) -> tuple[int, int, int]:
+    dispatcher = gateway.dispatcher
+    return dispatcher.queue_depth(model), dispatcher.running(model), len(dispatcher.engines(model))
+
+
+def _answer_errors(app: "FastAPI", gateway: Gateway) -> None:
+    """Every error in OpenAI's shape, also those of the router."""
+    from fastapi import Request, Response
+    from starlette.exceptions import HTTPException
+
+    async def on_request_error(_: Request, problem: Exception) -> Response:
+        assert isinstance(problem, RequestError)
+        return Response(problem.body(), problem.status, problem.headers, "application/json")
+
+    async def on_http_error(request: Request, problem: Exception) -> Response:
+        assert isinstance(problem, HTTPException)
+        return await on_request_error(request, _as_request_error(problem.status_code, problem.headers))
+
+    app.add_exception_handler(RequestError, on_request_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _as_request_error(status: int, headers: Mapping[str, str] | None) -> RequestError:
+    name = {404: "unknown_route", 405: "method_not_allowed"}.get(status, "internal_error")
+    return error(name, headers={name.lower(): value for name, value in (headers or {}).items()})
+
+
+def _describe_hot_routes(app: "FastAPI") -> None:
+    """Adds to the OpenAPI document the two routes that the ASGI app answers before FastAPI sees them."""
+    document = app.openapi()
+    document["paths"] |= {
+        "/v1/chat/completions": {"post": _operation("Chat completion", "messages", {"type": "array"})},
+        "/v1/completions": {"post": _operation("Text completion", "prompt", {})},
+    }
+    document["components"] = {
+        **document.get("components", {}),
+        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+    }
+    app.openapi_schema = document
+
+
+def _operation(summary: str, field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    properties = {
+        "model": {"type": "string"},
+        field: schema,
+        "stream": {"type": "boolean"},
+        "max_tokens": {"type": "integer"},
+        "temperature": {"type": "number"},
+    }
+    body = {"type": "object", "required": ["model", field], "properties": properties}
+    return {
+        "summary": summary,
+        "security": [{"key": []}],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "OpenAI's answer, or a stream of server-sent events"}},
+    }

@@ -1,0 +1,215 @@
+"""The gateway when engines misbehave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import openai
+import pytest
+from tests.builders.gateway import (
+    KEYS,
+    FakeConductor,
+    FakeEngine,
+    GatewayProcess,
+    Seen,
+    Wire,
+    event,
+    eventually,
+    fail_with,
+    hang_up,
+    model_row,
+    refuse,
+    say_hello,
+    stream_end,
+)
+from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def conductor() -> AsyncIterator[FakeConductor]:
+    async with FakeConductor() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    async with FakeEngine() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[FakeEngine]:
+    async with FakeEngine("i2") as fake:
+        yield fake
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
+    process = GatewayProcess(tmp_path)
+    yield process
+    await process.stop()
+
+
+@pytest.fixture
+async def client(gateway: GatewayProcess) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url="http://unset", api_key=KEYS["search"], max_retries=0) as made:
+        yield made
+
+
+def gate() -> tuple[asyncio.Event, object]:
+    """An event, and a script that answers when it is set."""
+    opened = asyncio.Event()
+
+    async def script(seen: Seen, wire: Wire) -> None:
+        await opened.wait()
+        await say_hello(seen, wire)
+
+    return opened, script
+
+
+@pytest.mark.parametrize("refusal", [refuse(421, "misdirected"), refuse(503, "draining")])
+async def test_an_engine_that_is_not_the_one_is_left_for_another(gateway, conductor, engine, other, refusal):
+    await run(gateway, conductor, engine)
+    engine.usual = refusal
+
+    waiting = asyncio.create_task(post_chat(gateway))
+    await eventually(lambda: engine.requests)
+    conductor.publish(engine.row(), other.row(), models=(model_row(),))
+
+    assert (await waiting)[0] == 200
+    assert (await post_chat(gateway))[0] == 200
+    assert len(engine.requests) == 1, "a table that still names the instance does not bring it back"
+
+
+async def test_a_busy_engine_is_asked_again(gateway, conductor, engine):
+    await run(gateway, conductor, engine)
+    engine.scripts.extend([refuse(503, "busy"), refuse(503, "loading"), refuse(503, "busy")])
+
+    status, _, _ = await post_chat(gateway)
+
+    assert status == 200
+    ids = [seen.headers["x-request-id"] for seen in engine.requests]
+    assert len(set(ids)) == 4
+    assert b'cotenant_upstream_retries_total{reason="busy"} 2.0' in (await get(gateway, "/metrics"))[2]
+
+
+async def test_an_engine_that_is_gone_costs_no_request(gateway, conductor, engine, other):
+    await run(gateway, conductor, engine, other)
+    await engine.stop()
+
+    statuses = [(await post_chat(gateway))[0] for _ in range(10)]
+
+    assert statuses == [200] * 10
+
+
+async def test_a_connection_that_breaks_before_the_answer_is_tried_again(gateway, conductor, engine):
+    await run(gateway, conductor, engine)
+    engine.scripts.append(hang_up)
+
+    assert (await post_chat(gateway))[0] == 200
+
+    first, second = (seen.headers["x-request-id"] for seen in engine.requests)
+    assert second == f"{first}-2"
+
+
+async def test_a_request_that_breaks_every_engine_ends(gateway, conductor, engine):
+    await run(gateway, conductor, engine)
+    engine.usual = hang_up
+
+    status, _, body = await post_chat(gateway)
+
+    assert (status, error_of(body)["code"]) == (502, "upstream_error")
+    assert len(engine.requests) == 3
+
+
+async def test_an_engine_error_is_tried_once_more_and_then_passed_on(gateway, conductor, engine):
+    await run(gateway, conductor, engine)
+    engine.scripts.append(fail_with(500))
+    assert (await post_chat(gateway))[0] == 200
+
+    engine.requests.clear()
+    engine.usual = fail_with(500, b'{"error":{"message":"the batch died","type":"server_error","code":"died"}}')
+    status, _, body = await post_chat(gateway)
+
+    assert len(engine.requests) == 2
+    assert (status, error_of(body)["message"], error_of(body)["code"]) == (500, "the batch died", "died")
+    engine.usual = fail_with(500, b"Traceback: secret")
+    status, _, body = await post_chat(gateway)
+    assert (status, error_of(body)["code"]) == (502, "upstream_error")
+    assert b"secret" not in body
+
+
+async def test_the_engines_word_on_a_bad_request_is_passed_on_unchanged(gateway, conductor, engine, client):
+    await run(gateway, conductor, engine, client=client)
+    said = b'{"error": {"message":"5000 tokens", "type":"invalid_request_error","code":"context_length_exceeded"}}'
+    engine.usual = fail_with(400, said)
+
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model="echo", messages=HELLO)
+
+    assert caught.value.response.content == said
+    assert caught.value.code == "context_length_exceeded"
+    await eventually(gateway.usage)
+    assert (gateway.usage()[0]["outcome"], gateway.usage()[0]["prompt_tokens"]) == ("refused", 0)
+
+
+@pytest.mark.parametrize("broken", ["reset", "short"])
+async def test_a_stream_that_breaks_ends_with_an_error_and_without_done(gateway, conductor, engine, client, broken):
+    async def script(_: Seen, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(event("one") + event("two") + b'data: {"half')
+        if broken == "reset":
+            await asyncio.sleep(0.2)
+            wire.reset()
+        else:
+            await wire.end()
+
+    await run(gateway, conductor, engine, client=client)
+    engine.usual = script
+
+    status, _, body = await post_chat(gateway, stream=True)
+    stream = await client.chat.completions.create(model="echo", messages=HELLO, stream=True)
+    with pytest.raises(openai.APIError, match="broke off"):
+        [chunk async for chunk in stream]
+
+    assert status == 200
+    assert body.startswith(event("one") + event("two") + b'data: {"error":')
+    assert b"half" not in body
+    assert b"[DONE]" not in body
+    await eventually(lambda: len(gateway.usage()) == 2)
+    record = gateway.usage()[0]
+    assert (record["outcome"], record["completion_tokens"], record["estimated"]) == ("upstream_error", 2, True)
+
+
+async def test_an_answer_that_breaks_is_a_whole_error(gateway, conductor, engine):
+    async def script(_: Seen, wire: Wire) -> None:
+        await wire.head(200, {"content-type": "application/json", "content-length": "100"})
+        await wire.raw(b'{"id":')
+        wire.reset()
+
+    await run(gateway, conductor, engine)
+    engine.usual = script
+
+    status, _, body = await post_chat(gateway)
+
+    assert (status, error_of(body)["code"]) == (502, "upstream_error")
+
+
+async def test_the_usage_comment_may_be_cut_anywhere(gateway, conductor, engine):
+    whole = event("hello") + stream_end()
+
+    async def script(_: Seen, wire: Wire) -> None:
+        await wire.stream_head()
+        for at in range(len(whole)):
+            await wire.chunk(whole[at : at + 1])
+            await asyncio.sleep(0.001)
+        await wire.end()
+
+    await run(gateway, conductor, engine)
+    engine.usual = script
+
+    _, _, body = await post_chat(gateway, stream=True)
+
+    assert body == event("hello") + b"data: [DONE]\n\n"
