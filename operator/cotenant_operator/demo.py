@@ -96,9 +96,7 @@ def _model_folder() -> Path:
     return Path(str(resources.files(cotenant_serving) / "demo_models" / "chat"))
 
 
-def _show(
-    running: Running, stage: _Stage, keys: dict[str, str], port: int, folder: Path, once: bool
-) -> int | None:
+def _show(running: Running, stage: _Stage, keys: dict[str, str], port: int, folder: Path, once: bool) -> int | None:
     """The visible part, in a thread: it waits on sockets while `up` looks after the programs."""
     began = first_s = time.monotonic()
     print("\nTenant ads streams from model echo while tenant search asks model chat. Both are cold: they wake now.")

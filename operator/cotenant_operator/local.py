@@ -69,6 +69,7 @@ async def run(
             return EXIT_USAGE
         if ended := end_leftovers(where.path):
             say(f"ended {ended} processes that an earlier run left behind")
+        where.clear_ray_temp()
         conductor_port = free_port()
         desk = Desk(files, where, conductor_url=f"http://127.0.0.1:{conductor_port}")
         try:

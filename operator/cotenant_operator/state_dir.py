@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -96,6 +97,14 @@ class StateDir:
             "pid": os.getpid(),
         }
         write_private(self.control, json.dumps(content).encode())
+
+    def clear_ray_temp(self) -> None:
+        """Remove the sessions of earlier runs: Ray keeps them all, some megabytes each. No Ray may run on it."""
+        for entry in self.ray_temp.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def _make_ray_temp(self) -> None:
         self.ray_temp.mkdir(mode=0o700, exist_ok=True)

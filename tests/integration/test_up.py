@@ -11,10 +11,10 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.builders.up import Up, echo, key_of, keys, model, pool, read_stream, tenant, until
 
 import cotenant_serving
 from cotenant_serving.engine.echo import verify
-from tests.builders.up import Up, echo, key_of, keys, model, pool, read_stream, tenant, until
 
 pytestmark = pytest.mark.integration
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from cotenant_serving.engine.echo import verify
 from tests.builders.engine import make_tiny_llama
 from tests.builders.up import Up, echo, keys, kill, model, pool, tenant, until
+
+from cotenant_serving.engine.echo import verify
 
 pytestmark = pytest.mark.integration
 
@@ -223,7 +223,9 @@ def test_a_port_in_use_and_a_bad_file_are_told_at_once(start, tmp_path):
     assert busy.returncode == 2
     assert f"{up.port} is in use" in busy.stderr
     other[-1] = "0"
-    missing = subprocess.run([*command, "nowhere.yaml", *other], capture_output=True, text=True, timeout=60, check=False)
+    missing = subprocess.run(
+        [*command, "nowhere.yaml", *other], capture_output=True, text=True, timeout=60, check=False
+    )
     assert missing.returncode == 2
     assert "nowhere.yaml" in missing.stderr
 

@@ -51,6 +51,9 @@ def _load_checked(args: EngineArgs, folder: Path, config: Mapping[str, Any], pro
 
     transformers_logging.disable_progress_bar()
     _claim_cuda(args, torch)
+    if args.spec.device == "cpu":
+        # Ray gives a worker with less than one CPU a single thread; engines share the cores as they come.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     model_config = _model_config(folder, config)
     progress("reading tokenizer", 0.3)
     local = {"local_files_only": True, "trust_remote_code": False}
