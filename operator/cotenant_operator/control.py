@@ -59,3 +59,12 @@ class ControlClient:
             raise ControlError(f"the conductor answered {error.code} to {method} {path}: {detail}") from None
         except OSError as error:
             raise ControlError(f"the conductor at {self.url} does not answer: {error}") from None
+
+
+def answers(url: str) -> bool:
+    """Does a GET of this URL answer with success?"""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False

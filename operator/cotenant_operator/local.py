@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotenant_operator import ray_head
-from cotenant_operator.control import ControlClient, ControlError
+from cotenant_operator.control import ControlClient, ControlError, answers
 from cotenant_operator.desk import Desk, Orders
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.processes import Child, end_leftovers, free_port, port_is_free
@@ -25,7 +25,9 @@ WATCH_S = 0.25
 """Between two looks at the files: an edit takes effect within a second."""
 START_TIMEOUT_S = 90.0
 DRAIN_S = 25.0
-RESTARTS_PER_MINUTE = 5
+RAY_STARTS_PER_MINUTE = 3
+PAUSE_S = 2.0
+"""Before a program that keeps ending is started once more."""
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -64,12 +66,13 @@ async def run(
         say(f"error: {error}")
         return EXIT_USAGE
     try:
-        if not port_is_free(host, port):
-            say(f"error: {host}:{port} is in use by another program. Choose another port with --port.")
-            return EXIT_USAGE
         if ended := end_leftovers(where.path):
             say(f"ended {ended} processes that an earlier run left behind")
         where.clear_ray_temp()
+        port = port or free_port(host)
+        if not port_is_free(host, port):
+            say(f"error: {host}:{port} is in use by another program. Choose another port with --port.")
+            return EXIT_USAGE
         conductor_port = free_port()
         desk = Desk(files, where, conductor_url=f"http://127.0.0.1:{conductor_port}")
         try:
@@ -89,10 +92,10 @@ class _Local:
     def __init__(self, state: StateDir, desk: Desk, host: str, port: int, conductor_port: int, say: Say) -> None:
         self._state, self._desk, self._say = state, desk, say
         self._host, self._port, self._conductor_port = host, port, conductor_port
-        self._url = f"http://{host}:{port}"
+        self._url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
         self._control = ControlClient(f"http://127.0.0.1:{conductor_port}", state.secret("control-token"))
         self._children: dict[str, Child] = {}
-        self._restarts: list[float] = []
+        self._restarts: list[tuple[str, float]] = []
         self._ray_port = 0
 
     async def run(self, orders: Orders, then: Callable[[Running], Awaitable[int | None]] | None) -> int:
@@ -190,7 +193,9 @@ class _Local:
                     return False
             if not sent:
                 sent = await self._send(orders)
-            elif await asyncio.to_thread(self._control.ready) and not port_is_free(self._host, self._port):
+            elif await asyncio.to_thread(self._control.ready) and await asyncio.to_thread(
+                answers, self._url + "/readyz"
+            ):
                 return True
             await asyncio.sleep(0.1)
         self._say(f"error: not ready within {START_TIMEOUT_S:.0f} s. The logs in {self._state.logs} say why.")
@@ -243,14 +248,15 @@ class _Local:
         dead = [child for child in self._children.values() if not child.alive]
         if not dead:
             return None
-        now = time.monotonic()
-        self._restarts = [at for at in self._restarts if now - at < 60.0] + [now]
+        names = {child.name for child in dead}
         for child in dead:
             self._say(f"{child.name} ended with code {child.process.returncode}; {child.log} says why")
-        if len(self._restarts) > RESTARTS_PER_MINUTE:
-            self._say(f"error: gave up after {RESTARTS_PER_MINUTE} restarts within a minute")
+        recent = self._restarted(names)
+        if "ray" in names and recent["ray"] > RAY_STARTS_PER_MINUTE:
+            self._say(f"error: gave up on Ray after {RAY_STARTS_PER_MINUTE} starts within a minute")
             return EXIT_FAILED
-        names = {child.name for child in dead}
+        if max(recent.values()) > RAY_STARTS_PER_MINUTE:
+            await asyncio.sleep(PAUSE_S)
         if "ray" in names:
             await self._restore_ray()
         elif "conductor" in names:
@@ -258,6 +264,13 @@ class _Local:
         if "gateway" in names:
             await self._start_gateway()
         return None
+
+    def _restarted(self, names: set[str]) -> dict[str, int]:
+        """Note the restarts; how many of each there were within a minute."""
+        now = time.monotonic()
+        self._restarts = [(name, at) for name, at in self._restarts if now - at < 60.0]
+        self._restarts += [(name, now) for name in names]
+        return {name: sum(other == name for other, _ in self._restarts) for name in names}
 
     async def _restore_ray(self) -> None:
         self._say("Ray's head is gone and its engines with it: starting it again; requests get 503 meanwhile")

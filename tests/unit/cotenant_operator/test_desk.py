@@ -1,0 +1,106 @@
+"""From files to orders: what an edit changes, what it leaves, and what is told once."""
+
+import msgspec
+import pytest
+import yaml
+from tests.builders.up import echo, key_of, keys, pool, tenant
+
+from cotenant_operator.desk import Desk
+from cotenant_operator.manifests import ManifestErrors
+from cotenant_operator.state_dir import StateDir
+from cotenant_serving.contract import GatewayConfig
+
+
+class Bench:
+    def __init__(self, folder) -> None:
+        self.file = folder / "models.yaml"
+        self.state = StateDir(folder / "state")
+        self.state.acquire()
+        self.desk = Desk([self.file], self.state, conductor_url="http://127.0.0.1:1")
+
+    def write(self, *documents) -> None:
+        self.file.write_text(yaml.safe_dump_all(documents))
+
+    def published(self) -> GatewayConfig:
+        return msgspec.json.decode(self.state.gateway_config.read_bytes(), type=GatewayConfig)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    made = Bench(tmp_path)
+    yield made
+    made.state.release()
+
+
+BASE = (pool(), tenant("search"), keys("search"))
+
+
+def test_an_untouched_file_gives_no_news(bench):
+    bench.write(*BASE, echo("a"))
+    orders = bench.desk.read()
+    assert bench.desk.look(orders) is None
+
+
+def test_an_edit_of_a_tenant_leaves_the_desired_state_alone(bench):
+    bench.write(*BASE, echo("a"))
+    orders = bench.desk.read()
+    bench.write(pool(), tenant("search", limits={"requestsPerMinute": 7}), keys("search"), echo("a"))
+    news = bench.desk.look(orders)
+    assert news.desired is orders.desired
+    assert news.gateway.tenants[0].limits.requests_per_minute == 7
+
+
+def test_a_new_model_has_a_higher_generation(bench):
+    bench.write(*BASE, echo("a"))
+    orders = bench.desk.read()
+    bench.write(*BASE, echo("a"), echo("b"))
+    news = bench.desk.look(orders)
+    assert news.desired.generation >= orders.desired.generation
+    assert [model.name for model in news.desired.models] == ["search/a", "search/b"]
+
+
+def test_a_bad_edit_is_told_once_and_changes_nothing(bench):
+    bench.write(*BASE, echo("a"))
+    orders = bench.desk.read()
+    bench.file.write_text("kind: [")
+    news = bench.desk.look(orders)
+    assert news.desired is orders.desired
+    assert "not applied" in news.notes[0]
+    assert bench.desk.look(news) is None
+
+
+def test_the_key_is_hashed_before_it_is_published(bench):
+    bench.write(*BASE, echo("a"))
+    bench.desk.publish(bench.desk.read())
+    text = bench.state.gateway_config.read_text()
+    assert key_of("search") not in text
+    assert len(bench.published().tenants[0].key_sha256[0]) == 64
+    assert oct(bench.state.gateway_config.stat().st_mode)[-3:] == "600"
+
+
+def test_files_without_a_tenant_get_one_with_a_private_key(bench):
+    bench.write(pool(), echo("a"))
+    orders = bench.desk.read()
+    assert [found.name for found in orders.gateway.tenants] == ["default"]
+    assert orders.gateway.tenants[0].models == ("search/a",)
+    key = bench.state.secret("default-key")
+    assert any(str(key) in note for note in orders.notes)
+    assert oct(key.stat().st_mode)[-3:] == "600"
+
+
+def test_two_pools_are_refused_on_one_machine(bench):
+    other = {**pool(), "metadata": {"name": "other"}}
+    bench.write(pool(), other, echo("a"))
+    with pytest.raises(ManifestErrors, match="one machine runs one GPUPool"):
+        bench.desk.read()
+
+
+def test_an_edited_pool_asks_for_a_restart_and_the_rest_is_applied(bench):
+    bench.write(*BASE, echo("a"))
+    orders = bench.desk.read()
+    bigger = pool({"name": "cpu", "device": "cpu", "memory": "7Gi"})
+    bench.write(bigger, tenant("search"), keys("search"), echo("a"), echo("b"))
+    news = bench.desk.look(orders)
+    assert "restart `cotenant up`" in news.notes[0]
+    assert news.desired.groups == orders.desired.groups
+    assert len(news.desired.models) == 2

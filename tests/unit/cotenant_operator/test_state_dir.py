@@ -1,0 +1,64 @@
+"""The state directory: one holder, private files, no leftovers of Ray."""
+
+import json
+import os
+
+import pytest
+
+from cotenant_operator.state_dir import TOKENS, StateDir, StateInUseError, write_private
+
+
+@pytest.fixture
+def state(tmp_path):
+    made = StateDir(tmp_path / "state")
+    made.acquire()
+    yield made
+    made.release()
+
+
+def test_a_second_holder_is_told_who_has_it(state):
+    with pytest.raises(StateInUseError, match=f"process {os.getpid()}"):
+        StateDir(state.path).acquire()
+
+
+def test_it_is_free_again_after_release(tmp_path):
+    for _ in range(2):
+        state = StateDir(tmp_path)
+        state.acquire()
+        state.release()
+
+
+def test_everything_is_private(state):
+    write_private(state.path / "file", b"x")
+    for path in [state.path, *state.path.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_tokens_are_random_and_kept(state):
+    first = [state.secret(name).read_text() for name in TOKENS]
+    assert len(set(first)) == len(TOKENS)
+    assert all(len(token) == 64 for token in first)
+    state.release()
+    state.acquire()
+    assert [state.secret(name).read_text() for name in TOKENS] == first
+
+
+def test_the_control_file_names_paths_and_no_secret(state):
+    state.announce(conductor_url="http://127.0.0.1:1", gateway_url="http://127.0.0.1:2")
+    content = json.loads(state.control.read_text())
+    assert content["pid"] == os.getpid()
+    assert state.secret("control-token").read_text() not in state.control.read_text()
+
+
+def test_ray_sessions_of_earlier_runs_are_removed(state):
+    session = state.ray_temp / "session_2020" / "logs"
+    session.mkdir(parents=True)
+    (state.ray_temp / "ray_current_cluster").write_text("x")
+    state.clear_ray_temp()
+    assert list(state.ray_temp.iterdir()) == []
+
+
+def test_rays_sockets_fit_however_deep_the_state_directory_is(tmp_path):
+    deep = StateDir(tmp_path / ("d" * 100) / ("e" * 100))
+    socket = deep.ray_temp / "session_2026-11-23_20-48-38_438518_1234567" / "sockets" / "plasma_store"
+    assert len(str(socket)) < 107
