@@ -23,23 +23,48 @@ CPU = {"name": "cpu", "device": "cpu", "memory": "6Gi"}
 CUDA = {"name": "cuda", "device": "cuda", "memory": "80Gi"}
 
 
-def documents(*models: dict, workers: tuple[dict, ...] = (CPU,)) -> list[dict]:
-    return [pool(*workers), tenant("search"), keys("search"), *models]
+def documents(*models: dict) -> list[dict]:
+    return [pool(CPU, CUDA), tenant("search"), keys("search"), *models]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator:
-    """Start an `up` on some models; ended with the test."""
-    started: list[Up] = []
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One good model and copies of it, each broken in another way."""
+    top = tmp_path_factory.mktemp("models")
+    made = {"good": make_tiny_llama(top / "good", seed=1)}
+    for name in ("truncated", "pickled", "scripted", "strange", "tokenless"):
+        made[name] = shutil.copytree(made["good"], top / name)
+    weights = made["truncated"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (made["pickled"] / "model.safetensors").rename(made["pickled"] / "pytorch_model.bin")
+    edit_config(made["scripted"], auto_map={"AutoModelForCausalLM": "modeling_x.X"})
+    edit_config(made["strange"], architectures=["WhisperForConditionalGeneration"], model_type="whisper")
+    (made["tokenless"] / "tokenizer.json").write_text("{}")
+    made["later"] = top / "later"
+    return made
 
-    def begin(*models: dict, workers: tuple[dict, ...] = (CPU,)) -> Up:
-        started.append(Up(tmp_path, *documents(*models, workers=workers)).start())
-        return started[-1]
 
-    yield begin
-    for one in started:
-        if one.alive:
-            one.stop()
+@pytest.fixture(scope="module")
+def base(folders: dict[str, Path]) -> list[dict]:
+    """The models of the shared `up`: each test has some of its own."""
+    names = ("truncated", "pickled", "scripted", "strange", "tokenless", "later")
+    return [
+        *(model(name, model=f"file://{folders[name]}") for name in names),
+        echo("huge", gpu={"memory": "100Gi"}),
+        echo("cuda", gpu={"memory": "20Gi"}),
+        echo("fine"),
+        echo("greedy", gpu={"memory": "256Mi"}, tokensPerSecond=20),
+        echo("neighbour", tokensPerSecond=40),
+        echo("warm", replicas={"min": 1}),
+        echo("cold"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, base: list[dict]) -> Iterator[Up]:
+    running = Up(tmp_path_factory.mktemp("up"), *documents(*base, echo("app", concurrency=8))).start()
+    yield running
+    running.stop()
 
 
 class Traffic:
@@ -69,63 +94,52 @@ class Traffic:
             self.answers += 1
 
 
-def test_models_that_cannot_load_are_named_while_others_serve_and_come_back_by_themselves(start, tmp_path):
-    good = make_tiny_llama(tmp_path / "good", seed=1)
-    folders = {name: tmp_path / name for name in ("truncated", "pickled", "scripted", "strange")}
-    for folder in folders.values():
-        shutil.copytree(good, folder)
-    weights = folders["truncated"] / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
-    (folders["pickled"] / "model.safetensors").rename(folders["pickled"] / "pytorch_model.bin")
-    edit_config(folders["scripted"], auto_map={"AutoModelForCausalLM": "modeling_x.X"})
-    edit_config(folders["strange"], architectures=["WhisperForConditionalGeneration"], model_type="whisper")
-    sources = {name: model(name, model=f"file://{folder}") for name, folder in folders.items()}
+def test_models_that_cannot_load_are_named_while_others_serve_and_come_back_by_themselves(up, folders):
     expected = {
         "search/truncated": "CorruptWeights",
         "search/pickled": "UnsafeFiles",
         "search/scripted": "UnsafeFiles",
         "search/strange": "UnsupportedArchitecture",
-        "search/missing": "ModelNotFound",
+        "search/later": "ModelNotFound",
         "search/huge": "DoesNotFit",
         "search/cuda": "NoCudaDevice",
     }
-    up = start(
-        *sources.values(),
-        model("missing", model=f"file://{tmp_path}/later"),
-        echo("huge", gpu={"memory": "100Gi"}),
-        echo("cuda", gpu={"memory": "20Gi"}),
-        echo("fine"),
-        workers=(CPU, CUDA),
-    )
     assert verify(up.text("search", "fine", "hello"))
     if not has_cuda():
         assert {m.model: m.reason for m in up.status().models if m.state == "failed"} == expected
     status, answer = up.chat("search", "truncated", "hello")
     assert (status, answer["error"]["code"]) == (503, "model_failed")
     assert "bytes" in answer["error"]["message"]
-    shutil.copy(good / "model.safetensors", weights)
-    shutil.copytree(good, tmp_path / "later")
-    for name in ("truncated", "missing"):
-        until(lambda name=name: up.chat("search", name, "hi", max_tokens=3)[0] == 200, f"{name} is back")
+    shutil.copytree(folders["good"], folders["later"])
+    until(lambda: up.chat("search", "later", "hi", max_tokens=3)[0] == 200, "it is back")
 
 
-def test_weights_that_break_only_at_load_time_name_the_cause_and_come_back(start, tmp_path):
+def test_weights_that_break_only_at_load_time_name_the_cause_and_come_back(up, folders):
     """Headers are fine, so the plan accepts it; the engine finds a tokenizer that is no tokenizer."""
-    folder = make_tiny_llama(tmp_path / "model", seed=2)
-    tokenizer = (folder / "tokenizer.json").read_bytes()
-    (folder / "tokenizer.json").write_text("{}")
-    up = start(model("late", model=f"file://{folder}"), echo("fine"))
-    threading.Thread(target=up.chat, args=("search", "late", "hi")).start()
-    failed = up.wait_for("search/late", "failed")
+    threading.Thread(target=up.chat, args=("search", "tokenless", "hi")).start()
+    failed = up.wait_for("search/tokenless", "failed")
     assert failed.reason == "LoadFailed"
     assert failed.retry_in_s is not None
     assert verify(up.text("search", "fine", "hello"))
-    (folder / "tokenizer.json").write_bytes(tokenizer)
-    until(lambda: up.chat("search", "late", "hi", max_tokens=3)[0] == 200, "it serves")
+    shutil.copy(folders["good"] / "tokenizer.json", folders["tokenless"])
+    until(lambda: up.chat("search", "tokenless", "hi", max_tokens=3)[0] == 200, "it serves")
 
 
-def test_an_engine_over_its_share_is_ended_and_named_and_its_neighbour_does_not_notice(start):
-    up = start(echo("greedy", gpu={"memory": "256Mi"}, tokensPerSecond=20), echo("neighbour", tokensPerSecond=40))
+def test_a_new_revision_whose_engine_fails_leaves_the_old_engine_serving(up, base, folders):
+    up.text("search", "tokenless", "hi", max_tokens=3)
+    first = up.engine("search/tokenless")
+    broken = shutil.copytree(folders["good"], folders["good"].with_name("broken"))
+    (broken / "tokenizer.json").write_text("{}")
+    others = [one for one in base if one["metadata"]["name"] != "tokenless"]
+    up.write(*documents(*others, echo("app", concurrency=8), model("tokenless", model=f"file://{broken}")))
+    up.text("search", "tokenless", "hi", max_tokens=3)
+    until(lambda: "LoadFailed" in up.model("search/tokenless").message, "the failure of the new one is told")
+    assert up.text("search", "tokenless", "hi", max_tokens=3) is not None
+    assert up.engine("search/tokenless").pid == first.pid
+    up.write(*documents(*base, echo("app", concurrency=8)))
+
+
+def test_an_engine_over_its_share_is_ended_and_named_and_its_neighbour_does_not_notice(up):
     up.text("search", "greedy", "hello")
     results = []
     reading = threading.Thread(target=lambda: results.append(up.stream("search", "neighbour", "word " * 300)))
@@ -145,8 +159,7 @@ def test_an_engine_over_its_share_is_ended_and_named_and_its_neighbour_does_not_
     until(lambda: up.chat("search", "greedy", "hello")[0] == 200, "it is back within its share")
 
 
-def test_a_killed_conductor_restarts_nothing_and_wakes_nothing(start):
-    up = start(echo("warm", replicas={"min": 1}), echo("cold"))
+def test_a_killed_conductor_restarts_nothing_and_wakes_nothing(up):
     up.wait_for("search/warm", "ready")
     before = up.engine("search/warm")
     with Traffic(up, "warm") as traffic:
@@ -161,42 +174,57 @@ def test_a_killed_conductor_restarts_nothing_and_wakes_nothing(start):
     assert up.model("search/cold").state == "cold"
 
 
-def test_a_new_revision_that_cannot_load_leaves_the_old_one_and_a_good_one_replaces_it(start):
-    up = start(echo("app", concurrency=8))
+def test_a_new_revision_that_cannot_load_leaves_the_old_one_and_a_good_one_replaces_it(up, base):
     up.text("search", "app", "wake up")
     first = up.engine("search/app")
     with Traffic(up, "app") as traffic:
-        up.write(*documents(echo("app", concurrency=8, allocate="500Mi", gpu={"memory": "300Mi"})))
+        up.write(*documents(*base, echo("app", concurrency=8, allocate="500Mi", gpu={"memory": "300Mi"})))
         until(lambda: "the earlier revision serves" in up.model("search/app").message, "the bad revision is told")
         assert up.engine("search/app").pid == first.pid
-        up.write(*documents(echo("app", concurrency=9)))
+        up.write(*documents(*base, echo("app", concurrency=9)))
         until(lambda: replaced(up, "search/app", first.pid), "the good revision serves")
     assert traffic.failures == []
     assert traffic.answers > 10
 
 
-def test_requests_get_503_with_a_reason_while_rays_head_is_gone_and_up_restores_it(start):
-    up = start(echo("app", replicas={"min": 1}))
-    up.wait_for("search/app", "ready")
+def test_a_port_in_use_and_a_bad_file_are_told_at_once(up, tmp_path):
+    command = [sys.executable, "-m", "cotenant_operator", "up", "-f"]
+    other = ["--state", str(tmp_path / "other"), "--port", str(up.port)]
+    busy = subprocess.run([*command, str(up.file), *other], capture_output=True, text=True, timeout=60, check=False)
+    assert busy.returncode == 2
+    assert f"{up.port} is in use" in busy.stderr
+    other[-1] = "0"
+    missing = subprocess.run(
+        [*command, "nowhere.yaml", *other], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert missing.returncode == 2
+    assert "nowhere.yaml" in missing.stderr
+
+
+def test_requests_get_503_with_a_reason_while_rays_head_is_gone_and_up_restores_it(up):
+    up.wait_for("search/warm", "ready")
     gateway = up.child("cotenant_serving.gateway").pid
     kill(next(process.pid for process in up.processes() if process.name() == "gcs_server"))
     until(lambda: "Ray's head is gone" in up.said(), "up says so")
-    until(lambda: up.chat("search", "app", "hello")[0] == 200, "it serves again")
+    answers = []
+
+    def served() -> bool:
+        answers.append(up.chat("search", "warm", "hello"))
+        return answers[-1][0] == 200
+
+    until(served, "it serves again")
+    assert {status for status, _ in answers} <= {200, 503}
+    assert all(answer["error"]["message"] for status, answer in answers if status == 503)
     assert up.child("cotenant_serving.gateway").pid == gateway
 
 
-def test_after_a_kill_9_of_up_the_next_one_starts_and_serves(start):
-    up = start(echo("app"))
+def test_after_a_kill_9_the_next_up_serves_and_ctrl_c_lets_streams_finish_and_ends_all_it_started(tmp_path):
+    up = Up(tmp_path, *documents(echo("app", tokensPerSecond=40))).start()
     up.text("search", "app", "hello")
     up.stop(signal.SIGKILL)
     up.log.unlink()
     up.start()
-    assert verify(up.text("search", "app", "hello again"))
-
-
-def test_ctrl_c_lets_streams_finish_and_ends_every_process_it_started_and_no_other(start):
-    up = start(echo("app", tokensPerSecond=40))
-    up.text("search", "app", "wake up")
+    up.text("search", "app", "wake up again")
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     results = []
     reading = threading.Thread(target=lambda: results.append(up.stream("search", "app", "word " * 150)))
@@ -213,21 +241,6 @@ def test_ctrl_c_lets_streams_finish_and_ends_every_process_it_started_and_no_oth
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
-
-
-def test_a_port_in_use_and_a_bad_file_are_told_at_once(start, tmp_path):
-    up = start(echo("app"))
-    command = [sys.executable, "-m", "cotenant_operator", "up", "-f"]
-    other = ["--state", str(tmp_path / "other"), "--port", str(up.port)]
-    busy = subprocess.run([*command, str(up.file), *other], capture_output=True, text=True, timeout=60, check=False)
-    assert busy.returncode == 2
-    assert f"{up.port} is in use" in busy.stderr
-    other[-1] = "0"
-    missing = subprocess.run(
-        [*command, "nowhere.yaml", *other], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert missing.returncode == 2
-    assert "nowhere.yaml" in missing.stderr
 
 
 def edit_config(folder: Path, **changes: object) -> None:
