@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from cotenant_cache.errors import CacheError
+from cotenant_cache.facts import ModelFacts
 from cotenant_operator.machine import cuda_memories, default_pool, device_memory
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.plan import DeviceFacts, Plan, World, plan
@@ -20,6 +22,8 @@ from cotenant_operator.state_dir import StateDir, write_private
 from cotenant_operator.world import read_world
 from cotenant_serving.contract import Desired, GatewayConfig
 
+HUB_AGAIN_S = 15.0
+"""A hub that did not give a model is asked again this often."""
 REFUSED_AGAIN_S = 2.0
 """Models that were refused are looked at again this often: their cause may be gone."""
 DEFAULT_TENANT = "default"
@@ -45,12 +49,15 @@ class Desk:
         self.cuda_devices = 0
         self._print: Print = ()
         self._read_s = 0.0
+        self._facts: dict[str, tuple[ModelFacts | CacheError, float]] = {}
+        """What the hub said, and when."""
         self._told: frozenset[str] = frozenset()
 
     def read(self) -> Orders:
         """Read everything now. Raises ManifestErrors."""
         self._print, self._read_s = self._take_print(), time.monotonic()
-        world = read_world(self._files, self._state.cache)
+        world = read_world(self._files, self._state.cache, known=self._known())
+        self._keep(world)
         pool, notes = self._one_pool(world)
         if not world.manifests.pools:
             world = world.with_pool(pool)
@@ -97,6 +104,21 @@ class Desk:
         """The key of the tenant that `up` makes when the files have none."""
         path = self._state.secret("default-key")
         return path.read_text().strip() if path.exists() else None
+
+    def _known(self) -> dict[str, ModelFacts | CacheError]:
+        """Facts from the hub hold for this run: a branch that moves restarts nothing. Failures hold for a while."""
+        now_s = time.monotonic()
+        return {
+            source: facts
+            for source, (facts, at_s) in self._facts.items()
+            if isinstance(facts, ModelFacts) or now_s - at_s < HUB_AGAIN_S
+        }
+
+    def _keep(self, world: World) -> None:
+        known = self._known()
+        for source, facts in world.facts.items():
+            if source.startswith("hf://") and source not in known:
+                self._facts[source] = (facts, time.monotonic())
 
     def _orders(self, world: World, made: Plan, notes: tuple[str, ...]) -> Orders:
         generation = int(time.time() * 1000)

@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 import yaml
-from tests.builders.up import echo, key_of, keys, pool, tenant
+from tests.builders.up import echo, key_of, keys, model, pool, tenant
 
+from cotenant_cache.errors import HubUnreachableError
+from cotenant_operator import world
 from cotenant_operator.desk import Desk
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.state_dir import StateDir
@@ -104,3 +106,19 @@ def test_an_edited_pool_asks_for_a_restart_and_the_rest_is_applied(bench):
     assert "restart `cotenant up`" in news.notes[0]
     assert news.desired.groups == orders.desired.groups
     assert len(news.desired.models) == 2
+
+
+def test_the_hub_is_not_asked_again_for_what_it_has_said(bench, monkeypatch):
+    asked = []
+
+    def answer(source, cache_dir):
+        asked.append(source)
+        raise HubUnreachableError(f"{source}: no network; connect")
+
+    monkeypatch.setattr(world, "read_facts", answer)
+    bench.write(*BASE, model("far", model="hf://owner/name"))
+    bench.desk.read()
+    bench.write(*BASE, model("far", model="hf://owner/name"), echo("near"))
+    orders = bench.desk.read()
+    assert asked == ["hf://owner/name"]
+    assert [found.refused for found in orders.desired.models] == ["HubUnreachable", None]
