@@ -17,14 +17,14 @@ BATCH_TOKENS = 256
 """Tokens of one forward pass of the `generate` engine, at most."""
 
 RUNTIME_BYTES: dict[tuple[Task, DeviceKind], int] = {
-    # importing torch and transformers alone leaves about 720 MiB RSS (measured, torch 2.15, transformers 5.23);
-    # the HTTP server, the tokenizer and Ray's worker take the rest
-    ("generate", "cpu"): 900 * MIB,
-    # a Ray Serve replica without torch: about 180 MiB RSS (measured, Ray 2.60), and buffers
+    # measured with `make demo` (torch 2.15, transformers 5.23, Ray 2.60): 860 to 1010 MiB RSS with a model of 9 MiB;
+    # importing torch and transformers alone leaves 720 MiB
+    ("generate", "cpu"): 1152 * MIB,
+    # measured with `make demo`: 140 to 170 MiB RSS
     ("echo", "cpu"): 224 * MIB,
-    # CUDA context with torch's kernels (about 500 MiB on H100) and cuBLAS workspaces (32 MiB each by default)
+    # not measured: room for the CUDA context with torch's kernels and for cuBLAS workspaces
     ("generate", "cuda"): 768 * MIB,
-    # CUDA context only
+    # not measured: room for a CUDA context
     ("echo", "cuda"): 512 * MIB,
 }
 

@@ -150,11 +150,11 @@ def test_what_is_too_small_says_what_is_missing_and_what_would_fit() -> None:
 
 
 def test_the_suggested_context_fits() -> None:
-    message = refused(world(model(gpu={"memory": "2100Mi"})), Reason.DOES_NOT_FIT)
+    message = refused(world(model(gpu={"memory": "2352Mi"})), Reason.DOES_NOT_FIT)
     context = int(message.rpartition("lower engine.contextTokens to ")[2])
 
-    accepted(world(model(gpu={"memory": "2100Mi"}, engine={"contextTokens": context})))
-    refused(world(model(gpu={"memory": "2100Mi"}, engine={"contextTokens": context + 1})), Reason.DOES_NOT_FIT)
+    accepted(world(model(gpu={"memory": "2352Mi"}, engine={"contextTokens": context})))
+    refused(world(model(gpu={"memory": "2352Mi"}, engine={"contextTokens": context + 1})), Reason.DOES_NOT_FIT)
 
 
 def test_the_suggested_fraction_fits() -> None:
