@@ -29,6 +29,13 @@ def documents(*more: dict) -> list[dict]:
         model("chat", model=f"file://{CHAT}", gpu={"memory": "1536Mi"}, engine={"contextTokens": 512}),
         echo("quick", namespace="ads", concurrency=64),
         echo("slow", namespace="ads", tokensPerSecond=20),
+        echo(
+            "elastic",
+            namespace="ads",
+            concurrency=1,
+            tokensPerSecond=20,
+            replicas={"max": 2, "idleAfter": "3s"},
+        ),
         tenant("search"),
         tenant("ads", accepts=[{"namespace": "search", "models": ["*"]}]),
         keys("search", "ads", "late"),
@@ -90,7 +97,7 @@ def test_text_completions_and_stop_work(client):
 def test_each_tenant_sees_its_own_models_and_those_it_accepts(up, client):
     assert [found.id for found in client.models.list()] == ["chat"]
     other = openai.OpenAI(base_url=f"{up.url}/v1", api_key=key_of("ads"))
-    assert {found.id for found in other.models.list()} == {"quick", "slow"}
+    assert {found.id for found in other.models.list()} == {"quick", "slow", "elastic"}
 
 
 def test_a_model_of_another_tenant_answers_exactly_as_an_unknown_one(up, client):
@@ -153,6 +160,16 @@ def test_a_client_that_leaves_frees_its_slot_and_its_usage_is_counted(up):
     record = until(find, "the usage is written")[0]
     assert record["outcome"] == "client_closed"
     assert 0 < record["completion_tokens"] < 400
+
+
+def test_demand_brings_a_second_engine_and_idle_after_takes_both(up):
+    with ThreadPoolExecutor(2) as threads:
+        streams = list(threads.map(lambda n: up.stream("ads", "elastic", f"word{n} " * 80), range(2)))
+    assert all(stream.done and verify(stream.text) for stream in streams)
+    log = (up.state / "logs" / "conductor.log").read_text()
+    assert log.count("starting ads.elastic-") == 2
+    until(lambda: not up.model("ads/elastic").engines, "both are gone")
+    assert up.model("ads/elastic").state == "cold"
 
 
 def test_an_edit_takes_effect_without_dropping_a_stream(up):
