@@ -1,0 +1,290 @@
+"""Rewrites the generated parts of docs/*.md from the code.
+
+    python scripts/generate_docs.py           write them
+    python scripts/generate_docs.py --check   exit with 1 when one differs, or when an error or a reason has no text
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of a page is written by
+hand. What code cannot say (causes, remedies, label values) stands in scripts/docs_text.yaml.
+"""
+
+import argparse
+import ast
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from cotenant_operator import schema, spec
+from cotenant_operator.estimate import RUNTIME_BYTES
+from cotenant_operator.quantity import as_quantity, parse_bytes, parse_seconds, show_bytes, show_seconds
+from cotenant_serving import contract
+from cotenant_serving.gateway.errors import ERRORS
+from cotenant_serving.gateway.metrics import Metrics
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+TEXTS = ROOT / "scripts" / "docs_text.yaml"
+SERVING = ROOT / "serving" / "cotenant_serving"
+_PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NAMES = ((schema.Name, "name"), (schema.Namespace, "namespace"))
+
+
+class DocsError(Exception):
+    """A part cannot be generated; the message says what is missing and where to write it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Code:
+    """An error code that openai_api or an engine answers with."""
+
+    status: int
+    code: str
+    type: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Rewrite the generated parts of docs/*.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is out of date")
+    check = parser.parse_args(arguments).check
+    try:
+        made = pages(DOCS, parts(yaml.safe_load(TEXTS.read_text())))
+    except DocsError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    stale = [path for path, text in made.items() if path.read_text() != text]
+    for path in stale:
+        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(made[path])
+    if check and stale:
+        print("run: python scripts/generate_docs.py", file=sys.stderr)
+    return int(check and bool(stale))
+
+
+def parts(texts: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a part → its text. Raises DocsError for anything that lacks a text, or a text that nothing needs."""
+    return {
+        "metadata": table(FIELDS, fields(schema.Metadata, "metadata")),
+        "modeldeployment": table(FIELDS, fields(spec.ModelDeploymentSpec, "spec")),
+        "tenant": table(FIELDS, fields(spec.TenantSpec, "spec")),
+        "gpupool": table(FIELDS, fields(spec.GPUPoolSpec, "spec")),
+        "gateway-errors": table(ERROR, gateway_errors(texts["errors"])),
+        "request-errors": table(ERROR, request_errors(texts["codes"], texts["internal"])),
+        "reasons": table(("Reason", "Cause", "What to do"), reasons(texts["reasons"])),
+        "metrics": table(("Name", "Type", "Labels", "Help"), metrics()),
+        "labels": table(("Label", "Values"), labels(texts["labels"])),
+        "runtime": table(("Task", "Device", "Runtime"), runtime()),
+    }
+
+
+def pages(folder: Path, made: Mapping[str, str]) -> dict[Path, str]:
+    """Each page with its parts renewed. Raises DocsError when a page asks for an unknown part or no page has one."""
+    used: set[str] = set()
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in made:
+            raise DocsError(f"there is no part {name!r}; known: {', '.join(made)}")
+        used.add(name)
+        return f"{match[1]}{made[name]}{match[3]}"
+
+    renewed = {path: _PART.sub(fill, path.read_text()) for path in sorted(folder.glob("*.md"))}
+    if unused := made.keys() - used:
+        raise DocsError(f"no page of {folder.name}/ has the part {', '.join(sorted(unused))}")
+    return renewed
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+FIELDS = ("Field", "Type", "Default", "Description")
+ERROR = ("Status", "Type", "Code", "Cause", "What to do")
+
+
+def fields(model: type[BaseModel], path: str) -> list[tuple[str, ...]]:
+    """A row for each field, depth first."""
+    rows: list[tuple[str, ...]] = []
+    hints = typing.get_type_hints(model, include_extras=True)
+    for name, info in model.model_fields.items():
+        inner, many = _model_in(hints[name])
+        here = f"{path}.{info.alias or name}" + ("[]" if inner and many else "")
+        if not info.description:
+            raise DocsError(f"{model.__name__}.{name} has no description; give its Field one")
+        default = "**required**" if info.is_required() else _default(info.default, hints[name])
+        rows.append((f"`{here}`", _type(hints[name]), default, info.description))
+        if inner:
+            rows += fields(inner, here)
+    return rows
+
+
+def _type(hint: Any) -> str:
+    """A type as a YAML author sees it."""
+    for known, words in _NAMES:
+        if hint == known:
+            return words
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _annotated(arguments[0], arguments[1:])
+    if origin in (typing.Union, types.UnionType):
+        return _type(next(item for item in arguments if item is not type(None)))
+    if origin is typing.Literal:
+        return " or ".join(f"`{str(item).lower() if item is True else item}`" for item in arguments)
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict or hint is dict:
+        return "map"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return "object"
+    return {str: "string", int: "integer", float: "number", bool: "boolean"}[hint]
+
+
+def _annotated(base: Any, extras: Sequence[Any]) -> str:
+    if _reads_with(extras, parse_bytes):
+        return "quantity"
+    if _reads_with(extras, parse_seconds):
+        return "duration"
+    limits = [limit for extra in extras for limit in getattr(extra, "metadata", ())]
+    least = [limit.ge for limit in limits if hasattr(limit, "ge")]
+    above = [limit.gt for limit in limits if hasattr(limit, "gt")]
+    most = [limit.le for limit in limits if hasattr(limit, "le")]
+    words = [_type(base)]
+    words += [f"from {max(least)}"] if least else []
+    words += [f"above {max(above)}"] if above else []
+    words += [f"up to {min(most):.0f}"] if most else []
+    return " ".join(words)
+
+
+def _reads_with(extras: Sequence[Any], function: Callable[..., Any]) -> bool:
+    return any(getattr(extra, "func", None) is function for extra in extras)
+
+
+def _default(value: Any, hint: Any) -> str:
+    if value is None or isinstance(value, BaseModel):
+        return ""
+    if _type(hint) == "quantity":
+        return f"`{as_quantity(value) if value else 0}`"
+    if _type(hint) == "duration":
+        return f"`{show_seconds(value)}`"
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
+    return f'`"{value}"`' if value == "" else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _model_in(hint: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The model inside a hint, and whether it stands in a list."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint, False
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Annotated, tuple, typing.Union, types.UnionType):
+        inner, many = _model_in(arguments[0])
+        return inner, many or origin is tuple
+    return None, False
+
+
+def gateway_errors(texts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Every row of the gateway's table, by status."""
+    _complete("errors", texts, ERRORS)
+    return [
+        (str(kind.status), f"`{kind.type}`", f"`{kind.code or name}`", texts[name]["cause"], texts[name]["do"])
+        for name, kind in sorted(ERRORS.items(), key=lambda item: (item[1].status, item[0]))
+    ]
+
+
+def request_errors(texts: Mapping[str, Any], internal: Sequence[str]) -> list[tuple[str, ...]]:
+    """Codes that come from the checks of a request and from engines, without those that only gateways see."""
+    found = {code for file in _sources() for code in codes_in(file.read_text())}
+    _complete("codes, or list it under internal,", [*texts, *internal], {item.code for item in found})
+    return [
+        (str(item.status), f"`{item.type}`", f"`{item.code}`", texts[item.code]["cause"], texts[item.code]["do"])
+        for item in sorted(found)
+        if item.code in texts
+    ]
+
+
+def _sources() -> list[Path]:
+    return [SERVING / "openai_api.py", *sorted((SERVING / "engine").glob("*.py"))]
+
+
+def codes_in(source: str) -> Iterator[Code]:
+    """`code="…"` of calls that make errors, and of defaults, in Python source."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            given = {word.arg: _constant(word.value) for word in node.keywords}
+            code, type_ = given.get("code"), given.get("type_")
+            status = _constant(node.args[0]) if node.args else None
+            if isinstance(code, str) and isinstance(status, int):
+                yield Code(status, code, str(type_ or "invalid_request_error"))
+            elif isinstance(code, str):
+                yield Code(500, code, str(type_ or "server_error"))
+        elif isinstance(node, ast.FunctionDef):
+            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                code = _constant(default)
+                if argument.arg == "code" and isinstance(code, str):
+                    yield Code(500, code, "server_error")
+
+
+def _constant(node: ast.AST | None) -> object:
+    return node.value if isinstance(node, ast.Constant) else None
+
+
+def reasons(texts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    _complete("reasons", texts, {str(reason) for reason in contract.Reason})
+    return [(f"`{reason}`", texts[reason]["cause"], texts[reason]["do"]) for reason in map(str, contract.Reason)]
+
+
+def metrics() -> list[tuple[str, ...]]:
+    """Families as a scrape of a gateway shows them after one request."""
+    rows: list[tuple[str, ...]] = []
+    for family in _families():
+        if family.name.endswith("_created"):
+            continue
+        name = family.name + ("_total" if family.type == "counter" else "")
+        names = {label for sample in family.samples for label in sample.labels} - {"le"}
+        if not names:
+            raise DocsError(f"metric {name} shows no sample; feed it in _families of {Path(__file__).name}")
+        shown = ", ".join(f"`{label}`" for label in sorted(names))
+        rows.append((f"`{name}`", family.type, shown, family.documentation))
+    return rows
+
+
+def labels(texts: Mapping[str, str]) -> list[tuple[str, ...]]:
+    names = {label for family in _families() for sample in family.samples for label in sample.labels} - {"le"}
+    _complete("labels", texts, names)
+    return [(f"`{name}`", texts[name]) for name in sorted(names)]
+
+
+def runtime() -> list[tuple[str, ...]]:
+    return [(f"`{task}`", f"`{device}`", show_bytes(size)) for (task, device), size in RUNTIME_BYTES.items()]
+
+
+def _families() -> list[Any]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    fed = Metrics()
+    fed.allow(["tenant"], ["model"])
+    fed.ended("tenant", "model", outcome="ok", status=200, duration_s=1.0)
+    fed.tokens("tenant", "model", prompt=1, completion=1)
+    fed.first_byte("model", 1.0)
+    fed.retried("busy")
+    fed.rejected("tenant", "queue_full")
+    return list(text_string_to_metric_families(fed.render(lambda _: (0, 0, 0)).decode()))
+
+
+def _complete(section: str, texts: Sequence[str] | Mapping[str, Any], needed: typing.Collection[str]) -> None:
+    if missing := sorted(set(needed) - set(texts)):
+        raise DocsError(f"no text for {', '.join(missing)}; write it in {TEXTS.name} under {section}")
+    if extra := sorted(set(texts) - set(needed)):
+        raise DocsError(f"text for {', '.join(extra)}, which the code does not have; take it out of {TEXTS.name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
