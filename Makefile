@@ -26,6 +26,7 @@ check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI run
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 	$(RUN)/python -m tests.golden.update --check
+	$(RUN)/python scripts/generate_docs.py --check
 
 fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 	$(RUN)/ruff check --fix .
@@ -33,6 +34,7 @@ fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 
 generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python -m tests.golden.update
+	$(RUN)/python scripts/generate_docs.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

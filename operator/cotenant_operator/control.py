@@ -10,6 +10,9 @@ import msgspec
 
 from cotenant_serving.contract import Desired, PoolStatus
 
+# Never through a proxy of the environment: it could not reach this machine, and would be shown the token.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 class ControlError(Exception):
     """The conductor did not answer, or refused; the message says what to do next."""
@@ -51,7 +54,7 @@ class ControlClient:
         headers = {"authorization": f"Bearer {self.token_file.read_text().strip()}"}
         request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with _OPENER.open(request, timeout=10) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -64,7 +67,7 @@ class ControlClient:
 def answers(url: str) -> bool:
     """Does a GET of this URL answer with success?"""
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with _OPENER.open(url, timeout=2):
             return True
     except OSError:
         return False

@@ -1,8 +1,10 @@
 """What this machine has: host memory and CUDA devices. The only reader of NVML and /proc in the control plane."""
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cotenant_operator.plan import DeviceFacts
 from cotenant_operator.schema import ClusterMetadata
@@ -45,7 +47,11 @@ def host_memory_bytes() -> int:
 
 
 def cuda_memories() -> tuple[Sequence[int], str]:
-    """Bytes of each CUDA device in NVML's order, and why there is none when there is none."""
+    """Bytes of each CUDA device that this process may see, and why there is none when there is none.
+
+    In NVML's order, or in that of CUDA_VISIBLE_DEVICES, which the engines take their device from too.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         import pynvml
     except ImportError:
@@ -55,14 +61,23 @@ def cuda_memories() -> tuple[Sequence[int], str]:
     except pynvml.NVMLError as error:
         return (), f"NVML: {error}"
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        names = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        if visible is not None:
+            names = [name.strip() for name in visible.split(",") if name.strip() in names or "-" in name.strip()[1:]]
+        handles = [_handle(pynvml, name) for name in names]
         memories = [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
     except pynvml.NVMLError as error:
         return (), f"NVML: {error}"
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
-    return memories, "" if memories else "NVML finds no GPU"
+    hidden = "" if visible is None else f" among CUDA_VISIBLE_DEVICES={visible!r}"
+    return memories, "" if memories else f"NVML finds no GPU{hidden}"
+
+
+def _handle(nvml: Any, name: str) -> Any:
+    """`0` or `GPU-…`, `MIG-…`."""
+    return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def _facts(worker: Worker, memories: Sequence[int], problem: str) -> DeviceFacts:

@@ -31,7 +31,7 @@ class Worker(Spec):
         default="timeSlice", description="timeSlice: cooperative. mig: one MIG slice, walled by hardware."
     )
     min: Count = Field(default=0, description="Pods kept. " + _IN_A_CLUSTER)
-    max: Annotated[Count, Field(ge=1)] = Field(default=1, description="Pods at most. " + _IN_A_CLUSTER)
+    max: Annotated[Count, Field(ge=1)] = Field(default=1, description="Pods at most; on one machine, GPUs at most.")
     node_selector: dict[str, str] = Field(default={}, description=_IN_A_CLUSTER)
     tolerations: tuple[dict[str, Any], ...] = Field(default=(), description=_IN_A_CLUSTER)
     affinity: dict[str, Any] = Field(default={}, description=_IN_A_CLUSTER)

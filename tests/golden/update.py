@@ -1,16 +1,28 @@
-"""`python -m tests.golden.update` rewrites every golden file from its inputs. Read the diff before you commit it."""
+"""`python -m tests.golden.update` rewrites every golden file from its inputs; with `--check` it only looks.
+
+Read the diff before you commit it.
+"""
+
+import sys
 
 from tests.golden.situations import FOLDER, render, situations
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
+    """The exit status: 1 when `--check` finds a file that is not up to date."""
+    check = arguments == ["--check"]
+    stale = 0
     for situation in situations():
         for name, text in render(situation).items():
             path = FOLDER / situation / name
-            if not path.exists() or path.read_text() != text:
+            if path.exists() and path.read_text() == text:
+                continue
+            stale += 1
+            if not check:
                 path.write_text(text)
-                print(f"wrote {situation}/{name}")
+            print(f"{'not up to date:' if check else 'wrote'} {situation}/{name}")
+    return 1 if check and stale else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

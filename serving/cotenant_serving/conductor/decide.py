@@ -47,7 +47,7 @@ def decide(world: World) -> Decision:
         spec = missing(view)
         if spec is None:
             continue
-        outcome = placing.put(view, spec)
+        outcome = placing.put(view, spec, may_evict=asked_for(view))
         outcomes[view.name] = outcome
         if outcome.in_place:
             memory[view.name] = replace(memory[view.name], fallback=outcome.in_place)
@@ -70,7 +70,12 @@ def wanted(view: ModelView) -> int:
 
 
 def missing(view: ModelView) -> EngineSpec | None:
-    """The engine to start next for this model, or None when it has what it wants or must not try now."""
+    """The engine to start next for this model, or None when it has what it wants or must not try now.
+
+    Demand that is over keeps an engine and lets a failed start or a new revision try again; it wakes nothing.
+    """
+    if not (asked_for(view) or view.alive or view.failed_target):
+        return None
     spec = view.desired.engine
     if spec is not None and len(view.of_revision(spec.revision)) < wanted(view) and not _backing_off(view):
         return spec
@@ -78,6 +83,11 @@ def missing(view: ModelView) -> EngineSpec | None:
     if fallback and view.failed_target and wanted(view) > 0 and not view.alive:
         return fallback
     return None
+
+
+def asked_for(view: ModelView) -> bool:
+    """Is a request here now, or an engine missing that `min` promises? Only then may others make room."""
+    return view.demand.running + view.demand.queued > 0 or len(view.alive) < view.desired.min_engines
 
 
 def _remember(world: World) -> dict[str, ModelMemory]:

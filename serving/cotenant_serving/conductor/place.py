@@ -43,7 +43,8 @@ class Placing:
     def of(cls, world: World, *, going: set[str]) -> "Placing":
         return cls(world, world.engines, set(going))
 
-    def put(self, view: ModelView, spec: EngineSpec) -> Outcome:
+    def put(self, view: ModelView, spec: EngineSpec, *, may_evict: bool = True) -> Outcome:
+        """Find a place for one engine. `may_evict`: idle engines of other models may end for it."""
         options = [
             (candidate, device)
             for candidate in spec.candidates
@@ -53,7 +54,8 @@ class Placing:
         if not options:
             groups = ", ".join(candidate.group for candidate in spec.candidates)
             return Outcome(blocked=True, explanation=(f"no device of worker group {groups} exists now",))
-        for attempt in (self._free_room, self._making_room, self._in_place):
+        attempts = [self._free_room, self._making_room, self._in_place]
+        for attempt in attempts if may_evict else [self._free_room, self._in_place]:
             outcome = attempt(view, spec, options)
             if outcome is not None:
                 return outcome

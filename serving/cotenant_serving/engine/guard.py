@@ -1,7 +1,7 @@
 """The memory guard: an engine that takes more than its share is ended, never its neighbour."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 TOLERANCE = 0.10
@@ -37,27 +37,6 @@ def judge(used_bytes: int, share_bytes: int, over: int) -> Verdict:
             f"keep theirs. Give the model more memory (spec.gpu.memory), or less context or concurrency."
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceBalance:
-    """A whole device against the reports of its engines. `unreported_bytes` below 0: engines report too much."""
-
-    used_bytes: int
-    reported_bytes: int
-    unreported_bytes: int
-    suspicious: bool
-
-
-def balance(device_used_bytes: int, reported_bytes: Iterable[int], *, baseline_bytes: int = 0) -> DeviceBalance:
-    """Pure: is there memory in use on the device that none of its engines admits to?
-
-    `baseline_bytes` is what the device uses without engines (driver, other programs). Suspicious when what is left
-    exceeds TOLERANCE of the device's use.
-    """
-    reported = sum(reported_bytes)
-    unreported = device_used_bytes - baseline_bytes - reported
-    return DeviceBalance(device_used_bytes, reported, unreported, unreported > device_used_bytes * TOLERANCE)
 
 
 class Guard:

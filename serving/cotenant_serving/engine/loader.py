@@ -85,7 +85,9 @@ def _claim_cuda(args: EngineArgs, torch: Any) -> None:
             f"torch {torch.__version__} finds no CUDA device (CUDA of the build: {built}; CUDA_VISIBLE_DEVICES="
             f"{os.environ.get('CUDA_VISIBLE_DEVICES', '')!r}). Use workers with a GPU, or `device: cpu`.",
         )
-    torch.cuda.set_per_process_memory_fraction(min(1.0, args.share_bytes / args.device_bytes))
+    # Of the whole card, of which the pool may offer a part only.
+    total_bytes = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, args.share_bytes / total_bytes))
 
 
 def _model_config(folder: Path, config: Mapping[str, Any]) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONNECT_S = 2.0
 CANCEL_S = 0.8
 IDLE_CONNECTION_S = 3.0
-"""Shorter than the engines' own keep-alive (5 s): a connection is not reused while its engine closes it."""
+"""Far shorter than the engines' own keep-alive: a connection is not reused while its engine closes it."""
 READ_BUFFER_BYTES = 64 * 1024
 """aiohttp stops reading an engine at twice this: a slow client slows the engine instead of filling memory."""
 MAX_ANSWER_BYTES = 64 << 20

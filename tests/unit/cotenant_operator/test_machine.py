@@ -35,12 +35,17 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        return int(uuid.removeprefix("GPU-"))
+
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(total=self.memories[handle])
 
 
 @pytest.fixture
 def nvml(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
     def install(*memories: int, broken: str = "") -> FakeNvml:
         fake = FakeNvml(*memories, broken=broken)
         monkeypatch.setitem(sys.modules, "pynvml", fake)
@@ -104,3 +109,15 @@ def test_ray_gets_one_resource_for_each_group_that_has_devices(nvml, tmp_path):
     assert '--resources={"share_gpu": 1}' in line
     assert "--num-gpus=1" in line
     assert not any("token" in word for word in line)
+
+
+@pytest.mark.parametrize(
+    ("visible", "sizes"),
+    [("1", [24]), ("1,0", [24, 80]), ("GPU-1", [24]), ("", []), ("-1", []), ("7", [])],
+)
+def test_only_visible_gpus_count_in_their_order(nvml, monkeypatch, visible, sizes):
+    nvml(80 * GIB, 24 * GIB)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    memories, problem = machine.cuda_memories()
+    assert [memory // GIB for memory in memories] == sizes
+    assert sizes or "CUDA_VISIBLE_DEVICES" in problem

@@ -240,3 +240,27 @@ def test_a_settled_world_needs_no_action():
     decision = decide(settled)
     assert (decision.starts, decision.deletes) == ((), ())
     assert spec().revision == status(decision).revision
+
+
+def test_demand_that_is_over_keeps_an_engine_but_wakes_none_and_evicts_none():
+    """Two models that fit one at a time, each asked once, then nobody: whoever is there stays."""
+    recently = {name: ModelMemory(last_demand_s=990.0, load_s=1.0) for name in ("a/one", "b/two")}
+    models = (model("a/one", share=6 * GIB), model("b/two", share=6 * GIB))
+    there = engine(model="b/two", share=6 * GIB, idle_s=10.0)
+    decision = decide(world(*models, engines=(there,), memory=recently))
+    assert (decision.starts, decision.deletes) == ((), ())
+    gone = decide(world(*models, memory=recently))
+    assert gone.starts == ()
+
+
+def test_a_model_that_failed_is_tried_again_while_its_demand_is_recent_but_evicts_nobody():
+    failed = ModelMemory(last_demand_s=990.0, failed_revision="r1", failure=BROKEN, failures=1, retry_at_s=999.0)
+    assert starts(decide(world(model(), memory={"search/chat": failed}))) == ["search.chat-r1-0"]
+    idle = engine(model="b/two", share=7 * GIB)
+    crowded = decide(world(model(), model("b/two", share=7 * GIB), engines=(idle,), memory={"search/chat": failed}))
+    assert (crowded.starts, crowded.deletes) == ((), ())
+
+
+def test_a_new_revision_of_a_warm_model_starts_without_waiting_for_a_request():
+    recently = {"search/chat": ModelMemory(last_demand_s=990.0)}
+    assert starts(decide(world(model(revision="r2"), engines=(engine(),), memory=recently))) == ["search.chat-r2-0"]

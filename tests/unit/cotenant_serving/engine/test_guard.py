@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotenant_serving.engine.guard import Guard, balance, judge
+from cotenant_serving.engine.guard import Guard, judge
 
 MIB = 2**20
 
@@ -39,17 +39,3 @@ def test_the_guard_reports_every_sample_and_ends_once_it_must() -> None:
     assert reported == [50, 150, 50, 150, 151]
     assert len(ended) == 1
     assert "151 bytes" in ended[0]
-
-
-def test_reports_that_explain_the_devices_use_are_not_suspicious() -> None:
-    result = balance(1000, [400, 450], baseline_bytes=60)
-    assert (result.unreported_bytes, result.suspicious) == (90, False)
-
-
-def test_memory_that_nobody_admits_to_is_suspicious() -> None:
-    result = balance(1000, [400, 300], baseline_bytes=60)
-    assert (result.unreported_bytes, result.suspicious) == (240, True)
-
-
-def test_engines_that_report_more_than_is_used_are_not_accused() -> None:
-    assert not balance(1000, [900, 900]).suspicious
