@@ -77,12 +77,18 @@ def _problem(error: yaml.MarkedYAMLError) -> YamlProblem:
     text = error.problem or error.context or "is not YAML"
     if "'\\t'" in text:
         text = "a tab stands where YAML allows only spaces; indent with spaces"
+    # These quote what stands there, and that may be a key that nobody quoted.
+    if "undefined alias" in text:
+        text = "found undefined alias; quote a value that begins with '*'"
+    if "tag handle" in text:
+        text = "found undefined tag handle; quote a value that begins with '!'"
     return YamlProblem(f"is not YAML: {text}", mark.line + 1 if mark else 1, mark.column + 1 if mark else 0)
 
 
 def _tag_problem(node: yaml.Node) -> YamlProblem:
-    tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    return YamlProblem(f"tag {tag!r} is not allowed; remove it", node.start_mark.line + 1)
+    """Does not name the tag: an unquoted key that begins with '!' is one too."""
+    message = "a tag is not allowed; remove it, or quote a value that begins with '!'"
+    return YamlProblem(message, node.start_mark.line + 1)
 
 
 class _Reader:

@@ -52,9 +52,12 @@ class StateDir:
 
     @property
     def ray_temp(self) -> Path:
-        """Outside the state directory: Ray's Unix sockets below it must fit in 107 bytes, however deep we are."""
+        """Outside the state directory: Ray's Unix sockets below it must fit in 107 bytes, however deep we are.
+
+        Ray opens the folder that it is given to everybody (0777), so it gets one inside a folder of ours.
+        """
         digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"cotenant-{os.getuid()}-{digest}"
+        return Path(tempfile.gettempdir()) / f"cotenant-{os.getuid()}-{digest}" / "ray"
 
     def secret(self, name: str) -> Path:
         return self.path / "secrets" / name
@@ -107,10 +110,12 @@ class StateDir:
                 entry.unlink(missing_ok=True)
 
     def _make_ray_temp(self) -> None:
+        ours = self.ray_temp.parent
+        ours.mkdir(mode=0o700, exist_ok=True)
+        if ours.lstat().st_uid != os.getuid() or ours.is_symlink():
+            raise StateInUseError(f"{ours} belongs to somebody else; set TMPDIR to a folder of your own")
+        ours.chmod(0o700)  # also if it is older than this rule
         self.ray_temp.mkdir(mode=0o700, exist_ok=True)
-        owner = self.ray_temp.lstat()
-        if owner.st_uid != os.getuid() or self.ray_temp.is_symlink():
-            raise StateInUseError(f"{self.ray_temp} belongs to somebody else; set TMPDIR to a folder of your own")
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ if it may still be working, limits are settled and one usage record is written.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ from cotenant_serving.openai_api import RequestError
 log = logging.getLogger("cotenant.gateway")
 
 MAX_BROKEN = 3
-"""Times that engines may break off or fail with one request: a request that kills engines must not kill them all."""
+"""Times that one engine may break off with one request and live on. An engine that died is another one after it."""
 _MAX_ERROR_BYTES = 1 << 20
 LAST_WORDS_S = 1.0
 """How long a client that does not read may delay the end of its request."""
@@ -57,7 +58,10 @@ class Exchange:
         self._sent_as = ""
         """The request's id at that engine while it may be working on it."""
         self._attempts = 0
-        self._broken = 0
+        self._broken: Counter[str] = Counter()
+        """Engine instance → times that it broke off before answering."""
+        self._failed_before = False
+        """An engine answered 5xx: once more, not twice."""
         self._ran = False
         """An engine began to answer, so there is usage to account for."""
         self._failure = "rejected"
@@ -150,7 +154,7 @@ class Exchange:
         except EngineLostError as problem:
             log.warning("engine %s of %s broke off: %s", row.instance, row.model, problem)
             self._gateway.dispatcher.suspect(row)
-            self._count_broken(error("upstream_error", "Engines broke off before answering this request."))
+            self._count_broken(row)
             return self._again("lost")
         self._gateway.dispatcher.answered(row)
         try:
@@ -170,8 +174,9 @@ class Exchange:
         if verdict is Meaning.FAILED:
             problem = _as_error(answer.status, await _body_of(answer))
             log.warning("engine %s of %s answered HTTP %d", row.instance, row.model, answer.status)
-            self._broken = max(self._broken, MAX_BROKEN - 2)  # tried once more, not twice
-            self._count_broken(problem)
+            if self._failed_before:
+                raise self._given_up(problem)
+            self._failed_before = True
             return self._again("failed")
         if verdict is Meaning.BUSY:
             dispatcher.mark(row, dispatch.BUSY_S)
@@ -230,13 +235,18 @@ class Exchange:
             await self._reply.whole(answer.status, body, {"content-type": content_type})
         return "refused"
 
-    def _count_broken(self, problem: RequestError) -> None:
-        """Raises `problem` when the request has broken enough."""
-        self._broken += 1
-        if self._broken >= MAX_BROKEN:
-            self._failure = "upstream_error"
-            self._sent_as = ""
-            raise problem
+    def _count_broken(self, row: EngineRow) -> None:
+        """Raises RequestError when it must not go on. Engines that die are replaced: only the deadline ends that."""
+        self._broken[row.instance] += 1
+        late = self._gateway.clock() >= self._ticket.deadline
+        if late or self._broken[row.instance] >= MAX_BROKEN:
+            raise self._given_up(error("upstream_error", "Engines broke off before answering this request."))
+
+    def _given_up(self, problem: RequestError) -> RequestError:
+        """`problem` as the end of the request: engines had their chances."""
+        self._failure = "upstream_error"
+        self._sent_as = ""
+        return problem
 
     def _again(self, reason: str) -> str:
         self._gateway.metrics.retried(reason)
