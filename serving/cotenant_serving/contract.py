@@ -274,6 +274,8 @@ class EngineStatus(Message, frozen=True, kw_only=True):
     running: int = 0
     pid: int = 0
     load_s: float = 0.0
+    age_s: float = 0.0
+    """Since it was created, or since its conductor began."""
 
 
 class ModelStatus(Message, frozen=True, kw_only=True):

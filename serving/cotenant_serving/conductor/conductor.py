@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
+import msgspec
+
 from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.leases import Leases
@@ -157,10 +159,11 @@ class Conductor:
             return self._table.sequence > 0 and (self._table.epoch, self._table.sequence) != (epoch, sequence)
 
         async with self._published:
-            try:
-                await asyncio.wait_for(self._published.wait_for(news), wait_s)
-            except TimeoutError:
-                return None
+            if not news():  # asked first, so that even a poll that does not wait gets what there is
+                try:
+                    await asyncio.wait_for(self._published.wait_for(news), wait_s)
+                except TimeoutError:
+                    return None
         return self._table
 
     def status(self) -> PoolStatus:
@@ -185,8 +188,8 @@ class Conductor:
         assert self._driver is not None
         for delete in decision.deletes:
             log.info("deleting %s: %s", delete.app, delete.why)
-            self._observed.deleting(delete.app)
-            await self._try(self._driver.delete, delete.app)
+            if await self._try(self._driver.delete, delete.app):
+                self._observed.deleting(delete.app)
         for start in decision.starts:
             args = self._engine_args(start)
             log.info("starting %s on %s with %d bytes", args.app, args.device_id, args.share_bytes)
@@ -198,12 +201,14 @@ class Conductor:
         if decision.deletes or decision.starts:
             self._engines = self._observed.engines(self._apps, self._clock())
 
-    async def _try(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """The next look at Serve's list shows whether it happened; until then the same decision comes again."""
+    async def _try(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Did it work? If not, the world is as before, so the same decision comes again."""
         try:
             await _in_thread(call, *args, **kwargs)
         except Exception:
             log.exception("Serve refused an action; it is tried again")
+            return False
+        return True
 
     def _engine_args(self, start: Start) -> EngineArgs:
         return EngineArgs(
@@ -238,8 +243,8 @@ class Conductor:
             models=tuple(model_row(model, self._load_s(model.model)) for model in self._decision.models),
             gone=self._observed.gone(),
         )
-        if table == self._table and self._table.sequence > 0:
-            return
+        if self._table.sequence > 0 and _lasting(table) == _lasting(self._table):
+            return  # counts of running requests alone are no news: gateways know their own
         async with self._published:
             self._table = Table(
                 epoch=table.epoch,
@@ -269,6 +274,11 @@ class Conductor:
             used_bytes=sum(engine.beat.used_bytes for engine in here if engine.beat),
             lease=lease.app if lease else "",
         )
+
+
+def _lasting(table: Table) -> Table:
+    engines = tuple(msgspec.structs.replace(row, running=0) for row in table.engines)
+    return msgspec.structs.replace(table, engines=engines)
 
 
 async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -37,11 +37,15 @@ def decide(world: World) -> Decision:
     memory = _remember(world)
     if world.desired is None:
         return Decision(memory=memory)
+    for index in range(len(world.desired.models)):
+        view = _view(world, memory, index)
+        memory[view.name] = _note_surplus(view)
     views = [_view(world, memory, index) for index in range(len(world.desired.models))]
     deletes = [*_failed_apps(world), *_orphans(world)]
     for view in views:
         deletes.extend(_surplus(view))
-    placing = place.Placing.of(world, going={delete.app for delete in deletes})
+    needs = {view.name: needed(view) for view in views}
+    placing = place.Placing.of(world, going={delete.app for delete in deletes}, needs=needs)
     outcomes: dict[str, place.Outcome] = {}
     for view in sorted(views, key=_urgency):
         spec = missing(view)
@@ -57,15 +61,17 @@ def decide(world: World) -> Decision:
 
 
 def wanted(view: ModelView) -> int:
-    """Engines that the model should have now: demand over slots, at least `min`, at most `max`.
+    """Engines that the model should have: what it needs now, and one while its demand is recent.
 
     Demand within the last `idle_after_s` keeps one: waking again costs more than waiting.
     """
+    return max(needed(view), min(int(_recent_demand(view)), view.desired.max_engines))
+
+
+def needed(view: ModelView) -> int:
+    """Engines for the requests that are here now: demand over slots, at least `min`, at most `max`."""
     desired = view.desired
-    slots = _slots(view)
-    by_demand = math.ceil((view.demand.running + view.demand.queued) / slots)
-    if by_demand == 0 and _recent_demand(view):
-        by_demand = 1
+    by_demand = math.ceil((view.demand.running + view.demand.queued) / _slots(view))
     return max(desired.min_engines, min(by_demand, desired.max_engines))
 
 
@@ -125,6 +131,14 @@ def _learn(known: ModelMemory, engine: Engine, world: World) -> ModelMemory:
     return known
 
 
+def _note_surplus(view: ModelView) -> ModelMemory:
+    """Since when there are more engines than wanted: light traffic spreads, so that none of them is ever idle."""
+    if len(view.ready) <= wanted(view):
+        return replace(view.memory, surplus_since_s=None)
+    since_s = view.memory.surplus_since_s
+    return replace(view.memory, surplus_since_s=view.now_s if since_s is None else since_s)
+
+
 def _forget_old_failure(known: ModelMemory, target: EngineSpec | None) -> ModelMemory:
     """A failure counts against the revision that failed; a new one starts with a clean sheet."""
     if target is not None and known.failure and known.failed_revision != target.revision:
@@ -166,18 +180,25 @@ def _surplus(view: ModelView) -> Iterable[Delete]:
         return
     current, old = view.of_revision(view.target), view.not_of_revision(view.target)
     current_ready = [engine for engine in current if engine.phase == "ready"]
-    keep_old = max(0, count - len(current_ready))
-    for engine in sorted(old, key=_most_useful_first)[keep_old:]:
-        yield Delete(app=engine.args.app, why=f"replaced by revision {view.target}")
+    if current_ready:
+        keep_old = max(0, count - len(current_ready))
+        for engine in sorted(old, key=_most_useful_first)[keep_old:]:
+            yield Delete(app=engine.args.app, why=f"replaced by revision {view.target}")
+    else:  # nothing has replaced them yet: whatever the demand, they go only for idleness
+        yield from _idle_beyond(view, old, count)
     yield from _idle_beyond(view, current, count)
 
 
 def _idle_beyond(view: ModelView, engines: tuple[Engine, ...], count: int) -> Iterable[Delete]:
+    """Those that load stay until they are ready: their work would be lost, and a failure shows itself."""
     surplus = len(engines) - count
+    idle_after_s, since_s = view.desired.idle_after_s, view.memory.surplus_since_s
+    long_surplus = since_s is not None and view.now_s - since_s >= idle_after_s
     for engine in sorted(engines, key=_most_useful_first, reverse=True):
         if surplus <= 0:
             return
-        if engine.running == 0 and engine.idle_s >= view.desired.idle_after_s:
+        idle = engine.idle_s >= idle_after_s or long_surplus
+        if engine.phase in ("ready", "lost") and engine.running == 0 and idle:
             surplus -= 1
             yield Delete(app=engine.args.app, why=f"idle for {engine.idle_s:.0f} s, {count} wanted")
 

@@ -1,7 +1,11 @@
 """How a model stands, in words: the last decision and the observed engines → `ModelStatus`. Pure."""
 
+import math
+
 from cotenant_serving.conductor.world import Engine, ModelView
 from cotenant_serving.contract import EngineStatus, ModelRow, ModelState, ModelStatus, Reason
+
+ETA_STEP_S = 5.0
 
 
 def model_status(view: ModelView, explanation: tuple[str, ...], *, blocked: bool) -> ModelStatus:
@@ -24,11 +28,20 @@ def model_status(view: ModelView, explanation: tuple[str, ...], *, blocked: bool
 
 
 def model_row(status: ModelStatus, load_s: float | None) -> ModelRow:
-    """What gateways need of it. The eta is the measured load time less what has passed since the start."""
+    """What gateways need of it. The eta is the measured load time less what has passed since the start.
+
+    In steps, so that the table does not change with every second.
+    """
     eta_s = status.retry_in_s if status.state == "failed" else None
     if status.state in ("cold", "waking") and load_s is not None:
-        eta_s = load_s
-    return ModelRow(model=status.model, state=status.state, reason=status.reason, message=status.message, eta_s=eta_s)
+        eta_s = max(0.0, load_s - max((engine.age_s for engine in status.engines), default=0.0))
+    return ModelRow(
+        model=status.model,
+        state=status.state,
+        reason=status.reason,
+        message=status.message,
+        eta_s=None if eta_s is None else max(1.0, math.ceil(eta_s / ETA_STEP_S) * ETA_STEP_S),
+    )
 
 
 def engine_status(engine: Engine) -> EngineStatus:
@@ -48,6 +61,7 @@ def engine_status(engine: Engine) -> EngineStatus:
         running=engine.running,
         pid=beat.pid if beat else 0,
         load_s=beat.load_s if beat else 0.0,
+        age_s=engine.age_s,
     )
 
 

@@ -21,7 +21,9 @@ from cotenant_serving.contract import (
 
 DEMAND_TIMEOUT_S = 5.0
 """A gateway that has not reported for this long has no demand any more."""
-_MOST_GONE = 1000
+SILENCE_S = 120.0
+"""An engine without a heartbeat for this long blocks its device for nothing: Serve does not watch constructors."""
+_MOST_GONE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Observed:
         self._strangers: dict[str, Heartbeat] = {}
 
     def started(self, args: EngineArgs, now_s: float) -> None:
+        self._strangers.pop(args.app, None)
         self._records[args.app] = _Record(args, now_s, now_s)
 
     def deleting(self, app: str) -> None:
@@ -82,10 +85,10 @@ class Observed:
         return before is None or was_lost or _news(before, beat)
 
     def demanded(self, demand: Demand, now_s: float) -> bool:
-        """Take a gateway's demand in; True when a model's demand appears, grows or ends."""
+        """Take a gateway's demand in; True when a model's demand or its waiting line begins or ends."""
         before = self._demand.get(demand.gateway)
         self._demand[demand.gateway] = (demand, now_s)
-        return before is None or before[0].models != demand.models
+        return before is None or _shape(before[0]) != _shape(demand)
 
     def reconcile(self, apps: Mapping[str, App], now_s: float) -> None:
         """Serve's list is the truth about which apps exist: forget what is gone, adopt what runs unknown."""
@@ -93,9 +96,10 @@ class Observed:
             record = self._records.pop(app)
             if record.beat:
                 self._leave(record.beat.instance, for_good=True)
-        for app in apps.keys() & self._strangers.keys():
-            beat = self._strangers.pop(app)
+        for app in self._strangers.keys() & apps.keys() - self._records.keys():
+            beat = self._strangers[app]
             self._records[app] = _Record(_adopted(beat), now_s, now_s, beat, now_s)
+        self._strangers = {}  # engines speak twice a second: who lives is heard again
 
     def engines(self, apps: Mapping[str, App], now_s: float) -> tuple[Engine, ...]:
         return tuple(self._engine(record, apps, now_s) for record in self._records.values())
@@ -160,12 +164,23 @@ def _phase(record: _Record, app: App, now_s: float) -> tuple[EnginePhase, Failur
         return "failed", Failure(reason=beat.reason or Reason.LOAD_FAILED, message=beat.message)
     if app.status == "failed":
         return "failed", Failure(reason=Reason.ENGINE_DIED, message=_died(record.args.app, app.message))
+    silent_s = now_s - (record.beat_s if beat else record.since_s)
+    if silent_s > SILENCE_S:
+        return "failed", Failure(reason=Reason.ENGINE_DIED, message=_silent(record.args.app, silent_s))
     if beat is None:
         return "starting", None
-    if now_s - record.beat_s > HEARTBEAT_TIMEOUT_S:
+    if silent_s > HEARTBEAT_TIMEOUT_S:
         return "lost", None
     phase: EnginePhase = beat.state if beat.state != "failed" else "lost"
     return phase, None
+
+
+def _shape(demand: Demand) -> dict[str, bool]:
+    return {model: one.queued > 0 for model, one in demand.models.items() if one.running + one.queued > 0}
+
+
+def _silent(app: str, silent_s: float) -> str:
+    return f"{app} has not been heard of for {silent_s:.0f} s: it hangs, or it never started. It is started afresh."
 
 
 def _died(app: str, message: str) -> str:

@@ -1,6 +1,6 @@
 """Placing by bytes: free room, else an idle engine that is cheapest to bring back makes room, else wait. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cotenant_serving.conductor.world import (
@@ -14,7 +14,7 @@ from cotenant_serving.conductor.world import (
     app_name,
     gib,
 )
-from cotenant_serving.contract import Candidate, EngineSpec, ModelDemand
+from cotenant_serving.contract import Candidate, EngineSpec
 
 _UNKNOWN_LOAD_S = 30.0
 
@@ -36,12 +36,16 @@ class Placing:
     world: World
     engines: tuple[Engine, ...]
     going: set[str]
+    needs: Mapping[str, int]
+    """model → engines that its requests of now and `min` need: no eviction goes below."""
     starts: list[Start] = field(default_factory=list)
     evictions: list[Delete] = field(default_factory=list)
+    promised: dict[str, int] = field(default_factory=dict)
+    """device → bytes that a model waits for there: a smaller one that comes later must not take them."""
 
     @classmethod
-    def of(cls, world: World, *, going: set[str]) -> "Placing":
-        return cls(world, world.engines, set(going))
+    def of(cls, world: World, *, going: set[str], needs: Mapping[str, int]) -> "Placing":
+        return cls(world, world.engines, set(going), needs)
 
     def put(self, view: ModelView, spec: EngineSpec, *, may_evict: bool = True) -> Outcome:
         """Find a place for one engine. `may_evict`: idle engines of other models may end for it."""
@@ -64,8 +68,8 @@ class Placing:
     def free_bytes(self, device: Device) -> int:
         """Room left on the device; shares count until their process is gone."""
         taken = sum(engine.args.share_bytes for engine in self._on(device))
-        promised = sum(start.candidate.share_bytes for start in self.starts if start.device.id == device.id)
-        return device.memory_bytes - taken - promised
+        started = sum(start.candidate.share_bytes for start in self.starts if start.device.id == device.id)
+        return device.memory_bytes - taken - started - self.promised.get(device.id, 0)
 
     def _free_room(
         self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]
@@ -95,11 +99,13 @@ class Placing:
             short = candidate.share_bytes - self.free_bytes(device)
             coming = sum(e.args.share_bytes for e in self._on(device) if self._goes(e))
             if coming >= short:
+                self._promise(device, candidate)
                 return Outcome(explanation=(f"waits on {device.id} until engines that end have freed their share",))
             victims = self._victims(view, device, short - coming)
             if victims:
                 for victim in victims:
                     self._evict(victim, f"idle, makes room for {view.name}")
+                self._promise(device, candidate)
                 names = ", ".join(victim.args.app for victim in victims)
                 return Outcome(explanation=(f"waits on {device.id}: {names} idle and cheapest to bring back, ends",))
         return None
@@ -115,6 +121,7 @@ class Placing:
             if mine and room >= candidate.share_bytes:
                 for engine in mine:
                     self._evict(engine, f"gives way to revision {spec.revision}: both do not fit")
+                self._promise(device, candidate)
                 return Outcome(explanation=(f"replaces {mine[0].args.app} in place",), in_place=mine[0].args.spec)
         return None
 
@@ -134,23 +141,25 @@ class Placing:
         for engine in sorted(self._evictable(view, device), key=self._cost):
             if sum(victim.args.share_bytes for victim in chosen) >= short:
                 break
-            chosen.append(engine)
+            same = [e for e in self.engines if e.model == engine.model and e.phase == "ready" and not self._goes(e)]
+            left = len(same) - sum(victim.model == engine.model for victim in chosen)
+            if left > self.needs.get(engine.model, 0):
+                chosen.append(engine)
         return chosen if sum(victim.args.share_bytes for victim in chosen) >= short else []
 
     def _evictable(self, view: ModelView, device: Device) -> Iterable[Engine]:
-        minimum = {model.name: model.min_engines for model in self.world.desired.models} if self.world.desired else {}
         for engine in self._on(device):
-            demand = self.world.demand.get(engine.model, ModelDemand())
-            same = [e for e in self.engines if e.model == engine.model and e.phase == "ready" and not self._goes(e)]
-            busy = engine.running > 0 or demand.running + demand.queued > 0
-            needed = len(same) <= minimum.get(engine.model, 0)
-            if engine.phase == "ready" and engine.model != view.name and not (busy or needed or self._goes(engine)):
+            idle = engine.phase == "ready" and engine.running == 0 and not self._goes(engine)
+            if idle and engine.model != view.name:
                 yield engine
 
     def _cost(self, engine: Engine) -> tuple[float, float, str]:
         memory = self.world.memory.get(engine.model)
         load_s = memory.load_s if memory and memory.load_s else _UNKNOWN_LOAD_S
         return (load_s, -engine.idle_s, engine.args.app)
+
+    def _promise(self, device: Device, candidate: Candidate) -> None:
+        self.promised[device.id] = self.promised.get(device.id, 0) + candidate.share_bytes
 
     def _evict(self, engine: Engine, why: str) -> None:
         self.evictions.append(Delete(app=engine.args.app, why=why))

@@ -87,6 +87,8 @@ class ModelMemory:
     retry_at_s: float = 0.0
     load_s: float | None = None
     """Measured when it was last loaded."""
+    surplus_since_s: float | None = None
+    """Since when it has had more engines than it wants; None when it has not."""
     fallback: EngineSpec | None = None
     """The revision that served before it was replaced in place; started again when the new one cannot load."""
 

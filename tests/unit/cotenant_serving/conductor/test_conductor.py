@@ -222,3 +222,35 @@ async def test_the_desired_state_survives_on_disk(bench, tmp_path):
     (tmp_path / "desired.json").write_bytes(b"{torn")
     assert Store(tmp_path).desired() is None
     assert oct((tmp_path / "placements.json").stat().st_mode)[-3:] == "600"
+
+
+async def test_a_delete_that_serve_refused_comes_again(bench):
+    args = await bench.warm()
+    bench.say(args, state="failed", reason=Reason.LOAD_FAILED, message="no")
+    refuse, bench.serve.delete = bench.serve.delete, broken_delete
+    await bench.conductor.step()
+    bench.serve.delete = refuse
+    assert bench.serve.deleted == []
+    await bench.conductor.step()
+    assert bench.serve.deleted == [args.app]
+
+
+def broken_delete(app):
+    raise ConnectionError("the controller restarts")
+
+
+async def test_an_engine_that_never_speaks_is_given_up_and_frees_its_device(bench):
+    bench.conductor.set_desired(desired(model(min_engines=1)))
+    await bench.conductor.step()
+    bench.clock.now_s += 121
+    await bench.conductor.step()
+    assert bench.serve.deleted == [bench.serve.started[0].app]
+    assert "not been heard of" in bench.conductor.status().models[0].message
+
+
+async def test_running_counts_alone_do_not_make_a_new_table(bench):
+    args = await bench.warm()
+    before = bench.conductor.table.sequence
+    bench.say(args, running=3)
+    await bench.conductor.step()
+    assert bench.conductor.table.sequence == before

@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.builders.conductor import GIB, device, engine, model, refused, spec, world
 
 from cotenant_serving.conductor.decide import BACKOFF_MOST_S, decide, wanted
+from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.world import Failure, ModelMemory, ModelView
 from cotenant_serving.contract import ModelDemand, Reason
 
@@ -264,3 +265,50 @@ def test_a_model_that_failed_is_tried_again_while_its_demand_is_recent_but_evict
 def test_a_new_revision_of_a_warm_model_starts_without_waiting_for_a_request():
     recently = {"search/chat": ModelMemory(last_demand_s=990.0)}
     assert starts(decide(world(model(revision="r2"), engines=(engine(),), memory=recently))) == ["search.chat-r2-0"]
+
+
+def test_a_restarted_conductor_keeps_the_old_revision_while_the_new_one_has_not_loaded():
+    """After a restart nobody remembers the last request; the old engine goes only for idleness."""
+    old = engine(revision="r1", idle_s=0.0)
+    for there in ((old,), (old, engine("loading", revision="r2"))):
+        assert decide(world(model(revision="r2"), engines=there)).deletes == ()
+    idle = engine(revision="r1", idle_s=601.0)
+    assert deletes(decide(world(model(revision="r2"), engines=(idle,)))) == ["search.chat-r1-0"]
+
+
+def test_engines_beyond_what_light_traffic_wants_go_after_idle_after():
+    """Each of the four is used now and then, so none is ever idle for long."""
+    four = tuple(engine(slot=slot, idle_s=1.0, running=int(slot == 0)) for slot in range(4))
+    wanted_one = model(max_engines=4)
+    first = decide(world(wanted_one, engines=four, demand={"search/chat": 1}, now_s=1000.0))
+    assert first.deletes == ()
+    later = world(wanted_one, engines=four, demand={"search/chat": 1}, now_s=1601.0, memory=dict(first.memory))
+    assert sorted(deletes(decide(later))) == ["search.chat-r1-1", "search.chat-r1-2", "search.chat-r1-3"]
+
+
+def test_an_idle_engine_of_a_model_that_needs_fewer_makes_room():
+    spread = tuple(engine(model="b/b", slot=slot, share=3 * GIB, running=int(slot == 0)) for slot in range(2))
+    others = model("b/b", share=3 * GIB, max_engines=2)
+    decision = decide(world(model(share=4 * GIB), others, engines=spread, demand={"search/chat": 1, "b/b": 1}))
+    assert deletes(decision) == ["b.b-r1-1"]
+
+
+def test_eviction_never_goes_below_min():
+    pair = tuple(engine(model="b/b", slot=slot, share=3 * GIB) for slot in range(2))
+    others = model("b/b", share=3 * GIB, min_engines=1, max_engines=2)
+    decision = decide(world(model(share=7 * GIB), others, engines=pair, demand={"search/chat": 1}))
+    assert decision.deletes == ()
+
+
+def test_room_that_one_model_waits_for_is_not_given_to_another():
+    going = engine("deleting", model="c/c", share=4 * GIB)
+    both = (model("a/big", share=6 * GIB), model("b/small", share=3 * GIB), model("c/c"))
+    decision = decide(world(*both, engines=(going,), demand={"a/big": 2, "b/small": 1}))
+    assert decision.starts == ()
+
+
+def test_the_eta_counts_what_has_passed_in_steps():
+    loading = replace(engine("loading"), age_s=62.0)
+    decision = decide(world(model(), engines=(loading,), demand={"search/chat": 1}))
+    assert model_row(status(decision), 80.0).eta_s == 20.0
+    assert model_row(status(decision), 10.0).eta_s == 1.0
