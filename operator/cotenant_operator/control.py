@@ -1,5 +1,6 @@
 """The control plane's client of the conductor's API (stdlib HTTP; small messages, one at a time)."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -16,6 +17,10 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class ControlError(Exception):
     """The conductor did not answer, or refused; the message says what to do next."""
+
+
+class ControlRefusedError(ControlError):
+    """It answered, and said no: the same again will not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,10 @@ class ControlClient:
         self._call("PUT", "/v1/desired", msgspec.json.encode(desired))
 
     def status(self) -> PoolStatus:
-        return msgspec.json.decode(self._call("GET", "/v1/status"), type=PoolStatus)
+        try:
+            return msgspec.json.decode(self._call("GET", "/v1/status"), type=PoolStatus)
+        except msgspec.MsgspecError as error:
+            raise ControlError(f"{self.url} answered what is no status: {error}. Is it a conductor?") from None
 
     def ready(self) -> bool:
         try:
@@ -51,16 +59,17 @@ class ControlClient:
         return True
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        headers = {"authorization": f"Bearer {self.token_file.read_text().strip()}"}
-        request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
         try:
+            headers = {"authorization": f"Bearer {self.token_file.read_text().strip()}"}
+            request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
             with _OPENER.open(request, timeout=10) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             with error:
                 detail = error.read().decode(errors="replace")
-            raise ControlError(f"the conductor answered {error.code} to {method} {path}: {detail}") from None
-        except OSError as error:
+            kind = ControlRefusedError if error.code < 500 else ControlError
+            raise kind(f"the conductor answered {error.code} to {method} {path}: {detail}") from None
+        except (OSError, http.client.HTTPException) as error:
             raise ControlError(f"the conductor at {self.url} does not answer: {error}") from None
 
 
@@ -69,5 +78,5 @@ def answers(url: str) -> bool:
     try:
         with _OPENER.open(url, timeout=2):
             return True
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False

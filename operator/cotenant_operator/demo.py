@@ -67,18 +67,26 @@ stringData: {{search: {search}, ads: {ads}}}
 def run(*, once: bool, port: int, state: Path) -> int:
     """Install-free main job: returns 0 after the answer with `once`, else serves until Ctrl-C."""
     folder = state.expanduser().resolve() / "files"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = {name: "ct-" + secrets.token_urlsafe(32) for name in ("search", "ads")}
-    write_private(folder / "models.yaml", MODELS.format(model=_model_folder()).encode())
-    write_private(folder / "keys.yaml", KEYS.format(**keys).encode())
-
+    files = [folder / "models.yaml", folder / "keys.yaml"]
     stage = _Stage()
 
-    async def show(running: Running) -> int | None:
-        return await asyncio.to_thread(_show, running, stage, keys, port, folder, once)
+    def write_files() -> None:
+        folder.mkdir(exist_ok=True, mode=0o700)
+        write_private(files[0], MODELS.format(model=_model_folder()).encode())
+        write_private(files[1], KEYS.format(**keys).encode())
 
-    files = [folder / "models.yaml", folder / "keys.yaml"]
-    return asyncio.run(run_local(files, host="127.0.0.1", port=port, state=state, then=show, say=stage.say))
+    async def show(running: Running) -> int | None:
+        try:
+            return await asyncio.to_thread(_show, running, stage, keys, folder, once)
+        except (ControlError, OSError, http.client.HTTPException) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    running = run_local(
+        files, host="127.0.0.1", port=port, state=state, prepare=write_files, then=show, say=stage.say
+    )
+    return asyncio.run(running)
 
 
 class _Stage:
@@ -96,12 +104,13 @@ def _model_folder() -> Path:
     return Path(str(resources.files(cotenant_serving) / "demo_models" / "chat"))
 
 
-def _show(running: Running, stage: _Stage, keys: dict[str, str], port: int, folder: Path, once: bool) -> int | None:
+def _show(running: Running, stage: _Stage, keys: dict[str, str], folder: Path, once: bool) -> int | None:
     """The visible part, in a thread: it waits on sockets while `up` looks after the programs."""
+    port = running.port
     began = first_s = time.monotonic()
     print("\nTenant ads streams from model echo while tenant search asks model chat. Both are cold: they wake now.")
     neighbour = _chat(port, keys["ads"], "echo", NEIGHBOUR_PROMPT)
-    next(neighbour)
+    next(neighbour, "")
     answered = False
     for text in _chat(port, keys["search"], "chat", QUESTION):
         if not answered:

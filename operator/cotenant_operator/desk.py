@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from cotenant_cache.errors import CacheError
-from cotenant_cache.facts import ModelFacts
+from cotenant_operator.hub_facts import HubFacts
 from cotenant_operator.machine import cuda_memories, default_pool, device_memory
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.plan import DeviceFacts, Plan, World, plan
@@ -22,8 +21,6 @@ from cotenant_operator.state_dir import StateDir, write_private
 from cotenant_operator.world import read_world
 from cotenant_serving.contract import Desired, GatewayConfig
 
-HUB_AGAIN_S = 15.0
-"""A hub that did not give a model is asked again this often."""
 REFUSED_AGAIN_S = 2.0
 """Models that were refused are looked at again this often: their cause may be gone."""
 DEFAULT_TENANT = "default"
@@ -42,22 +39,26 @@ class Orders:
 class Desk:
     """Owns what was read last: the print of the files, and the pool that this run has (fixed at its start)."""
 
-    def __init__(self, files: Sequence[Path], state: StateDir, *, conductor_url: str) -> None:
-        self._files, self._state, self._conductor_url = tuple(files), state, conductor_url
+    def __init__(self, files: Sequence[Path], state: StateDir, *, conductor_port: int) -> None:
+        self._files, self._state = tuple(files), state
+        self.conductor_port = conductor_port
+        self._generation = 0
+        self._hub = HubFacts(str(state.cache))
         self._pool: GPUPool | None = None
         self.devices: Mapping[str, DeviceFacts] = {}
         self.cuda_devices = 0
         self._print: Print = ()
         self._read_s = 0.0
-        self._facts: dict[str, tuple[ModelFacts | CacheError, float]] = {}
-        """What the hub said, and when."""
         self._told: frozenset[str] = frozenset()
+
+    @property
+    def conductor_url(self) -> str:
+        return f"http://127.0.0.1:{self.conductor_port}"
 
     def read(self) -> Orders:
         """Read everything now. Raises ManifestErrors."""
         self._print, self._read_s = self._take_print(), time.monotonic()
-        world = read_world(self._files, self._state.cache, known=self._known())
-        self._keep(world)
+        world = read_world(self._files, self._state.cache, ask_hub=self._hub.ask)
         pool, notes = self._one_pool(world)
         if not world.manifests.pools:
             world = world.with_pool(pool)
@@ -100,35 +101,16 @@ class Desk:
         if not path.exists() or path.read_bytes() != data:
             write_private(path, data)
 
-    def default_key(self) -> str | None:
-        """The key of the tenant that `up` makes when the files have none."""
-        path = self._state.secret("default-key")
-        return path.read_text().strip() if path.exists() else None
-
-    def _known(self) -> dict[str, ModelFacts | CacheError]:
-        """Facts from the hub hold for this run: a branch that moves restarts nothing. Failures hold for a while."""
-        now_s = time.monotonic()
-        return {
-            source: facts
-            for source, (facts, at_s) in self._facts.items()
-            if isinstance(facts, ModelFacts) or now_s - at_s < HUB_AGAIN_S
-        }
-
-    def _keep(self, world: World) -> None:
-        known = self._known()
-        for source, facts in world.facts.items():
-            if source.startswith("hf://") and source not in known:
-                self._facts[source] = (facts, time.monotonic())
-
     def _orders(self, world: World, made: Plan, notes: tuple[str, ...]) -> Orders:
-        generation = int(time.time() * 1000)
+        # The clock may go back; generations must not.
+        generation = self._generation = max(int(time.time() * 1000), self._generation + 1)
         return Orders(
             desired=render_desired(made.pools[0], generation=generation),
             gateway=render_gateway(
                 made,
                 world.manifests,
                 generation=generation,
-                conductors=[self._conductor_url],
+                conductors=[self.conductor_url],
                 pool_token_file=str(self._state.secret("pool-token")),
                 created=generation // 1000,
             ),

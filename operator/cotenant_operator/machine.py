@@ -32,7 +32,15 @@ def default_pool() -> GPUPool:
 def device_memory(pool: GPUPool) -> Mapping[str, DeviceFacts]:
     """Worker group → devices that this machine has for it, and what one may use."""
     memories, problem = cuda_memories()
-    return {worker.name: _facts(worker, memories, problem) for worker in pool.spec.workers}
+    facts: dict[str, DeviceFacts] = {}
+    for worker in pool.spec.workers:
+        taken_by = next((other.name for other in pool.spec.workers if other.device == worker.device), worker.name)
+        if taken_by == worker.name:
+            facts[worker.name] = _facts(worker, memories, problem)
+        else:  # otherwise the same memory would be given away twice
+            said = f"group {taken_by} has this machine's {worker.device} devices; one group of a kind on one machine"
+            facts[worker.name] = DeviceFacts(count=0, memory_bytes=worker.memory, problem=said)
+    return facts
 
 
 def host_memory_bytes() -> int:

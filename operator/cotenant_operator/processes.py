@@ -102,17 +102,21 @@ def _marked(process: "psutil.Process", mark: Path) -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now. Somebody may take it before its user does; `up` then says so and tries another."""
-    with socket.socket() as probe:
+    """A port that is free now. Should somebody take it before its user does, that one's log says so."""
+    with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def port_is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
+    with socket.socket(_family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:
             return False
     return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -66,6 +66,7 @@ class StateDir:
         """Make the folders and tokens and take the lock. Raises StateInUseError, naming the holder."""
         for folder in (self.path, self.path / "secrets", self.path / "gateway", self.cache, self.logs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)  # also if somebody else has made it
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,6 +85,10 @@ class StateDir:
                 write_private(self.secret(name), secrets.token_hex(32).encode())
         self._make_ray_temp()
 
+    def remove_ray_temp(self) -> None:
+        """After a good end nobody needs Ray's logs."""
+        shutil.rmtree(self.ray_temp.parent, ignore_errors=True)
+
     def release(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.control.unlink()
@@ -101,8 +106,13 @@ class StateDir:
         }
         write_private(self.control, json.dumps(content).encode())
 
-    def clear_ray_temp(self) -> None:
-        """Remove the sessions of earlier runs: Ray keeps them all, some megabytes each. No Ray may run on it."""
+    def clear(self) -> None:
+        """Remove what only an earlier run could use: its desired state and placements, and Ray's sessions.
+
+        Ray keeps them all, some megabytes each. No Ray may run here.
+        """
+        for name in ("desired.json", "placements.json"):
+            (self.path / "conductor" / name).unlink(missing_ok=True)
         for entry in self.ray_temp.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)

@@ -1,6 +1,6 @@
 """The only reading that a plan needs: manifests, and the facts of each model they name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,22 +13,27 @@ from cotenant_operator.objects import World
 _AT_ONCE = 8
 
 
-Facts = Mapping[str, ModelFacts | CacheError]
-"""By `spec.model`."""
+AskHub = Callable[[str], ModelFacts | CacheError | None]
+"""hf:// source → what is known of it now; None leaves its model pending."""
 
 
-def read_world(files: Sequence[Path], cache_dir: Path, *, known: Facts | None = None) -> World:
+def read_world(files: Sequence[Path], cache_dir: Path, *, ask_hub: AskHub | None = None) -> World:
     """YAML files or folders → the input of `plan.plan`. A model that cannot be read is a fact too.
 
-    Sources in `known` are not read again. Raises ManifestErrors. Reads headers of weights, never weights; hf://
-    sources ask the hub (10 s at most each).
+    Raises ManifestErrors. Reads headers of weights, never weights. Without `ask_hub`, hf:// sources ask the hub here,
+    which takes a while when it does not answer.
     """
     manifests = load(files)
-    facts = dict(known or {})
-    sources = sorted({model.spec.model for model in manifests.models if model.spec.model} - facts.keys())
+    sources = sorted({model.spec.model for model in manifests.models if model.spec.model})
+
+    def facts_of(source: str) -> ModelFacts | CacheError | None:
+        if ask_hub is not None and source.startswith("hf://"):
+            return ask_hub(source)
+        return _facts(source, cache_dir)
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        facts.update(zip(sources, pool.map(lambda source: _facts(source, cache_dir), sources), strict=True))
-    return World(manifests, facts)
+        found = zip(sources, pool.map(facts_of, sources), strict=True)
+        return World(manifests, {source: facts for source, facts in found if facts is not None})
 
 
 def _facts(source: str, cache_dir: Path) -> ModelFacts | CacheError:

@@ -1,12 +1,14 @@
 """From files to orders: what an edit changes, what it leaves, and what is told once."""
 
+import threading
+
 import msgspec
 import pytest
 import yaml
-from tests.builders.up import echo, key_of, keys, model, pool, tenant
+from tests.builders.up import echo, key_of, keys, model, pool, tenant, until
 
 from cotenant_cache.errors import HubUnreachableError
-from cotenant_operator import world
+from cotenant_operator import desk, hub_facts
 from cotenant_operator.desk import Desk
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.state_dir import StateDir
@@ -18,7 +20,7 @@ class Bench:
         self.file = folder / "models.yaml"
         self.state = StateDir(folder / "state")
         self.state.acquire()
-        self.desk = Desk([self.file], self.state, conductor_url="http://127.0.0.1:1")
+        self.desk = Desk([self.file], self.state, conductor_port=1)
 
     def write(self, *documents) -> None:
         self.file.write_text(yaml.safe_dump_all(documents))
@@ -108,17 +110,29 @@ def test_an_edited_pool_asks_for_a_restart_and_the_rest_is_applied(bench):
     assert len(news.desired.models) == 2
 
 
-def test_the_hub_is_not_asked_again_for_what_it_has_said(bench, monkeypatch):
-    asked = []
+def test_the_hub_is_asked_in_the_background_and_once(bench, monkeypatch):
+    asked, answered = [], threading.Event()
 
     def answer(source, cache_dir):
         asked.append(source)
+        assert answered.wait(10)
         raise HubUnreachableError(f"{source}: no network; connect")
 
-    monkeypatch.setattr(world, "read_facts", answer)
-    bench.write(*BASE, model("far", model="hf://owner/name"))
-    bench.desk.read()
-    bench.write(*BASE, model("far", model="hf://owner/name"), echo("near"))
-    orders = bench.desk.read()
+    monkeypatch.setattr(hub_facts, "read_facts", answer)
+    documents = (*BASE, model("far", model="hf://owner/name"), echo("near"))
+    bench.write(*documents)
+    assert reasons(bench.desk.read()) == ["FactsPending", None]
+    answered.set()
+    until(lambda: reasons(bench.desk.read()) == ["HubUnreachable", None], "the hub's answer is used")
     assert asked == ["hf://owner/name"]
-    assert [found.refused for found in orders.desired.models] == ["HubUnreachable", None]
+
+
+def reasons(orders):
+    return [found.refused for found in orders.desired.models]
+
+
+def test_generations_rise_even_when_the_clock_goes_back(bench, monkeypatch):
+    bench.write(*BASE, echo("a"))
+    first = bench.desk.read()
+    monkeypatch.setattr(desk.time, "time", lambda: 1.0)
+    assert bench.desk.read().desired.generation == first.desired.generation + 1

@@ -121,3 +121,11 @@ def test_only_visible_gpus_count_in_their_order(nvml, monkeypatch, visible, size
     memories, problem = machine.cuda_memories()
     assert [memory // GIB for memory in memories] == sizes
     assert sizes or "CUDA_VISIBLE_DEVICES" in problem
+
+
+def test_two_groups_of_one_kind_do_not_get_the_same_memory(nvml):
+    nvml(broken="no")
+    two = pool({"name": "a", "device": "cpu", "memory": "1Gi"}, {"name": "b", "device": "cpu", "memory": "1Gi"})
+    facts = machine.device_memory(two)
+    assert (facts["a"].count, facts["b"].count) == (1, 0)
+    assert "group a" in facts["b"].problem

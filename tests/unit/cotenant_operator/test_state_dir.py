@@ -54,7 +54,7 @@ def test_ray_sessions_of_earlier_runs_are_removed(state):
     session = state.ray_temp / "session_2020" / "logs"
     session.mkdir(parents=True)
     (state.ray_temp / "ray_current_cluster").write_text("x")
-    state.clear_ray_temp()
+    state.clear()
     assert list(state.ray_temp.iterdir()) == []
 
 
@@ -62,3 +62,12 @@ def test_rays_sockets_fit_however_deep_the_state_directory_is(tmp_path):
     deep = StateDir(tmp_path / ("d" * 100) / ("e" * 100))
     socket = deep.ray_temp / "session_2026-11-23_20-48-38_438518_1234567" / "sockets" / "plasma_store"
     assert len(str(socket)) < 107
+
+
+def test_the_desired_state_of_an_earlier_run_is_forgotten(state):
+    """Its generation may lie in this clock's future, and nothing of that run is alive."""
+    kept = state.path / "conductor"
+    kept.mkdir()
+    (kept / "desired.json").write_text("{}")
+    state.clear()
+    assert list(kept.iterdir()) == []

@@ -1,0 +1,41 @@
+"""What the hub says of models, asked in the background: `up` never waits for a network to apply an edit."""
+
+import threading
+import time
+
+from cotenant_cache.client import read_facts
+from cotenant_cache.errors import CacheError
+from cotenant_cache.facts import ModelFacts
+
+AGAIN_S = 15.0
+"""A hub that did not give a model is asked again this often."""
+
+
+class HubFacts:
+    """Facts hold for the run, so that a branch that moves restarts nothing; failures hold for a while."""
+
+    def __init__(self, cache_dir: str) -> None:
+        self._cache_dir = cache_dir
+        self._said: dict[str, tuple[ModelFacts | CacheError, float]] = {}
+        self._asking: set[str] = set()
+
+    def ask(self, source: str) -> ModelFacts | CacheError | None:
+        """What is known of an hf:// source now. None: it is being asked for; look again."""
+        facts, at_s = self._said.get(source, (None, 0.0))
+        if facts is None or (isinstance(facts, CacheError) and time.monotonic() - at_s > AGAIN_S):
+            self._start(source)
+        return facts
+
+    def _start(self, source: str) -> None:
+        if source not in self._asking:
+            self._asking.add(source)
+            # A daemon: a hub that hangs must not keep `up` from ending.
+            threading.Thread(target=self._read, args=(source,), name="hub", daemon=True).start()
+
+    def _read(self, source: str) -> None:
+        try:
+            facts: ModelFacts | CacheError = read_facts(source, self._cache_dir)
+        except CacheError as error:
+            facts = error
+        self._said[source] = (facts, time.monotonic())
+        self._asking.discard(source)
