@@ -65,7 +65,7 @@ stringData: {{search: {search}, ads: {ads}}}
 
 
 def run(*, once: bool, port: int, state: Path) -> int:
-    """Install-free main job: returns 0 after the answer with `once`, else serves until Ctrl-C."""
+    """The main job: returns 0 after the answer with `once`, else serves until Ctrl-C."""
     folder = state.expanduser().resolve() / "files"
     keys = {name: "ct-" + secrets.token_urlsafe(32) for name in ("search", "ads")}
     files = [folder / "models.yaml", folder / "keys.yaml"]

@@ -13,16 +13,21 @@ from tests.builders.gateway import (
     GatewayProcess,
     Seen,
     Wire,
+    chat,
     event,
     eventually,
     fail_with,
     hang_up,
     model_row,
+    raw_connection,
+    raw_request,
     refuse,
     say_hello,
     stream_end,
 )
 from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, run
+
+from cotenant_serving.openai_api import error_event
 
 pytestmark = pytest.mark.integration
 
@@ -213,3 +218,37 @@ async def test_the_usage_comment_may_be_cut_anywhere(gateway, conductor, engine)
     _, _, body = await post_chat(gateway, stream=True)
 
     assert body == event("hello") + b"data: [DONE]\n\n"
+
+
+async def test_a_stream_cut_at_its_deadline_ends_with_an_error_though_the_engine_speaks_first(
+    gateway, conductor, engine
+):
+    """The engine ends its stream before it answers the cancel: its own error event is dropped, so ours must come."""
+    stopped, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(_: Seen, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(event("hello"))
+        await stopped.wait()
+        await wire.chunk(error_event("The request was cancelled.", code="cancelled"))
+        await wire.end()
+        ended.set()
+
+    answer = engine.handle
+
+    async def handle(seen: Seen, wire: Wire) -> None:
+        if seen.method == "DELETE":
+            stopped.set()
+            await ended.wait()
+            await asyncio.sleep(0.1)
+        await answer(seen, wire)
+
+    engine.scripts.append(script)
+    engine.handle = handle
+    await run(gateway, conductor, engine, options=("--request-timeout", "0.5"))
+    async with raw_connection(gateway.port) as (reader, writer):
+        writer.write(raw_request(chat(stream=True), extra="connection: close\r\n"))
+        text = (await asyncio.wait_for(reader.read(), 30)).decode()
+    assert "hello" in text
+    assert '"error"' in text
+    assert "[DONE]" not in text

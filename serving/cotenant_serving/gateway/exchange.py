@@ -129,10 +129,9 @@ class Exchange:
                     await self._reply.start_stream()
                     await self._reply.write(b": waiting\n\n")
             return waiting.result()
-        except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                dispatcher.release(waiting.result())
-            waiting.cancel()
+        except BaseException:
+            if not waiting.cancel() and not waiting.cancelled() and waiting.exception() is None:
+                dispatcher.release(waiting.result())  # nobody will use this slot
             raise
 
     def _in_sight(self) -> bool:
@@ -204,7 +203,8 @@ class Exchange:
                     break
         except (EngineLostError, EventTooLongError) as problem:
             log.warning("stream %s broke: %s", self._sent_as, problem)
-        if not events.done and not events.failed:
+        if not events.done and (self._ending or not events.failed):
+            # While it is being ended, the engine's own error event was dropped: ours is still to come.
             raise error("upstream_error", "The engine broke off in the middle of the answer.")
         self._sent_as = ""
         await self._reply.finish()

@@ -34,6 +34,7 @@ def bench(tmp_path):
     made = Bench(tmp_path)
     yield made
     made.state.release()
+    made.state.remove_ray_temp()
 
 
 BASE = (pool(), tenant("search"), keys("search"))

@@ -14,6 +14,7 @@ def state(tmp_path):
     made.acquire()
     yield made
     made.release()
+    made.remove_ray_temp()
 
 
 def test_a_second_holder_is_told_who_has_it(state):
@@ -26,6 +27,7 @@ def test_it_is_free_again_after_release(tmp_path):
         state = StateDir(tmp_path)
         state.acquire()
         state.release()
+        state.remove_ray_temp()
 
 
 def test_everything_is_private(state):
