@@ -4,6 +4,8 @@ VENV ?= .venv
 # TORCH=cpu takes torch's CPU build (about 200 MB instead of 3 GB); empty takes PyPI's default, which runs on both.
 TORCH ?=
 RUN := $(VENV)/bin
+# Two test files at a time: they mostly wait for programs to start.
+PARALLEL ?= -n 2 --dist loadfile
 # Compiled now rather than by the first engine that imports torch: its first wake is 20 s faster and 100 MiB smaller.
 INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints constraints.txt --compile-bytecode \
 	$(if $(TORCH),--torch-backend=$(TORCH))
@@ -18,7 +20,7 @@ demo: $(VENV)/.local ## Install, start, stream an answer; ONCE=1 ends after it, 
 	$(RUN)/cotenant demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## Install and run every test ring that can run here
-	$(RUN)/python -m pytest -q -ra $(ARGS)
+	$(RUN)/python -m pytest -q -ra $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI runs
 	$(RUN)/ruff check .

@@ -192,7 +192,7 @@ def test_a_port_in_use_and_a_bad_file_are_told_at_once(up, tmp_path):
     other = ["--state", str(tmp_path / "other"), "--port", str(up.port)]
     busy = subprocess.run([*command, str(up.file), *other], capture_output=True, text=True, timeout=60, check=False)
     assert busy.returncode == 2
-    assert f"{up.port} is in use" in busy.stderr
+    assert f":{up.port} cannot be used: another program has it" in busy.stderr
     other[-1] = "0"
     missing = subprocess.run(
         [*command, "nowhere.yaml", *other], capture_output=True, text=True, timeout=60, check=False
