@@ -1,5 +1,7 @@
 """Starting a gateway process between fakes, and calling it."""
 
+import asyncio
+
 import aiohttp
 import msgspec
 import openai
@@ -11,10 +13,13 @@ from tests.builders.gateway import (
     FakeConductor,
     FakeEngine,
     GatewayProcess,
+    Seen,
+    Wire,
     chat,
     config,
     eventually,
     model_row,
+    say_hello,
 )
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -72,3 +77,14 @@ async def post_chat(
 
 def error_of(body: bytes) -> dict:
     return orjson.loads(body)["error"]
+
+
+def gate() -> tuple[asyncio.Event, object]:
+    """An event, and a script that answers when it is set."""
+    opened = asyncio.Event()
+
+    async def script(seen: Seen, wire: Wire) -> None:
+        await opened.wait()
+        await say_hello(seen, wire)
+
+    return opened, script

@@ -1,8 +1,6 @@
 """The gateway as a process of its own, between openai-python and programmable engines and conductor."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiohttp
 import openai
@@ -10,9 +8,6 @@ import orjson
 import pytest
 from tests.builders.gateway import (
     KEYS,
-    FakeConductor,
-    FakeEngine,
-    GatewayProcess,
     chat,
     config,
     event,
@@ -23,31 +18,6 @@ from tests.builders.gateway import (
 from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, request, run, with_conductor
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def conductor() -> AsyncIterator[FakeConductor]:
-    async with FakeConductor() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
-    process = GatewayProcess(tmp_path)
-    yield process
-    await process.stop()
-
-
-@pytest.fixture
-async def client(gateway: GatewayProcess) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url="http://unset", api_key=KEYS["search"], max_retries=0) as made:
-        yield made
 
 
 async def test_a_chat_is_answered_and_counted_once(gateway, conductor, engine, client):

@@ -1,16 +1,10 @@
 """The gateway when engines misbehave."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import openai
 import pytest
 from tests.builders.gateway import (
-    KEYS,
-    FakeConductor,
-    FakeEngine,
-    GatewayProcess,
     Seen,
     Wire,
     chat,
@@ -22,7 +16,6 @@ from tests.builders.gateway import (
     raw_connection,
     raw_request,
     refuse,
-    say_hello,
     stream_end,
 )
 from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, run
@@ -30,48 +23,6 @@ from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, run
 from cotenant_serving.openai_api import error_event
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def conductor() -> AsyncIterator[FakeConductor]:
-    async with FakeConductor() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine("i2") as fake:
-        yield fake
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
-    process = GatewayProcess(tmp_path)
-    yield process
-    await process.stop()
-
-
-@pytest.fixture
-async def client(gateway: GatewayProcess) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url="http://unset", api_key=KEYS["search"], max_retries=0) as made:
-        yield made
-
-
-def gate() -> tuple[asyncio.Event, object]:
-    """An event, and a script that answers when it is set."""
-    opened = asyncio.Event()
-
-    async def script(seen: Seen, wire: Wire) -> None:
-        await opened.wait()
-        await say_hello(seen, wire)
-
-    return opened, script
 
 
 @pytest.mark.parametrize("refusal", [refuse(421, "misdirected"), refuse(503, "draining")])
