@@ -1,6 +1,7 @@
 """The cache as engines and the operator use it: a source in, a checked folder or its facts out."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cotenant_cache.disk import folder_facts
@@ -9,7 +10,20 @@ from cotenant_cache.facts import ModelFacts
 from cotenant_cache.source import FolderSource, HubSource, parse_source
 
 
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model on this machine: its folder, and the facts that were read while it was checked."""
+
+    folder: Path
+    facts: ModelFacts
+
+
 def open_model(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The folder of `open_checked`. Raises CacheError."""
+    return open_checked(source, cache_dir, progress).folder
+
+
+def open_checked(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> OpenModel:
     """`file:///dir` or `hf://repo@revision` → a local folder whose files are all there and are what they say.
 
     A revision that is on disk already is used without asking the hub when it is a commit.
@@ -18,8 +32,7 @@ def open_model(source: str, cache_dir: str, progress: Callable[[int, int], None]
     parsed = parse_source(source)
     if isinstance(parsed, FolderSource):
         folder = Path(parsed.path)
-        folder_facts(folder, source=source)
-        return folder
+        return OpenModel(folder, folder_facts(folder, source=source))
     return _open_from_hub(parsed, source, Path(cache_dir), progress)
 
 
@@ -47,9 +60,10 @@ def read_facts(source: str, cache_dir: str) -> ModelFacts:
 
 def _open_from_hub(
     parsed: HubSource, source: str, cache_dir: Path, progress: Callable[[int, int], None] | None
-) -> Path:
-    if parsed.pinned and _facts_on_disk(parsed, cache_dir) is not None:
-        return _snapshot(parsed.repo, parsed.revision, cache_dir)
+) -> OpenModel:
+    there = _facts_on_disk(parsed, cache_dir) if parsed.pinned else None
+    if there is not None:
+        return OpenModel(_snapshot(parsed.repo, parsed.revision, cache_dir), there)
     from cotenant_cache.hub import download, resolve
 
     try:
@@ -58,10 +72,9 @@ def _open_from_hub(
         stale = _facts_on_disk(parsed, cache_dir)
         if stale is None:
             raise
-        return _snapshot(parsed.repo, stale.fingerprint, cache_dir)
+        return OpenModel(_snapshot(parsed.repo, stale.fingerprint, cache_dir), stale)
     folder = download(parsed, listing, cache_dir, progress or _ignore)
-    folder_facts(folder, source=source, fingerprint=listing.commit)
-    return folder
+    return OpenModel(folder, folder_facts(folder, source=source, fingerprint=listing.commit))
 
 
 def _facts_on_disk(parsed: HubSource, cache_dir: Path) -> ModelFacts | None:
@@ -79,7 +92,7 @@ def _resolved_before(parsed: HubSource, cache_dir: Path) -> str:
     reference = _repo_folder(parsed.repo, cache_dir) / "refs" / parsed.revision
     try:
         return reference.read_text().strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

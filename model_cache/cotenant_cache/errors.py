@@ -2,8 +2,8 @@
 
 CacheError
 ├── ModelNotFoundError              no such folder, repository or revision (or no access to it)
-├── FileMissingError                config.json, weights or one of their shards is not there
-├── UnsafeFilesError                pickles instead of safetensors, or code of its own
+├── FileMissingError                config.json, weights or one of their shards is not there, or may not be read
+├── UnsafeFilesError                pickles instead of safetensors, code of its own, or files outside its folder
 ├── UnsupportedArchitectureError    config.json describes nothing that can be sized and served
 ├── CorruptWeightsError             a file is cut off or is not what it says
 └── HubUnreachableError             the hub did not answer, and the files are not here yet

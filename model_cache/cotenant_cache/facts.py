@@ -104,7 +104,10 @@ def refuse_own_code(config: Mapping[str, Any], *, source: str, file: str) -> Non
 
 
 def choose_weights(names: Iterable[str], *, source: str) -> str:
-    """The file to begin with: `model.safetensors` or its index. Raises UnsafeFilesError or FileMissingError."""
+    """The file to begin with: `model.safetensors`, else its index, which is also transformers' order.
+
+    Raises UnsafeFilesError or FileMissingError.
+    """
     present = sorted(names)
     for wanted in (SINGLE_FILE, INDEX_FILE):
         if wanted in present:
@@ -122,15 +125,16 @@ def choose_weights(names: Iterable[str], *, source: str) -> str:
 
 
 def shards_of(index: Mapping[str, Any], *, source: str) -> tuple[str, ...]:
-    """Names of the files that model.safetensors.index.json lists. Raises CorruptWeightsError."""
+    """Names of the files that model.safetensors.index.json lists. Raises CorruptWeightsError, UnsafeFilesError."""
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise CorruptWeightsError(f"{source}: {INDEX_FILE} has no weight_map; download it again")
     shards = sorted({str(name) for name in weight_map.values()})
     for name in shards:
         if "/" in name or "\\" in name or not name.endswith(".safetensors"):
-            raise CorruptWeightsError(
-                f"{source}: {INDEX_FILE} names {name!r}, which is no safetensors file beside it"
+            raise UnsafeFilesError(
+                f"{source}: {INDEX_FILE} names {name!r}, which is no safetensors file beside it; "
+                "get the model again from a source that you trust"
             )
     return tuple(shards)
 
@@ -139,7 +143,7 @@ def fingerprint_of(parts: Iterable[tuple[str, int, int]]) -> str:
     """(name, bytes, time in ns) of each file → 16 hex digits."""
     digest = hashlib.sha256()
     for name, size, modified_ns in sorted(parts):
-        digest.update(f"{name}\0{size}\0{modified_ns}\n".encode())
+        digest.update(f"{name}\0{size}\0{modified_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

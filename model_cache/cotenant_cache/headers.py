@@ -101,7 +101,9 @@ def _tensors(header: bytes, file: str) -> dict[str, Any]:
 
 def _span(name: str, tensor: Any, file: str) -> tuple[int, int, str]:
     try:
-        begin, end = (int(offset) for offset in tensor["data_offsets"])
+        begin, end = tensor["data_offsets"]
+        if not isinstance(begin, int) or not isinstance(end, int):
+            raise TypeError
         bits = _BITS[tensor["dtype"]] * math.prod(_dimensions(tensor["shape"]))
     except (TypeError, KeyError, ValueError):
         raise CorruptWeightsError(f"{file}: tensor {name!r} is described wrongly in its header; {_AGAIN}") from None

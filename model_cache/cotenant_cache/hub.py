@@ -121,7 +121,8 @@ def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Cal
             )
             bar.finished(listing.sizes[name])
     repo_folder = path.parents[2] if "/" not in name else path.parents[3]
-    _record_revision(repo_folder, source, listing.commit)
+    with _mapped_errors(source):
+        _record_revision(repo_folder, source, listing.commit)
     return repo_folder / "snapshots" / listing.commit
 
 

@@ -19,6 +19,10 @@ Sharing = Literal["timeSlice", "mig"]
 
 ENGINE_PORTS = range(8800, 8900)
 
+REQUEST_TIMEOUT_S = 600.0
+"""The longest that one request may take, from its admission at a gateway to its last byte, seconds. An engine that
+is replaced lets its requests run for as long, so that no rollout cuts one off."""
+
 HEADER_INSTANCE = "x-cotenant-instance"
 """gateway → engine: the engine instance that is meant; another one answers 421 before any work."""
 HEADER_MODEL = "x-cotenant-model"

@@ -1,17 +1,19 @@
 """Runs one engine alone, without Ray: `python -m cotenant_serving.engine --args FILE.json`.
 
-FILE holds an `EngineArgs` as JSON. SIGTERM or SIGINT drains and ends it. Exit status: 0, or 1 when it cannot load.
+FILE holds an `EngineArgs` as JSON. SIGTERM or SIGINT drains and ends it, at once while it loads. Exit status: 0,
+or 1 when it cannot load.
 """
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 
 import msgspec
 
-from cotenant_serving.contract import EngineArgs
+from cotenant_serving.contract import REQUEST_TIMEOUT_S, EngineArgs
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.process import EngineProcess, run_until
 
@@ -20,7 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cotenant_serving.engine", description="Run one engine alone.")
     parser.add_argument("--args", required=True, type=Path, metavar="FILE", help="EngineArgs as JSON")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on, when args name none")
-    parser.add_argument("--drain-s", type=float, default=120.0, help="seconds that requests get to finish")
+    parser.add_argument(
+        "--drain-s", type=float, default=REQUEST_TIMEOUT_S, help="seconds that requests get to finish"
+    )
     given = parser.parse_args()
     try:
         args = msgspec.json.decode(given.args.read_bytes(), type=EngineArgs)
@@ -28,14 +32,19 @@ def main() -> int:
         print(f"--args {given.args}: {error}. Write an EngineArgs as JSON.", file=sys.stderr)
         return 2
     try:
-        asyncio.run(_run(args, given.host, given.drain_s))
+        loaded = asyncio.run(_run(args, given.host, given.drain_s))
     except LoadError as error:
         print(f"{error.reason}: {error.message}", file=sys.stderr)
         return 1
+    if not loaded:
+        # The thread that loads may be anywhere in torch: the interpreter must not be taken down around it.
+        sys.stdout.flush()
+        os._exit(0)
     return 0
 
 
-async def _run(args: EngineArgs, host: str, drain_s: float) -> None:
+async def _run(args: EngineArgs, host: str, drain_s: float) -> bool:
+    """Returns whether the model was loaded when it ended. Raises LoadError."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -43,7 +52,7 @@ async def _run(args: EngineArgs, host: str, drain_s: float) -> None:
     def announce(text: str) -> None:
         print(f"{args.app} {text}", flush=True)
 
-    await run_until(EngineProcess(args, host), ended, drain_s, announce)
+    return await run_until(EngineProcess(args, host), ended, drain_s, announce)
 
 
 if __name__ == "__main__":

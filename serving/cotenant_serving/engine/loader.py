@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cotenant_serving.contract import EngineArgs, Reason
 from cotenant_serving.engine.base import LoadError, Progress
-from cotenant_serving.engine.model_files import check_model_folder, weight_bytes
+from cotenant_serving.engine.model_files import check_tokenizer
+
+if TYPE_CHECKING:
+    from cotenant_cache.client import OpenModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +29,28 @@ class Loaded:
 def load(args: EngineArgs, progress: Progress) -> Loaded:
     """Blocks. Raises LoadError, whatever happens."""
     with load_errors(args):
-        folder = open_source(args, progress)
-        progress("checking files", 0.1)
-        config = check_model_folder(folder)
+        opened = open_source(args, progress)
         progress("importing torch and transformers", 0.15)
-        return _load_checked(args, folder, config, progress)
+        return _load_checked(args, opened, progress)
 
 
-def open_source(args: EngineArgs, progress: Progress) -> Path:
-    """The local folder of `args.spec.source`, fetched when it is not on this machine yet. Raises CacheError."""
-    from cotenant_cache.client import open_model
+def open_source(args: EngineArgs, progress: Progress) -> "OpenModel":
+    """The checked model of `args.spec.source`, fetched when it is not on this machine yet.
+
+    Raises CacheError, or LoadError(FileMissing) for want of a tokenizer.
+    """
+    from cotenant_cache.client import open_checked
 
     def fetched(done: int, total: int) -> None:
         progress(f"fetching {done} of {total} bytes", 0.1 * done / max(1, total))
 
-    return open_model(args.spec.source, args.cache_dir, fetched)
+    progress("checking files", 0.0)
+    opened = open_checked(args.spec.source, args.cache_dir, fetched)
+    check_tokenizer(opened.folder)
+    return opened
 
 
-def _load_checked(args: EngineArgs, folder: Path, config: Mapping[str, Any], progress: Progress) -> Loaded:
+def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> Loaded:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing here may reach for the hub
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -54,11 +61,12 @@ def _load_checked(args: EngineArgs, folder: Path, config: Mapping[str, Any], pro
     if args.spec.device == "cpu":
         # Ray gives a worker with less than one CPU a single thread; engines share the cores as they come.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model_config = _model_config(folder, config)
+    folder = opened.folder
+    model_config = _model_config(folder, opened.facts.architecture)
     progress("reading tokenizer", 0.3)
     local = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    progress(f"reading {weight_bytes(folder)} bytes of weights", 0.4)
+    progress(f"reading {sum(file.size_bytes for file in opened.facts.files)} bytes of weights", 0.4)
     dtype = _dtype(model_config, args.spec.device, torch)
     model, report = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -90,27 +98,27 @@ def _claim_cuda(args: EngineArgs, torch: Any) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, args.share_bytes / total_bytes))
 
 
-def _model_config(folder: Path, config: Mapping[str, Any]) -> Any:
-    """Raises LoadError(UnsupportedArchitecture)."""
+def _model_config(folder: Path, architecture: str) -> Any:
+    """transformers' configuration. Raises LoadError(UnsupportedArchitecture)."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    named = [str(name) for name in config.get("architectures") or []]
-    shown = ", ".join(named) or f"model_type {config.get('model_type')!r}"
     try:
         model_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         known = MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)]
     except (ValueError, KeyError) as error:
-        raise _unsupported(folder, shown) from error
+        raise _unsupported(folder, architecture) from error
     classes = known if isinstance(known, list | tuple) else (known,)
-    if named and not {cls.__name__ for cls in classes} & set(named):
-        raise _unsupported(folder, shown)
+    if architecture not in {cls.__name__ for cls in classes}:
+        raise _unsupported(folder, architecture)
+    # transformers would load the file that this field names, whatever it is; only the checked ones may be read.
+    model_config.transformers_weights = None
     return model_config
 
 
-def _unsupported(folder: Path, shown: str) -> LoadError:
+def _unsupported(folder: Path, architecture: str) -> LoadError:
     return LoadError(
         Reason.UNSUPPORTED_ARCHITECTURE,
-        f"{folder / 'config.json'} names {shown}, which transformers cannot load as a causal language model. "
+        f"{folder / 'config.json'} names {architecture}, which transformers cannot load as a causal language model. "
         "Task generate serves decoder models such as LlamaForCausalLM or Qwen3ForCausalLM.",
     )
 

@@ -11,6 +11,7 @@ import random
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -105,11 +106,18 @@ class EngineProcess:
             self.status.waiting()
             await lease.wait()
             self.status.loading()
-            await asyncio.to_thread(self._engine.load, self.status.progress)
-            self.status.used(device.used_bytes())
+            await run_in_daemon(partial(self._engine.load, self.status.progress), name="load")
+            with contextlib.suppress(Exception):  # a sample that fails is for the guard to judge
+                self.status.used(device.used_bytes())
         except Exception as error:
             await self._give_up(error)
         self.status.ready()
+
+    async def end(self, drain_s: float) -> None:
+        """Drains for `drain_s` seconds at most and stops. A load that still runs is left behind, not waited for."""
+        if self.status.state == "ready":
+            await self.drain(drain_s)
+        await self.stop()
 
     async def drain(self, timeout_s: float) -> None:
         """Takes no more requests, waits for those that run, cancels what is left after `timeout_s`."""
@@ -189,16 +197,18 @@ class EngineProcess:
         if not post_reliably(post, heartbeat, for_s=for_s):
             log.error("the conductor could not be told why %s failed", self._args.app)
 
-    def _end_myself(self, message: str) -> None:
+    def _end_myself(self, reason: Reason, message: str) -> None:
         """From the guard's thread: memory is going to the neighbours' cost, so there is no time to tidy up."""
-        log.error("memory share exceeded: %s", message)
-        self.status.failed(Reason.MEMORY_EXCEEDED, message)
-        heartbeat = self.status.snapshot()
-        with contextlib.suppress(OSError):
-            write_cause(self._args.log_dir, heartbeat)
-        with contextlib.suppress(ConductorUnreachableError):
-            self._conductor.post(heartbeat, timeout_s=KILLED_POST_S)
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            log.error("ended by its guard, %s: %s", reason, message)
+            self.status.failed(reason, message)
+            heartbeat = self.status.snapshot()
+            with contextlib.suppress(OSError):
+                write_cause(self._args.log_dir, heartbeat)
+            with contextlib.suppress(ConductorUnreachableError):
+                self._conductor.post(heartbeat, timeout_s=KILLED_POST_S)
+        finally:  # whatever cannot be said any more, the neighbours keep their memory
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_cause(log_dir: str, heartbeat: Heartbeat) -> None:
@@ -223,10 +233,39 @@ def _log_to_file(args: EngineArgs) -> logging.Handler | None:
     return handler
 
 
+async def run_in_daemon(work: Callable[[], None], *, name: str) -> None:
+    """As asyncio.to_thread, but neither the end of the loop nor that of the interpreter waits for the thread."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        problem: Exception | None = None
+        try:
+            work()
+        except Exception as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, problem)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    await done
+
+
 async def run_until(
     process: EngineProcess, ended: asyncio.Event, drain_s: float, announce: Callable[[str], None]
-) -> None:
-    """Starts an engine and keeps it until `ended`; then drains and stops it. Raises LoadError."""
+) -> bool:
+    """Starts an engine and keeps it until `ended`; then drains and stops it. Raises LoadError.
+
+    Returns whether it was loaded; when not, the thread that loads may still run.
+    """
     starting = asyncio.create_task(process.start())
     ending = asyncio.create_task(ended.wait())
     await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -235,9 +274,9 @@ async def run_until(
         with contextlib.suppress(asyncio.CancelledError, LoadError):
             await starting
         await process.stop()
-        return
+        return False
     await starting
     announce(f"ready on {process.status.snapshot().host}:{process.port}")
     await ending
-    await process.drain(drain_s)
-    await process.stop()
+    await process.end(drain_s)
+    return True

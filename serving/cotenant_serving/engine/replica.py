@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 from ray import serve
 
-from cotenant_serving.contract import EngineArgs
+from cotenant_serving.contract import REQUEST_TIMEOUT_S, EngineArgs
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.process import EngineProcess
 
-SHUTDOWN_TIMEOUT_S = 120.0
 STOP_RESERVE_S = 10.0
 """Part of the shutdown time that is kept for stopping, after requests had the rest to finish."""
+SHUTDOWN_TIMEOUT_S = REQUEST_TIMEOUT_S + STOP_RESERVE_S
+"""Serve kills a replica that takes longer to go. Any request that a gateway lets run must end within it."""
 
 
 @serve.deployment
@@ -28,13 +29,12 @@ class EngineReplica:
 
         self._process: EngineProcess | None = None
         args = msgspec.json.decode(args_json, type=EngineArgs)
-        process = EngineProcess(args, host=ray.util.get_node_ip_address())
+        self._process = process = EngineProcess(args, host=ray.util.get_node_ip_address())
         try:
             await process.start()
         except LoadError as error:
             # Serve pickles the exception and shows only generic text; the conductor has the cause already.
             raise RuntimeError(f"{error.reason}: {error.message}") from None
-        self._process = process
 
     def check_health(self) -> None:
         if self._process is not None:
@@ -43,8 +43,7 @@ class EngineReplica:
     async def __del__(self) -> None:
         process, self._process = getattr(self, "_process", None), None
         if process is not None:
-            await process.drain(SHUTDOWN_TIMEOUT_S - STOP_RESERVE_S)
-            await process.stop()
+            await process.end(REQUEST_TIMEOUT_S)
 
 
 def deployment_options(args: EngineArgs, *, resources: dict[str, float], num_gpus: float) -> dict[str, Any]:

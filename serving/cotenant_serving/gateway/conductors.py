@@ -9,7 +9,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,17 @@ class Conductors:
         table_file: Path,
         rng: random.Random,
         news: asyncio.Event,
+        save: "Callable[[Path, Mapping[str, table.Known]], None] | None" = None,
     ) -> None:
-        """`news` is set by whoever wants demand to be reported now."""
+        """`news` is set by whoever wants demand to be reported now. `save` writes the table file; it may block."""
         self._dispatcher = dispatcher
         self._token = token
         self._name = name
         self._file = table_file
         self._rng = rng
+        self._save = save or save_tables
+        # One thread: tables are written one after the other, the newest last.
+        self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="table")
         self._known = _load(table_file)
         self._reachable: dict[str, bool] = {}
         self._followers: dict[str, asyncio.Task[None]] = {}
@@ -96,6 +101,7 @@ class Conductors:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._saver.shutdown)
         if self._session is not None:
             await self._session.close()
 
@@ -120,7 +126,8 @@ class Conductors:
             if news is not None:
                 self._known[url] = table.merge(self._known.get(url), news)
                 self._publish()
-                await asyncio.to_thread(_save, self._file, dict(self._known))
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._saver, self._save, self._file, dict(self._known))
             elif time.monotonic() - began < BURST_S:
                 await asyncio.sleep(delay_s)  # a conductor that does not wait must not make us spin
 
@@ -200,7 +207,8 @@ def _load(file: Path) -> dict[str, table.Known]:
         return {}
 
 
-def _save(file: Path, known: dict[str, table.Known]) -> None:
+def save_tables(file: Path, known: Mapping[str, table.Known]) -> None:
+    """Replaced by rename, 0600. One call at a time: they share a temporary name. A full disk is only logged."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(msgspec.json.encode(known))

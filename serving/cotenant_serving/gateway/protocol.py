@@ -1,22 +1,107 @@
-"""uvicorn's HTTP protocol with the guards that it leaves out: a bound on headers and on the time they may take.
+"""uvicorn's HTTP protocol with the guards that it leaves out: bounds on connections, headers and their time.
 
-Without them one client holds a connection for ever by sending a header byte a minute, or fills memory with one
-endless header. The bound on the body and its time are the app's (`asgi`), which can still answer with an error.
+Without them one client holds a connection for ever by sending a header byte a minute, fills memory with one endless
+header, or takes every file descriptor. The bound on the body and its time are the app's (`asgi`), which can still
+answer with an error.
 """
 
 import asyncio
+import logging
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cotenant_serving.gateway.errors import error
+
+log = logging.getLogger("cotenant.gateway")
+
 MAX_HEADER_BYTES = 64 << 10
 HEADER_TIMEOUT_S = 10.0
+REFUSAL_TIMEOUT_S = 1.0
+"""A connection over the cap gets this long to ask, and to read why it is refused."""
+REFUSALS_AT_ONCE = 256
+"""Connections over the cap that are given that time; the next ones are closed with the answer alone."""
+LOG_EVERY_S = 60.0
+RETRY_AFTER_S = 1
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+class ConnectionCap:
+    """How many connections one server holds. `refusing` are those over it that are just being told so."""
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        refusal_timeout_s: float = REFUSAL_TIMEOUT_S,
+        refusals_at_once: int = REFUSALS_AT_ONCE,
+    ) -> None:
+        self.limit = limit
+        self.refusal_timeout_s = refusal_timeout_s
+        self.refusals_at_once = refusals_at_once
+        self.answer = _refusal(limit)
+        self.refusing: set[RefusedConnection] = set()
+        self._logged_at: float | None = None
+
+    def log_refusal(self, now_s: float) -> None:
+        if self._logged_at is None or now_s - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now_s
+            log.warning("all %d connections are taken, more are refused; see --max-connections", self.limit)
+
+
+class RefusedConnection(asyncio.Protocol):
+    """Answers whatever comes first with 503 and closes. It reads on meanwhile: a reset would lose the answer."""
+
+    def __init__(self, cap: ConnectionCap, loop: asyncio.AbstractEventLoop) -> None:
+        self._cap = cap
+        self._loop = loop
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._cap.log_refusal(self._loop.time())
+        if len(self._cap.refusing) >= self._cap.refusals_at_once:
+            transport.write(self._cap.answer)
+            transport.close()
+            return
+        self._cap.refusing.add(self)
+        self._timer = self._loop.call_later(self._cap.refusal_timeout_s, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        del data
+        if not self._answered and not self._transport.is_closing():
+            self._answered = True
+            self._transport.write(self._cap.answer)
+            self._transport.write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self in self._cap.refusing:
+            self._cap.refusing.remove(self)
+            self._timer.cancel()
+
+
+def capped(connections: ConnectionCap) -> type["GuardedProtocol"]:
+    """The protocol class of one server that holds no more connections, idle ones included."""
+
+    class CappedProtocol(GuardedProtocol):
+        cap = connections
+
+    return CappedProtocol
+
+
+def _refusal(limit: int) -> bytes:
+    body = error("overloaded", f"The gateway holds {limit} connections, which is its cap.").body()
+    return (
+        f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"retry-after: {RETRY_AFTER_S}\r\nconnection: close\r\n\r\n"
+    ).encode() + body
+
+
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes connections whose request line and headers are too long or too slow."""
+    """Closes connections whose request line and headers are too long or too slow, and those over the cap."""
+
+    cap: ConnectionCap | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -25,6 +110,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if self.cap is not None and len(self.connections) >= self.cap.limit:
+            # Never becomes one of uvicorn's connections: it counts, parses and drains nothing of it.
+            refused = RefusedConnection(self.cap, self.loop)
+            transport.set_protocol(refused)
+            refused.connection_made(transport)
+            return
         super().connection_made(transport)
         self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
 

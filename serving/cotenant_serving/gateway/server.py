@@ -28,7 +28,7 @@ from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.logs import log_to_stderr
 from cotenant_serving.gateway.metrics import Metrics
 from cotenant_serving.gateway.pages import build_pages
-from cotenant_serving.gateway.protocol import GuardedProtocol
+from cotenant_serving.gateway.protocol import ConnectionCap, capped
 from cotenant_serving.gateway.state import Gateway, Settings
 from cotenant_serving.gateway.upstream import AiohttpUpstream
 from cotenant_serving.gateway.usage import UsageLog
@@ -82,6 +82,14 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     ):
         parser.add_argument(f"--{name}", type=float, default=seconds, help=f"{help_} (default {seconds:g})")
     parser.add_argument("--max-body-bytes", type=int, default=default.max_body_bytes)
+    parser.add_argument(
+        "--max-connections",
+        type=_at_least_one,
+        default=default.max_connections,
+        metavar="N",
+        help="connections at a time, idle and health checks included; one more gets a 503 with Retry-After: 1 and is "
+        f"closed (default {default.max_connections})",
+    )
     given = parser.parse_args(arguments)
     settings = Settings(
         request_timeout_s=given.request_timeout,
@@ -90,8 +98,15 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         body_timeout_s=given.body_timeout,
         drain_timeout_s=given.drain_timeout,
         max_body_bytes=given.max_body_bytes,
+        max_connections=given.max_connections,
     )
     return Options(given.config, given.host, given.port, given.state, settings)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -155,7 +170,7 @@ async def _serve_http(gateway: Gateway, listener: socket.socket) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             GatewayApp(gateway, build_pages(gateway)),
-            http=GuardedProtocol,
+            http=capped(ConnectionCap(gateway.settings.max_connections)),
             ws="none",
             interface="asgi3",
             lifespan="off",

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cotenant_serving.contract import GatewayTenant
+from cotenant_serving.contract import REQUEST_TIMEOUT_S, GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
@@ -17,7 +17,7 @@ from cotenant_serving.gateway.usage import UsageLog
 class Settings:
     """Times in seconds."""
 
-    request_timeout_s: float = 600.0
+    request_timeout_s: float = REQUEST_TIMEOUT_S
     """Admission to last byte."""
     hold_timeout_s: float = 120.0
     """How long a request may wait for an engine."""
@@ -28,6 +28,8 @@ class Settings:
     drain_timeout_s: float = 20.0
     """SIGTERM to cutting what still runs."""
     max_body_bytes: int = 4 << 20
+    max_connections: int = 4096
+    """Client connections at a time, idle ones included; one more is answered 503 and closed."""
 
 
 @dataclass(slots=True)

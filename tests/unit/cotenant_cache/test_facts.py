@@ -1,5 +1,8 @@
 import json
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,11 @@ from cotenant_cache.errors import (
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.headers import MAX_HEADER_BYTES
 from cotenant_serving.contract import Reason
+
+
+def with_offsets(begin: object, end: object) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [3], "data_offsets": [begin, end]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(12)
 
 
 def facts_of(folder: Path) -> ModelFacts:
@@ -137,6 +145,15 @@ def test_pickles_alone_are_refused_by_name(tmp_path: Path, name: str) -> None:
     assert name in refusal(folder, UnsafeFilesError)
 
 
+def test_a_single_file_counts_before_an_index_whose_shards_are_gone(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "m")
+    for shard in folder.glob("model-*"):
+        shard.unlink()
+    (folder / "model.safetensors").write_bytes(safetensors())
+
+    assert [file.name for file in facts_of(folder).files] == ["model.safetensors"]
+
+
 def test_no_weights_at_all_are_missing(tmp_path: Path) -> None:
     (model_folder(tmp_path / "m") / "model.safetensors").unlink()
 
@@ -155,7 +172,7 @@ def test_an_index_cannot_point_outside_the_folder(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "../other/model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
-    assert "no safetensors file beside it" in refusal(folder, CorruptWeightsError)
+    assert "no safetensors file beside it" in refusal(folder, UnsafeFilesError)
 
 
 def test_truncated_weights_name_both_sizes(tmp_path: Path) -> None:
@@ -180,6 +197,8 @@ def test_truncated_weights_name_both_sizes(tmp_path: Path) -> None:
         (safetensors({"w": ("F99", [3], 12)}), "described wrongly"),
         (safetensors({"w": ("F32", [-3], 12)}), "described wrongly"),
         (safetensors() + b"tail", "longer than it says"),
+        (with_offsets("0", "12"), "described wrongly"),
+        (with_offsets(0, float("inf")), "described wrongly"),
     ],
 )
 def test_damaged_weights_say_what_is_wrong(tmp_path: Path, weights: bytes, said: str) -> None:
@@ -221,3 +240,105 @@ def test_a_config_that_is_not_json_is_damage(tmp_path: Path) -> None:
 def test_other_sources_are_not_found(source: str, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no source of a model"):
         read_facts(source, str(tmp_path))
+
+
+@contextmanager
+def without_rights(path: Path) -> Iterator[None]:
+    """Nobody may read or enter `path`; root, whom no mode stops, becomes somebody else meanwhile."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        path.chmod(mode)
+
+
+def test_a_folder_below_one_that_may_not_be_entered_is_not_found(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "locked" / "m")
+    with without_rights(tmp_path / "locked"):
+        message = refusal(folder, ModelNotFoundError)
+
+    assert f"{folder} may not be read; let this user read it" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_missing(tmp_path: Path, name: str) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "tokenizer_config.json").write_text("{}")
+    with enterable(tmp_path), without_rights(folder / name):
+        message = refusal(folder, FileMissingError)
+
+    assert f"{folder / name} may not be read; let this user read it" in message
+
+
+@contextmanager
+def enterable(folder: Path) -> Iterator[None]:
+    """Whoever `without_rights` makes of us may come to `folder`; pytest makes its own for us alone."""
+    own = [path for path in (folder, *folder.parents) if path.stat().st_uid == os.geteuid() and path != Path("/")]
+    modes = {path: path.stat().st_mode for path in own if not path.stat().st_mode & 0o001}
+    for path, mode in modes.items():
+        path.chmod(mode | 0o011)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def test_a_path_that_is_too_long_is_not_found(tmp_path: Path) -> None:
+    assert "longer than the file system allows" in refusal(tmp_path / ("m" * 300), ModelNotFoundError)
+
+
+def test_a_path_below_a_file_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("")
+
+    assert "lies below a file" in refusal(tmp_path / "m" / "deeper", ModelNotFoundError)
+
+
+def test_a_loop_of_links_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "m").symlink_to(tmp_path / "m")
+
+    assert "loop of symbolic links" in refusal(tmp_path / "m", ModelNotFoundError)
+
+
+def test_a_path_with_a_null_byte_is_not_found(tmp_path: Path) -> None:
+    assert "null byte" in refusal(tmp_path / "a\0b", ModelNotFoundError)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_file_that_is_a_loop_of_links_is_missing(tmp_path: Path, name: str) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder / name)
+
+    assert f"{folder / name} goes round in a loop" in refusal(folder, FileMissingError)
+
+
+def test_weights_whose_link_leads_nowhere_are_missing(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "evicted")
+
+    assert "model.safetensors does not exist; check the path and its symbolic links" in refusal(
+        folder, FileMissingError
+    )
+
+
+def test_a_shard_with_a_name_that_is_too_long_is_missing(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "m")
+    index = {"weight_map": {"a": "s" * 300 + ".safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    assert "lists 1 files, 1 of them are not there" in refusal(folder, FileMissingError)
+
+
+def test_a_file_name_that_is_no_text_does_not_matter(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / os.fsdecode(b"\xff.json")).write_text("{}")
+
+    assert facts_of(folder).layers == 2

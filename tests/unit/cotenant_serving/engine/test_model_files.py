@@ -1,14 +1,17 @@
-"""A model's folder is checked before anything is loaded from it."""
+"""A model's folder is checked before anything is loaded from it, by the weight cache and for a tokenizer."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.builders.engine import generate_args
+from tests.builders.operator import model_folder
 
+from cotenant_cache.client import OpenModel, read_facts
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
-from cotenant_serving.engine.model_files import check_model_folder
+from cotenant_serving.engine.loader import load_errors, open_source
 
 
 def safetensors(data_bytes: int = 64) -> bytes:
@@ -18,10 +21,15 @@ def safetensors(data_bytes: int = 64) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (tmp_path / "tokenizer.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(safetensors())
-    return tmp_path
+    model_folder(tmp_path / "m", weights=safetensors())
+    (tmp_path / "m" / "tokenizer.json").write_text("{}")
+    return tmp_path / "m"
+
+
+def opened(folder: Path) -> OpenModel:
+    args = generate_args(folder)
+    with load_errors(args):
+        return open_source(args, lambda *_: None)
 
 
 def shard(folder: Path, *names: str) -> None:
@@ -37,7 +45,8 @@ def only_pickles(folder: Path) -> None:
 
 BROKEN: list[tuple[str, Callable[[Path], object], Reason, str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), Reason.FILE_MISSING, "config.json"),
-    ("config not JSON", lambda f: (f / "config.json").write_text("{"), Reason.LOAD_FAILED, "not JSON"),
+    ("config not JSON", lambda f: (f / "config.json").write_text("{"),
+     Reason.CORRUPT_WEIGHTS, "config.json is not JSON"),
     ("own code", lambda f: (f / "config.json").write_text('{"auto_map": {"AutoModel": "x.Y"}}'),
      Reason.UNSAFE_FILES, "auto_map"),
     ("own tokenizer code", lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": 1}}'),
@@ -49,16 +58,16 @@ BROKEN: list[tuple[str, Callable[[Path], object], Reason, str]] = [
     ("shard a pickle", lambda f: shard(f, "a.bin"), Reason.UNSAFE_FILES, "a.bin"),
     ("no tokenizer", lambda f: (f / "tokenizer.json").unlink(), Reason.FILE_MISSING, "tokenizer.json"),
     ("weights cut off", lambda f: (f / "model.safetensors").write_bytes(safetensors()[:-10]),
-     Reason.CORRUPT_WEIGHTS, f"says {len(safetensors())} bytes and the file has {len(safetensors()) - 10}"),
+     Reason.CORRUPT_WEIGHTS, f"has {len(safetensors()) - 10} bytes, its header says {len(safetensors())}"),
     ("weights too long", lambda f: (f / "model.safetensors").write_bytes(safetensors() + b"x"),
-     Reason.CORRUPT_WEIGHTS, "bytes and the file has"),
-    ("empty weights", lambda f: (f / "model.safetensors").write_bytes(b""), Reason.CORRUPT_WEIGHTS, "header"),
+     Reason.CORRUPT_WEIGHTS, "longer than it says"),
+    ("empty weights", lambda f: (f / "model.safetensors").write_bytes(b""), Reason.CORRUPT_WEIGHTS, "has 0 bytes"),
     ("a page of HTML", lambda f: (f / "model.safetensors").write_bytes(b"<!DOCTYPE html><html>" * 9),
      Reason.CORRUPT_WEIGHTS, "header"),
     ("header not JSON", lambda f: (f / "model.safetensors").write_bytes(b"\x04" + bytes(7) + b"abcd"),
-     Reason.CORRUPT_WEIGHTS, "cannot be read"),
+     Reason.CORRUPT_WEIGHTS, "its header is not JSON"),
     ("header without offsets", lambda f: (f / "model.safetensors").write_bytes(b"\x08" + bytes(7) + b'{"w": 1}'),
-     Reason.CORRUPT_WEIGHTS, "cannot be read"),
+     Reason.CORRUPT_WEIGHTS, "'w' is described wrongly in its header"),
 ]  # fmt: skip
 
 
@@ -70,7 +79,7 @@ def test_a_broken_folder_is_refused_by_its_reason(
 ) -> None:
     broken(folder)
     with pytest.raises(LoadError) as caught:
-        check_model_folder(folder)
+        opened(folder)
     assert caught.value.reason is reason
     assert words in caught.value.message
     assert str(folder) in caught.value.message
@@ -78,19 +87,29 @@ def test_a_broken_folder_is_refused_by_its_reason(
 
 def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
-        check_model_folder(tmp_path / "nowhere")
+        opened(tmp_path / "nowhere")
     assert caught.value.reason is Reason.MODEL_NOT_FOUND
 
 
-def test_a_whole_folder_gives_its_config(folder: Path) -> None:
-    assert check_model_folder(folder)["architectures"] == ["LlamaForCausalLM"]
+def test_a_whole_folder_gives_its_facts(folder: Path) -> None:
+    found = opened(folder)
+    assert found.folder == folder
+    assert found.facts.architecture == "LlamaForCausalLM"
+    assert sum(file.size_bytes for file in found.facts.files) == len(safetensors())
+
+
+def test_a_single_file_counts_before_an_index_for_the_engine_as_for_the_plan(folder: Path) -> None:
+    index = {"metadata": {}, "weight_map": {"w": "gone-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert opened(folder).facts == read_facts(f"file://{folder}", "")
+    assert [file.name for file in opened(folder).facts.files] == ["model.safetensors"]
 
 
 def test_a_pickle_beside_safetensors_is_not_looked_at(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"anything")
-    check_model_folder(folder)
+    opened(folder)
 
 
 def test_whole_shards_pass(folder: Path) -> None:
     shard(folder, "a.safetensors")
-    check_model_folder(folder)
+    opened(folder)

@@ -1,7 +1,13 @@
-"""The Serve wrapper's options are ones that this Ray accepts."""
+"""The Serve wrapper's options are ones that this Ray accepts, and it goes without cutting requests or waiting."""
 
+import asyncio
+from pathlib import Path
+
+import msgspec
 import pytest
-from tests.builders.engine import echo_args
+from tests.builders.engine import TOKEN, echo_args, fake_conductor
+
+from cotenant_serving.contract import REQUEST_TIMEOUT_S, EchoOptions
 
 # Ray's own modules use pydantic in a way that is deprecated there.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -23,3 +29,37 @@ def test_a_share_of_a_gpu_is_asked_for() -> None:
 
     options = deployment_options(echo_args(), resources={}, num_gpus=0.15)
     assert options["ray_actor_options"]["num_gpus"] == 0.15
+
+
+def test_serve_gives_a_replica_longer_to_go_than_any_request_may_take() -> None:
+    from cotenant_serving.engine.replica import STOP_RESERVE_S, deployment_options
+    from cotenant_serving.gateway.state import Settings
+
+    options = deployment_options(echo_args(), resources={}, num_gpus=0.0)
+    assert options["graceful_shutdown_timeout_s"] == REQUEST_TIMEOUT_S + STOP_RESERVE_S
+    assert Settings().request_timeout_s == REQUEST_TIMEOUT_S
+
+
+# The collector calls __del__ as well, and awaits nothing; in Serve the process is gone by then.
+@pytest.mark.filterwarnings("ignore:.*EngineReplica.__del__")
+async def test_a_replica_that_goes_does_not_wait_for_a_load_that_never_ends(tmp_path: Path) -> None:
+    from cotenant_serving.engine.replica import EngineReplica
+
+    (tmp_path / "token").write_text(TOKEN)
+    with fake_conductor() as conductor:
+        args = echo_args(
+            echo=EchoOptions(load_s=1e6),
+            conductor_url=conductor.url,
+            pool_token_file=str(tmp_path / "token"),
+            host="127.0.0.1",
+        )
+        kind = EngineReplica.func_or_class
+        replica = kind.__new__(kind)
+        starting = asyncio.create_task(replica.__init__(msgspec.json.encode(args).decode()))
+        beat = await asyncio.to_thread(conductor.wait_for, lambda beat: beat.state == "loading")
+        await replica.__del__()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        with pytest.raises(OSError):
+            await asyncio.open_connection(beat.host, beat.port)

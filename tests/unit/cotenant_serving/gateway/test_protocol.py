@@ -1,0 +1,151 @@
+"""Connections over the cap are told so and closed; those that are there stay."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+
+import pytest
+import uvicorn
+import uvloop
+from tests.builders.gateway import eventually, raw_connection
+from tests.builders.gateway_calls import error_of
+
+from cotenant_serving.gateway import protocol
+from cotenant_serving.gateway.server import parse_options
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.Loop}
+
+
+def on_both_loops(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[str], None]:
+    """The gateway runs on uvloop where it is installed; transports differ."""
+
+    @pytest.mark.parametrize("loop", LOOPS)
+    def run(loop: str) -> None:
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(test())
+
+    return run
+
+
+async def answer_ok(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@contextlib.asynccontextmanager
+async def serving(limit: int, **options) -> AsyncIterator[int]:
+    """A server with a cap of `limit` connections; yields its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    http = protocol.capped(protocol.ConnectionCap(limit, **options))
+    config = uvicorn.Config(answer_ok, http=http, ws="none", interface="asgi3", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    await eventually(lambda: server.started)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
+
+
+async def ask(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes = REQUEST) -> int:
+    """Status of the answer; the connection stays open."""
+    reader, writer = connection
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b" 200 " in head:
+        await reader.readexactly(2)
+    return int(head.split()[1])
+
+
+@on_both_loops
+async def test_a_connection_over_the_cap_is_told_so_in_openais_shape_and_closed() -> None:
+    async with serving(1) as port, raw_connection(port) as first, raw_connection(port) as second:
+        assert await ask(first) == 200
+        reader, writer = second
+        writer.write(REQUEST)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert await ask(first) == 200
+
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 1\r\n" in head
+    assert b"\r\nconnection: close" in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert error_of(body)["type"] == "server_error"
+    assert error_of(body)["code"] == "overloaded"
+    assert "1 connections" in error_of(body)["message"]
+
+
+@on_both_loops
+async def test_a_large_body_does_not_cost_the_answer() -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n"
+    async with serving(1) as port, raw_connection(port) as first, raw_connection(port) as second:
+        assert await ask(first) == 200
+        assert await ask(second, head + bytes(3_000_000)) == 503
+
+
+@on_both_loops
+async def test_a_connection_that_ends_makes_room_for_another() -> None:
+    async with serving(1) as port:
+        async with raw_connection(port) as first:
+            assert await ask(first) == 200
+        async with asyncio.timeout(30):
+            status = 0
+            while status != 200:
+                async with raw_connection(port) as second:
+                    status = await ask(second)
+
+
+@on_both_loops
+async def test_a_refused_connection_that_says_nothing_is_closed() -> None:
+    async with (
+        serving(1, refusal_timeout_s=0.01) as port,
+        raw_connection(port) as first,
+        raw_connection(port) as second,
+    ):
+        assert await ask(first) == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert await second[0].read() == b""
+
+
+@on_both_loops
+async def test_a_flood_of_refused_connections_is_answered_and_not_kept() -> None:
+    async with serving(1, refusals_at_once=0) as port, raw_connection(port) as first:
+        assert await ask(first) == 200
+        async with raw_connection(port) as (reader, _):
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_full_gateway_says_so_in_its_log_once_a_minute(caplog) -> None:
+    with caplog.at_level(logging.WARNING, logger="cotenant.gateway"):
+        cap = protocol.ConnectionCap(7)
+        for now_s in (0.0, 1.0, 59.0, 60.0):
+            cap.log_refusal(now_s)
+    assert len(caplog.records) == 2
+    assert "all 7 connections" in caplog.records[0].getMessage()
+
+
+REQUIRED = ["--config", "c", "--port", "0", "--state", "s"]
+
+
+def test_the_cap_is_an_option_that_help_explains(capsys) -> None:
+    assert parse_options(REQUIRED).settings.max_connections == 4096
+    assert parse_options([*REQUIRED, "--max-connections", "3"]).settings.max_connections == 3
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--max-connections N" in said
+    assert "(default 4096)" in said
+
+
+def test_a_cap_below_one_is_refused(capsys) -> None:
+    with pytest.raises(SystemExit):
+        parse_options([*REQUIRED, "--max-connections", "0"])
+    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
