@@ -114,6 +114,9 @@ class HeartbeatThread:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._status.changed.clear()
-            self.beat()
+            try:
+                self.beat()
+            except Exception:  # an engine that falls silent is taken for dead
+                log.exception("a heartbeat failed; trying on")
             period = WAITING_PERIOD_S if self._status.state == "waiting" else PERIOD_S
             self._status.changed.wait(period)

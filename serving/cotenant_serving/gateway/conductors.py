@@ -107,7 +107,9 @@ class Conductors:
 
     async def _report_all(self, demand: Demand) -> None:
         if demand.models or self._reported:
-            await asyncio.gather(*(self._report(url, demand) for url in list(self._followers)))
+            heard = await asyncio.gather(*(self._report(url, demand) for url in list(self._followers)))
+            if not any(heard):
+                self._dispatcher.unheard(demand.models)
         self._reported = bool(demand.models)
 
     async def _follow(self, url: str) -> None:
@@ -147,7 +149,8 @@ class Conductors:
                 raise ConductorError(f"GET /v1/table: HTTP {response.status}")
             return msgspec.json.decode(await response.read(), type=Table)
 
-    async def _report(self, url: str, demand: Demand) -> None:
+    async def _report(self, url: str, demand: Demand) -> bool:
+        """Did it arrive?"""
         try:
             async with self._http().post(
                 f"{url}/v1/demand",
@@ -162,6 +165,7 @@ class Conductors:
         except Exception as lost:  # as in _follow
             problem = lost if isinstance(lost, ConductorError) else ConductorError(type(lost).__name__)
         self._note(url, problem)
+        return problem is None
 
     def _note(self, url: str, problem: Exception | None) -> None:
         before = self._reachable.get(url)

@@ -7,7 +7,7 @@ slots. While someone waits, a slow tick looks whether waiting still makes sense.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cotenant_serving.contract import EngineRow, ModelDemand, ModelRow
@@ -158,6 +158,11 @@ class Dispatcher:
         self._refused, self._served = set(), set()
         models = sorted(queued.keys() | running.keys())
         return {model: ModelDemand(running=running.get(model, 0), queued=queued.get(model, 0)) for model in models}
+
+    def unheard(self, demand: Mapping[str, ModelDemand]) -> None:
+        """No conductor took this answer of `demand`: what came and went stands in the next one too."""
+        self._refused |= {model for model, one in demand.items() if one.queued}
+        self._served |= {model for model, one in demand.items() if one.running}
 
     def queue_depth(self, model: str) -> int:
         line = self._lines.get(model)

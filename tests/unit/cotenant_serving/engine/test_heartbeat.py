@@ -1,5 +1,6 @@
 """Heartbeats keep trying, report changes, and pass the start lease on."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -73,6 +74,23 @@ def test_an_unreachable_conductor_does_not_end_the_heartbeats() -> None:
     for _ in range(3):
         beats.beat()
     assert granted == [True]
+
+
+def test_no_exception_whatsoever_ends_the_heartbeats() -> None:
+    posted: list[Heartbeat] = []
+    lively = threading.Event()
+
+    def post(heartbeat: Heartbeat) -> HeartbeatReply:
+        posted.append(heartbeat)
+        if len(posted) == 1:
+            raise ValueError("a header with a line break")
+        lively.set()
+        return HeartbeatReply()
+
+    thread = HeartbeatThread(status(), post, lambda: None)
+    thread.start()
+    assert lively.wait(10)
+    thread.stop()
 
 
 def test_a_change_of_state_is_reported_and_progress_is_not_a_change() -> None:

@@ -129,6 +129,15 @@ async def test_a_failed_revision_beside_a_serving_engine_refuses_nobody():
     await second
 
 
+async def test_demand_that_no_conductor_heard_is_reported_again():
+    dispatcher = make(models=(model_row("failed", reason=Reason.LOAD_FAILED),))
+    with pytest.raises(RequestError):
+        await dispatcher.acquire(ticket())
+    dispatcher.unheard(dispatcher.demand())
+    assert dispatcher.demand()[MODEL].queued == 1
+    assert dispatcher.demand() == {}
+
+
 async def test_a_refused_request_counts_as_demand_once():
     dispatcher = make(models=(model_row("failed", reason=Reason.LOAD_FAILED),))
     with pytest.raises(RequestError):
