@@ -35,7 +35,13 @@ class ControlClient:
         """The client for the `up` that runs on this state directory. Raises ControlError when none does."""
         try:
             control = json.loads((state / "control.json").read_text())
-            return cls(control["conductor_url"], Path(control["control_token_file"]))
+            client, pid = cls(control["conductor_url"], Path(control["control_token_file"])), int(control["pid"])
+            if Path("/proc").is_dir() and not Path(f"/proc/{pid}").exists():
+                raise ControlError(
+                    f"the `cotenant up` of {state} (process {pid}) was ended by force. Start it again: "
+                    "`cotenant up -f FILE`."
+                )
+            return client
         except (OSError, ValueError, KeyError):
             raise ControlError(
                 f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, "
@@ -70,7 +76,10 @@ class ControlClient:
             kind = ControlRefusedError if error.code < 500 else ControlError
             raise kind(f"the conductor answered {error.code} to {method} {path}: {detail}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise ControlError(f"the conductor at {self.url} does not answer: {error}") from None
+            cause = getattr(error, "reason", error)
+            raise ControlError(
+                f"the conductor at {self.url} does not answer: {cause}. It may be starting: try again."
+            ) from None
 
 
 def answers(url: str) -> bool:

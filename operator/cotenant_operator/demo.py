@@ -1,9 +1,11 @@
 """`cotenant demo`: the product on an embedded default. Two tenants, two models, one device, a real answer."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -79,6 +81,9 @@ def run(*, once: bool, port: int, state: Path) -> int:
     async def show(running: Running) -> int | None:
         try:
             return await asyncio.to_thread(_show, running, stage, keys, folder, once)
+        except asyncio.CancelledError:
+            stage.leave()
+            raise
         except (ControlError, OSError, http.client.HTTPException) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -94,6 +99,20 @@ class _Stage:
 
     def __init__(self) -> None:
         self.quiet = False
+        self.left = False
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def connect(self, port: int) -> http.client.HTTPConnection:
+        self._connections.append(http.client.HTTPConnection("127.0.0.1", port, timeout=WAKE_TIMEOUT_S))
+        return self._connections[-1]
+
+    def leave(self) -> None:
+        """Stop waiting for answers: the thread that reads them ends, and the gateway need not drain them."""
+        self.left = True
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                if connection.sock is not None:
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def say(self, line: str) -> None:
         if not self.quiet:
@@ -109,15 +128,17 @@ def _show(running: Running, stage: _Stage, keys: dict[str, str], folder: Path, o
     port = running.port
     began = first_s = time.monotonic()
     print("\nTenant ads streams from model echo while tenant search asks model chat. Both are cold: they wake now.")
-    neighbour = _chat(port, keys["ads"], "echo", NEIGHBOUR_PROMPT)
+    neighbour = _chat(stage, port, keys["ads"], "echo", NEIGHBOUR_PROMPT)
     next(neighbour, "")
     answered = False
-    for text in _chat(port, keys["search"], "chat", QUESTION):
+    for text in _chat(stage, port, keys["search"], "chat", QUESTION):
         if not answered:
             first_s, answered, stage.quiet = time.monotonic(), True, True
             print(f"\n  search> {QUESTION}\n  chat>   ", end="", flush=True)
         print(text, end="", flush=True)
     stage.quiet = False
+    if stage.left:
+        return None
     if not answered:
         print(f"no answer came; the logs in {running.state.logs} say why", file=sys.stderr)
         return 1
@@ -132,9 +153,9 @@ def _show(running: Running, stage: _Stage, keys: dict[str, str], folder: Path, o
     return None
 
 
-def _chat(port: int, key: str, model: str, content: str) -> Iterator[str]:
+def _chat(stage: _Stage, port: int, key: str, model: str, content: str) -> Iterator[str]:
     """Texts of one streamed chat answer, as they come. Raises ControlError with the server's own words."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAKE_TIMEOUT_S)
+    connection = stage.connect(port)
     body = {"model": model, "stream": True, "temperature": 0, "messages": [{"role": "user", "content": content}]}
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     try:
@@ -166,10 +187,11 @@ Paste this (the key is fresh; it works while the demo runs):
     -H "authorization: Bearer {key}" -H "content-type: application/json" \\
     -d '{{"model": "chat", "stream": true, "messages": [{{"role": "user", "content": "How do I share a GPU?"}}]}}'
 
-  from openai import OpenAI
+  from openai import OpenAI   # pip install openai
   client = OpenAI(base_url="http://127.0.0.1:{port}/v1", api_key="{key}")
   print(client.chat.completions.create(model="chat", messages=[{{"role": "user", "content": "What is a Tenant?"}}])
         .choices[0].message.content)
 
 The YAML behind it: {folder}/models.yaml
+What runs:          cotenant get models --state {folder.parent}
 """

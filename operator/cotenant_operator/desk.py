@@ -21,6 +21,7 @@ from cotenant_operator.state_dir import StateDir, write_private
 from cotenant_operator.world import read_world
 from cotenant_serving.contract import Desired, GatewayConfig
 
+HUB_WAIT_S = 3.0
 REFUSED_AGAIN_S = 2.0
 """Models that were refused are looked at again this often: their cause may be gone."""
 DEFAULT_TENANT = "default"
@@ -58,7 +59,11 @@ class Desk:
     def read(self) -> Orders:
         """Read everything now. Raises ManifestErrors."""
         self._print, self._read_s = self._take_print(), time.monotonic()
+        first = self._pool is None
         world = read_world(self._files, self._state.cache, ask_hub=self._hub.ask)
+        if first:  # an answer that comes soon is worth a short wait: it spares everybody a `FactsPending`
+            self._hub.wait(HUB_WAIT_S)
+            world = read_world(self._files, self._state.cache, ask_hub=self._hub.ask)
         pool, notes = self._one_pool(world)
         if not world.manifests.pools:
             world = world.with_pool(pool)

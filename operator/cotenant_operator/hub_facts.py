@@ -17,7 +17,7 @@ class HubFacts:
     def __init__(self, cache_dir: str) -> None:
         self._cache_dir = cache_dir
         self._said: dict[str, tuple[ModelFacts | CacheError, float]] = {}
-        self._asking: set[str] = set()
+        self._threads: dict[str, threading.Thread] = {}
 
     def ask(self, source: str) -> ModelFacts | CacheError | None:
         """What is known of an hf:// source now. None: it is being asked for; look again."""
@@ -26,11 +26,18 @@ class HubFacts:
             self._start(source)
         return facts
 
+    def wait(self, limit_s: float) -> None:
+        """Until everything that was asked has been answered, but not for longer than the limit."""
+        for thread in list(self._threads.values()):
+            began_s = time.monotonic()
+            thread.join(max(0.0, limit_s))
+            limit_s -= time.monotonic() - began_s
+
     def _start(self, source: str) -> None:
-        if source not in self._asking:
-            self._asking.add(source)
+        if source not in self._threads:
             # A daemon: a hub that hangs must not keep `up` from ending.
-            threading.Thread(target=self._read, args=(source,), name="hub", daemon=True).start()
+            self._threads[source] = threading.Thread(target=self._read, args=(source,), name="hub", daemon=True)
+            self._threads[source].start()
 
     def _read(self, source: str) -> None:
         try:
@@ -38,4 +45,4 @@ class HubFacts:
         except CacheError as error:
             facts = error
         self._said[source] = (facts, time.monotonic())
-        self._asking.discard(source)
+        del self._threads[source]

@@ -70,6 +70,13 @@ async def run(
     except StateInUseError as error:
         say(f"error: {error}")
         return EXIT_USAGE
+    except OSError as error:
+        say(
+            f"error: the state directory {str(state)[:200]} cannot be used: {error.strerror}. "
+            "Give another one with --state."
+        )
+        return EXIT_USAGE
+    code = EXIT_USAGE
     try:
         prepare()
         if ended := end_leftovers(where.path):
@@ -86,11 +93,12 @@ async def run(
         except ManifestErrors as error:
             say(str(error))
             return EXIT_USAGE
+        code = EXIT_FAILED
         code = await _Local(where, desk, host=host, port=port, say=say).run(orders, then)
-        if code == EXIT_OK:
-            where.remove_ray_temp()
         return code
     finally:
+        if code != EXIT_FAILED:  # after a failure Ray's own logs may say why
+            where.remove_ray_temp()
         where.release()
 
 

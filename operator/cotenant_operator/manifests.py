@@ -59,8 +59,14 @@ def load(paths: Sequence[Path]) -> Manifests:
 
 
 def _files(path: Path, found: _Found) -> list[Path]:
-    if not path.is_dir():
-        return [path]
+    try:
+        if not path.is_dir():
+            return [path]
+    except OSError as error:
+        found.problems.append(
+            Problem(f"{str(path)[:60]}…", 0, "", f"cannot be read: {error.strerror}; check the path")
+        )
+        return []
     files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
     if not files:
         found.problems.append(
@@ -71,6 +77,9 @@ def _files(path: Path, found: _Found) -> list[Path]:
 
 def _read(file: Path, found: _Found) -> None:
     try:
+        if file.exists() and not file.is_file():  # a FIFO would be waited for, for ever
+            found.problems.append(Problem(str(file), 0, "", "is not a regular file; give a YAML file or a folder"))
+            return
         with file.open("rb") as stream:
             text = stream.read(MAX_BYTES + 1).decode()
         for document in documents(text):

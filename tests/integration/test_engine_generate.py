@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +185,20 @@ def test_sampling_is_per_request(engine: RunningEngine) -> None:
 def test_a_top_k_above_the_vocabulary_harms_nobody(engine: RunningEngine) -> None:
     assert engine.chat("k", max_tokens=5, top_k=10**9).status == 200
     assert engine.chat("k", max_tokens=5, top_k=1).text == engine.chat("k", max_tokens=5, temperature=0).text
+
+
+def test_files_that_are_overwritten_or_cut_do_not_change_what_serves(tmp_path: Path) -> None:
+    """The weights were copied from the files when the model was loaded."""
+    folder = make_tiny_llama(tmp_path / "model")
+    with fake_conductor() as conductor, running_engine(generate_args(folder), tmp_path, conductor) as engine:
+        before = engine.chat("Hello", max_tokens=20, temperature=0).text
+        weights = folder / "model.safetensors"
+        with weights.open("r+b") as file:
+            file.seek(weights.stat().st_size // 2)
+            file.write(b"\xff" * 1000)
+        os.truncate(weights, weights.stat().st_size - 4096)
+        after = engine.chat("Hello", max_tokens=20, temperature=0).text
+    assert after == before
 
 
 def test_a_model_without_a_chat_template_serves_completions_only(tmp_path: Path) -> None:

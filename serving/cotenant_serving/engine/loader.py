@@ -80,6 +80,8 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     _refuse_missing_weights(folder, report)
     progress(f"moving weights to {args.spec.device}", 0.8)
     model = model.to(args.spec.device).eval()
+    if args.spec.device == "cpu":
+        _own_weights(model)
     return Loaded(model, tokenizer, _eos_ids(model), dtype.itemsize)
 
 
@@ -137,6 +139,12 @@ def _refuse_missing_weights(folder: Path, report: Mapping[str, Any]) -> None:
             f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, the first is "
             f"{missing[0]}. Fetch the model again, or correct config.json.",
         )
+
+
+def _own_weights(model: Any) -> None:
+    """Copies what is mapped from the files: somebody who writes to them must not change or end what serves."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _eos_ids(model: Any) -> frozenset[int]:

@@ -12,9 +12,11 @@ import secrets
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -215,18 +217,32 @@ def write_cause(log_dir: str, heartbeat: Heartbeat) -> None:
     """Leaves the last heartbeat of a failed engine as `{log_dir}/{app}.cause.json`; without log_dir, nothing."""
     if log_dir:
         path = Path(log_dir) / f"{heartbeat.app}.cause.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(heartbeat))
+        with open(temporary, "wb", opener=_private) as file:
+            file.write(msgspec.json.encode(heartbeat))
         temporary.replace(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class _Formatter(logging.Formatter):
+    """Ray replaces `print` in its workers, which breaks how logging formats tracebacks."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "".join(traceback.format_exception(*ei)).rstrip()
 
 
 def _log_to_file(args: EngineArgs) -> logging.Handler | None:
     if not args.log_dir:
         return None
-    Path(args.log_dir).mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(Path(args.log_dir) / f"{args.app}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    path = Path(args.log_dir) / f"{args.app}.log"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(_private(str(path), os.O_WRONLY | os.O_CREAT))
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     if log.level == logging.NOTSET:
         log.setLevel(logging.INFO)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,14 @@ def test_fields_for_kubernetes_are_accepted(tmp_path: Path) -> None:
 
     assert pool.spec.workers[0].device_resource == "nvidia.com/gpu"
     assert pool.spec.cache.size == 500 * 2**30
+
+
+def test_a_fifo_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo.yaml")
+    with pytest.raises(ManifestErrors, match="not a regular file"):
+        load([tmp_path / "fifo.yaml"])
+
+
+def test_a_name_too_long_for_any_file_is_a_problem_and_no_crash(tmp_path):
+    with pytest.raises(ManifestErrors, match="cannot be read"):
+        load([tmp_path / ("x" * 300 + ".yaml")])

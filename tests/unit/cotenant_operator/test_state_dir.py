@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from cotenant_operator.local import up
 from cotenant_operator.state_dir import TOKENS, StateDir, StateInUseError, write_private
 
 
@@ -73,3 +74,13 @@ def test_the_desired_state_of_an_earlier_run_is_forgotten(state):
     (kept / "desired.json").write_text("{}")
     state.clear()
     assert list(kept.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", ["file/below", "x" * 300])
+def test_a_state_directory_that_cannot_be_is_one_line(tmp_path, bad, capsys):
+    (tmp_path / "file").write_text("")
+    assert up([], host="127.0.0.1", port=0, state=tmp_path / bad) == 2
+    said = capsys.readouterr().err
+    assert "cannot be used" in said
+    assert "--state" in said
+    assert "Traceback" not in said
