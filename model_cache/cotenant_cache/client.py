@@ -1,8 +1,10 @@
 """The cache as engines and the operator use it: a source in, a checked folder or its facts out."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from cotenant_cache.disk import folder_facts
 from cotenant_cache.errors import CacheError, HubUnreachableError
@@ -47,10 +49,10 @@ def read_facts(source: str, cache_dir: str) -> ModelFacts:
     local = _facts_on_disk(parsed, Path(cache_dir)) if parsed.pinned else None
     if local is not None:
         return local
-    from cotenant_cache.hub import remote_facts
-
+    hub = _hub(source)
     try:
-        return remote_facts(parsed)
+        facts: ModelFacts = hub.remote_facts(parsed)
+        return facts
     except HubUnreachableError:
         stale = _facts_on_disk(parsed, Path(cache_dir))
         if stale is None:
@@ -64,16 +66,15 @@ def _open_from_hub(
     there = _facts_on_disk(parsed, cache_dir) if parsed.pinned else None
     if there is not None:
         return OpenModel(_snapshot(parsed.repo, parsed.revision, cache_dir), there)
-    from cotenant_cache.hub import download, resolve
-
+    hub = _hub(f"hf://{parsed.repo}")
     try:
-        listing = resolve(parsed)
+        listing = hub.resolve(parsed)
     except HubUnreachableError:
         stale = _facts_on_disk(parsed, cache_dir)
         if stale is None:
             raise
         return OpenModel(_snapshot(parsed.repo, stale.fingerprint, cache_dir), stale)
-    folder = download(parsed, listing, cache_dir, progress or _ignore)
+    folder: Path = hub.download(parsed, listing, cache_dir, progress or _ignore)
     return OpenModel(folder, folder_facts(folder, source=source, fingerprint=listing.commit))
 
 
@@ -107,3 +108,13 @@ def _repo_folder(repo: str, cache_dir: Path) -> Path:
 
 def _ignore(done_bytes: int, total_bytes: int) -> None:
     del done_bytes, total_bytes
+
+
+def _hub(source: str) -> ModuleType:
+    """The only module with the hub's client, which the base install lacks. Raises HubUnreachableError."""
+    try:
+        return importlib.import_module("cotenant_cache.hub")
+    except ImportError as error:
+        raise HubUnreachableError(
+            f"{source}: {error.name} is not installed. Run: pip install 'cotenant[cache]'"
+        ) from error

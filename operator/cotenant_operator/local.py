@@ -7,6 +7,7 @@ programs: ray (head), conductor, gateway; each with a log, a mark, and a tether 
 
 import asyncio
 import contextlib
+import importlib.util
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ WATCH_S = 0.25
 """Between two looks at the files: an edit takes effect within a second."""
 TELL_S = 1.0
 START_TIMEOUT_S = 90.0
+NEEDED = ("ray", "uvicorn", "aiohttp", "fastapi", "huggingface_hub")
+"""Of the children; torch is needed by engines of task generate only, whose own error says so."""
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -64,6 +67,9 @@ async def run(
     """As `up`. `prepare` may write the files once the state directory is ours; `then` runs once everything
     answers, and ends the run when it returns an exit code.
     """
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        say(f"error: {', '.join(missing)} is not installed. Run: pip install 'cotenant[local]'")
+        return EXIT_USAGE
     where = StateDir(state)
     try:
         where.acquire()

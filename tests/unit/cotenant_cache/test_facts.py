@@ -1,6 +1,7 @@
 import json
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from cotenant_cache.errors import (
     CacheError,
     CorruptWeightsError,
     FileMissingError,
+    HubUnreachableError,
     ModelNotFoundError,
     UnsafeFilesError,
     UnsupportedArchitectureError,
@@ -342,3 +344,10 @@ def test_a_file_name_that_is_no_text_does_not_matter(tmp_path: Path) -> None:
     (folder / os.fsdecode(b"\xff.json")).write_text("{}")
 
     assert facts_of(folder).layers == 2
+
+
+def test_without_the_hubs_client_it_says_what_to_install(tmp_path, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "cotenant_cache.hub", raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(HubUnreachableError, match="pip install 'cotenant"):
+        read_facts("hf://owner/name", str(tmp_path))

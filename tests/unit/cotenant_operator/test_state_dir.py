@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from cotenant_operator import local
 from cotenant_operator.local import up
 from cotenant_operator.state_dir import TOKENS, StateDir, StateInUseError, write_private
 
@@ -84,3 +85,9 @@ def test_a_state_directory_that_cannot_be_is_one_line(tmp_path, bad, capsys):
     assert "cannot be used" in said
     assert "--state" in said
     assert "Traceback" not in said
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(local, "NEEDED", ("json", "no_such_package"))
+    assert up([], host="127.0.0.1", port=0, state=tmp_path) == 2
+    assert "no_such_package is not installed. Run: pip install 'cotenant[local]'" in capsys.readouterr().err
