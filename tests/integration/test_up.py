@@ -1,6 +1,7 @@
 """`cotenant up`, the whole path: real Ray, real engines, real gateway, two tenants, one device."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -136,6 +137,7 @@ def test_a_wrong_key_is_an_authentication_error(up):
         stranger.models.list()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here")
 def test_curl_streams(up):
     body = json.dumps({"model": "quick", "stream": True, "messages": [{"role": "user", "content": "a b c"}]})
     command = ["curl", "-sN", f"{up.url}/v1/chat/completions", "-H", f"x-api-key: {key_of('ads')}", "-d", body]
