@@ -34,6 +34,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_engines_killed_50_times_at_random_break_only_what_they_had_begun(up):
     with Load(up, "search", MODELS, clients=CLIENTS, seed=1) as load:
         kill_engines(up, random.Random(1), KILLS)
+        # A slow machine gets fewer answers through between two kills: the load goes on until there are enough.
+        until(lambda: load.verdicts()["complete"] > 100, "more than 100 requests are complete")
     verdicts = load.verdicts()
     assert set(verdicts) == {"complete", "broken"}, verdicts
     assert verdicts["complete"] > 100
