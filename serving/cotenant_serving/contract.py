@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 DeviceKind = Literal["cpu", "cuda"]
-Task = Literal["generate", "echo"]
+Task = Literal["generate", "embed", "rerank", "classify", "tensor", "echo"]
 Sharing = Literal["timeSlice", "mig"]
 
 ENGINE_PORTS = range(8800, 8900)
@@ -29,6 +29,10 @@ HEADER_MODEL = "x-cotenant-model"
 """gateway → engine: `namespace/name` of the model that is meant; an engine of another one answers 421."""
 HEADER_REQUEST_ID = "x-request-id"
 """gateway → engine: the gateway's own id of the request (never the client's); also the key for cancel."""
+HEADER_JSON_LENGTH = "inference-header-content-length"
+"""Both ways, Open Inference Protocol only: bytes of JSON at the start of a body whose tensors follow in binary."""
+HEADER_TRACE = "traceparent"
+"""client → gateway → engine: W3C trace context. The gateway sends on its own span's, or the client's unchanged."""
 HEADER_USAGE = "x-cotenant-usage"
 """engine → gateway, not streamed answers: a `Usage` as compact JSON. The gateway strips it."""
 HEADER_REFUSED = "x-cotenant-refused"
@@ -105,6 +109,10 @@ class EngineSpec(Message, frozen=True, kw_only=True):
     """Prompt plus completion of one request, at most."""
     concurrency: int = 8
     """Requests that one engine serves at a time (its slots)."""
+    max_batch: int = 32
+    """Not for `generate` and `echo`: items (texts, pairs, rows) that are computed in one forward pass, at most."""
+    batch_wait_s: float = 0.005
+    """Not for `generate` and `echo`: how long the first item of a batch waits for company, at most."""
     echo: EchoOptions | None = None
 
 
