@@ -1,0 +1,62 @@
+"""The `cotenant` command. Parses, calls, prints.
+
+    options.py   what the commands share: options, formats, exit codes, the default state directory
+    serve.py     up, demo            planning.py   plan
+    looking.py   get, explain        about.py      version
+
+Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
+"""
+
+import os
+import sys
+
+import typer
+
+from cotenant_operator.cli.about import version
+from cotenant_operator.cli.looking import explain_model, get_models, get_pools, get_tenants
+from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
+from cotenant_operator.cli.planning import plan
+from cotenant_operator.cli.serve import demo, up
+
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_MANIFESTS", "EXIT_REFUSED", "app", "default_state", "main"]
+
+app = typer.Typer(
+    name="cotenant",
+    help="Many tenants and many models on the same GPUs: admitted, guarded, fair, and fast to wake.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+get_app = typer.Typer(help="Show what runs: models, tenants, pools.", no_args_is_help=True)
+explain_app = typer.Typer(help="Say why something is where it is.", no_args_is_help=True)
+
+for command in (up, demo, plan, version):
+    app.command()(command)
+app.add_typer(get_app, name="get")
+get_app.command("models")(get_models)
+get_app.command("pools")(get_pools)
+get_app.command("tenants")(get_tenants)
+app.add_typer(explain_app, name="explain")
+explain_app.command("model")(explain_model)
+
+
+def main() -> int:
+    """Entry point of the console script: the exit status."""
+    from cotenant_operator.output import error
+
+    try:
+        result = app(standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
+        return EXIT_FAILED
+    except Exception as problem:
+        show = getattr(problem, "format_message", None)  # a mistake in the flags
+        if show is None:
+            raise
+        error(show() + " (see `cotenant --help`)")
+        return EXIT_MANIFESTS
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,36 @@
+"""`cotenant up` and `cotenant demo`: the two commands that serve until Ctrl-C."""
+
+from typing import Annotated
+
+import typer
+
+from cotenant_operator.cli.options import EXIT_MANIFESTS, Files, Port, State, default_state
+
+
+def up(
+    file: Files,
+    host: Annotated[str, typer.Option(help="Address the gateway listens on.")] = "127.0.0.1",
+    port: Port = 8080,
+    state: State = None,
+) -> int:
+    """Serve the models of these files on this machine, until Ctrl-C."""
+    from cotenant_operator.local import up as run
+    from cotenant_operator.manifests import ManifestErrors
+    from cotenant_operator.output import error
+
+    try:
+        return run(file, host=host, port=port, state=state or default_state())
+    except ManifestErrors as problems:
+        error(str(problems))
+        return EXIT_MANIFESTS
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Run through it once and exit.")] = False,
+    port: Port = 8080,
+    state: State = None,
+) -> int:
+    """Watch two tenants share one device, with models that come with cotenant."""
+    from cotenant_operator.demo import run
+
+    return int(run(once=once, port=port, state=state or default_state() / "demo"))
