@@ -1,0 +1,46 @@
+"""What all request bodies have in common: mistakes are named by their field."""
+
+import pytest
+
+from cotenant_serving.request_fields import RequestError, json_object
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"input": ["a", NaN]}', "input[1]"),
+        (b'{"input": [1, 1e999]}', "input[1]"),
+        (b'{"inputs": [{"name": "a,]}"}, {"data": [[1, 2], [3, -Infinity]]}]}', "inputs[1].data[1][1]"),
+        (b'{"a\\"b": {"c": nan}}', 'a\\"b.c'),
+        (b'{"a": [1, 2], "b": [', "b[0]"),
+    ],
+)
+def test_a_value_that_is_not_json_is_named(body: bytes, field: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        json_object(body)
+
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_json", field)
+    assert f"in '{field}'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[", b"]", b"nan", b'"a', b"[]", b"null", b"{} {}", b"\xff", b'{"a": "\\ud800"}']
+)
+def test_what_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        json_object(body)
+
+    assert caught.value.code == "invalid_json"
+
+
+def test_a_mistake_far_into_the_body_is_named_by_its_position() -> None:
+    with pytest.raises(RequestError) as caught:
+        json_object(b'{"input": [' + b"1," * 200_000 + b"NaN]}")
+
+    assert caught.value.param is None
+    assert "char 400011" in caught.value.message
+
+
+def test_a_long_string_that_does_not_end_takes_no_quadratic_time() -> None:
+    with pytest.raises(RequestError):
+        json_object(b'{"a": "' + b'\\"' * 100_000)
