@@ -42,7 +42,7 @@ class DocsError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Code:
-    """An error code that openai_api or an engine answers with."""
+    """An error code that the checks of a request, or an engine, answer with."""
 
     status: int
     code: str
@@ -211,7 +211,8 @@ def request_errors(texts: Mapping[str, Any], internal: Sequence[str]) -> list[tu
 
 
 def _sources() -> list[Path]:
-    return [SERVING / "openai_api.py", *sorted((SERVING / "engine").glob("*.py"))]
+    shared = ("request_fields.py", "openai_api.py", "pooling_api.py", "oip_api.py", "oip_data.py")
+    return [*(SERVING / name for name in shared), *sorted((SERVING / "engine").glob("*.py"))]
 
 
 def codes_in(source: str) -> Iterator[Code]:
