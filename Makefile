@@ -11,10 +11,12 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix generate clean
+.PHONY: help install demo test check fix generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.local ## Install into .venv; TORCH=cpu for torch's CPU build
 
 demo: $(VENV)/.local ## Install, start, stream an answer; ONCE=1 ends after it, PORT=8080
 	$(RUN)/cotenant demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
