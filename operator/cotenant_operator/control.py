@@ -9,18 +9,52 @@ from pathlib import Path
 
 import msgspec
 
+from cotenant_operator.failure import Failure
 from cotenant_serving.contract import Desired, PoolStatus
 
 # Never through a proxy of the environment: it could not reach this machine, and would be shown the token.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class ControlError(Exception):
+class ControlError(Failure):
     """The conductor did not answer, or refused; the message says what to do next."""
 
 
 class ControlRefusedError(ControlError):
     """It answered, and said no: the same again will not do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningUp:
+    """`control.json`: where the `up` of a state directory can be reached."""
+
+    conductor_url: str
+    control_token_file: Path
+    gateway_url: str
+    pid: int
+
+
+def running_up(state: Path) -> RunningUp:
+    """The `up` that runs on this state directory. Raises ControlError when none does."""
+    try:
+        control = json.loads((state / "control.json").read_text())
+        running = RunningUp(
+            conductor_url=control["conductor_url"],
+            control_token_file=Path(control["control_token_file"]),
+            gateway_url=control["gateway_url"],
+            pid=int(control["pid"]),
+        )
+    except (OSError, ValueError, KeyError):
+        raise ControlError(
+            f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, "
+            "or name another one with --state DIR."
+        ) from None
+    if Path("/proc").is_dir() and not Path(f"/proc/{running.pid}").exists():
+        raise ControlError(
+            f"the `cotenant up` of {state} (process {running.pid}) was ended by force. Start it again: "
+            "`cotenant up -f FILE`."
+        )
+    return running
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +67,8 @@ class ControlClient:
     @classmethod
     def of_state(cls, state: Path) -> "ControlClient":
         """The client for the `up` that runs on this state directory. Raises ControlError when none does."""
-        try:
-            control = json.loads((state / "control.json").read_text())
-            client, pid = cls(control["conductor_url"], Path(control["control_token_file"])), int(control["pid"])
-            if Path("/proc").is_dir() and not Path(f"/proc/{pid}").exists():
-                raise ControlError(
-                    f"the `cotenant up` of {state} (process {pid}) was ended by force. Start it again: "
-                    "`cotenant up -f FILE`."
-                )
-            return client
-        except (OSError, ValueError, KeyError):
-            raise ControlError(
-                f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, "
-                "or name another one with --state DIR."
-            ) from None
+        control = running_up(state)
+        return cls(control.conductor_url, control.control_token_file)
 
     def put_desired(self, desired: Desired) -> None:
         self._call("PUT", "/v1/desired", msgspec.json.encode(desired))

@@ -1,6 +1,5 @@
 """Files → orders: what `up` sends to the conductor and to the gateway, and when that changes."""
 
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +7,16 @@ from pathlib import Path
 
 import msgspec
 
+from cotenant_operator.created_keys import CreatedKey, KeySource, new_key, with_created
 from cotenant_operator.hub_facts import HubFacts
+from cotenant_operator.key_book import KeyBook, KeysError, write_sources
 from cotenant_operator.machine import cuda_memories, default_pool, device_memory
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.plan import DeviceFacts, Plan, World, plan
 from cotenant_operator.problems import Problem
 from cotenant_operator.render.desired import render_desired
 from cotenant_operator.render.gateway import render_gateway
+from cotenant_operator.render.key_sources import render_key_sources
 from cotenant_operator.schema import ClusterMetadata, Metadata, SecretRef
 from cotenant_operator.spec import GPUPool, Secret, Tenant, TenantKey, TenantSpec
 from cotenant_operator.state_dir import StateDir, write_private
@@ -32,6 +34,10 @@ Print = tuple[object, ...]
 class Orders:
     desired: Desired
     gateway: GatewayConfig
+    """With the keys that `cotenant key create` has made."""
+    files_gateway: GatewayConfig
+    """As the files alone have it."""
+    key_sources: tuple[KeySource, ...] = ()
     notes: tuple[str, ...] = ()
     """What a person should know, once."""
     plan: Plan
@@ -50,7 +56,8 @@ class Desk:
         self.cuda_devices = 0
         self._print: Print = ()
         self._read_s = 0.0
-        self._told: frozenset[str] = frozenset()
+        self._news, self._key_news = _News(), _News()
+        self._keys = _Keys(KeyBook(state.path))
 
     @property
     def conductor_url(self) -> str:
@@ -79,10 +86,18 @@ class Desk:
             *(f"warning: {w}" for w in made.warnings),
             *refused,
         ]
-        return self._orders(world, made, self._news(lines))
+        orders = self._orders(world, made, self._news.of(lines))
+        return self._with_keys(orders) or orders
 
     def look(self, orders: Orders) -> Orders | None:
-        """Orders that differ from the given ones, or None. Bad edits are told and change nothing."""
+        """Orders that differ from the given ones, or None. Bad edits are told and change nothing.
+
+        Keys are looked at by themselves: no mistake in a file keeps one alive that was revoked.
+        """
+        news = self._look_at_files(orders)
+        return self._with_keys(news or replace(orders, notes=())) or news
+
+    def _look_at_files(self, orders: Orders) -> Orders | None:
         refused = any(model.refusal for model in orders.plan.models)
         again = refused and time.monotonic() - self._read_s > REFUSED_AGAIN_S
         if self._take_print() == self._print and not again:
@@ -90,7 +105,7 @@ class Desk:
         try:
             news = self.read()
         except ManifestErrors as error:
-            lines = self._news([f"{error}\nthe edit is not applied; what ran before goes on"])
+            lines = self._news.of([f"{error}\nthe edit is not applied; what ran before goes on"])
             return replace(orders, notes=lines) if lines else None
         if _same(news.desired, orders.desired):
             news = replace(news, desired=orders.desired)
@@ -100,28 +115,46 @@ class Desk:
         return news if changed or news.notes else None
 
     def publish(self, orders: Orders) -> None:
-        """Write the gateway's configuration if it is not what stands there."""
+        """Write the gateway's configuration if it is not what stands there, and where the keys of the files stand."""
+        write_sources(self._state.path, orders.key_sources)
         data = msgspec.json.encode(orders.gateway)
         path = self._state.gateway_config
         if not path.exists() or path.read_bytes() != data:
             write_private(path, data)
 
     def _orders(self, world: World, made: Plan, notes: tuple[str, ...]) -> Orders:
-        # The clock may go back; generations must not.
-        generation = self._generation = max(int(time.time() * 1000), self._generation + 1)
+        generation = self._next_generation()
+        gateway = render_gateway(
+            made,
+            world.manifests,
+            generation=generation,
+            conductors=[self.conductor_url],
+            pool_token_file=str(self._state.secret("pool-token")),
+            created=generation // 1000,
+        )
         return Orders(
             desired=render_desired(made.pools[0], generation=generation),
-            gateway=render_gateway(
-                made,
-                world.manifests,
-                generation=generation,
-                conductors=[self.conductor_url],
-                pool_token_file=str(self._state.secret("pool-token")),
-                created=generation // 1000,
-            ),
+            gateway=gateway,
+            files_gateway=gateway,
+            key_sources=render_key_sources(made, world.manifests),
             notes=notes,
             plan=made,
         )
+
+    def _with_keys(self, orders: Orders) -> Orders | None:
+        """The orders with the keys that are created and live now; None when that changes nothing."""
+        created, problems = self._keys.now()
+        gateway, notes = with_created(orders.files_gateway, created, time.time())
+        notes = self._key_news.of((*problems, *notes))
+        if _same(gateway, orders.gateway):
+            return replace(orders, notes=(*orders.notes, *notes)) if notes else None
+        gateway = msgspec.structs.replace(gateway, generation=self._next_generation())
+        return replace(orders, gateway=gateway, notes=(*orders.notes, *notes))
+
+    def _next_generation(self) -> int:
+        """The clock may go back; generations must not."""
+        self._generation = max(int(time.time() * 1000), self._generation + 1)
+        return self._generation
 
     def _one_pool(self, world: World) -> tuple[GPUPool, list[str]]:
         """The pool of this run; Ray's resources are made from it at the start, so it stays."""
@@ -144,7 +177,7 @@ class Desk:
             return world, []
         path = self._state.secret("default-key")
         if not path.exists():
-            write_private(path, b"ct-" + secrets.token_urlsafe(32).encode())
+            write_private(path, new_key().encode())
         secret = Secret(
             metadata=Metadata(name="default-key", namespace="cotenant-system"),
             string_data={"token": path.read_text().strip()},
@@ -155,24 +188,56 @@ class Desk:
             metadata=ClusterMetadata(name=DEFAULT_TENANT), spec=TenantSpec(namespaces=namespaces, keys=(key,))
         )
         note = f"the files have no Tenant: made one called {DEFAULT_TENANT!r}; its key stands in {path}"
-        return world.with_tenant(tenant, secret), [note]
-
-    def _news(self, lines: Sequence[str]) -> tuple[str, ...]:
-        fresh = tuple(line for line in lines if line not in self._told)
-        self._told = frozenset(lines)
-        return fresh
+        return world.with_tenant(tenant, secret, str(path)), [note]
 
     def _take_print(self) -> Print:
         """Changes when any of the files does (or a folder given with -f gains or loses one)."""
         seen: list[object] = []
         for path in self._files:
             for file in sorted(path.glob("*.y*ml")) if path.is_dir() else [path]:
-                try:
-                    stat = file.stat()
-                    seen.append((str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino))
-                except OSError:
-                    seen.append((str(file), None))
+                seen.append((str(file), _stat(file)))
         return tuple(seen)
+
+
+class _News:
+    """Lines for people, each told when it is new."""
+
+    def __init__(self) -> None:
+        self._told: frozenset[str] = frozenset()
+
+    def of(self, lines: Sequence[str]) -> tuple[str, ...]:
+        fresh = tuple(line for line in lines if line not in self._told)
+        self._told = frozenset(lines)
+        return fresh
+
+
+class _Keys:
+    """The created keys as they stand in their file, read again when it changes."""
+
+    def __init__(self, book: KeyBook) -> None:
+        self._book = book
+        self._print: object = None
+        self._keys: tuple[CreatedKey, ...] = ()
+        self._problems: tuple[str, ...] = ()
+
+    def now(self) -> tuple[tuple[CreatedKey, ...], tuple[str, ...]]:
+        """All of them, and what is wrong with the file: what cannot be read changes nothing."""
+        seen = _stat(self._book.path)
+        if seen != self._print:
+            self._print = seen
+            try:
+                self._keys, self._problems = self._book.read(), ()
+            except KeysError as error:
+                self._problems = (f"error: {error}; until then the keys work that did before",)
+        return self._keys, self._problems
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    except OSError:
+        return None
 
 
 def _same(one: Desired | GatewayConfig, other: Desired | GatewayConfig) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cotenant_operator.failure import Failure
 from cotenant_operator.near import hint
 from cotenant_operator.objects import Manifests, ObjectKey
 from cotenant_operator.positions import MAX_BYTES, Document, YamlProblem, documents
@@ -23,8 +24,10 @@ _KINDS: dict[str, type[Object]] = {
 }
 
 
-class ManifestErrors(Exception):  # noqa: N818 - several, each a Problem
+class ManifestErrors(Failure):
     """Everything that is wrong in the given files. `str()` is one line for each."""
+
+    exit_code = 2
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

@@ -45,8 +45,16 @@ class World:
         """A copy with a pool that is in no file, such as this machine's default."""
         return replace(self, manifests=replace(self.manifests, pools=(*self.manifests.pools, pool)))
 
-    def with_tenant(self, tenant: Tenant, secret: Secret | None = None) -> "World":
-        """A copy with a tenant that is in no file, and the Secret that holds its key."""
-        secrets = (*self.manifests.secrets, secret) if secret else self.manifests.secrets
-        tenants = (*self.manifests.tenants, tenant)
-        return replace(self, manifests=replace(self.manifests, tenants=tenants, secrets=secrets))
+    def with_tenant(self, tenant: Tenant, secret: Secret, place: str) -> "World":
+        """A copy with a tenant that is in no file, and the Secret that holds its key, which stands at `place`."""
+        known = self.manifests
+        key: ObjectKey = ("Secret", secret.metadata.namespace, secret.metadata.name)
+        return replace(
+            self,
+            manifests=replace(
+                known,
+                tenants=(*known.tenants, tenant),
+                secrets=(*known.secrets, secret),
+                places={**known.places, key: place},
+            ),
+        )

@@ -48,6 +48,11 @@ def as_yaml(value: Any) -> str:
     return str(yaml.safe_dump(value, sort_keys=True, allow_unicode=True))
 
 
+def note(message: str) -> None:
+    """A line for people, on stderr."""
+    print(message, file=sys.stderr)
+
+
 def error(message: str) -> None:
     """One `error: …` line for each line of the message, on stderr."""
     for line in message.splitlines() or [""]:

@@ -1,5 +1,6 @@
 """Plan → what `cotenant plan` prints: rows, or a JSON document. Pure; holds no key and no hash of one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -34,14 +35,17 @@ def _row(model: ModelPlan, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """The same as plain values, with everything in bytes and seconds."""
+def plan_document(plan: Plan, created_keys: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """The same as plain values, with everything in bytes and seconds.
+
+    `created_keys`: tenant → keys that stand in no file, from `cotenant key create`.
+    """
     return {
         "models": {model.name: _model(model) for model in plan.models},
         "tenants": {
             tenant.name: {
                 "models": list(tenant.models),
-                "keys": len(tenant.secret_keys),
+                "keys": len(tenant.secret_keys) + (created_keys or {}).get(tenant.name, 0),
                 "limits": msgspec.to_builtins(tenant.limits),
             }
             for tenant in plan.tenants

@@ -190,20 +190,3 @@ def pool_rows(pool: PoolStatus) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
         for device in sorted(pool.devices, key=lambda device: device.device_id)
     ]
     return columns, rows or [(pool.pool, "-", "-", "-", "-", "-", "-", "-")]
-
-
-def explain_model(model: ModelStatus) -> list[str]:
-    """`cotenant explain model NAME`: the conductor's last decision, then the conditions, then each engine."""
-    lines = [f"{model.model}: {model.state} ({model.reason})" + (f": {model.message}" if model.message else "")]
-    lines += [f"  {line}" for line in model.explanation]
-    if model.retry_in_s is not None:
-        lines.append(f"  tried again in {model.retry_in_s:.0f} s")
-    for item in conditions(None, model):
-        lines.append(f"  {item.type}: {item.status} ({item.reason})" + (f": {item.message}" if item.message else ""))
-    for engine in model.engines:
-        lines.append(
-            f"  engine {engine.app}: {engine.state} on {engine.device_id or 'no device yet'}, "
-            f"{show_bytes(engine.used_bytes)} of {show_bytes(engine.share_bytes)}, "
-            f"{engine.running} of {engine.slots} slots"
-        )
-    return lines

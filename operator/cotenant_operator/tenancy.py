@@ -96,7 +96,10 @@ def _usable_keys(manifests: Manifests, warnings: list[str], errors: list[str]) -
         name = tenant.metadata.name
         place = manifests.place("Tenant", name)
         if not tenant.spec.keys:
-            warnings.append(f"{place}: tenant {name!r} has no spec.keys, so nobody can call in its name")
+            warnings.append(
+                f"{place}: tenant {name!r} has no spec.keys; "
+                f"only keys that `cotenant key create {name}` makes can call in its name"
+            )
         usable[name] = []
         for reference in (item.secret_ref for item in tenant.spec.keys):
             key = api_key(manifests, reference.name, reference.key)

@@ -2,7 +2,8 @@
 
     options.py   what the commands share: options, formats, exit codes, the default state directory
     serve.py     up, demo            planning.py   plan
-    looking.py   get, explain        about.py      version
+    looking.py   get, explain        keys.py       key create, list, revoke
+    about.py     version
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
 """
@@ -13,10 +14,12 @@ import sys
 import typer
 
 from cotenant_operator.cli.about import version
+from cotenant_operator.cli.keys import create_key, list_keys, revoke_key
 from cotenant_operator.cli.looking import explain_model, get_models, get_pools, get_tenants
 from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
 from cotenant_operator.cli.planning import plan
 from cotenant_operator.cli.serve import demo, up
+from cotenant_operator.failure import Failure
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_MANIFESTS", "EXIT_REFUSED", "app", "default_state", "main"]
 
@@ -29,6 +32,7 @@ app = typer.Typer(
 )
 get_app = typer.Typer(help="Show what runs: models, tenants, pools.", no_args_is_help=True)
 explain_app = typer.Typer(help="Say why something is where it is.", no_args_is_help=True)
+key_app = typer.Typer(help="API keys of tenants: make, list, revoke.", no_args_is_help=True)
 
 for command in (up, demo, plan, version):
     app.command()(command)
@@ -38,6 +42,10 @@ get_app.command("pools")(get_pools)
 get_app.command("tenants")(get_tenants)
 app.add_typer(explain_app, name="explain")
 explain_app.command("model")(explain_model)
+app.add_typer(key_app, name="key")
+key_app.command("create")(create_key)
+key_app.command("list")(list_keys)
+key_app.command("revoke")(revoke_key)
 
 
 def main() -> int:
@@ -53,6 +61,9 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
         return EXIT_FAILED
+    except Failure as failure:
+        error(str(failure))
+        return failure.exit_code
     except Exception as problem:
         show = getattr(problem, "format_message", None)  # a mistake in the flags
         if show is None:

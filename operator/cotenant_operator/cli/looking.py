@@ -1,83 +1,59 @@
 """`cotenant get` and `cotenant explain`: what runs, and why it is where it is."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import time
 
 import typer
 
-from cotenant_operator.cli.options import EXIT_FAILED, Output, Shown, State, default_state, show
-
-if TYPE_CHECKING:
-    from cotenant_serving.contract import PoolStatus
+from cotenant_operator.cli.completion import ModelName
+from cotenant_operator.cli.options import Output, Shown, State, default_state, show
 
 
 def get_models(state: State = None, output: Shown = Output.TABLE) -> int:
     """Models with their state, reason and engines."""
+    import msgspec
+
+    from cotenant_operator.control import ControlClient
     from cotenant_operator.status import model_rows
 
-    status = _status(state)
-    if status is None:
-        return EXIT_FAILED
-    return show(model_rows(status, wide=output is Output.WIDE), _builtins(status.models), output)
+    status = ControlClient.of_state(state or default_state()).status()
+    return show(model_rows(status, wide=output is Output.WIDE), msgspec.to_builtins(status.models), output)
 
 
 def get_pools(state: State = None, output: Shown = Output.TABLE) -> int:
     """Devices with their memory: all, reserved, in use."""
+    import msgspec
+
+    from cotenant_operator.control import ControlClient
     from cotenant_operator.status import pool_rows
 
-    status = _status(state)
-    if status is None:
-        return EXIT_FAILED
-    document = [{"pool": status.pool, "generation": status.generation, "devices": _builtins(status.devices)}]
+    status = ControlClient.of_state(state or default_state()).status()
+    devices = msgspec.to_builtins(status.devices)
+    document = [{"pool": status.pool, "generation": status.generation, "devices": devices}]
     return show(pool_rows(status), document, output)
 
 
 def get_tenants(state: State = None, output: Shown = Output.TABLE) -> int:
     """Tenants with the models they see and their limits. Keys are never shown."""
-    from cotenant_operator.output import error
-    from cotenant_operator.tenants_report import TenantsUnknownError, read_tenants, tenant_document, tenant_rows
+    from cotenant_operator.key_book import KeyBook, read_sources
+    from cotenant_operator.keys_report import keys_per_tenant, known_keys
+    from cotenant_operator.published import read_published
+    from cotenant_operator.tenants_report import tenant_document, tenant_rows
 
-    try:
-        tenants = read_tenants(state or default_state())
-    except TenantsUnknownError as problem:
-        error(str(problem))
-        return EXIT_FAILED
-    return show(tenant_rows(tenants), tenant_document(tenants), output)
+    where = state or default_state()
+    tenants = read_published(where).tenants
+    keys = keys_per_tenant(known_keys(tenants, KeyBook(where).read(), read_sources(where), time.time()))
+    return show(tenant_rows(tenants, keys), tenant_document(tenants, keys), output)
 
 
-def explain_model(name: Annotated[str, typer.Argument(help="name, or namespace/name.")], state: State = None) -> int:
+def explain_model(name: ModelName, state: State = None, output: Shown = Output.TABLE) -> int:
     """Say why a model is where it is, from the conductor's last decision."""
-    from cotenant_operator.near import hint
-    from cotenant_operator.output import error
-    from cotenant_operator.status import explain_model as explain
+    from cotenant_operator.control import ControlClient
+    from cotenant_operator.explanation import explain, explain_document
+    from cotenant_operator.names import model_named
 
-    status = _status(state)
-    if status is None:
-        return EXIT_FAILED
-    found = [model for model in status.models if name in (model.model, model.model.rpartition("/")[2])]
-    if not found:
-        error(f"there is no model {name!r}; {hint(name, [model.model for model in status.models], label='known')}")
-        return EXIT_FAILED
-    if len(found) > 1:
-        error(f"{name!r} is ambiguous; say one of: {', '.join(model.model for model in found)}")
-        return EXIT_FAILED
-    typer.echo("\n".join(explain(found[0])))
+    models = {model.model: model for model in ControlClient.of_state(state or default_state()).status().models}
+    found = models[model_named(name, models)]
+    if output in (Output.JSON, Output.YAML):
+        return show(((), []), explain_document(found), output)
+    typer.echo("\n".join(explain(found, wide=output is Output.WIDE)))
     return 0
-
-
-def _status(state: Path | None) -> "PoolStatus | None":
-    """What the conductor sees, or None after the reason was printed."""
-    from cotenant_operator.control import ControlClient, ControlError
-    from cotenant_operator.output import error
-
-    try:
-        return ControlClient.of_state(state or default_state()).status()
-    except (ControlError, OSError) as problem:
-        error(str(problem))
-        return None
-
-
-def _builtins(value: object) -> object:
-    import msgspec
-
-    return msgspec.to_builtins(value)

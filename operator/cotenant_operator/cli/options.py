@@ -15,11 +15,6 @@ EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130
 
 
-class PlanOutput(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 class Output(StrEnum):
     TABLE = "table"
     WIDE = "wide"

@@ -1,11 +1,21 @@
 """`cotenant plan`."""
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
-
-from cotenant_operator.cli.options import EXIT_MANIFESTS, EXIT_REFUSED, Files, PlanOutput, State, default_state
+from cotenant_operator.cli.options import (
+    EXIT_MANIFESTS,
+    EXIT_REFUSED,
+    Files,
+    Output,
+    Shown,
+    State,
+    default_state,
+    show,
+)
 
 if TYPE_CHECKING:
     from cotenant_operator.objects import World
@@ -14,20 +24,14 @@ if TYPE_CHECKING:
 
 def plan(
     file: Files,
-    output: Annotated[PlanOutput, typer.Option("--output", "-o", help="Format.")] = PlanOutput.TABLE,
+    output: Shown = Output.TABLE,
     state: State = None,
 ) -> int:
     """Say what would run where, who would see it, and what is refused and why. Changes nothing."""
-    from cotenant_operator.manifests import ManifestErrors
-    from cotenant_operator.output import error
     from cotenant_operator.world import read_world
 
-    try:
-        world = read_world(file, (state or default_state()) / "cache")
-    except ManifestErrors as problems:
-        error(str(problems))
-        return EXIT_MANIFESTS
-    return _print_plan(_plan_here(world), output)
+    where = state or default_state()
+    return _print_plan(_plan_here(read_world(file, where / "cache")), output, created=_created_keys(where))
 
 
 def _plan_here(world: "World") -> "Plan":
@@ -39,14 +43,18 @@ def _plan_here(world: "World") -> "Plan":
     return make_plan(world, {pool.metadata.name: device_memory(pool) for pool in world.manifests.pools})
 
 
-def _print_plan(planned: "Plan", output: PlanOutput) -> int:
-    from cotenant_operator.output import as_json, error, print_table, warning
+def _created_keys(state: Path) -> Mapping[str, int]:
+    """Tenant → keys of `cotenant key create` that live now: they work for the planned tenants too."""
+    from cotenant_operator.key_book import KeyBook
+
+    return Counter(key.tenant for key in KeyBook(state).read() if key.lives(time.time()))
+
+
+def _print_plan(planned: "Plan", output: Output, *, created: Mapping[str, int]) -> int:
+    from cotenant_operator.output import error, warning
     from cotenant_operator.plan_report import plan_document, plan_rows
 
-    if output is PlanOutput.JSON:
-        sys.stdout.write(as_json(plan_document(planned)))
-    else:
-        print_table(*plan_rows(planned))
+    show(plan_rows(planned), plan_document(planned, created), output)
     for text in planned.warnings:
         warning(text)
     for text in planned.errors:

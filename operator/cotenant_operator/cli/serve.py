@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cotenant_operator.cli.options import EXIT_MANIFESTS, Files, Port, State, default_state
+from cotenant_operator.cli.options import Files, Port, State, default_state
 
 
 def up(
@@ -15,14 +15,8 @@ def up(
 ) -> int:
     """Serve the models of these files on this machine, until Ctrl-C."""
     from cotenant_operator.local import up as run
-    from cotenant_operator.manifests import ManifestErrors
-    from cotenant_operator.output import error
 
-    try:
-        return run(file, host=host, port=port, state=state or default_state())
-    except ManifestErrors as problems:
-        error(str(problems))
-        return EXIT_MANIFESTS
+    return run(file, host=host, port=port, state=state or default_state())
 
 
 def demo(

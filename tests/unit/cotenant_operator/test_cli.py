@@ -6,9 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
 from cotenant_operator import cli
-from cotenant_serving.contract import GatewayConfig, GatewayTenant, Limits
+from cotenant_operator.created_keys import hash_of
+from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant, Limits
 
 ECHO = """\
 apiVersion: cotenant.dev/v1alpha1
@@ -91,7 +93,15 @@ def test_a_mistake_in_the_flags_exits_with_2(cotenant: Run, arguments: list[str]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["get", "models"], ["get", "pools"], ["get", "tenants"], ["explain", "model", "x"]]
+    "arguments",
+    [
+        ["get", "models"],
+        ["get", "pools"],
+        ["get", "tenants"],
+        ["explain", "model", "x"],
+        ["key", "list"],
+        ["key", "create", "x"],
+    ],
 )
 def test_asking_when_nothing_runs_says_how_to_start(cotenant: Run, arguments: list[str]) -> None:
     ran = cotenant(*arguments)
@@ -113,6 +123,75 @@ def test_tenants_are_shown_without_their_keys(cotenant: Run, tmp_path: Path) -> 
     assert "search  1     5" in cotenant("get", "tenants").out
     for output in ("json", "yaml", "wide"):
         assert "f00d" not in cotenant("get", "tenants", "-o", output).out
+
+
+def published(tmp_path: Path) -> Path:
+    """A state directory in which an `up` has run once, with the tenants search and ads."""
+    tenants = (
+        GatewayTenant(name="search", key_sha256=("f00d" * 16,), models=("search/chat",)),
+        GatewayTenant(name="ads", models=("ads/echo", "search/chat")),
+    )
+    models = (GatewayModel(name="search/chat", task="generate"), GatewayModel(name="ads/echo", task="echo"))
+    config = GatewayConfig(generation=1, tenants=tenants, models=models)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "gateway.json").write_bytes(msgspec.json.encode(config))
+    return tmp_path / "state"
+
+
+def test_a_key_is_printed_once_listed_by_its_id_counted_and_revoked(cotenant: Run, tmp_path: Path) -> None:
+    published(tmp_path)
+    created = cotenant("key", "create", "ads")
+    key = created.out.strip()
+    assert created.code == 0
+    assert key.startswith("ct-")
+    assert key not in created.err
+
+    (listed,) = json.loads(cotenant("key", "list", "ads", "-o", "json").out)
+    assert listed["id"] == hash_of(key)[:12]
+    assert cotenant("get", "tenants").out.splitlines()[2].split()[:2] == ["ads", "1"]
+
+    assert cotenant("key", "revoke", listed["id"]).code == 0
+    assert json.loads(cotenant("key", "list", "ads", "-o", "json").out) == []
+
+
+def test_a_key_stands_in_no_file_and_in_no_later_output(cotenant: Run, tmp_path: Path) -> None:
+    state = published(tmp_path)
+    key = cotenant("key", "create", "ads").out.strip()
+
+    for output in ("table", "wide", "json", "yaml"):
+        assert key not in cotenant("key", "list", "-o", output).out
+    assert [path for path in state.rglob("*") if path.is_file() and key in path.read_text()] == []
+
+
+def test_a_plan_counts_created_keys(cotenant: Run, tmp_path: Path) -> None:
+    published(tmp_path)
+    cotenant("key", "create", "ads")
+    tenant = "---\napiVersion: cotenant.dev/v1alpha1\nkind: Tenant\nmetadata: {name: ads}\nspec: {}\n"
+    ran = cotenant("plan", "-o", "yaml", "-f", written(tmp_path, ECHO + POOL + tenant))
+
+    assert yaml.safe_load(ran.out)["tenants"]["ads"]["keys"] == 1
+    assert "only keys that `cotenant key create ads` makes" in ran.err
+
+
+def test_a_key_for_an_unknown_tenant_is_refused_with_the_nearest_name(cotenant: Run, tmp_path: Path) -> None:
+    state = published(tmp_path)
+    ran = cotenant("key", "create", "serch")
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "error: there is no tenant 'serch'; did you mean 'search'? known: ads, search\n"
+    assert not (state / "keys.json").exists()
+
+
+def test_a_key_of_a_file_is_not_revoked_here_and_an_unknown_one_gets_a_hint(cotenant: Run, tmp_path: Path) -> None:
+    published(tmp_path)
+
+    assert "take it out there" in cotenant("key", "revoke", "f00df00df00d").err
+    assert "there is no key 'beef'" in cotenant("key", "revoke", "beef").err
+
+
+@pytest.mark.parametrize("kind", ["models", "tenants", "pools"])
+def test_every_format_is_offered_by_get(cotenant: Run, kind: str) -> None:
+    assert "table|wide|json|yaml" in cotenant("get", kind, "--help").out
 
 
 def test_the_state_directory_follows_the_environment_at_call_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,12 @@ def test_without_an_up_it_says_how_to_start_one(tmp_path):
 def test_an_up_that_was_killed_is_told_apart_from_one_that_is_silent(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    control = {"conductor_url": "http://127.0.0.1:1", "control_token_file": "x", "pid": ended.pid}
+    control = {
+        "conductor_url": "http://127.0.0.1:1",
+        "control_token_file": "x",
+        "gateway_url": "http://127.0.0.1:2",
+        "pid": ended.pid,
+    }
     (tmp_path / "control.json").write_text(json.dumps(control))
     with pytest.raises(ControlError, match=f"process {ended.pid}\\) was ended by force"):
         ControlClient.of_state(tmp_path)

@@ -9,7 +9,9 @@ from tests.builders.up import echo, key_of, keys, model, pool, tenant, until
 
 from cotenant_cache.errors import HubUnreachableError
 from cotenant_operator import desk, hub_facts
+from cotenant_operator.created_keys import hash_of
 from cotenant_operator.desk import Desk
+from cotenant_operator.key_book import KeyBook, read_sources
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.state_dir import StateDir
 from cotenant_serving.contract import GatewayConfig
@@ -20,6 +22,7 @@ class Bench:
         self.file = folder / "models.yaml"
         self.state = StateDir(folder / "state")
         self.state.acquire()
+        self.book = KeyBook(self.state.path)
         self.desk = Desk([self.file], self.state, conductor_port=1)
 
     def write(self, *documents) -> None:
@@ -137,3 +140,72 @@ def test_generations_rise_even_when_the_clock_goes_back(bench, monkeypatch):
     first = bench.desk.read()
     monkeypatch.setattr(desk.time, "time", lambda: 1.0)
     assert bench.desk.read().desired.generation == first.desired.generation + 1
+
+
+def hashes(orders) -> dict[str, tuple[str, ...]]:
+    return {tenant.name: tenant.key_sha256 for tenant in orders.gateway.tenants}
+
+
+def test_a_created_key_reaches_the_gateway_and_leaves_it_when_it_is_revoked(bench):
+    bench.write(*BASE, echo("a"))
+    orders = bench.desk.read()
+    _, made = bench.book.create("search", now_s=0.0)
+    with_key = bench.desk.look(orders)
+    assert hashes(with_key)["search"] == (hash_of(key_of("search")), made.sha256)
+    assert with_key.gateway.generation > orders.gateway.generation
+    assert with_key.desired is orders.desired
+    assert bench.desk.look(with_key) is None
+    bench.book.revoke(made.id)
+    assert hashes(bench.desk.look(with_key)) == hashes(orders)
+
+
+def test_keys_of_an_earlier_run_work_from_the_start(bench):
+    bench.write(*BASE, echo("a"))
+    _, made = bench.book.create("search", now_s=0.0)
+    assert made.sha256 in hashes(bench.desk.read())["search"]
+
+
+def test_a_mistake_in_the_files_keeps_no_revoked_key_alive(bench):
+    bench.write(*BASE, echo("a"))
+    _, made = bench.book.create("search", now_s=0.0)
+    orders = bench.desk.read()
+    bench.file.write_text("kind: [")
+    broken = bench.desk.look(orders)
+    bench.book.revoke(made.id)
+    assert made.sha256 not in hashes(bench.desk.look(broken))["search"]
+
+
+def test_an_edit_of_a_file_keeps_the_created_keys(bench):
+    bench.write(*BASE, echo("a"))
+    _, made = bench.book.create("search", now_s=0.0)
+    orders = bench.desk.read()
+    bench.write(pool(), tenant("search"), tenant("ads"), keys("search", "ads"), echo("a"))
+    news = bench.desk.look(orders)
+    assert made.sha256 in hashes(news)["search"]
+    assert set(hashes(news)) == {"ads", "search"}
+
+
+def test_a_damaged_key_file_is_told_once_and_changes_nothing(bench):
+    bench.write(*BASE, echo("a"))
+    bench.book.create("search", now_s=0.0)
+    orders = bench.desk.read()
+    bench.book.path.write_text("{")
+    news = bench.desk.look(orders)
+    assert "keys.json is damaged" in news.notes[0]
+    assert hashes(news) == hashes(orders)
+    assert bench.desk.look(news) is None
+
+
+def test_where_the_keys_of_the_files_stand_is_published_without_the_keys(bench):
+    bench.write(*BASE, echo("a"))
+    bench.desk.publish(bench.desk.read())
+    (source,) = read_sources(bench.state.path)
+    assert (source.tenant, source.secret, source.key) == ("search", "keys", "search")
+    assert source.place.startswith(f"{bench.file}:")
+    assert key_of("search") not in (bench.state.path / "key-sources.json").read_text()
+
+
+def test_the_key_of_the_tenant_that_up_makes_has_its_file_as_its_place(bench):
+    bench.write(pool(), echo("a"))
+    bench.desk.publish(bench.desk.read())
+    assert [source.place for source in read_sources(bench.state.path)] == [str(bench.state.secret("default-key"))]

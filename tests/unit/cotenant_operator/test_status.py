@@ -2,9 +2,10 @@ from typing import Any
 
 from tests.builders.operator import model, world
 
+from cotenant_operator.explanation import explain, explain_document
 from cotenant_operator.output import plain_table
 from cotenant_operator.plan import plan
-from cotenant_operator.status import conditions, explain_model, model_rows, pool_rows
+from cotenant_operator.status import conditions, model_rows, pool_rows
 from cotenant_serving.contract import DeviceStatus, EngineStatus, ModelStatus, PoolStatus, Reason
 
 MIB = 2**20
@@ -117,11 +118,43 @@ def test_rows_hold_what_a_person_looks_for() -> None:
 
 
 def test_explain_begins_with_the_state_and_ends_with_the_engines() -> None:
-    lines = explain_model(seen(explanation=("kept: 2 running",), ready_engines=1, engines=(engine(running=2),)))
+    lines = explain(seen(explanation=("kept: 2 running",), ready_engines=1, engines=(engine(running=2),)))
 
     assert lines[0] == "default/small: ready (Ready)"
     assert "  kept: 2 running" in lines
-    assert lines[-1].endswith("ready on 10.0.0.1/cpu/0, 256 MiB of 512 MiB, 2 of 8 slots")
+    assert lines[-2].endswith("ready on 10.0.0.1/cpu/0, 256 MiB of 512 MiB, 2 of 8 slots")
+    assert lines[-1] == "  more: cotenant logs default/small"
+
+
+def test_explain_says_each_reason_once() -> None:
+    failed = seen(state="failed", reason=Reason.CORRUPT_WEIGHTS, message="the file is cut off", retry_in_s=4.0)
+
+    text = "\n".join(explain(failed))
+
+    assert text.count("CorruptWeights") == text.count("the file is cut off") == 1
+    assert "Accepted, Cached, Placed, Loaded, Ready: False" in text
+    assert "tried again in 4 s" in text
+
+
+def test_explain_does_not_say_the_decision_twice_when_it_is_the_message() -> None:
+    waits = seen(
+        state="waiting",
+        reason=Reason.NO_ROOM,
+        message="no room; a holds 1 GiB",
+        explanation=("no room", "a holds 1 GiB"),
+    )
+
+    lines = explain(waits)
+
+    assert lines[:3] == ["default/small: waiting (NoRoom)", "  no room", "  a holds 1 GiB"]
+    assert "\n".join(lines).count("holds") == 1
+
+
+def test_explain_wide_names_process_and_instance_and_the_document_has_the_conditions() -> None:
+    model = seen(ready_engines=1, engines=(engine(pid=7, instance="f00d", load_s=1.25),))
+
+    assert "process 7, instance f00d, age 0 s, loaded in 1.2 s" in "\n".join(explain(model, wide=True))
+    assert [item["type"] for item in explain_document(model)["conditions"]][-1] == "Ready"
 
 
 def test_a_cell_with_line_breaks_stays_one_row() -> None:
