@@ -1,15 +1,16 @@
-"""What every engine offers to its HTTP server: load, encode, start, cancel.
+"""What every engine offers to its HTTP server, in two kinds.
 
-`load` blocks and runs in a thread; everything else runs on the server's event loop. An engine writes the text
-of a request into the request's `DeltaStream`; the server reads it and never touches the model.
+A *streaming* engine (`generate`, `echo`) writes the text of a request into the request's `DeltaStream`; the server
+reads it and never touches the model. A *unary* engine (the other tasks) takes a body and answers with a body.
+`load` blocks and runs in a thread; everything else runs on the server's event loop.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from cotenant_serving.contract import Reason
+from cotenant_serving.contract import Reason, Usage
 from cotenant_serving.openai_api import GenerateRequest, RequestError, Sampling
 
 FinishReason = Literal["stop", "length"]
@@ -109,20 +110,32 @@ class DeltaStream:
         return taken
 
 
-class Engine(Protocol):
-    """One model that answers. `context_tokens` is valid once it is loaded."""
+@dataclass(frozen=True, slots=True)
+class UnaryRequest:
+    """A request to a unary engine, whole and unread. `headers` are those that say how to read the body."""
 
-    @property
-    def context_tokens(self) -> int: ...
+    request_id: str
+    method: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    used: Callable[[Usage], None] = lambda usage: None
+    """To be told what the request has cost so far: what is charged when it is cancelled or fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryAnswer:
+    body: bytes
+    usage: Usage
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One model that answers."""
 
     def load(self, progress: Progress) -> None:
         """Blocks until the model can answer. Raises LoadError."""
-
-    async def encode(self, request: GenerateRequest) -> Prompt:
-        """Raises RequestError (400) for a prompt that this model cannot take."""
-
-    def start(self, job: Job, stream: DeltaStream) -> None:
-        """Begins to answer into `stream`; returns at once."""
 
     def cancel(self, request_id: str) -> None:
         """Stops a request and frees what it holds. Unknown ids are ignored."""
@@ -132,6 +145,28 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends threads and tasks. Requests that still run fail."""
+
+
+class StreamingEngine(Engine, Protocol):
+    """`context_tokens` is valid once it is loaded."""
+
+    @property
+    def context_tokens(self) -> int: ...
+
+    async def encode(self, request: GenerateRequest) -> Prompt:
+        """Raises RequestError (400) for a prompt that this model cannot take."""
+
+    def start(self, job: Job, stream: DeltaStream) -> None:
+        """Begins to answer into `stream`; returns at once."""
+
+
+@runtime_checkable
+class UnaryEngine(Engine, Protocol):
+    def serves(self, method: str, path: str) -> bool:
+        """Whether this is a route of the task."""
+
+    async def answer(self, request: UnaryRequest) -> UnaryAnswer:
+        """Raises RequestError for what the client can mend, GenerationError for what it cannot."""
 
 
 def resolve_max_tokens(prompt: Prompt, max_tokens: int | None, context_tokens: int, param: str) -> int:

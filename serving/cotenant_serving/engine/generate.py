@@ -10,7 +10,8 @@ from cotenant_serving.contract import EngineArgs, Reason
 from cotenant_serving.engine.admission import PageLedger, pages_for
 from cotenant_serving.engine.base import DeltaStream, Job, LoadError, Progress, Prompt
 from cotenant_serving.engine.batching import Batcher, Manager
-from cotenant_serving.engine.loader import Loaded, load, load_errors
+from cotenant_serving.engine.load_errors import load_errors
+from cotenant_serving.engine.loader import Loaded, load
 from cotenant_serving.openai_api import GenerateRequest, RequestError
 
 PAGE_TOKENS = 32
@@ -43,6 +44,15 @@ def cache_pages(kv_cache_bytes: int, bytes_per_token: int, context_tokens: int, 
             f"{kv_cache_bytes}. Give the model more memory (spec.gpu.memory) or lower spec.engine.contextTokens.",
         )
     return min(affordable, one_context * slots)
+
+
+def eos_ids(model: Any) -> frozenset[int]:
+    """Token ids that end an answer."""
+    for config in (model.generation_config, model.config.get_text_config()):
+        value = getattr(config, "eos_token_id", None)
+        if value is not None:
+            return frozenset([value] if isinstance(value, int) else value)
+    return frozenset()
 
 
 class GenerateEngine:
@@ -80,7 +90,7 @@ class GenerateEngine:
             _warm_up(manager, loaded)
         decode = partial(loaded.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         ledger = PageLedger(pages, PAGE_TOKENS)
-        self._batcher = Batcher(manager, make_manager, ledger, decode, loaded.eos_ids, config.vocab_size)
+        self._batcher = Batcher(manager, make_manager, ledger, decode, eos_ids(loaded.model), config.vocab_size)
         self._loaded = loaded
         progress("loaded", 1.0)
 
@@ -162,7 +172,7 @@ def _start_manager(loaded: Loaded, pages: int) -> Manager:
         temperature=0.7,
         top_p=0.9,
         top_k=50,
-        eos_token_id=sorted(loaded.eos_ids) or -1,
+        eos_token_id=sorted(eos_ids(loaded.model)) or -1,
         pad_token_id=0,
     )
     batching = ContinuousBatchingConfig(

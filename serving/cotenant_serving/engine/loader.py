@@ -1,15 +1,15 @@
-"""Source → local folder → checked → model and tokenizer. Every failure becomes a LoadError with its Reason."""
+"""Source → local folder → checked → model and tokenizer, for all tasks that transformers serves."""
 
+import inspect
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotenant_serving.contract import EngineArgs, Reason
+from cotenant_serving.contract import EngineArgs, Reason, Task
 from cotenant_serving.engine.base import LoadError, Progress
+from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.model_files import check_tokenizer
 
 if TYPE_CHECKING:
@@ -18,12 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model on its device, in eval mode, with its tokenizer."""
+    """A model on its device, in eval mode, with its tokenizer. `folder` is where its files are."""
 
     model: Any
     tokenizer: Any
-    eos_ids: frozenset[int]
     dtype_bytes: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a task's models are loaded. `model_class(transformers, config)` is None where there is none."""
+
+    auto_class: str
+    model_class: Callable[[Any, Any], Any]
+    loads_as: str
+    serves: str
 
 
 def load(args: EngineArgs, progress: Progress) -> Loaded:
@@ -46,43 +56,53 @@ def open_source(args: EngineArgs, progress: Progress) -> "OpenModel":
 
     progress("checking files", 0.0)
     opened = open_checked(args.spec.source, args.cache_dir, fetched)
-    check_tokenizer(opened.folder)
+    if args.spec.task != "tensor":
+        check_tokenizer(opened.folder)
     return opened
 
 
-def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> Loaded:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing here may reach for the hub
+def prepare_torch(args: EngineArgs) -> Any:
+    """Imports torch and keeps it to this engine's device and share. Raises LoadError(NoCudaDevice)."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     _claim_cuda(args, torch)
     if args.spec.device == "cpu":
         # Ray gives a worker with less than one CPU a single thread; engines share the cores as they come.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch
+
+
+def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> Loaded:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing here may reach for the hub
+    torch = prepare_torch(args)
+    import transformers
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    kind = _KINDS[args.spec.task]
     folder = opened.folder
-    model_config = _model_config(folder, opened.facts.architecture)
+    config, model_class = _model_config(transformers, kind, folder, opened.facts.architecture)
     progress("reading tokenizer", 0.3)
     local = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
     progress(f"reading {sum(file.size_bytes for file in opened.facts.files)} bytes of weights", 0.4)
-    dtype = _dtype(model_config, args.spec.device, torch)
-    model, report = AutoModelForCausalLM.from_pretrained(
+    dtype = _dtype(config, args.spec.device, torch)
+    model, report = getattr(transformers, kind.auto_class).from_pretrained(
         folder,
-        config=model_config,
+        config=config,
         dtype=dtype,
         attn_implementation="sdpa",
         use_safetensors=True,
         output_loading_info=True,
+        **_without_pooler(model_class),
         **local,
     )
     _refuse_missing_weights(folder, report)
     progress(f"moving weights to {args.spec.device}", 0.8)
     model = model.to(args.spec.device).eval()
     if args.spec.device == "cpu":
-        _own_weights(model)
-    return Loaded(model, tokenizer, _eos_ids(model), dtype.itemsize)
+        own_weights(model)
+    return Loaded(model, tokenizer, dtype.itemsize, folder)
 
 
 def _claim_cuda(args: EngineArgs, torch: Any) -> None:
@@ -100,29 +120,79 @@ def _claim_cuda(args: EngineArgs, torch: Any) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, args.share_bytes / total_bytes))
 
 
-def _model_config(folder: Path, architecture: str) -> Any:
-    """transformers' configuration. Raises LoadError(UnsupportedArchitecture)."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
-
+def _model_config(transformers: Any, kind: Kind, folder: Path, architecture: str) -> tuple[Any, Any]:
+    """(transformers' configuration, class of the model). Raises LoadError(UnsupportedArchitecture)."""
     try:
-        model_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        known = MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)]
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model_class = kind.model_class(transformers, config)
     except (ValueError, KeyError) as error:
-        raise _unsupported(folder, architecture) from error
-    classes = known if isinstance(known, list | tuple) else (known,)
-    if architecture not in {cls.__name__ for cls in classes}:
-        raise _unsupported(folder, architecture)
+        raise _unsupported(kind, folder, architecture) from error
+    if model_class is None or not _made_for(transformers, architecture, config):
+        raise _unsupported(kind, folder, architecture)
     # transformers would load the file that this field names, whatever it is; only the checked ones may be read.
-    model_config.transformers_weights = None
-    return model_config
+    config.transformers_weights = None
+    return config, model_class
 
 
-def _unsupported(folder: Path, architecture: str) -> LoadError:
+def _made_for(transformers: Any, architecture: str, config: Any) -> bool:
+    """Whether config.json's architecture is one of transformers' own, and one of this configuration."""
+    named = getattr(transformers, architecture, None)
+    return getattr(named, "config_class", None) is type(config)
+
+
+def _named_by_the_files(mapping: str) -> Callable[[Any, Any], Any]:
+    """The class of the mapping that config.json itself names as its architecture."""
+
+    def find(transformers: Any, config: Any) -> Any:
+        known = getattr(transformers, mapping)[type(config)]
+        classes = known if isinstance(known, list | tuple) else (known,)
+        return next((cls for cls in classes if cls.__name__ in (config.architectures or ())[:1]), None)
+
+    return find
+
+
+def _text_stack(transformers: Any, config: Any) -> Any:
+    """The model below any head; only of encoders and decoders, not of what has both."""
+    known = transformers.MODEL_MAPPING[type(config)]
+    return None if getattr(config, "is_encoder_decoder", False) or isinstance(known, list | tuple) else known
+
+
+_CLASSIFIER = Kind(
+    "AutoModelForSequenceClassification",
+    _named_by_the_files("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
+    "a sequence classifier",
+    "sequence classifiers such as BertForSequenceClassification or Qwen3ForSequenceClassification",
+)
+_KINDS: Mapping[Task, Kind] = {
+    "generate": Kind(
+        "AutoModelForCausalLM",
+        _named_by_the_files("MODEL_FOR_CAUSAL_LM_MAPPING"),
+        "a causal language model",
+        "decoder models such as LlamaForCausalLM or Qwen3ForCausalLM",
+    ),
+    "embed": Kind(
+        "AutoModel",
+        _text_stack,
+        "one stack over text",
+        "encoders and decoders such as BertModel, XLMRobertaModel or Qwen3ForCausalLM",
+    ),
+    "rerank": _CLASSIFIER,
+    "classify": _CLASSIFIER,
+}
+
+
+def _unsupported(kind: Kind, folder: Path, architecture: str) -> LoadError:
     return LoadError(
         Reason.UNSUPPORTED_ARCHITECTURE,
-        f"{folder / 'config.json'} names {architecture}, which transformers cannot load as a causal language model. "
-        "Task generate serves decoder models such as LlamaForCausalLM or Qwen3ForCausalLM.",
+        f"{folder / 'config.json'} names {architecture}, which transformers cannot load as {kind.loads_as}. "
+        f"This task serves {kind.serves}. Correct spec.task, or use another model.",
     )
+
+
+def _without_pooler(model_class: Any) -> dict[str, bool]:
+    """BERT's own pooling layer is of no use here, and often not in the files."""
+    takes = inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
 def _dtype(model_config: Any, device: str, torch: Any) -> Any:
@@ -141,57 +211,7 @@ def _refuse_missing_weights(folder: Path, report: Mapping[str, Any]) -> None:
         )
 
 
-def _own_weights(model: Any) -> None:
+def own_weights(model: Any) -> None:
     """Copies what is mapped from the files: somebody who writes to them must not change or end what serves."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _eos_ids(model: Any) -> frozenset[int]:
-    for config in (model.generation_config, model.config.get_text_config()):
-        value = getattr(config, "eos_token_id", None)
-        if value is not None:
-            return frozenset([value] if isinstance(value, int) else value)
-    return frozenset()
-
-
-@contextmanager
-def load_errors(args: EngineArgs) -> Iterator[None]:
-    """Turns any exception into a LoadError."""
-    try:
-        yield
-    except LoadError:
-        raise
-    except Exception as error:
-        raise explain(error, args) from error
-
-
-def explain(error: Exception, args: EngineArgs) -> LoadError:
-    """The LoadError for any other exception. Pure, but for looking at torch's exception class."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, str) and reason in set(Reason):  # the weight cache's errors carry one
-        return LoadError(Reason(reason), getattr(error, "message", str(error)))
-    if is_out_of_memory(error):
-        return LoadError(
-            Reason.MEMORY_EXCEEDED,
-            f"{args.spec.model} does not fit its share of {args.share_bytes} bytes (KV cache: {args.kv_cache_bytes}) "
-            f"while it loads: {_last_line(error)}. Give it more memory (spec.gpu.memory).",
-        )
-    return LoadError(
-        Reason.LOAD_FAILED,
-        f"{args.spec.model} from {args.spec.source or 'no source'}: {type(error).__name__}: {_last_line(error)}. "
-        "The engine's log has the whole traceback.",
-    )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    torch = sys.modules.get("torch")
-    oom = getattr(torch, "OutOfMemoryError", None)
-    if isinstance(error, MemoryError) or (oom is not None and isinstance(error, oom)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].rstrip(".") if lines else "no message"

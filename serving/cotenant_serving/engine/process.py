@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from cotenant_serving.contract import ENGINE_PORTS, EchoOptions, EngineArgs, Heartbeat, Reason
-from cotenant_serving.engine.base import Engine, LoadError
+from cotenant_serving.engine.base import LoadError, StreamingEngine, UnaryEngine
 from cotenant_serving.engine.device import Device, open_device
 from cotenant_serving.engine.guard import Guard
 from cotenant_serving.engine.heartbeat import (
@@ -30,7 +30,7 @@ from cotenant_serving.engine.heartbeat import (
     HeartbeatThread,
     post_reliably,
 )
-from cotenant_serving.engine.loader import explain
+from cotenant_serving.engine.load_errors import explain
 from cotenant_serving.engine.server import EngineServer
 from cotenant_serving.engine.status import EngineStatus
 
@@ -42,7 +42,7 @@ KEEP_ALIVE_S = 75
 log = logging.getLogger("cotenant.engine")
 
 
-def make_engine(args: EngineArgs) -> Engine:
+def make_engine(args: EngineArgs) -> StreamingEngine | UnaryEngine:
     """The engine for the task. Imports no torch: that happens when it loads."""
     if args.spec.task == "echo":
         from cotenant_serving.engine.echo import EchoEngine

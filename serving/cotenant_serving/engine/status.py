@@ -18,6 +18,7 @@ class EngineStatus:
     ) -> None:
         self._lock = threading.Lock()
         self._clock = clock
+        self.task = args.spec.task
         self._started = clock()
         self._heartbeat = Heartbeat(
             app=args.app,

@@ -8,7 +8,7 @@ from tests.builders.engine import echo_args
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.generate import cache_pages, kv_bytes_per_token
-from cotenant_serving.engine.loader import explain, load_errors
+from cotenant_serving.engine.load_errors import explain, load_errors
 
 
 def test_a_token_costs_keys_and_values_of_every_layer() -> None:

@@ -11,7 +11,8 @@ from tests.builders.operator import model_folder
 from cotenant_cache.client import OpenModel, read_facts
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
-from cotenant_serving.engine.loader import load_errors, open_source
+from cotenant_serving.engine.load_errors import load_errors
+from cotenant_serving.engine.loader import open_source
 
 
 def safetensors(data_bytes: int = 64) -> bytes:

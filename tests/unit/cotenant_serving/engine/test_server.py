@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.builders.engine import chat_body, echo_args
+from tests.builders.engine_app import Exchange, send_to
 
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import Delta, DeltaStream, GenerationError, Job, Progress, Prompt
@@ -44,30 +45,6 @@ class FakeEngine:
 
 
 @dataclass
-class Exchange:
-    """One request to the app: what it sends lands in `writes`; `leave()` is the client's disconnect."""
-
-    writes: list[bytes] = field(default_factory=list)
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.writes)
-
-    @property
-    def error(self) -> Any:
-        return json.loads(self.body)["error"]
-
-    async def done(self) -> "Exchange":
-        assert self.task is not None
-        await asyncio.wait_for(self.task, 5)
-        return self
-
-
-@dataclass
 class World:
     engine: FakeEngine
     status: EngineStatus
@@ -76,31 +53,7 @@ class World:
     def send(
         self, method: str = "POST", path: str = "/v1/chat/completions", body: Any = None, **headers: str
     ) -> Exchange:
-        exchange = Exchange()
-        names = {"authorization": "Bearer t"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        messages = [{"type": "http.request", "body": b"" if body is None else json.dumps(body).encode()}]
-
-        async def receive() -> dict[str, Any]:
-            if messages:
-                return messages.pop()
-            await exchange.gone.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                exchange.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-            elif message["body"]:
-                exchange.writes.append(message["body"])
-
-        scope = {
-            "type": "http",
-            "method": method,
-            "path": path,
-            "headers": [(name.encode(), value.encode()) for name, value in names.items()],
-        }
-        exchange.task = asyncio.create_task(self.app(scope, receive, send))
-        return exchange
+        return send_to(self.app, method, path, body, **headers)
 
     async def started(self, request_id: str) -> DeltaStream:
         async with asyncio.timeout(5):
