@@ -1,6 +1,8 @@
 """Tables, JSON and YAML for the command line. Writes to the given streams only."""
 
+import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -35,6 +37,23 @@ def plain_table(columns: Sequence[str], rows: Rows) -> str:
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
+def coloured(stream: TextIO) -> bool:
+    """Is it a terminal whose owner has not asked for NO_COLOR (https://no-color.org)?"""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """The text in a colour (`red`, `bright_black`) where the stream shows any."""
+    import typer
+
+    return typer.style(text, fg=colour) if coloured(stream) else text
+
+
+def harmless(text: str) -> str:
+    """Without control characters: what models and engines write must not steer a person's terminal."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+
+
 def as_json(value: Any) -> str:
     """Indented JSON with sorted keys, ended by a newline."""
     import json
@@ -56,11 +75,11 @@ def note(message: str) -> None:
 def error(message: str) -> None:
     """One `error: …` line for each line of the message, on stderr."""
     for line in message.splitlines() or [""]:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{paint('error:', 'red', sys.stderr)} {line}", file=sys.stderr)
 
 
 def warning(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"{paint('warning:', 'yellow', sys.stderr)} {message}", file=sys.stderr)
 
 
 def _style(cell: str) -> str:

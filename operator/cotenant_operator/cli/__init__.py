@@ -3,7 +3,7 @@
     options.py   what the commands share: options, formats, exit codes, the default state directory
     serve.py     up, demo            planning.py   plan
     looking.py   get, explain        keys.py       key create, list, revoke
-    about.py     version
+    logs.py      logs                about.py      version
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
 """
@@ -15,6 +15,7 @@ import typer
 
 from cotenant_operator.cli.about import version
 from cotenant_operator.cli.keys import create_key, list_keys, revoke_key
+from cotenant_operator.cli.logs import logs
 from cotenant_operator.cli.looking import explain_model, get_models, get_pools, get_tenants
 from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
 from cotenant_operator.cli.planning import plan
@@ -34,7 +35,7 @@ get_app = typer.Typer(help="Show what runs: models, tenants, pools.", no_args_is
 explain_app = typer.Typer(help="Say why something is where it is.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys of tenants: make, list, revoke.", no_args_is_help=True)
 
-for command in (up, demo, plan, version):
+for command in (up, demo, plan, logs, version):
     app.command()(command)
 app.add_typer(get_app, name="get")
 get_app.command("models")(get_models)

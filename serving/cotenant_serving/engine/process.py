@@ -12,15 +12,11 @@ import secrets
 import signal
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from cotenant_serving.contract import ENGINE_PORTS, EchoOptions, EngineArgs, Heartbeat, Reason
+from cotenant_serving.contract import ENGINE_PORTS, EchoOptions, EngineArgs, Reason
 from cotenant_serving.engine.base import LoadError, StreamingEngine, UnaryEngine
 from cotenant_serving.engine.device import Device, open_device
 from cotenant_serving.engine.guard import Guard
@@ -31,6 +27,7 @@ from cotenant_serving.engine.heartbeat import (
     post_reliably,
 )
 from cotenant_serving.engine.load_errors import explain
+from cotenant_serving.engine.own_log import log_to_file, write_cause
 from cotenant_serving.engine.server import EngineServer
 from cotenant_serving.engine.status import EngineStatus
 
@@ -89,7 +86,16 @@ class EngineProcess:
         self._heartbeats: HeartbeatThread | None = None
         self._guard: Guard | None = None
         self._uvicorn: asyncio.Task[None] | None = None
-        self._log_file = _log_to_file(args)
+        self._log_file = log_to_file(args)
+        log.info(
+            "starting %s: process %d, instance %s, port %d, %s, share %d MiB",
+            args.app,
+            os.getpid(),
+            self.status.snapshot().instance,
+            self.port,
+            args.device_id,
+            args.share_bytes >> 20,
+        )
 
     async def start(self) -> None:
         """Returns when the model is loaded. Raises LoadError, after the conductor has been told."""
@@ -143,6 +149,7 @@ class EngineProcess:
         self._engine.close()
         self._listener.close()
         if self._log_file is not None:
+            log.info("stopped")
             log.removeHandler(self._log_file)
             self._log_file.close()
             self._log_file = None
@@ -211,42 +218,6 @@ class EngineProcess:
                 self._conductor.post(heartbeat, timeout_s=KILLED_POST_S)
         finally:  # whatever cannot be said any more, the neighbours keep their memory
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def write_cause(log_dir: str, heartbeat: Heartbeat) -> None:
-    """Leaves the last heartbeat of a failed engine as `{log_dir}/{app}.cause.json`; without log_dir, nothing."""
-    if log_dir:
-        path = Path(log_dir) / f"{heartbeat.app}.cause.json"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb", opener=_private) as file:
-            file.write(msgspec.json.encode(heartbeat))
-        temporary.replace(path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-class _Formatter(logging.Formatter):
-    """Ray replaces `print` in its workers, which breaks how logging formats tracebacks."""
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        return "".join(traceback.format_exception(*ei)).rstrip()
-
-
-def _log_to_file(args: EngineArgs) -> logging.Handler | None:
-    if not args.log_dir:
-        return None
-    path = Path(args.log_dir) / f"{args.app}.log"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(_private(str(path), os.O_WRONLY | os.O_CREAT))
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.INFO)
-    return handler
 
 
 async def run_in_daemon(work: Callable[[], None], *, name: str) -> None:

@@ -11,6 +11,7 @@ from ray import serve
 
 from cotenant_serving.contract import REQUEST_TIMEOUT_S, EngineArgs
 from cotenant_serving.engine.base import LoadError
+from cotenant_serving.engine.own_log import take_over_streams
 from cotenant_serving.engine.process import EngineProcess
 
 STOP_RESERVE_S = 10.0
@@ -29,6 +30,7 @@ class EngineReplica:
 
         self._process: EngineProcess | None = None
         args = msgspec.json.decode(args_json, type=EngineArgs)
+        take_over_streams(args)
         self._process = process = EngineProcess(args, host=ray.util.get_node_ip_address())
         try:
             await process.start()

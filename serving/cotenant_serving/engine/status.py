@@ -1,5 +1,6 @@
 """The engine's one mutable record of itself, shared by its loop and its threads; everyone else sees snapshots."""
 
+import logging
 import os
 import threading
 import time
@@ -8,6 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 from cotenant_serving.contract import EngineArgs, EngineState, Heartbeat, Reason
+
+log = logging.getLogger("cotenant.engine")
 
 
 class EngineStatus:
@@ -46,6 +49,7 @@ class EngineStatus:
 
     def waiting(self) -> None:
         self._change(state="waiting", stage="waiting for the start lease of the device")
+        log.info("waiting for the start lease of the device")
 
     def loading(self) -> None:
         """Call only with the start lease: from here on the engine says that it holds it."""
@@ -53,15 +57,20 @@ class EngineStatus:
 
     def progress(self, stage: str, fraction: float) -> None:
         with self._lock:
+            before = self._heartbeat.stage
             self._heartbeat = msgspec.structs.replace(self._heartbeat, stage=stage, progress=round(fraction, 3))
+        if stage != before:
+            log.info("loading: %s", stage)
 
     def ready(self) -> None:
         """Loaded; this gives the start lease back."""
         load_s = round(self._clock() - self._started, 3)
         self._change(state="ready", stage="", progress=1.0, holds_lease=False, load_s=load_s)
+        log.info("ready after %.1f s", load_s)
 
     def draining(self) -> None:
         self._change(state="draining", stage="finishing its requests", holds_lease=False)
+        log.info("draining: %d requests may finish", self.snapshot().running)
 
     def failed(self, reason: Reason, message: str) -> None:
         """The first failure stands; this gives the start lease back."""
