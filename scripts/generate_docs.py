@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from field_fates import request_fields
 from pydantic import BaseModel
 
 from cotenant_operator import schema, spec
@@ -81,6 +82,7 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "metrics": table(("Name", "Type", "Labels", "Help"), metrics()),
         "labels": table(("Label", "Values"), labels(texts["labels"])),
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
+        "request-fields": table(("Route", "Fields", "What happens to them"), request_fields()),
     }
 
 

@@ -2,13 +2,14 @@
 
 What a page says is what is done, in the page's order:
 
-- A `sh` block runs in bash, in the folder and with the exported variables that the blocks before it left. It fails
-  where a command fails, unless a comment on its line says `# exits with N`.
+- A page begins in the repository's folder. A `sh` block runs in bash, in the folder and with the exported variables
+  that the blocks before it left. It fails where a command fails, unless a comment on its line says `# exits with N`.
+- What the first page did is not done again where another has it word for word: README.md repeats the quick start.
 - A block whose command is `cotenant up …` stays running while the rest of the page is read.
 - A block after a paragraph with "Write `NAME`" or "Add to `NAME`" that ends with a colon is put into that file.
   Every other `python` block runs as a script.
-- A `text` block after a `sh` block shows what it prints: a table must have these columns, and these rows by their
-  first cell.
+- A `text` or `json` block after a `sh` block shows what it prints: a table must have these columns, and these rows by
+  their first cell; an error of the API must have this code. Errors that are not shown are failures.
 - `127.0.0.1:8080` is the one thing that is replaced: by the port that the test's gateway has.
 
 What cannot run in a test stands in NOT_RUN with its reason. Nothing else is left out.
@@ -39,6 +40,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _TARGET = re.compile(r"\b(?P<how>Write|Add to) `(?P<name>[\w.-]+)`.*:\s*\Z", re.DOTALL)
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+_ERROR = re.compile(r'"error": *\{.*"code": *("?\w+"?)')
 _EXITS = re.compile(r"# exits with (\d+)")
 
 
@@ -117,6 +119,17 @@ def invocations(command: str) -> Iterator[list[str]]:
             rest = words[index + 1 :]
             end = next((at for at, other in enumerate(rest) if set(other) <= set("|&;()<>")), len(rest))
             yield rest[:end]
+
+
+def unlike(shown: str, printed: str) -> str:
+    """How an output differs from what the page shows after the command: in tables, and in errors of the API."""
+    missing = [cell for cell in first_cells(shown) if cell not in first_cells(printed)]
+    if missing:
+        return f"the page shows {missing}, which was not printed"
+    wanted, given = (set(_ERROR.findall(text)) for text in (shown, printed))
+    return (
+        f"the page shows the errors {wanted or 'none'}, but there were {given or 'none'}" if wanted != given else ""
+    )
 
 
 def first_cells(shown: str) -> list[str]:

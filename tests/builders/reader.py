@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cotenant_operator.processes import free_port
-from tests.builders.docs import ADDRESS, ROOT, Block, blocks, first_cells
+from tests.builders.docs import ADDRESS, ROOT, Block, blocks, unlike
 from tests.builders.up import until
 
 PATIENCE_S = 100.0
@@ -24,11 +24,13 @@ class Reader:
         self._home.mkdir()
         self._kept = folder / "kept"
         """What a terminal keeps between commands, as lines of shell."""
-        self._kept.write_text(f"cd {ROOT}\n")
+        self._kept.touch()
         self._url = f"http://127.0.0.1:{free_port()}"
         self._up_log = folder / "up.log"
         self._up: subprocess.Popen[bytes] | None = None
         self._read: dict[Path, bool] = {}
+        self._done: set[str] = set()
+        """What the first page has done."""
         self._edited_s = 0.0
 
     def read_once(self, page: Path) -> None:
@@ -36,9 +38,12 @@ class Reader:
         assert self._read.get(page, True), f"{page.name} did not work before"
         if page not in self._read:
             self._read[page] = False
+            self._kept.write_text(self._kept.read_text() + f"cd {ROOT}\n")
             for block, following in pairwise([*blocks(page), None]):
                 assert block is not None
-                self._do(block, following.text if following and following.language == "text" else "")
+                if block.text not in self._done:
+                    self._do(block, following.text if following and following.language in ("text", "json") else "")
+            self._done = self._done or {block.text for block in blocks(page)}
             self._read[page] = True
 
     def leave(self) -> None:
@@ -73,7 +78,7 @@ class Reader:
         assert ended() is None, f"{block.place}: {self._said()}"
 
     def _run(self, block: Block, text: str, shown: str) -> None:
-        """Run it, and see that it prints a table like the one that is shown."""
+        """Run it, and see that it prints what is shown."""
         problem = self._problem(text, shown)
         while problem and time.monotonic() < self._edited_s + APPLIED_S:
             problem = self._problem(text, shown)
@@ -90,8 +95,9 @@ class Reader:
         )
         if done.returncode:
             return f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        missing = [cell for cell in first_cells(shown) if cell not in first_cells(done.stdout)]
-        return f"the page shows {missing}, which is not in\n{done.stdout}" if missing else ""
+        if problem := unlike(shown, done.stdout):
+            return f"{problem}\n{done.stdout}"
+        return ""
 
     def _script(self, text: str) -> list[str]:
         return ["bash", "-e", "-o", "pipefail", "-c", f". {self._kept}\n{text}"]
@@ -100,6 +106,7 @@ class Reader:
         return Path(self._kept.read_text().rstrip().splitlines()[-1].removeprefix("cd ").strip("'"))
 
     def _write(self, path: Path, block: Block) -> None:
+        assert not path.is_relative_to(ROOT), f"{block.place} would write into the repository"
         text = block.text.replace(ADDRESS, self._url.removeprefix("http://"))
         path.write_text(path.read_text() + text if block.append else text)
         self._edited_s = time.monotonic()

@@ -14,8 +14,7 @@ from tests.builders.reader import Reader
 pytestmark = pytest.mark.integration
 
 QUICK_START = ROOT / "docs" / "quickstart.md"
-README = ROOT / "README.md"
-GO_ON = [page for page in PAGES if page not in (QUICK_START, README) and any(block.runs for block in blocks(page))]
+GO_ON = [page for page in PAGES if page != QUICK_START and any(block.runs for block in blocks(page))]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +32,3 @@ def test_the_quick_start_works_word_for_word(reader: Reader) -> None:
 def test_the_commands_of_a_page_work_after_the_quick_start(page: Path, reader: Reader) -> None:
     reader.read_once(QUICK_START)
     reader.read_once(page)
-
-
-def test_the_readme_works_word_for_word(tmp_path: Path) -> None:
-    one = Reader(tmp_path)
-    try:
-        one.read_once(README)
-    finally:
-        one.leave()

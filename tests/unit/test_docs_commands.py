@@ -125,3 +125,23 @@ def test_a_comment_says_which_failure_is_meant() -> None:
     assert block.script("http://127.0.0.1:9") == (
         "status=0; plan -f .    || status=$?; [ $status = 3 ]\ncurl http://127.0.0.1:9/x\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "like"),
+    [
+        ("", "anything at all", True),
+        ("MODEL  STATE\na/b    cold\n", "MODEL    STATE\na/b      ready\na/c      cold\n", True),
+        ("MODEL  STATE\na/b    cold\n", "MODEL  STATE  REASON\na/b    cold   Idle\n", False),
+        ("MODEL  STATE\na/b    cold\n", "MODEL  STATE\na/c    cold\n", False),
+        ("", '{"error":{"message":"no","type":"t","param":null,"code":"bad"}}', False),
+        ('{"error": {"message": "x", "code": "bad"}}', '{"error":{"message":"no","param":null,"code":"bad"}}', True),
+        (
+            '{"error": {"message": "x", "code": "bad"}}',
+            '{"error":{"message":"no","param":null,"code":"worse"}}',
+            False,
+        ),
+    ],
+)
+def test_what_a_page_shows_is_compared_by_what_identifies_it(shown: str, printed: str, like: bool) -> None:
+    assert (docs.unlike(shown, printed) == "") is like
