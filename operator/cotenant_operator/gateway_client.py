@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from cotenant_operator.failure import Failure
+from cotenant_operator.failure import Failure, FlagError
 
 TIMEOUT_S = 660.0
 """Longer than a gateway lets any request take, so that its own words arrive."""
@@ -93,7 +93,7 @@ class GatewayClient:
 
 
 def base_url(given: str) -> str:
-    """`http://host:port` of what a person gives: also with `/v1` or a slash at its end. Raises Failure."""
+    """`http://host:port` of what a person gives: also with `/v1` or a slash at its end. Raises FlagError."""
     url = given.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(url)
@@ -101,7 +101,7 @@ def base_url(given: str) -> str:
     except ValueError:
         good = False
     if not good or parts.query or parts.fragment:
-        raise Failure(f"--url {given!r} is no address of a gateway; give one such as http://127.0.0.1:8080")
+        raise FlagError(f"--url {given!r} is no address of a gateway; give one such as http://127.0.0.1:8080")
     return url
 
 

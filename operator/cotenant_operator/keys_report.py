@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from cotenant_operator.created_keys import CreatedKey, KeySource, key_id
+from cotenant_operator.instants import utc
 from cotenant_serving.contract import GatewayTenant
 
 
@@ -110,5 +110,4 @@ def how_to_remove(key: KnownKey) -> str:
 
 
 def _time(unix_s: float | None) -> str | None:
-    """UTC, to the second: `2026-11-26T10:11:12Z`."""
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if unix_s is None else utc(unix_s)

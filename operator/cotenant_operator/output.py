@@ -20,21 +20,31 @@ def print_table(columns: Sequence[str], rows: Rows, *, out: TextIO | None = None
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column, right in zip(columns, _right_aligned(columns, rows), strict=True):
+        table.add_column(column, overflow="fold", justify="right" if right else "left")
     for row in rows:
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     Console(file=stream).print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Rows) -> str:
-    """Columns two spaces apart, the last one unpadded; one line a row whatever a cell holds."""
+    """Columns two spaces apart, numbers to the right; one line a row whatever a cell holds."""
     cells = [list(columns), *([" ".join(cell.split()) for cell in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in cells
-    ]
+    right = _right_aligned(columns, rows)
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, right, strict=True)
+        )
+        for row in cells
+    )
     return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _right_aligned(columns: Sequence[str], rows: Rows) -> list[bool]:
+    """Columns that hold whole numbers only."""
+    return [bool(rows) and all(row[index].isdigit() for row in rows) for index in range(len(columns))]
 
 
 def coloured(stream: TextIO) -> bool:

@@ -3,7 +3,8 @@
     options.py   what the commands share: options, formats, exit codes, the default state directory
     serve.py     up, demo            planning.py   plan
     looking.py   get, explain        keys.py       key create, list, revoke
-    logs.py      logs                about.py      version
+    logs.py      logs                usage.py      usage
+    about.py     version
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
 """
@@ -20,6 +21,7 @@ from cotenant_operator.cli.looking import explain_model, get_models, get_pools, 
 from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
 from cotenant_operator.cli.planning import plan
 from cotenant_operator.cli.serve import demo, up
+from cotenant_operator.cli.usage import usage
 from cotenant_operator.failure import Failure
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_MANIFESTS", "EXIT_REFUSED", "app", "default_state", "main"]
@@ -35,7 +37,7 @@ get_app = typer.Typer(help="Show what runs: models, tenants, pools.", no_args_is
 explain_app = typer.Typer(help="Say why something is where it is.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys of tenants: make, list, revoke.", no_args_is_help=True)
 
-for command in (up, demo, plan, logs, version):
+for command in (up, demo, plan, logs, usage, version):
     app.command()(command)
 app.add_typer(get_app, name="get")
 get_app.command("models")(get_models)

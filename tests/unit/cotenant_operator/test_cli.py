@@ -120,7 +120,7 @@ def test_tenants_are_shown_without_their_keys(cotenant: Run, tmp_path: Path) -> 
         msgspec.json.encode(GatewayConfig(generation=1, tenants=(tenant,)))
     )
 
-    assert "search  1     5" in cotenant("get", "tenants").out
+    assert "search     1             5" in cotenant("get", "tenants").out
     for output in ("json", "yaml", "wide"):
         assert "f00d" not in cotenant("get", "tenants", "-o", output).out
 
@@ -222,3 +222,27 @@ def test_the_examples_are_valid(name: str) -> None:
 
 def test_the_eight_line_example_has_eight_lines() -> None:
     assert len((ROOT / "examples" / "eight-line.yaml").read_text().splitlines()) == 8
+
+
+def test_usage_without_numbers_says_where_they_come_from(cotenant: Run, tmp_path: Path) -> None:
+    assert "nothing runs on the state directory" in cotenant("usage").err
+    state = published(tmp_path)
+
+    ran = cotenant("usage", "-o", "json")
+
+    assert ran.code == 0
+    assert json.loads(ran.out)["total"]["requests"] == 0
+    assert f"{state}/gateway/usage.jsonl" in ran.err
+
+
+def test_usage_leaves_damaged_lines_out_and_says_so(cotenant: Run, tmp_path: Path) -> None:
+    folder = published(tmp_path) / "gateway"
+    folder.mkdir()
+    (folder / "usage.jsonl").write_text("not a record\n")
+
+    assert "1 lines of" in cotenant("usage").err
+
+
+@pytest.mark.parametrize("arguments", [["usage", "--by", "tennant"], ["usage", "--since", "soon"]])
+def test_a_value_that_an_option_cannot_have_exits_with_2(cotenant: Run, arguments: list[str]) -> None:
+    assert cotenant(*arguments).code == 2

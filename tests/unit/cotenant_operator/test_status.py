@@ -108,8 +108,8 @@ def test_rows_hold_what_a_person_looks_for() -> None:
 
     assert plain_table(*model_rows(pool)) == (
         "MODEL          READY  STATE  REASON  ENGINES  RUNNING  QUEUED  MEMORY            MESSAGE\n"
-        "ads/cold       False  cold   Idle    0/0      0        0       -                 -\n"
-        "default/small  True   ready  Ready   1/2      2        1       512 MiB of 1 GiB  loading 50%\n"
+        "ads/cold       False  cold   Idle    0/0            0       0  -                 -\n"
+        "default/small  True   ready  Ready   1/2            2       1  512 MiB of 1 GiB  loading 50%\n"
     )
     assert plain_table(*pool_rows(pool)).splitlines()[1].split() == (
         ["default", "n/cpu/0", "cpu", "cpu", "1", "GiB", "512", "MiB", "0", "bytes", "-"]
