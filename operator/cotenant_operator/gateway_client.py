@@ -11,6 +11,12 @@ from urllib.parse import urlsplit
 
 from cotenant_operator.failure import Failure, FlagError
 
+_MORE = {
+    "model_failed": " On the machine of `up`, `cotenant logs MODEL` shows its engine's own log.",
+    "model_not_found": " `cotenant get tenants` shows who sees what on the machine of `up`.",
+    "invalid_api_key": " `cotenant key create TENANT` makes one on the machine of `up`.",
+}
+"""What the API does not say, because its callers need not be on that machine."""
 TIMEOUT_S = 660.0
 """Longer than a gateway lets any request take, so that its own words arrive."""
 
@@ -116,4 +122,6 @@ def _refusal(status: int, data: bytes) -> GatewayError:
 def _error_of(error: Any, status: int) -> GatewayError:
     if not isinstance(error, dict):
         return GatewayError(f"the gateway answered {status}: {error}", status=status)
-    return GatewayError(str(error.get("message") or error), status=status, code=str(error.get("code") or ""))
+    code = str(error.get("code") or "")
+    more = _MORE.get(code, "")
+    return GatewayError(f"{error.get('message') or error}{more}", status=status, code=code)

@@ -75,15 +75,15 @@ class KeyBook:
                 self._write(tuple(key for key in known if key.sha256 != found.sha256))
         return found
 
-    def extend(self, made: CreatedKey, expires: float) -> None:
-        """Let a key that is there live until `expires`. Raises KeysError."""
+    def extend(self, made: CreatedKey, expires: float) -> CreatedKey | None:
+        """Let a key live until `expires`; None when it is there no more. Raises KeysError."""
+        longer = msgspec.structs.replace(made, expires=expires)
         with self._changing():
-            self._write(
-                tuple(
-                    msgspec.structs.replace(key, expires=expires) if key.sha256 == made.sha256 else key
-                    for key in self.read()
-                )
-            )
+            known = self.read()
+            if all(key.sha256 != made.sha256 for key in known):
+                return None
+            self._write([longer if key.sha256 == made.sha256 else key for key in known])
+        return longer
 
     def _write(self, keys: Sequence[CreatedKey]) -> None:
         write_private(self.path, msgspec.json.encode(_Document(tuple(keys))) + b"\n")

@@ -21,6 +21,7 @@ from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.processes import end_leftovers, free_port, port_is_free
 from cotenant_operator.programs import GaveUpError, Programs, Say
 from cotenant_operator.state_dir import StateDir, StateInUseError
+from cotenant_operator.waking import Wake, WakeBoard, wake_of
 
 WATCH_S = 0.25
 """Between two looks at the files: an edit takes effect within a second."""
@@ -42,12 +43,18 @@ class Running:
     state: StateDir
 
 
+Show = Callable[[Sequence[Wake]], None]
 Then = Callable[[Running], Awaitable[int | None]]
 
 
 def up(files: Sequence[Path], *, host: str, port: int, state: Path) -> int:
     """Serve what the files describe until Ctrl-C or SIGTERM. Returns the exit code; speaks on stderr."""
-    return asyncio.run(run(files, host=host, port=port, state=state))
+    board = WakeBoard(sys.stderr)
+    show = board.show if board.live else None
+    try:
+        return asyncio.run(run(files, host=host, port=port, state=state, say=board.say, show=show))
+    finally:
+        board.close()
 
 
 def say_on_stderr(line: str) -> None:
@@ -63,9 +70,11 @@ async def run(
     prepare: Callable[[], None] = lambda: None,
     then: Then | None = None,
     say: Say = say_on_stderr,
+    show: Show | None = None,
 ) -> int:
     """As `up`. `prepare` may write the files once the state directory is ours; `then` runs once everything
-    answers, and ends the run when it returns an exit code.
+    answers, and ends the run when it returns an exit code. `show` gets what is on its way now, once a second;
+    without it `say` tells the stages too.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         say(f"error: {', '.join(missing)} is not installed. Run: pip install 'cotenant[local]'")
@@ -100,7 +109,7 @@ async def run(
             say(str(error))
             return EXIT_USAGE
         code = EXIT_FAILED
-        code = await _Local(where, desk, host=host, port=port, say=say).run(orders, then)
+        code = await _Local(where, desk, host=host, port=port, say=say, show=show).run(orders, then)
         return code
     finally:
         if code != EXIT_FAILED:  # after a failure Ray's own logs may say why
@@ -111,8 +120,10 @@ async def run(
 class _Local:
     """One run."""
 
-    def __init__(self, state: StateDir, desk: Desk, *, host: str, port: int, say: Say) -> None:
-        self._state, self._desk, self._say = state, desk, say
+    def __init__(
+        self, state: StateDir, desk: Desk, *, host: str, port: int, say: Say, show: Show | None = None
+    ) -> None:
+        self._state, self._desk, self._say, self._show = state, desk, say, show
         self._host, self._port = host, port
         self._url = _url(host, port)
         self._programs = Programs(state, desk, host=host, port=port, say=say)
@@ -132,6 +143,7 @@ class _Local:
             return next(iter(done)).result()
         finally:
             await _cancel(*tasks)  # first: it would start again what is being ended
+            self._on_its_way()
             self._say("stopping: open streams may finish (Ctrl-C again to end at once)")
             await self._programs.end()
             self._say("stopped")
@@ -144,10 +156,12 @@ class _Local:
     async def _serve(self, orders: Orders, then: Then | None) -> int:
         self._desk.publish(orders)
         self._say(f"starting Ray, conductor and gateway (logs in {self._state.logs})")
+        self._on_its_way(Wake("up", "Ray, conductor and gateway start", None))
         await self._programs.start()
         self._state.announce(conductor_url=self._control.url, gateway_url=self._url)
         if not await self._all_answer(orders):
             return EXIT_FAILED
+        self._on_its_way()
         self._say(f"ready: {self._url}/v1")
         watch = asyncio.create_task(self._watch(orders))
         running = Running(host=self._host, port=self._port, control=self._control, state=self._state)
@@ -228,13 +242,19 @@ class _Local:
             status = await asyncio.to_thread(self._control.status)
         except ControlError:
             return
+        self._on_its_way(*(wake for model in status.models if (wake := wake_of(model))))
         for model in status.models:
             line = model.state if model.state == "cold" else f"{model.state}: {model.message}"
             if model.state in ("failed", "waiting"):
                 line = f"{model.state} ({model.reason}): {model.message}"
-            if self._told.get(model.model, "cold") != line:
+            shown = self._show is not None and model.state == "waking"
+            if self._told.get(model.model, "cold") != line and not shown:
                 self._say(f"{model.model}: {line}")
             self._told[model.model] = line
+
+    def _on_its_way(self, *wakes: Wake) -> None:
+        if self._show is not None:
+            self._show(wakes)
 
 
 def _url(host: str, port: int) -> str:

@@ -4,7 +4,7 @@
     serve.py     up, demo            planning.py   plan
     looking.py   get, explain        keys.py       key create, list, revoke
     logs.py      logs                usage.py      usage
-    about.py     version
+    talking.py   chat, embed         about.py      version
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
 """
@@ -21,6 +21,7 @@ from cotenant_operator.cli.looking import explain_model, get_models, get_pools, 
 from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
 from cotenant_operator.cli.planning import plan
 from cotenant_operator.cli.serve import demo, up
+from cotenant_operator.cli.talking import chat, embed
 from cotenant_operator.cli.usage import usage
 from cotenant_operator.failure import Failure
 
@@ -37,7 +38,7 @@ get_app = typer.Typer(help="Show what runs: models, tenants, pools.", no_args_is
 explain_app = typer.Typer(help="Say why something is where it is.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys of tenants: make, list, revoke.", no_args_is_help=True)
 
-for command in (up, demo, plan, logs, usage, version):
+for command in (up, demo, plan, logs, chat, embed, usage, version):
     app.command()(command)
 app.add_typer(get_app, name="get")
 get_app.command("models")(get_models)

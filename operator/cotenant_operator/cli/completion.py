@@ -22,8 +22,12 @@ def complete_tenant(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in _published(ctx, "tenants") if name.startswith(incomplete)]
 
 
-ModelName = Annotated[str, typer.Argument(help="name, or namespace/name.", autocompletion=complete_model)]
-TenantName = Annotated[str, typer.Argument(help="Name of a Tenant.", autocompletion=complete_tenant)]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="name, or namespace/name.", autocompletion=complete_model)
+]
+TenantName = Annotated[
+    str, typer.Argument(metavar="TENANT", help="Name of a Tenant.", autocompletion=complete_tenant)
+]
 
 
 def _published(ctx: typer.Context, kind: str) -> list[str]:

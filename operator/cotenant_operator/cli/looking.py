@@ -1,8 +1,7 @@
 """`cotenant get` and `cotenant explain`: what runs, and why it is where it is."""
 
+import sys
 import time
-
-import typer
 
 from cotenant_operator.cli.completion import ModelName
 from cotenant_operator.cli.options import Output, Shown, State, default_state, show
@@ -50,10 +49,13 @@ def explain_model(name: ModelName, state: State = None, output: Shown = Output.T
     from cotenant_operator.control import ControlClient
     from cotenant_operator.explanation import explain, explain_document
     from cotenant_operator.names import model_named
+    from cotenant_operator.output import paint
 
     models = {model.model: model for model in ControlClient.of_state(state or default_state()).status().models}
     found = models[model_named(name, models)]
     if output in (Output.JSON, Output.YAML):
         return show(((), []), explain_document(found), output)
-    typer.echo("\n".join(explain(found, wide=output is Output.WIDE)))
+    headline, *lines = explain(found, wide=output is Output.WIDE)
+    colour = {"ready": "green", "failed": "red", "waiting": "yellow"}.get(found.state, "cyan")
+    sys.stdout.write("\n".join([paint(headline, colour, sys.stdout), *lines]) + "\n")
     return 0
