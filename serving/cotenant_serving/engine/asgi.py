@@ -9,6 +9,7 @@ from cotenant_serving.contract import HEADER_REFUSED
 from cotenant_serving.engine.base import GenerationError
 from cotenant_serving.oip_api import error_body as oip_error_body
 from cotenant_serving.openai_api import RequestError, error_body
+from cotenant_serving.tracing import NO_SPAN, Span
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,6 +30,7 @@ class Incoming:
     headers: Mapping[str, bytes]
     receive: Receive
     send: Send
+    span: Span = NO_SPAN
 
     @property
     def speaks_oip(self) -> bool:
@@ -41,6 +43,7 @@ class Incoming:
 
     async def fail(self, error: GenerationError, headers: Mapping[str, str]) -> None:
         """Before any byte of an answer is out."""
+        self.span.failed(error.code)
         status = CLIENT_CLOSED_REQUEST if error.code == "cancelled" else 500
         body = (
             oip_error_body(error.message)

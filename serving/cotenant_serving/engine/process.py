@@ -30,6 +30,7 @@ from cotenant_serving.engine.load_errors import explain
 from cotenant_serving.engine.own_log import log_to_file, write_cause
 from cotenant_serving.engine.server import EngineServer
 from cotenant_serving.engine.status import EngineStatus
+from cotenant_serving.tracing import tracer_from
 
 FAILED_POST_S = 5.0
 KILLED_POST_S = 1.0
@@ -82,7 +83,8 @@ class EngineProcess:
         self.port: int = self._listener.getsockname()[1]
         self.status = EngineStatus(args, instance=secrets.token_hex(8), host=host, port=self.port)
         self._engine = make_engine(args)
-        self._server = EngineServer(self._engine, self.status, token)
+        self._tracer = tracer_from(os.environ, "engine")
+        self._server = EngineServer(self._engine, self.status, token, tracer=self._tracer)
         self._heartbeats: HeartbeatThread | None = None
         self._guard: Guard | None = None
         self._uvicorn: asyncio.Task[None] | None = None
@@ -147,6 +149,7 @@ class EngineProcess:
             if thread is not None:
                 await asyncio.to_thread(thread.stop)
         self._engine.close()
+        await asyncio.to_thread(self._tracer.close)
         self._listener.close()
         if self._log_file is not None:
             log.info("stopped")

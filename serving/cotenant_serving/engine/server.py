@@ -7,6 +7,7 @@ is for the gateway only (refusals, usage) travels in the headers and the comment
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hmac import compare_digest
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from cotenant_serving.engine.status import EngineStatus
 from cotenant_serving.engine.streaming import StreamingWork
 from cotenant_serving.engine.unary import UnaryWork
 from cotenant_serving.openai_api import RequestError
+from cotenant_serving.tracing import NO_TRACER, Span, Tracer
 
 MAX_REQUEST_ID_CHARS = 128
 REQUESTS_PATH = "/v1/requests/"
@@ -58,9 +60,11 @@ class EngineServer:
         status: EngineStatus,
         token: str,
         clock: Callable[[], float] = time.time,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._work: Work = UnaryWork(engine) if isinstance(engine, UnaryEngine) else StreamingWork(engine, clock)
         self._status = status
+        self._tracer = tracer
         self._authorization = f"Bearer {token}".encode()
         self._running: dict[str, Running] = {}
 
@@ -112,11 +116,29 @@ class EngineServer:
     async def _run(self, incoming: Incoming) -> None:
         self._check_addressed(incoming.headers)
         running = self._claim_slot(incoming.headers)
+        span = self._tracer.request("answer", ((name.encode(), value) for name, value in incoming.headers.items()))
         try:
-            await self._work.run(running, incoming)
+            await self._work.run(running, replace(incoming, span=span))
+        except RequestError as error:
+            span.failed(error.code or "invalid_request")
+            raise
         finally:
             del self._running[running.request_id]
             self._status.request_ended()
+            self._end(span, running.usage())
+
+    def _end(self, span: Span, usage: Usage) -> None:
+        me = self._status.snapshot()
+        span.note(
+            {
+                "gen_ai.request.model": me.model,
+                "cotenant.engine": me.app,
+                "cotenant.instance": me.instance,
+                "gen_ai.usage.input_tokens": usage.prompt_tokens,
+                "gen_ai.usage.output_tokens": usage.completion_tokens,
+            }
+        )
+        span.end()
 
     def _check_addressed(self, headers: Mapping[str, bytes]) -> None:
         """Raises RequestError (421) when another engine is meant."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from cotenant_serving.contract import HEADER_USAGE, Usage
 from cotenant_serving.engine.answers import AnswerForm, answer_form, usage_comment, usage_json
 from cotenant_serving.engine.asgi import Incoming, Send, respond, write
-from cotenant_serving.engine.base import DeltaStream, GenerationError, Job, StreamingEngine, resolve_max_tokens
+from cotenant_serving.engine.base import Delta, DeltaStream, GenerationError, Job, StreamingEngine, resolve_max_tokens
 from cotenant_serving.openai_api import GenerateRequest, Kind, error_event, parse_chat, parse_completion
+from cotenant_serving.tracing import NO_SPAN
 
 CREATES: Mapping[str, Kind] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
 
@@ -20,9 +21,19 @@ class Streaming:
         self.request_id = request_id
         self.stream = DeltaStream()
         self.prompt_tokens = 0
+        self.waiting = NO_SPAN
+        """Until the first token."""
 
     def usage(self) -> Usage:
         return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.stream.tokens)
+
+    async def take(self) -> list[Delta]:
+        """As `DeltaStream.take`."""
+        try:
+            return await self.stream.take()
+        finally:
+            self.waiting.end()
+            self.waiting = NO_SPAN
 
     def cancel(self) -> None:
         self.stream.fail(GenerationError("The request was cancelled.", code="cancelled"))
@@ -56,6 +67,7 @@ class StreamingWork:
         form = answer_form(request, job.request_id, int(self._clock()))
         watch = asyncio.create_task(_cancel_when_gone(running, incoming))
         try:
+            running.waiting = incoming.span.child("first token")
             if not running.stream.closed:
                 self._engine.start(job, running.stream)
             await (_send_stream if request.stream else _send_whole)(form, running, incoming)
@@ -76,7 +88,7 @@ async def _send_stream(form: AnswerForm, running: Streaming, incoming: Incoming)
     try:
         finished = False
         while not finished:
-            deltas = await running.stream.take()
+            deltas = await running.take()
             finished = deltas[-1].finish_reason is not None
             events: list[bytes] = []
             for delta in deltas:
@@ -92,6 +104,7 @@ async def _send_stream(form: AnswerForm, running: Streaming, incoming: Incoming)
         if first:
             await incoming.fail(error, _usage_header(running))
         else:
+            incoming.span.failed(error.code)
             event = error_event(error.message, code=error.code)
             await write(send, event + usage_comment(running.usage()), more=False)
 
@@ -101,7 +114,7 @@ async def _send_whole(form: AnswerForm, running: Streaming, incoming: Incoming) 
     reason = None
     try:
         while reason is None:
-            for delta in await running.stream.take():
+            for delta in await running.take():
                 texts.append(delta.text)
                 reason = delta.finish_reason
     except GenerationError as error:
