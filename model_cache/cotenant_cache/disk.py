@@ -6,24 +6,19 @@ Whatever the operating system says against reading becomes a CacheError with pat
 import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cotenant_cache.archive import archive_bytes
 from cotenant_cache.errors import CorruptWeightsError, FileMissingError, ModelNotFoundError
-from cotenant_cache.facts import (
-    INDEX_FILE,
-    SINGLE_FILE,
-    ModelFacts,
-    WeightsFile,
-    choose_weights,
-    facts_from,
-    fingerprint_of,
-    refuse_own_code,
-    shards_of,
-)
+from cotenant_cache.facts import ModelFacts
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
+from cotenant_cache.layout import ARCHIVE_SUFFIX, fingerprint_of
+from cotenant_cache.modules import MODULES_FILE
+from cotenant_cache.reading import read_facts
 
 _MAX_JSON_BYTES = 64 * 2**20
 _CAUSES = {
@@ -37,31 +32,33 @@ _CAUSES = {
 
 
 def folder_facts(folder: Path, *, source: str, fingerprint: str = "") -> ModelFacts:
-    """A folder in Hugging Face format → checked facts.
+    """A folder in Hugging Face format, or with one torch.export archive → checked facts.
 
     `fingerprint` replaces the one made from sizes and times (for a commit, which says more).
     Raises CacheError: any of its kinds except HubUnreachableError.
     """
-    names = _file_names(folder, source)
-    if "config.json" not in names:
-        raise FileMissingError(f"{source}: has no config.json; give the folder that save_pretrained wrote")
-    config = _read_json(folder / "config.json", source)
-    refuse_own_code(config, source=source, file="config.json")
-    if "tokenizer_config.json" in names:
-        tokenizer = _read_json(folder / "tokenizer_config.json", source)
-        refuse_own_code(tokenizer, source=source, file="tokenizer_config.json")
-    headers, files = [], []
-    for name in _weights(folder, names, source):
-        header, size_bytes = read_header(folder / name)
-        headers.append(header)
-        files.append(WeightsFile(name, size_bytes))
-    return facts_from(
-        source=source,
-        fingerprint=fingerprint or _fingerprint(folder, names, source),
-        config=config,
-        headers=headers,
-        files=files,
-    )
+    files = _Folder(folder, source, _file_names(folder, source))
+    return read_facts(files, source=source, fingerprint=fingerprint or _fingerprint(files))
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """ModelFiles of a folder."""
+
+    path: Path
+    source: str
+    names: frozenset[str]
+
+    def json(self, name: str) -> Any:
+        return _read_json(self.path / name, self.source)
+
+    def headers(self, names: Sequence[str]) -> list[tuple[WeightsHeader, int]]:
+        return [read_header(self.path / name) for name in names]
+
+    def archive(self, name: str) -> tuple[int, int]:
+        file = self.path / name
+        with _readable(file, self.source), file.open("rb") as stream:
+            return archive_bytes(stream, file=str(file)), os.fstat(stream.fileno()).st_size
 
 
 def read_header(file: Path) -> tuple[WeightsHeader, int]:
@@ -94,7 +91,8 @@ def _explained(error: OSError) -> tuple[str, str]:
 
 def _file_names(folder: Path, source: str) -> frozenset[str]:
     try:
-        return frozenset(os.listdir(folder))
+        own = frozenset(os.listdir(folder))
+        return own | _names_below(folder, own) if MODULES_FILE in own else own
     except OSError as error:
         cause, step = _explained(error)
     except ValueError as error:  # a null byte, or characters that no file name has
@@ -106,41 +104,34 @@ def _file_names(folder: Path, source: str) -> frozenset[str]:
     )
 
 
-def _weights(folder: Path, names: frozenset[str], source: str) -> tuple[str, ...]:
-    first = choose_weights(names, source=source)
-    if first == SINGLE_FILE:
-        return (first,)
-    shards = shards_of(_read_json(folder / INDEX_FILE, source), source=source)
-    missing = [name for name in shards if not os.path.lexists(folder / name)]
-    if missing:
-        raise FileMissingError(
-            f"{source}: {INDEX_FILE} lists {len(shards)} files, {len(missing)} of them are not there, "
-            f"first {missing[0]}; copy or download them"
-        )
-    return shards
+def _names_below(folder: Path, own: frozenset[str]) -> frozenset[str]:
+    """`1_Pooling/config.json` and its like; a folder that may not be listed counts as empty."""
+    found: list[str] = []
+    for name in own:
+        with suppress(OSError):
+            found += [f"{name}/{inner}" for inner in os.listdir(folder / name)]
+    return frozenset(found)
 
 
-def _read_json(file: Path, source: str) -> dict[str, Any]:
+def _read_json(file: Path, source: str) -> Any:
     with _readable(file, source), file.open("rb") as stream:
         content = stream.read(_MAX_JSON_BYTES + 1)
     if len(content) > _MAX_JSON_BYTES:
         raise CorruptWeightsError(f"{source}: {file.name} has more than {_MAX_JSON_BYTES} bytes; it is damaged")
     try:
-        value = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError):
         raise CorruptWeightsError(f"{source}: {file.name} is not JSON; download it again") from None
-    if not isinstance(value, dict):
-        raise CorruptWeightsError(f"{source}: {file.name} is not a JSON object; download it again")
-    return value
 
 
-def _fingerprint(folder: Path, names: frozenset[str], source: str) -> str:
+def _fingerprint(files: _Folder) -> str:
     """Over everything that an engine may read. Links that lead nowhere are left out: nothing can be read there."""
-    kept = (".safetensors", ".json", ".model", ".txt", ".jinja")
+    kept = (".safetensors", ".json", ".model", ".txt", ".jinja", ARCHIVE_SUFFIX)
     parts = []
-    for name in names:
-        if name.endswith(kept) and os.path.exists(folder / name):
-            with _readable(folder / name, source):
-                stat = (folder / name).stat()
+    for name in files.names:
+        path = files.path / name
+        if name.endswith(kept) and os.path.exists(path):
+            with _readable(path, files.source):
+                stat = path.stat()
             parts.append((name, stat.st_size, stat.st_mtime_ns))
     return fingerprint_of(parts)

@@ -4,6 +4,7 @@ The access token comes from HF_TOKEN or the token file of the `hf` tool, the add
 read at each call. Downloads land in the plain Hugging Face layout, so every Hugging Face tool can use them.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     tqdm,
 )
 
+from cotenant_cache.archive import archive_bytes
 from cotenant_cache.errors import (
     CacheError,
     CorruptWeightsError,
@@ -39,23 +41,14 @@ from cotenant_cache.errors import (
     HubUnreachableError,
     ModelNotFoundError,
 )
-from cotenant_cache.facts import (
-    SINGLE_FILE,
-    ModelFacts,
-    WeightsFile,
-    choose_weights,
-    facts_from,
-    refuse_own_code,
-    shards_of,
-)
+from cotenant_cache.facts import ModelFacts
 from cotenant_cache.headers import WeightsHeader
+from cotenant_cache.reading import read_contents, read_facts, small_files
 from cotenant_cache.source import HubSource
 
 _TIMEOUT_S = 10.0
 _HEADERS_AT_ONCE = 4
-_KEPT_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken")
-_KEPT_NAMES = frozenset({"merges.txt", "vocab.txt"})
-_TEMPLATES_FOLDER = "additional_chat_templates/"
+_RANGE_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +70,10 @@ def resolve(source: HubSource) -> Listing:
 
 
 def remote_facts(source: HubSource) -> ModelFacts:
-    """Facts from config.json and the headers of the weights files, by range requests. Raises CacheError."""
+    """Facts from small files and the headers of the weights files, by range requests. Raises CacheError."""
     listing = resolve(source)
     pinned = HubSource(source.repo, listing.commit)
-    name = pinned.at(listing.commit)
-    config = _json_file(pinned, "config.json", listing)
-    if "tokenizer_config.json" in listing.sizes:
-        tokenizer = _json_file(pinned, "tokenizer_config.json", listing)
-        refuse_own_code(tokenizer, source=name, file="tokenizer_config.json")
-    files = _weights(pinned, listing)
-    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-        headers = list(pool.map(lambda file: _remote_header(pinned, file, listing), files))
-    return facts_from(
-        source=name,
-        fingerprint=listing.commit,
-        config=config,
-        headers=headers,
-        files=[WeightsFile(file, listing.sizes[file]) for file in files],
-    )
+    return read_facts(_HubFiles(pinned, listing), source=pinned.at(listing.commit), fingerprint=listing.commit)
 
 
 def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
@@ -128,48 +107,83 @@ def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Cal
 
 def _wanted(source: HubSource, listing: Listing) -> list[str]:
     """Small files first: a broken model is found before its weights are fetched."""
-    weights = _weights(source, listing)
-    small = [
-        name
-        for name in sorted(listing.sizes)
-        if name in _KEPT_NAMES
-        or (name.endswith(_KEPT_SUFFIXES) and ("/" not in name or name.startswith(_TEMPLATES_FOLDER)))
-    ]
-    return [*small, *weights]
+    files = _HubFiles(source, listing)
+    contents = read_contents(files)
+    return [*small_files(files.names, contents), *contents.weights]
 
 
-def _weights(source: HubSource, listing: Listing) -> Sequence[str]:
-    """Names of the weights files; refuses own code and missing shards before a byte of them is fetched."""
-    name = source.at(source.revision)
-    config = _json_file(source, "config.json", listing)
-    refuse_own_code(config, source=name, file="config.json")
-    top_level = [file for file in listing.sizes if "/" not in file]
-    first = choose_weights(top_level, source=name)
-    if first == SINGLE_FILE:
-        return (first,)
-    shards = shards_of(_json_file(source, first, listing), source=name)
-    missing = [shard for shard in shards if shard not in listing.sizes]
-    if missing:
-        raise FileMissingError(f"{name}: {first} lists {missing[0]}, which is not in the repository; ask its owner")
-    return shards
+@dataclass(frozen=True, slots=True)
+class _HubFiles:
+    """ModelFiles of a repository at one commit."""
+
+    repo: HubSource
+    listing: Listing
+
+    @property
+    def source(self) -> str:
+        return self.repo.at(self.repo.revision)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for name in self.listing.sizes if name.count("/") <= 1)
+
+    def json(self, name: str) -> Any:
+        if name not in self.listing.sizes:
+            raise FileMissingError(f"{self.source}: has no {name}; ask the owner of the model")
+        try:
+            return json.loads(_get(self.repo, name))
+        except (ValueError, RecursionError):
+            raise CorruptWeightsError(f"{self.source}: {name} is not JSON; ask the owner of the model") from None
+
+    def headers(self, names: Sequence[str]) -> list[tuple[WeightsHeader, int]]:
+        with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            headers = pool.map(lambda name: _remote_header(self.repo, name, self.listing), names)
+            return [(header, self.listing.sizes[name]) for name, header in zip(names, headers, strict=True)]
+
+    def archive(self, name: str) -> tuple[int, int]:
+        size = self.listing.sizes[name]
+        with io.BufferedReader(_RemoteFile(self.repo, name, size), _RANGE_BYTES) as stream:
+            return archive_bytes(stream, file=f"{self.source}: {name}"), size
 
 
-def _json_file(source: HubSource, file: str, listing: Listing) -> dict[str, Any]:
-    if file not in listing.sizes:
-        raise FileMissingError(f"{source.at(source.revision)}: has no {file}; use a model in Hugging Face format")
+class _RemoteFile(io.RawIOBase):
+    """A file of the hub as a stream: what is read is asked for by range. Raises CacheError."""
+
+    def __init__(self, repo: HubSource, name: str, size: int) -> None:
+        super().__init__()
+        self._repo, self._name, self._size, self._at = repo, name, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), self._size - self._at)
+        if count <= 0:
+            return 0
+        content = _get(self._repo, self._name, span=(self._at, self._at + count))
+        if len(content) != count:
+            raise HubUnreachableError(f"{self._repo.repo}: {_endpoint()} answers no part of {self._name} when asked")
+        buffer[:count] = content
+        self._at += count
+        return count
+
+
+def _get(source: HubSource, file: str, *, span: tuple[int, int] | None = None) -> bytes:
+    """A small file, or the bytes from `span[0]` up to and without `span[1]` of any. Raises CacheError."""
     url = hf_hub_url(source.repo, file, revision=source.revision, endpoint=_endpoint())
+    wanted = {"range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
     with _mapped_errors(source):
-        response = get_session().get(url, headers=build_hf_headers(), timeout=_TIMEOUT_S)
+        response = get_session().get(url, headers={**build_hf_headers(), **wanted}, timeout=_TIMEOUT_S)
         hf_raise_for_status(response)
-    try:
-        value = json.loads(response.content)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise CorruptWeightsError(
-            f"{source.at(source.revision)}: {file} is not a JSON object; ask the owner of the model"
-        )
-    return value
+    content: bytes = response.content
+    return content
 
 
 def _remote_header(source: HubSource, file: str, listing: Listing) -> WeightsHeader:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from tests.builders.folders import archive, sentence_files
 from tests.builders.operator import CONFIG, safetensors
 
 from cotenant_cache.client import open_model, read_facts
@@ -43,6 +44,8 @@ class FakeHub:
         }
         self.log: list[tuple[str, str]] = []
         self.tokens: set[str] = set()
+        self.sent = 0
+        """Bytes of answers."""
         self.down = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -111,6 +114,7 @@ class FakeHub:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if send_body:
+                    hub.sent += len(body)
                     self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
@@ -248,3 +252,59 @@ def test_truncated_weights_on_the_hub_are_found_without_reading_them(hub: FakeHu
     hub.files["model.safetensors"] = safetensors({"w": ("F32", [1000], 4000)})[:1000]
     with pytest.raises(CorruptWeightsError, match="cut off"):
         read_facts("hf://org/small", str(tmp_path))
+
+
+def test_a_sentence_model_comes_with_its_modules_and_nothing_else(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files = sentence_files()
+    folder = open_model("hf://org/small", str(tmp_path))
+    here = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+    assert here == {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
+    }
+    assert (tmp_path / "models--org--small" / "refs" / "main").read_text() == COMMIT
+
+
+def test_facts_of_a_sentence_model_are_the_same_from_the_hub_and_from_disk(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files = sentence_files()
+    remote = read_facts("hf://org/small", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    open_model("hf://org/small", str(tmp_path))
+
+    assert remote.modules == ("Transformer", "Pooling", "Dense", "Normalize")
+    assert read_facts(f"hf://org/small@{COMMIT}", str(tmp_path)) == remote
+
+
+def test_a_module_that_the_repository_lacks_is_named_before_the_weights(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files = sentence_files()
+    del hub.files["1_Pooling/config.json"]
+    with pytest.raises(FileMissingError, match=r"has no 1_Pooling/config\.json"):
+        open_model("hf://org/small", str(tmp_path))
+    assert "model.safetensors" not in hub.fetched()
+
+
+def test_an_archive_is_sized_from_its_end_and_comes_without_a_config(hub: FakeHub, tmp_path: Path) -> None:
+    whole = archive(data__weights__weight_1=bytes(3_000_000))
+    hub.files = {"net.pt2": whole, "README.md": b"", "pytorch_model.bin": b"pickle", "net.py": b"print('never')"}
+    remote = read_facts("hf://org/small", str(tmp_path))
+
+    assert hub.sent < 300_000
+    folder = open_model("hf://org/small", str(tmp_path))
+    assert {path.name for path in folder.iterdir()} == {"net.pt2"}
+    assert (folder / "net.pt2").read_bytes() == whole
+    assert read_facts(f"hf://org/small@{COMMIT}", str(tmp_path)) == remote
+
+
+def test_an_archive_that_would_run_code_is_refused_without_fetching_it(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files = {"net.pt2": archive(data__constants__opaque_obj_0=b"x", data__weights__weight_1=bytes(3_000_000))}
+    with pytest.raises(UnsafeFilesError, match="opaque_obj_0 is a pickle"):
+        read_facts("hf://org/small", str(tmp_path))
+    assert hub.sent < 300_000
