@@ -1,6 +1,9 @@
 """Model facts and engine options → bytes of device memory. Pure.
 
-    share = weights + runtime + reserve + KV cache + what each KV token needs beside itself
+    generate                  share = weights + runtime + reserve + KV cache + what each KV token needs beside itself
+    embed, rerank, classify   share = weights + runtime + reserve: what one forward pass needs
+    tensor                    share = weights + runtime + a guess of what one forward pass needs
+    echo                      share = runtime + reserve: what it was told to allocate
 
 Numbers without a formula are measurements; each says where it comes from.
 """
@@ -15,15 +18,28 @@ PAGE_TOKENS = 32
 """Tokens per page of the KV cache, as the `generate` engine makes it."""
 BATCH_TOKENS = 256
 """Tokens of one forward pass of the `generate` engine, at most."""
+PASS_TOKENS = 8192
+"""Tokens, padding included, of one forward pass of the engines for embed, rerank and classify, at most; one text that
+is longer is a pass of its own."""
+TENSOR_GUESS_BYTES = 256 * MIB
+"""What the forward pass of an archive is guessed to need beside once more its weights: nothing in it says so."""
 
 RUNTIME_BYTES: dict[tuple[Task, DeviceKind], int] = {
     # measured with `make demo` (torch 2.15, transformers 5.23, Ray 2.60): 860 to 1010 MiB RSS with a model of 9 MiB;
     # importing torch and transformers alone leaves 720 MiB
     ("generate", "cpu"): 1152 * MIB,
+    ("embed", "cpu"): 1152 * MIB,
+    ("rerank", "cpu"): 1152 * MIB,
+    ("classify", "cpu"): 1152 * MIB,
+    ("tensor", "cpu"): 1152 * MIB,
     # measured with `make demo`: 140 to 170 MiB RSS
     ("echo", "cpu"): 224 * MIB,
     # not measured: room for the CUDA context with torch's kernels and for cuBLAS workspaces
     ("generate", "cuda"): 768 * MIB,
+    ("embed", "cuda"): 768 * MIB,
+    ("rerank", "cuda"): 768 * MIB,
+    ("classify", "cuda"): 768 * MIB,
+    ("tensor", "cuda"): 768 * MIB,
     # not measured: room for a CUDA context
     ("echo", "cuda"): 512 * MIB,
 }
@@ -37,6 +53,8 @@ class Estimate:
     runtime_bytes: int
     reserve_bytes: int
     """Activations and logits of one forward pass; for echo, what it was told to allocate."""
+    guess_bytes: int = 0
+    """Wanted for the forward pass, but a guess: a smaller share is taken at the user's word."""
     kv_bytes_per_token: int = 0
     scratch_bytes_per_token: int = 0
     """Beside each token of KV cache: its column of the attention mask, and one layer's gathered copy of it."""
@@ -65,7 +83,7 @@ class Estimate:
     @property
     def wanted_bytes(self) -> int:
         """The share above which nothing gets better."""
-        return self.fixed_bytes + self.kv_wanted_tokens * self.bytes_per_token
+        return self.fixed_bytes + self.guess_bytes + self.kv_wanted_tokens * self.bytes_per_token
 
     def kv_tokens_in(self, share_bytes: int) -> int:
         """Tokens of KV cache that a share has room for: whole pages, never more than wanted."""
@@ -76,13 +94,6 @@ class Estimate:
 
     def kv_cache_bytes_in(self, share_bytes: int) -> int:
         return self.kv_tokens_in(share_bytes) * self.kv_bytes_per_token
-
-    def longest_context_in(self, share_bytes: int) -> int:
-        """Largest contextTokens with which the floor fits into a share; 0 when none does."""
-        if not self.bytes_per_token:
-            return 0
-        room = max(0, share_bytes - self.fixed_bytes) // self.bytes_per_token
-        return room // PAGE_TOKENS * PAGE_TOKENS
 
     def parts(self) -> str:
         """The floor in words: `weights 1.1 GiB + KV floor 0.9 GiB + runtime 1.2 GiB`."""
@@ -109,6 +120,28 @@ def estimate_generate(facts: ModelFacts, *, context_tokens: int, concurrency: in
     )
 
 
+def estimate_pooling(
+    facts: ModelFacts, *, task: Task, context_tokens: int, max_batch: int, device: DeviceKind
+) -> Estimate:
+    """For embed, rerank and classify. A pass has max_batch × context tokens, but at most PASS_TOKENS, or one text."""
+    tokens = min(max_batch * context_tokens, max(context_tokens, PASS_TOKENS))
+    return Estimate(
+        weights_bytes=facts.weights_bytes,
+        runtime_bytes=RUNTIME_BYTES[task, device],
+        reserve_bytes=tokens * _pass_bytes_per_token(facts, context_tokens),
+    )
+
+
+def estimate_tensor(facts: ModelFacts, *, device: DeviceKind) -> Estimate:
+    """Weights are the archive's bytes when it is unpacked."""
+    return Estimate(
+        weights_bytes=facts.weights_bytes,
+        runtime_bytes=RUNTIME_BYTES["tensor", device],
+        reserve_bytes=0,
+        guess_bytes=facts.weights_bytes + TENSOR_GUESS_BYTES,
+    )
+
+
 def estimate_echo(*, allocate_bytes: int, device: DeviceKind) -> Estimate:
     return Estimate(weights_bytes=0, runtime_bytes=RUNTIME_BYTES["echo", device], reserve_bytes=allocate_bytes)
 
@@ -124,6 +157,18 @@ def _activations_bytes(facts: ModelFacts, concurrency: int) -> int:
     logits = 3 * min(concurrency, BATCH_TOKENS) * facts.vocab_size * 4
     mask = BATCH_TOKENS * BATCH_TOKENS * facts.dtype_bytes
     return BATCH_TOKENS * per_token + logits + mask
+
+
+def _pass_bytes_per_token(facts: ModelFacts, context_tokens: int) -> int:
+    """Peak of one layer of an encoder, for each token of a pass.
+
+    8 vectors of the hidden size and 3 of the intermediate size, as above, in the model's dtype, and the last hidden
+    state in float32, which is pooled; where sdpa takes its math path, scores and probabilities of every head and the
+    mask against each of `context_tokens`.
+    """
+    vectors = 8 * facts.hidden_size + 3 * facts.intermediate_size
+    scores = (2 * facts.attention_heads + 1) * context_tokens
+    return (vectors + scores) * facts.dtype_bytes + 4 * facts.hidden_size
 
 
 def _scratch_bytes_per_token(facts: ModelFacts) -> int:

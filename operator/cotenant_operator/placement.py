@@ -1,7 +1,9 @@
 """One model against one pool: which worker groups an engine may run in, with which share, or why in none. Pure."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from cotenant_operator.estimate import PAGE_TOKENS, Estimate
 from cotenant_operator.planned import DeviceFacts, Refusal
@@ -9,7 +11,16 @@ from cotenant_operator.quantity import as_quantity, show_bytes
 from cotenant_operator.spec import GpuShare, Worker
 from cotenant_serving.contract import Candidate, DeviceKind, Reason
 
-Estimator = Callable[[DeviceKind], Estimate]
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a user could make smaller; 0 for a task that does not have it."""
+
+    context_tokens: int = 0
+    max_batch: int = 0
+
+
+Estimator = Callable[[DeviceKind, Sizes], Estimate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +38,15 @@ class _Offer:
     memory_bytes: int
     share_bytes: int
     estimate: Estimate
+    estimator: Callable[[Sizes], Estimate]
 
     @property
     def fits(self) -> bool:
         return self.estimate.floor_bytes <= self.share_bytes <= self.memory_bytes
+
+    def fits_with(self, sizes: Sizes) -> bool:
+        """Whether it would, if these were the sizes."""
+        return self.estimator(sizes).floor_bytes <= min(self.share_bytes, self.memory_bytes)
 
 
 def place(
@@ -39,6 +55,7 @@ def place(
     *,
     gpu: GpuShare | None,
     estimator: Estimator,
+    sizes: Sizes,
     pool: str,
 ) -> Placement | Refusal:
     """The first group in which the share fits decides the kind of device; all groups of that kind are candidates.
@@ -49,10 +66,12 @@ def place(
     eligible = [worker for worker in workers if gpu is None or gpu.mig is None or worker.mig_profile == gpu.mig]
     if not eligible:
         return _no_such_profile(workers, gpu, pool)
-    offers = [_offer(worker, devices.get(worker.name), gpu, estimator(worker.device)) for worker in eligible]
+    offers = [
+        _offer(worker, devices.get(worker.name), gpu, partial(estimator, worker.device), sizes) for worker in eligible
+    ]
     fitting = [offer for offer in offers if offer.fits]
     if not fitting:
-        return _does_not_fit(offers, gpu, pool)
+        return _does_not_fit(offers, gpu, sizes, pool)
     kind = fitting[0].worker.device
     chosen = [offer for offer in fitting if offer.worker.device == kind]
     present = [offer for offer in chosen if not _problem(devices.get(offer.worker.name))]
@@ -75,9 +94,15 @@ def _problem(device: DeviceFacts | None) -> str:
     return device.problem or "this machine has none"
 
 
-def _offer(worker: Worker, device: DeviceFacts | None, gpu: GpuShare | None, estimate: Estimate) -> _Offer:
-    memory = memory_of(worker, device)
-    return _Offer(worker, memory, _share(gpu, memory, estimate), estimate)
+def _offer(
+    worker: Worker,
+    device: DeviceFacts | None,
+    gpu: GpuShare | None,
+    estimator: Callable[[Sizes], Estimate],
+    sizes: Sizes,
+) -> _Offer:
+    memory, estimate = memory_of(worker, device), estimator(sizes)
+    return _Offer(worker, memory, _share(gpu, memory, estimate), estimate, estimator)
 
 
 def _share(gpu: GpuShare | None, memory_bytes: int, estimate: Estimate) -> int:
@@ -117,7 +142,7 @@ def _no_device(worker: Worker, devices: Mapping[str, DeviceFacts], pool: str) ->
     )
 
 
-def _does_not_fit(offers: Sequence[_Offer], gpu: GpuShare | None, pool: str) -> Refusal:
+def _does_not_fit(offers: Sequence[_Offer], gpu: GpuShare | None, sizes: Sizes, pool: str) -> Refusal:
     """Judged against the group that comes closest: the one with the most memory."""
     largest = max(offers, key=lambda offer: offer.memory_bytes)
     estimate = largest.estimate
@@ -125,7 +150,7 @@ def _does_not_fit(offers: Sequence[_Offer], gpu: GpuShare | None, pool: str) -> 
         f"needs {show_bytes(estimate.floor_bytes)}: {estimate.parts()}",
         f"asked {_asked(gpu)}",
         f"the largest share of pool {pool} is {show_bytes(largest.memory_bytes)} on group {largest.worker.name}",
-        _what_would_fit(largest, gpu),
+        _what_would_fit(largest, gpu, sizes),
     ]
     return Refusal(Reason.DOES_NOT_FIT, "; ".join(parts))
 
@@ -140,17 +165,29 @@ def _asked(gpu: GpuShare | None) -> str:
     return f"gpu.mig {gpu.mig}" if gpu.mig else "gpu.whole"
 
 
-def _what_would_fit(offer: _Offer, gpu: GpuShare | None) -> str:
-    estimate = offer.estimate
+def _what_would_fit(offer: _Offer, gpu: GpuShare | None, sizes: Sizes) -> str:
+    floor = offer.estimate.floor_bytes
     steps = []
-    if estimate.floor_bytes <= offer.memory_bytes:
+    if floor <= offer.memory_bytes:
         steps.append(_larger_share(offer, gpu))
-    context = estimate.longest_context_in(min(offer.share_bytes, offer.memory_bytes))
-    if PAGE_TOKENS <= context < estimate.kv_floor_tokens:
+    batch = _largest(lambda size: offer.fits_with(replace(sizes, max_batch=size)), 1, sizes.max_batch)
+    context = _largest(
+        lambda size: offer.fits_with(replace(sizes, context_tokens=size)), PAGE_TOKENS, sizes.context_tokens
+    )
+    if batch:
+        steps.append(f"lower engine.maxBatch to {batch}")
+    if context:
         steps.append(f"lower engine.contextTokens to {context}")
     if not steps:
-        steps.append(f"use a pool with a device of at least {show_bytes(estimate.floor_bytes)}, or a smaller model")
+        steps.append(f"use a pool with a device of at least {show_bytes(floor)}, or a smaller model")
     return " or ".join(steps)
+
+
+def _largest(fits: Callable[[int], bool], least: int, above: int) -> int:
+    """The largest number from `least` up to and without `above` that fits as all smaller ones do; 0: none does."""
+    if above <= least or not fits(least):
+        return 0
+    return least + bisect_left(range(least + 1, above), True, key=lambda size: not fits(size))
 
 
 def _larger_share(offer: _Offer, gpu: GpuShare | None) -> str:

@@ -1,13 +1,10 @@
 """Pools, models, tenants and facts → what may run where and who sees it. Pure: no file, clock, env or network."""
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
-import msgspec
-
-from cotenant_cache.errors import CacheError
-from cotenant_cache.facts import ModelFacts
-from cotenant_operator.estimate import Estimate, estimate_echo, estimate_generate
+from cotenant_operator.engine_plan import Served, engine_spec, estimate, settle, sizes_of, task_of
 from cotenant_operator.near import hint
 from cotenant_operator.objects import World
 from cotenant_operator.placement import Placement, memory_of, place
@@ -15,11 +12,9 @@ from cotenant_operator.planned import DeviceFacts, ModelPlan, Plan, PoolPlan, Re
 from cotenant_operator.quantity import show_bytes
 from cotenant_operator.spec import GPUPool, ModelDeployment
 from cotenant_operator.tenancy import plan_tenancy
-from cotenant_serving.contract import DeviceKind, EchoOptions, EngineSpec, Reason, Task, WorkerGroup
+from cotenant_serving.contract import Reason, WorkerGroup
 
 __all__ = ["DeviceFacts", "ModelPlan", "Plan", "PoolPlan", "Refusal", "TenantPlan", "World", "plan"]
-
-DEFAULT_CONTEXT_TOKENS = 2048
 
 Devices = Mapping[str, Mapping[str, DeviceFacts]]
 """Pool → worker group → what there is. Groups that are absent are taken as the pool describes them."""
@@ -44,37 +39,27 @@ def plan(world: World, devices: Devices) -> Plan:
 
 
 def _plan_model(model: ModelDeployment, world: World, pools: Mapping[str, GPUPool], devices: Devices) -> ModelPlan:
-    task, facts = _task_and_facts(model, world)
-    placed = _decide(model, task, facts, pools, devices)
+    facts = world.facts.get(model.spec.model or "")
+    served = _refused_by_pool(model, pools) or settle(model, facts)
     replicas = model.spec.replicas
-    return ModelPlan(
+    found = ModelPlan(
         name=model.full_name,
-        task=task,
+        task=task_of(model, facts),
         pool=model.spec.pool,
-        engine=None if isinstance(placed, Refusal) else _engine(model, task, facts, placed),
-        refusal=placed if isinstance(placed, Refusal) else None,
-        estimate=None if isinstance(placed, Refusal) else placed.estimate,
         min_engines=replicas.min,
         max_engines=replicas.max,
         idle_after_s=replicas.idle_after,
         place=world.manifests.place("ModelDeployment", model.metadata.name, model.metadata.namespace),
     )
+    if isinstance(served, Refusal):
+        return replace(found, refusal=served)
+    placed = _placed(served, pools, devices)
+    if isinstance(placed, Refusal):
+        return replace(found, refusal=placed)
+    return replace(found, engine=engine_spec(served, placed), estimate=placed.estimate)
 
 
-def _task_and_facts(model: ModelDeployment, world: World) -> tuple[Task, ModelFacts | CacheError | None]:
-    """`generate` is the only task with files now; whether they are of that kind is checked in `_decide`."""
-    if model.spec.task == "echo":
-        return "echo", None
-    return "generate", world.facts.get(model.spec.model or "")
-
-
-def _decide(
-    model: ModelDeployment,
-    task: Task,
-    facts: ModelFacts | CacheError | None,
-    pools: Mapping[str, GPUPool],
-    devices: Devices,
-) -> Placement | Refusal:
+def _refused_by_pool(model: ModelDeployment, pools: Mapping[str, GPUPool]) -> Refusal | None:
     pool = pools.get(model.spec.pool)
     if pool is None:
         return Refusal(
@@ -87,85 +72,19 @@ def _decide(
             f"namespace {model.metadata.namespace!r} may not place models in pool {model.spec.pool!r}; allowed: "
             f"{', '.join(pool.spec.namespaces) or 'none'}; add it to spec.namespaces of the GPUPool",
         )
-    refusal = _refused_by_facts(model, facts) if task == "generate" else None
-    if refusal is not None:
-        return refusal
-    return place(
-        pool.spec.workers,
-        devices.get(model.spec.pool, {}),
-        gpu=model.spec.gpu,
-        estimator=lambda device: _estimate(model, facts, device),
-        pool=model.spec.pool,
-    )
-
-
-def _refused_by_facts(model: ModelDeployment, facts: ModelFacts | CacheError | None) -> Refusal | None:
-    if facts is None:
-        return Refusal(
-            Reason.FACTS_PENDING, f"the sizes of {model.spec.model} are not known yet; they are read from its files"
-        )
-    if isinstance(facts, CacheError):
-        return Refusal(Reason(facts.reason), facts.message)
-    if not facts.generates:
-        return Refusal(
-            Reason.UNSUPPORTED_ARCHITECTURE,
-            f"{model.spec.model}: {facts.architecture} is no causal language model; "
-            "served now: architectures …ForCausalLM",
-        )
-    asked, longest = model.spec.engine.context_tokens, facts.max_position_embeddings
-    if asked is not None and longest and asked > longest:
-        return Refusal(
-            Reason.DOES_NOT_FIT,
-            f"engine.contextTokens is {asked}, the model has at most {longest} (max_position_embeddings); "
-            f"set engine.contextTokens: {longest} or less",
-        )
     return None
 
 
-def _estimate(model: ModelDeployment, facts: ModelFacts | CacheError | None, device: DeviceKind) -> Estimate:
-    if not isinstance(facts, ModelFacts):
-        return estimate_echo(allocate_bytes=model.spec.engine.allocate, device=device)
-    return estimate_generate(
-        facts,
-        context_tokens=_context_tokens(model, facts),
-        concurrency=model.spec.engine.concurrency,
-        device=device,
+def _placed(served: Served, pools: Mapping[str, GPUPool], devices: Devices) -> Placement | Refusal:
+    pool = served.model.spec.pool
+    return place(
+        pools[pool].spec.workers,
+        devices.get(pool, {}),
+        gpu=served.model.spec.gpu,
+        estimator=partial(estimate, served),
+        sizes=sizes_of(served),
+        pool=pool,
     )
-
-
-def _context_tokens(model: ModelDeployment, facts: ModelFacts | CacheError | None) -> int:
-    if model.spec.engine.context_tokens is not None:
-        return model.spec.engine.context_tokens
-    longest = facts.max_position_embeddings if isinstance(facts, ModelFacts) else 0
-    return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
-
-
-def _engine(
-    model: ModelDeployment, task: Task, facts: ModelFacts | CacheError | None, placed: Placement
-) -> EngineSpec:
-    options = model.spec.engine
-    known = facts if isinstance(facts, ModelFacts) else None
-    echo = EchoOptions(
-        tokens_per_second=options.tokens_per_second, load_s=options.load_seconds, allocate_bytes=options.allocate
-    )
-    engine = EngineSpec(
-        model=model.full_name,
-        revision="",
-        task=task,
-        source=known.source if known else "",
-        candidates=placed.candidates,
-        device=placed.device,
-        context_tokens=_context_tokens(model, facts),
-        concurrency=options.concurrency,
-        echo=echo if task == "echo" else None,
-    )
-    return msgspec.structs.replace(engine, revision=_revision(engine, known.fingerprint if known else ""))
-
-
-def _revision(engine: EngineSpec, fingerprint: str) -> str:
-    """8 hex digits that change when an engine that runs would have to be another one."""
-    encoded = msgspec.json.encode(engine, order="sorted")
-    return hashlib.sha256(encoded + b"\0" + fingerprint.encode()).hexdigest()[:8]
 
 
 def _groups(pool: GPUPool, devices: Mapping[str, DeviceFacts]) -> tuple[WorkerGroup, ...]:

@@ -20,11 +20,11 @@ def _row(model: ModelPlan, plan: Plan) -> tuple[str, ...]:
     if model.engine is None:
         reason = model.refusal.reason if model.refusal else "-"
         message = model.refusal.message if model.refusal else ""
-        return (model.name, model.task, model.pool, f"refused: {reason}", "-", "-", "-", seen_by, message)
+        return (model.name, model.task or "-", model.pool, f"refused: {reason}", "-", "-", "-", seen_by, message)
     first = model.engine.candidates[0]
     return (
         model.name,
-        model.task,
+        model.task or "-",
         model.pool,
         "accepted",
         ", ".join(candidate.group for candidate in model.engine.candidates),

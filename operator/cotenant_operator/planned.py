@@ -29,7 +29,8 @@ class ModelPlan:
 
     name: str
     """`namespace/name`."""
-    task: Task
+    task: Task | None
+    """None while it is not set and the files, which would say it, are not read yet or cannot be."""
     pool: str
     engine: EngineSpec | None = None
     refusal: Refusal | None = None

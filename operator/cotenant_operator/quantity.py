@@ -80,7 +80,9 @@ def as_quantity(count: int) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """Seconds for people: `45s`, `10m`, `1h30m`."""
+    """Seconds for people: `45s`, `10m`, `1h30m`, and `5ms` below one."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)

@@ -10,7 +10,6 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
-from pydantic.alias_generators import to_camel
 
 from cotenant_operator.near import hint
 from cotenant_operator.schema import (
@@ -29,6 +28,8 @@ from cotenant_operator.schema import (
     wrong,
 )
 from cotenant_operator.spec_pool import GPUPool, GPUPoolSpec, Worker
+from cotenant_operator.tasks import TASKS, misplaced
+from cotenant_serving.contract import Task
 
 __all__ = [
     "API_VERSION",
@@ -48,16 +49,13 @@ __all__ = [
 ]
 
 API_VERSION = "cotenant.dev/v1alpha1"
-LATER_TASKS = ("embed", "rerank", "classify", "tensor")
 _SOURCE_HF = re.compile(r"hf://(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w][\w./+-]*))?", re.ASCII)
 _MIG_PROFILE = re.compile(r"[1-9]g\.[0-9]{1,3}gb(\.me)?")
 
 
 def _task(value: Any) -> Any:
-    if value in LATER_TASKS:
-        raise ValueError("is not served yet; served now: generate, echo")
-    if value not in ("generate", "echo"):
-        raise ValueError("is not a task; " + hint(str(value), ("generate", "echo")))
+    if value not in TASKS:
+        raise ValueError("is not a task; " + hint(str(value), TASKS))
     return value
 
 
@@ -75,6 +73,12 @@ def _source(value: str) -> str:
 def _profile(value: str) -> str:
     if not _MIG_PROFILE.fullmatch(value):
         raise ValueError("must be a MIG profile such as 1g.10gb")
+    return value
+
+
+def _batch_wait(value: float) -> float:
+    if value > 1:
+        raise ValueError("must be at most 1s: every request of a model that is not busy waits for so long")
     return value
 
 
@@ -128,10 +132,20 @@ class Replicas(Spec):
 class Engine(Spec):
     context_tokens: Annotated[int, Strict(), Field(ge=16, le=16_777_216)] | None = Field(
         default=None,
-        description="Prompt plus completion of one request, at most. Default: 2048, or the model's limit if lower.",
+        description="Tokens of one text (generate: prompt plus completion), at most. Not for tensor. "
+        "Default: 2048, or the model's limit if lower.",
     )
-    concurrency: Annotated[int, Strict(), Field(ge=1, le=1024)] = Field(
-        default=8, description="Requests that one engine serves at a time."
+    concurrency: Annotated[int, Strict(), Field(ge=1, le=1024)] | None = Field(
+        default=None,
+        description="Requests that one engine serves at a time. Default: 8 for generate and echo, 64 for the others.",
+    )
+    max_batch: Annotated[int, Strict(), Field(ge=1, le=1024)] = Field(
+        default=32,
+        description="embed, rerank, classify, tensor: texts, pairs or rows of one forward pass, at most.",
+    )
+    batch_wait: Annotated[DurationS, AfterValidator(_batch_wait)] = Field(
+        default=0.005,
+        description="embed, rerank, classify, tensor: how long the first of a batch waits for others, at most 1s.",
     )
     tokens_per_second: Rate = Field(default=0.0, description="echo only: pace of one stream; 0 is unpaced.")
     load_seconds: Rate = Field(default=0.0, description="echo only: how long loading takes, seconds.")
@@ -143,8 +157,8 @@ class ModelDeploymentSpec(Spec):
         default=None,
         description="hf://owner/name[@branch, tag or commit], or file:///folder. Not for task echo.",
     )
-    task: Annotated[Literal["generate", "echo"], BeforeValidator(_task)] | None = Field(
-        default=None, description="generate or echo; inferred from config.json when absent."
+    task: Annotated[Task, BeforeValidator(_task)] | None = Field(
+        default=None, description="What it does; inferred from the model's files when absent."
     )
     gpu: GpuShare | None = Field(default=None, description="Share of a device; sized by the estimate when absent.")
     replicas: Replicas = Field(default=Replicas(), description="How many engines, and when they go.")
@@ -163,11 +177,11 @@ class ModelDeploymentSpec(Spec):
                 raise wrong(
                     "model", "required field is missing; set hf://owner/name or file:///folder (or task: echo)"
                 )
-            for name in ("tokens_per_second", "load_seconds", "allocate"):
-                if name in self.engine.model_fields_set:
-                    raise wrong(f"engine.{to_camel(name)}", "is only for task echo; remove it")
         elif self.model is not None:
             raise wrong("model", "is not for task echo, which loads nothing; remove it")
+        possible = [self.task] if self.task else [task for task in TASKS if task != "echo"]
+        for field, message in misplaced(sorted(self.engine.model_fields_set), possible):
+            raise wrong(field, message)
         return self
 
 

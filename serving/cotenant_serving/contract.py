@@ -349,7 +349,8 @@ class GatewayTenant(Message, frozen=True, kw_only=True):
 
 class GatewayModel(Message, frozen=True, kw_only=True):
     name: str
-    task: Task
+    task: Task | None = None
+    """None while nobody knows it: the files of the model are not read yet, or were refused. No engine runs then."""
     created: int = 0
     """Unix seconds, for `/v1/models`."""
 

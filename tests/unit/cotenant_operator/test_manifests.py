@@ -69,7 +69,18 @@ def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("task: rerank\nmodel: hf://a/b", 'spec.task: "rerank" is not served yet; served now: generate, echo'),
+        ("task: embd\nmodel: hf://a/b", "did you mean 'embed'? allowed: generate, embed, rerank, classify, tensor"),
+        ("task: embed", "spec.model: required field is missing"),
+        (
+            "task: tensor\nmodel: hf://a/b\nengine: {contextTokens: 64}",
+            "contextTokens: 64 is only for tasks generate",
+        ),
+        ("task: generate\nmodel: hf://a/b\nengine: {maxBatch: 8}", "maxBatch: 8 is only for tasks embed, rerank, "),
+        ("task: echo\nengine: {batchWait: 1ms}", 'spec.engine.batchWait: "1ms" is only for tasks embed, rerank, '),
+        ("model: hf://a/b\nengine: {maxBatch: 0}", "spec.engine.maxBatch: 0 must be greater than or equal to 1"),
+        ("model: hf://a/b\nengine: {maxBatch: 1025}", "must be less than or equal to 1024"),
+        ("model: hf://a/b\nengine: {batchWait: 2s}", 'spec.engine.batchWait: "2s" must be at most 1s'),
+        ("model: hf://a/b\nengine: {batchWait: 5}", "spec.engine.batchWait: 5 must be a duration"),
         ("task: generat\nmodel: hf://a/b", "did you mean 'generate'?"),
         ("task: generate", "spec.model: required field is missing"),
         ("task: echo\nmodel: hf://a/b", "is not for task echo"),

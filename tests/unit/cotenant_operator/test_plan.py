@@ -212,14 +212,6 @@ def test_facts_that_are_not_there_yet_are_pending() -> None:
     refused(world(model(), known={}), Reason.FACTS_PENDING)
 
 
-def test_an_encoder_is_not_served() -> None:
-    message = refused(
-        world(model(), known={SOURCE: facts(architecture="BertModel")}), Reason.UNSUPPORTED_ARCHITECTURE
-    )
-
-    assert "BertModel is no causal language model" in message
-
-
 def test_echo_needs_no_files() -> None:
     found = accepted(world(model(task="echo", engine={"allocate": "1Gi", "loadSeconds": 2})))
     assert found.engine is not None
