@@ -80,7 +80,7 @@ def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float =
     """
     import psutil
 
-    found = [process for process in psutil.process_iter() if process.pid not in keep and _marked(process, mark)]
+    found = [process for process in marked_processes(mark) if process.pid not in keep]
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -90,6 +90,13 @@ def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float =
             process.kill()
     psutil.wait_procs(left, timeout=patience_s)
     return len(found)
+
+
+def marked_processes(mark: Path) -> "list[psutil.Process]":
+    """Every process that carries the mark of this state directory, but this one."""
+    import psutil
+
+    return [process for process in psutil.process_iter() if _marked(process, mark)]
 
 
 def _marked(process: "psutil.Process", mark: Path) -> bool:
