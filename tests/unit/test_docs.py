@@ -17,7 +17,7 @@ from cotenant_operator import cli, estimate, machine, manifests, state_dir
 from cotenant_serving.conductor import conductor, decide, leases
 from cotenant_serving.contract import ENGINE_PORTS
 from cotenant_serving.engine import guard, heartbeat
-from cotenant_serving.gateway import protocol, usage
+from cotenant_serving.gateway import bodies, protocol, usage
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.state import Settings
 
@@ -168,7 +168,9 @@ def test_cli_md_has_every_field_of_a_usage_record_and_every_token_file() -> None
             "security.md",
             [
                 f"Headers: {protocol.MAX_HEADER_BYTES >> 10} KiB and {protocol.HEADER_TIMEOUT_S:.0f} s",
-                f"Body: {Settings().max_body_bytes >> 20} MiB and {Settings().body_timeout_s:.0f} s",
+                f"Body: {Settings().max_body_bytes >> 20} MiB and {Settings().body_timeout_s:.0f} s, "
+                f"{Settings().max_body_bytes * bodies.BINARY_TIMES >> 20} MiB with binary tensors",
+                f"{bodies.HELD_BYTES >> 20} MiB for all that are held ({bodies.HELD_BYTES >> 21} MiB of one tenant)",
                 f"Request: {Settings().hold_timeout_s:.0f} s of waiting, {Settings().request_timeout_s:.0f} s in all",
                 f"{QueueLimits().per_tenant} per tenant and {QueueLimits().total} per gateway",
                 f"ports {ENGINE_PORTS[0]} to {ENGINE_PORTS[-1]}",

@@ -7,6 +7,7 @@ from cotenant_serving.contract import Usage
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.dispatch import Ticket
 from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.gateway.usage import UsageRecord
 
 
@@ -15,16 +16,22 @@ class Call:
     """A request that passed admission. Times are seconds of the gateway's clock."""
 
     request_id: str
-    path: str
-    body: bytes
+    outgoing: Outgoing
     tenant: str
     model: str
     stream: bool
+    prompt_tokens: int
+    """By estimate. 0 for requests that are not measured in tokens (tensors)."""
     tokens: int
     """Charged on admission, by estimate."""
     limits: TenantLimits
     """Where they were charged."""
     began: float
+
+    @property
+    def weight(self) -> int:
+        """Its part in the turns of the waiting line: tokens, or bytes / 4 where there are none."""
+        return self.tokens or max(1, len(self.outgoing.body) // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
         return ending.usage, False
     if not ending.ran:
         return Usage(prompt_tokens=0, completion_tokens=0), False
-    return Usage(prompt_tokens=len(call.body) // 4, completion_tokens=ending.events), True
+    return Usage(prompt_tokens=call.prompt_tokens, completion_tokens=ending.events), True
 
 
 def settle(gateway: Gateway, call: Call, ticket: Ticket, ending: Ending) -> None:
@@ -59,7 +66,8 @@ def settle(gateway: Gateway, call: Call, ticket: Ticket, ending: Ending) -> None
     now = gateway.clock()
     call.limits.settle(call.tokens, total, now)
     if ending.had_engine:
-        gateway.dispatcher.settle(ticket, total)
+        unmeasured = ending.ran and not call.tokens and not total
+        gateway.dispatcher.settle(ticket, call.weight if unmeasured else total)
     gateway.usage.add(
         UsageRecord(
             time=time.time(),
