@@ -13,7 +13,7 @@ import typer
 import yaml
 from scripts import generate_docs
 
-from cotenant_operator import cli, estimate, machine, manifests, state_dir
+from cotenant_operator import caller, cli, estimate, key_book, machine, manifests, state_dir
 from cotenant_serving.conductor import conductor, decide, leases
 from cotenant_serving.contract import ENGINE_PORTS
 from cotenant_serving.engine import guard, heartbeat
@@ -147,6 +147,13 @@ def test_cli_md_has_every_field_of_a_usage_record_and_every_token_file() -> None
     words = set(re.findall(r"`([^`\s]+)`", (DOCS / "cli.md").read_text()))
 
     assert {*usage.UsageRecord.__struct_fields__, *state_dir.TOKENS} <= words
+
+
+def test_cli_md_has_the_files_and_variables_of_keys() -> None:
+    words = set(re.findall(r"`([^`\s]+)`", (DOCS / "cli.md").read_text()))
+
+    assert {key_book.KEYS_FILE, key_book.SOURCES_FILE, caller.KEY_VARIABLE, "NO_COLOR"} <= words
+    assert f"{caller.KEY_LIVES_S / 60:.0f} minutes after its last use" in (DOCS / "cli.md").read_text()
 
 
 @pytest.mark.parametrize(

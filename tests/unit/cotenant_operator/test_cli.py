@@ -272,6 +272,18 @@ def test_the_shell_completes_models_and_tenants(
     assert sorted(cotenant().out.split()) == sorted(offered)
 
 
+def test_the_shell_completes_keys_that_can_be_revoked(
+    cotenant: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    published(tmp_path)
+    key = cotenant("key", "create", "ads").out.strip()
+    monkeypatch.setenv("_COTENANT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cotenant key revoke ")
+    monkeypatch.setenv("COMP_CWORD", "3")
+
+    assert cotenant().out.split() == [hash_of(key)[:12]]
+
+
 def test_completion_is_silent_where_nothing_was_published(cotenant: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"_COTENANT_COMPLETE": "complete_bash", "COMP_WORDS": "cotenant logs x", "COMP_CWORD": "2"}
     for name, value in asked.items():
