@@ -1,8 +1,8 @@
 """The Serve wrapper's options are ones that this Ray accepts, and it goes without cutting requests or waiting."""
 
 import asyncio
+import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,19 +68,19 @@ async def test_a_replica_that_goes_does_not_wait_for_a_load_that_never_ends(tmp_
             await asyncio.open_connection(beat.host, beat.port)
 
 
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a worker of Ray, sys.stderr writes to descriptor 2; what a replica does to descriptors is undone."""
+@contextlib.contextmanager
+def as_in_a_worker_of_ray() -> Iterator[None]:
+    """sys.stderr writes to descriptor 2. What a replica does to descriptors 1 and 2 is undone."""
     kept = {number: os.dup(number) for number in (1, 2)}
-    with open(2, "w", buffering=1, closefd=False) as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        yield
-    for number, copy in kept.items():
-        os.dup2(copy, number)
-        os.close(copy)
+    try:
+        with open(2, "w", buffering=1, closefd=False) as stderr, contextlib.redirect_stderr(stderr):
+            yield
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
-@pytest.mark.usefixtures("streams")
 @pytest.mark.filterwarnings("ignore:.*EngineReplica.__del__")
 async def test_the_log_has_what_c_code_writes_and_why_an_engine_did_not_even_begin(tmp_path: Path) -> None:
     from cotenant_serving.engine.replica import EngineReplica
@@ -88,9 +88,10 @@ async def test_the_log_has_what_c_code_writes_and_why_an_engine_did_not_even_beg
     args = echo_args(log_dir=str(tmp_path / "logs"), pool_token_file=str(tmp_path / "nowhere"), host="127.0.0.1")
     kind = EngineReplica.func_or_class
     replica = kind.__new__(kind)
-    with pytest.raises(FileNotFoundError):
-        await replica.__init__(msgspec.json.encode(args).decode())
-    os.write(2, b"CUDA error: device-side assert triggered\n")
+    with as_in_a_worker_of_ray():
+        with pytest.raises(FileNotFoundError):
+            await replica.__init__(msgspec.json.encode(args).decode())
+        os.write(2, b"CUDA error: device-side assert triggered\n")
 
     log = tmp_path / "logs" / f"{args.app}.log"
     assert "FileNotFoundError" in log.read_text()
