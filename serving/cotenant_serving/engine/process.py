@@ -55,6 +55,10 @@ def make_engine(args: EngineArgs) -> StreamingEngine | UnaryEngine:
         from cotenant_serving.engine.classify import ClassifyEngine, RerankEngine
 
         return RerankEngine(args) if task == "rerank" else ClassifyEngine(args)
+    if task == "tensor":
+        from cotenant_serving.engine.tensor import TensorEngine
+
+        return TensorEngine(args)
     from cotenant_serving.engine.generate import GenerateEngine
 
     return GenerateEngine(args)
