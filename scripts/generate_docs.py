@@ -266,7 +266,11 @@ def labels(texts: Mapping[str, str]) -> list[tuple[str, ...]]:
 
 
 def runtime() -> list[tuple[str, ...]]:
-    return [(f"`{task}`", f"`{device}`", show_bytes(size)) for (task, device), size in RUNTIME_BYTES.items()]
+    """Tasks that need the same share a row."""
+    tasks: dict[tuple[str, int], list[str]] = {}
+    for (task, device), size in RUNTIME_BYTES.items():
+        tasks.setdefault((device, size), []).append(f"`{task}`")
+    return [(", ".join(names), f"`{device}`", show_bytes(size)) for (device, size), names in tasks.items()]
 
 
 def _families() -> list[Any]:
