@@ -27,7 +27,7 @@ from cotenant_operator.estimate import RUNTIME_BYTES
 from cotenant_operator.quantity import as_quantity, parse_bytes, parse_seconds, show_bytes, show_seconds
 from cotenant_serving import contract
 from cotenant_serving.gateway.errors import ERRORS
-from cotenant_serving.gateway.metrics import Metrics
+from cotenant_serving.gateway.metrics import Metrics, Now
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -252,7 +252,7 @@ def metrics() -> list[tuple[str, ...]]:
             continue
         name = family.name + ("_total" if family.type == "counter" else "")
         names = {label for sample in family.samples for label in sample.labels} - {"le"}
-        if not names:
+        if not family.samples:
             raise DocsError(f"metric {name} shows no sample; feed it in _families of {Path(__file__).name}")
         shown = ", ".join(f"`{label}`" for label in sorted(names))
         rows.append((f"`{name}`", family.type, shown, family.documentation))
@@ -283,7 +283,7 @@ def _families() -> list[Any]:
     fed.first_byte("model", 1.0)
     fed.retried("busy")
     fed.rejected("tenant", "queue_full")
-    return list(text_string_to_metric_families(fed.render(lambda _: (0, 0, 0)).decode()))
+    return list(text_string_to_metric_families(fed.render(Now({"model": (0, 0, 0)})).decode()))
 
 
 def _complete(section: str, texts: Sequence[str] | Mapping[str, Any], needed: typing.Collection[str]) -> None:

@@ -11,11 +11,12 @@ import re
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
 import orjson
+import psutil
 
 from cotenant_serving import contract
 from cotenant_serving.contract import (
@@ -43,19 +44,16 @@ def tenant(name: str = "search", *, models: tuple[str, ...] = ("search/echo",), 
     return GatewayTenant(name=name, key_sha256=(digest(KEYS[name]),), limits=Limits(**limits), models=models)
 
 
-def config(
-    *tenants: GatewayTenant, generation: int = 1, tasks: Mapping[str, contract.Task] | None = None, **fields: object
-) -> GatewayConfig:
-    """`tasks`: those of models that are not `echo`."""
+def config(*tenants: GatewayTenant, generation: int = 1, **fields: object) -> GatewayConfig:
     given = tenants or (tenant(),)
     names = sorted({model for one in given for model in one.models})
-    models = tuple(
-        GatewayModel(name=name, task=(tasks or {}).get(name, "echo"), created=1_700_000_000) for name in names
-    )
+    models = tuple(GatewayModel(name=name, task="echo", created=1_700_000_000) for name in names)
     return GatewayConfig(generation=generation, tenants=given, models=models, **fields)
 
 
-def row(instance: str = "i1", *, model: str = "search/echo", port: int = 8800, slots: int = 4, **fields) -> EngineRow:
+def row(instance: str = "i1", *, model: str = "search/echo", port: int = 0, slots: int = 4, **fields) -> EngineRow:
+    """Each instance at an address of its own, unless one is given."""
+    port = port or 8800 + int(hashlib.sha256(instance.encode()).hexdigest(), 16) % 50000
     given = {"revision": "0badcafe", "host": "127.0.0.1", **fields}
     return EngineRow(instance=instance, model=model, port=port, slots=slots, **given)
 
@@ -199,6 +197,7 @@ class GatewayProcess:
         self.state = directory / "state"
         self.port = 0
         self.log: list[str] = []
+        self.environment: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         (directory / "pool-token").write_text(POOL_TOKEN + "\n")
@@ -227,7 +226,7 @@ class GatewayProcess:
             *("--config", str(self.config_file), "--state", str(self.state)),
             *("--port", "0", *options),
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
         )
         listening = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read_log(listening))
@@ -259,12 +258,22 @@ class GatewayProcess:
         if self._process is None:
             return
         if self._process.returncode is None:
+            workers = self.workers()
             self.signal(signal.SIGKILL)
+            for worker in workers:  # they would finish their requests first
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
         await self.exited()
 
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve, in the order of their start."""
+        return psutil.Process(self.pid).children()
+
     def usage(self) -> list[dict]:
+        """Whole lines only: a kill may leave torn ones, and the last one may be in the middle of its write."""
         file = self.state / "usage.jsonl"
-        return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        return [orjson.loads(line) for line in lines if line.endswith(b"}\n")]
 
 
 async def eventually(what: Callable[[], object], *, within_s: float = 30) -> None:

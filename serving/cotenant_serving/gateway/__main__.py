@@ -2,6 +2,6 @@
 
 import sys
 
-from cotenant_serving.gateway.server import main
+from cotenant_serving.gateway.supervisor import main
 
 sys.exit(main())

@@ -1,14 +1,22 @@
-"""The end of a request: limits settled, fairness corrected, one usage record written, metrics counted."""
+"""The end of a request: limits settled, one usage record written, metrics counted."""
 
+import logging
 import time
 from dataclasses import dataclass
 
 from cotenant_serving.contract import Usage
 from cotenant_serving.gateway.admission import TenantLimits
-from cotenant_serving.gateway.dispatch import Ticket
+from cotenant_serving.gateway.journal import Entry
 from cotenant_serving.gateway.state import Gateway
-from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.gateway.usage import UsageRecord
+
+log = logging.getLogger("cotenant.gateway")
+
+BROKEN = frozenset({"upstream_error", "timeout", "shutdown", "internal_error"})
+"""Outcomes that are failures whatever the status: a stream that breaks has begun with 200."""
+
+LOGGED = ("request_id", "tenant", "model", "outcome", "status", "duration_s")
+"""Fields of its usage record that the log line of a failed request has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +24,11 @@ class Call:
     """A request that passed admission. Times are seconds of the gateway's clock."""
 
     request_id: str
-    outgoing: Outgoing
+    path: str
+    body: bytes
     tenant: str
     model: str
     stream: bool
-    prompt_tokens: int
-    """By estimate. 0 for requests that are not measured in tokens (tensors)."""
     tokens: int
     """Charged on admission, by estimate."""
     limits: TenantLimits
@@ -29,14 +36,14 @@ class Call:
     began: float
 
     @property
-    def weight(self) -> int:
-        """Its part in the turns of the waiting line: tokens, or bytes / 4 where there are none."""
-        return self.tokens or max(1, len(self.outgoing.body) // 4)
+    def prompt_tokens(self) -> int:
+        """Estimate."""
+        return len(self.body) // 4
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How it went. `status` is what the client got, 0 when it left before."""
+    """How it went. `status` is what the client gets, 0 when it left before."""
 
     outcome: str
     status: int
@@ -46,7 +53,6 @@ class Ending:
     """The engine's own count."""
     events: int
     """Forwarded events of a stream: the estimate of completion tokens."""
-    had_engine: bool
     first_byte_s: float | None
 
 
@@ -59,30 +65,39 @@ def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
     return Usage(prompt_tokens=call.prompt_tokens, completion_tokens=ending.events), True
 
 
-def settle(gateway: Gateway, call: Call, ticket: Ticket, ending: Ending) -> None:
-    """Called exactly once per admitted request."""
+def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
+    """Called exactly once per admitted request. `entry`: the request in the journal. Returns the tokens it cost."""
     used, estimated = tokens_used(call, ending)
     total = used.prompt_tokens + used.completion_tokens
     now = gateway.clock()
     call.limits.settle(call.tokens, total, now)
-    if ending.had_engine:
-        unmeasured = ending.ran and not call.tokens and not total
-        gateway.dispatcher.settle(ticket, call.weight if unmeasured else total)
-    gateway.usage.add(
-        UsageRecord(
-            time=time.time(),
-            tenant=call.tenant,
-            model=call.model,
-            request_id=call.request_id,
-            prompt_tokens=used.prompt_tokens,
-            completion_tokens=used.completion_tokens,
-            estimated=estimated,
-            outcome=ending.outcome,
-            status=ending.status,
-            duration_s=round(now - call.began, 6),
-            time_to_first_byte_s=None if ending.first_byte_s is None else round(ending.first_byte_s, 6),
-        )
+    record = UsageRecord(
+        time=time.time(),
+        tenant=call.tenant,
+        model=call.model,
+        request_id=call.request_id,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        estimated=estimated,
+        outcome=ending.outcome,
+        status=ending.status,
+        duration_s=round(now - call.began, 6),
+        time_to_first_byte_s=None if ending.first_byte_s is None else round(ending.first_byte_s, 6),
     )
+    gateway.usage.add(record, entry)
     metrics = gateway.metrics
     metrics.ended(call.tenant, call.model, outcome=ending.outcome, status=ending.status, duration_s=now - call.began)
     metrics.tokens(call.tenant, call.model, prompt=used.prompt_tokens, completion=used.completion_tokens)
+    if failed(ending):
+        _log_failure(record)
+    return total
+
+
+def failed(ending: Ending) -> bool:
+    """Whether an operator may want to know: not the client's doing. Pure."""
+    return ending.outcome in BROKEN or ending.status >= 500
+
+
+def _log_failure(record: UsageRecord) -> None:
+    fields = {"event": "request_failed", **{name: getattr(record, name) for name in LOGGED}}
+    log.warning("request %s ended with %s", record.request_id, record.outcome, extra={"fields": fields})

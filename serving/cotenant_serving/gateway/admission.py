@@ -1,16 +1,21 @@
 """A tenant's limits: requests and tokens per minute as token buckets, and requests at the same time.
 
-Pure but for the state they hold: the time is an argument (`now`, seconds of any monotonic clock).
+Arithmetic only: the levels are kept by an `Account` of the board, which the workers of a gateway share, and the time
+is an argument (`now`, seconds of a monotonic clock that all of them have in common).
 Tokens are charged by estimate on entry and settled with the real usage on exit, so a bucket may go below zero.
 """
 
 from cotenant_serving.contract import Limits
+from cotenant_serving.gateway.board import NO_LEVELS, Account
 from cotenant_serving.gateway.errors import error, retry_after
 from cotenant_serving.openai_api import RequestError
 
 DEFAULT_MAX_TOKENS = 256
 """Completion tokens assumed for a request that does not say; the real number is settled on exit."""
 MINUTE_S = 60.0
+State = tuple[float, float, float]
+"""A bucket's capacity, level, and the time of that level."""
+_UNLIMITED = Limits()
 
 
 def estimated_tokens(body_bytes: int, max_tokens: int | None) -> int:
@@ -21,10 +26,18 @@ def estimated_tokens(body_bytes: int, max_tokens: int | None) -> int:
 class Bucket:
     """Token bucket: holds one minute's worth, starts full, refills evenly."""
 
+    __slots__ = ("_at", "_level", "capacity")
+
     def __init__(self, per_minute: int, now: float) -> None:
         self.capacity = float(per_minute)
         self._level = float(per_minute)
         self._at = now
+
+    def state(self) -> State:
+        return self.capacity, self._level, self._at
+
+    def restore(self, state: State) -> None:
+        self.capacity, self._level, self._at = state
 
     def level(self, now: float) -> float:
         elapsed_s = max(0.0, now - self._at)
@@ -53,20 +66,26 @@ class Bucket:
 
 
 class TenantLimits:
-    """One tenant's buckets and its count of running requests."""
+    """One tenant's buckets and its count of running requests, as this worker works on them."""
 
-    def __init__(self, tenant: str, limits: Limits, now: float) -> None:
+    def __init__(self, tenant: str, limits: Limits, account: Account, now: float) -> None:
         self.tenant = tenant
-        self.running = 0
-        self._limits = Limits()
+        self._account = account
+        self._limits = limits
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
+        self._levels = NO_LEVELS
         self.change(limits, now)
+
+    @property
+    def running(self) -> int:
+        return self._account.running.total()
 
     def change(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._requests = _changed(self._requests, limits.requests_per_minute, now)
-        self._tokens = _changed(self._tokens, limits.tokens_per_minute, now)
+        with self._account:
+            self._load(now)
+            self._store()
 
     def admit(self, tokens: int, now: float) -> None:
         """Takes one request, `tokens` and one place among the running, or raises RequestError and takes nothing."""
@@ -76,24 +95,50 @@ class TenantLimits:
                 "request_exceeds_limit",
                 f"The request may cost {tokens} tokens (estimated) and the limit is {most} tokens per minute.",
             )
-        refused = self._refusal(tokens, now)
+        if self._limits == _UNLIMITED:
+            self._account.running.add(1)
+            return
+        with self._account:
+            self._load(now)
+            refused = self._refusal(tokens, now)
+            if refused is None:
+                self._take(1, tokens, now)
+                self._account.running.add(1)
         if refused is not None:
-            name, wait_s = refused
-            raise self._too_many(name, wait_s, now)
-        if self._requests is not None:
-            self._requests.take(1, now)
-        if self._tokens is not None:
-            self._tokens.take(tokens, now)
-        self.running += 1
+            raise self._too_many(*refused, now)
 
     def settle(self, estimated: int, actual: int, now: float) -> None:
         """Ends a request that `admit` let in."""
-        self.running -= 1
+        self._account.running.add(-1)
+        if self._limits.tokens_per_minute is not None:
+            with self._account:
+                self._load(now)
+                self._take(0, actual - estimated, now)
+
+    def _load(self, now: float) -> None:
+        """Takes over what the workers have left, at the limits that this one knows."""
+        self._levels = levels = self._account.load()
+        self._requests = _bucket(self._requests, self._limits.requests_per_minute, levels[:3], now)
+        self._tokens = _bucket(self._tokens, self._limits.tokens_per_minute, levels[3:], now)
+
+    def _take(self, requests: int, tokens: int, now: float) -> None:
+        if self._requests is not None and requests:
+            self._requests.take(requests, now)
         if self._tokens is not None:
-            self._tokens.take(actual - estimated, now)
+            self._tokens.take(tokens, now)
+        self._store()
+
+    def _store(self) -> None:
+        """What has no limit now stays as it was."""
+        requests = self._levels[:3] if self._requests is None else self._requests.state()
+        tokens = self._levels[3:] if self._tokens is None else self._tokens.state()
+        self._account.store((*requests, *tokens))
 
     def headers(self, now: float) -> dict[str, str]:
-        """x-ratelimit-{limit,remaining,reset}-{requests,tokens}; nothing for what is unlimited."""
+        """x-ratelimit-{limit,remaining,reset}-{requests,tokens}, as of the last call that took or gave back.
+
+        Nothing for what is unlimited.
+        """
         found = {}
         for kind, bucket in (("requests", self._requests), ("tokens", self._tokens)):
             if bucket is not None:
@@ -105,7 +150,7 @@ class TenantLimits:
 
     def _refusal(self, tokens: int, now: float) -> tuple[str, float] | None:
         most = self._limits.concurrent_requests
-        if most is not None and self.running >= most:
+        if most is not None and self._account.running.total() >= most:
             return f"{most} concurrent requests", 1.0
         if self._requests is not None and (wait_s := self._requests.wait_s(1, now)) > 0:
             return f"{int(self._requests.capacity)} requests per minute", wait_s
@@ -134,10 +179,14 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{tail}" if minutes else tail
 
 
-def _changed(bucket: Bucket | None, per_minute: int | None, now: float) -> Bucket | None:
+def _bucket(bucket: Bucket | None, per_minute: int | None, state: State, now: float) -> Bucket | None:
+    """`state` as a bucket of `per_minute`; a full one where nobody has used it yet. Reuses `bucket`."""
     if per_minute is None:
         return None
-    if bucket is None:
+    if state[0] == 0:
         return Bucket(per_minute, now)
-    bucket.resize(per_minute, now)
+    bucket = bucket or Bucket(per_minute, now)
+    bucket.restore(state)
+    if state[0] != per_minute:
+        bucket.resize(per_minute, now)
     return bucket

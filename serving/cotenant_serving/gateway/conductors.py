@@ -66,8 +66,8 @@ class Conductors:
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
         self._news = news
-        self._reported = False
-        """The last report named some demand, so one without must follow."""
+        self._reported = True
+        """The last report named some demand, perhaps one of a dead worker of this name: one without must follow."""
         self.answered = bool(self._known)
         """Whether a conductor answered since the start, or a table was found on disk."""
 

@@ -1,8 +1,12 @@
 """Who gets a slot now: the only owner of in-flight counts, waiting lines and what is known about engines.
 
 A request calls `acquire` and gets an engine, waits in its model's line, or fails with the reason. Lines move when a
-slot is released, when the table changes, and when a mark on an engine (busy, suspect) runs out: nothing polls for
-slots. While someone waits, a slow tick looks whether waiting still makes sense.
+slot is released, when the table changes, and when a mark on an engine (busy, suspect) runs out. While someone waits,
+a slow tick looks whether waiting still makes sense, and whether a slot was left by a worker that died.
+
+The workers of a gateway share the counts (`board`), so no engine gets more than its slots and bounds hold over all
+of them. Each has lines of its own: when others wait too, a free slot goes to one of them in proportion to how many
+wait there (`whose_turn`), who is woken for it (`wake`).
 """
 
 import asyncio
@@ -12,8 +16,9 @@ from dataclasses import dataclass, field
 
 from cotenant_serving.contract import EngineRow, ModelDemand, ModelRow
 from cotenant_serving.gateway import holding, table
+from cotenant_serving.gateway.board import Board, Count, LocalBoard
 from cotenant_serving.gateway.errors import error
-from cotenant_serving.gateway.queue import QueueLimits, WaitingLine
+from cotenant_serving.gateway.queue import QueueLimits, WaitingLine, whose_turn
 from cotenant_serving.openai_api import RequestError
 
 BUSY_S = 0.05
@@ -22,6 +27,8 @@ LOADING_S = 0.25
 SUSPECT_S = 1.0
 """An engine that did not answer is not asked again for so long."""
 JUDGE_S = 0.25
+HANDOVER_S = 0.02
+"""A slot that was left to another worker is looked at again after this time: it may not want it any more."""
 _TOMBSTONES = 4096
 
 
@@ -47,7 +54,13 @@ class Dispatcher:
         rng: random.Random,
         limits: QueueLimits | None = None,
         on_demand: Callable[[], None] = lambda: None,
+        board: Board | None = None,
+        worker: int = 0,
+        wake: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """`worker`: this one's number among those that share the board. `wake` makes another one call `woken`."""
+        self._board: Board = board or LocalBoard()
+        self._worker, self._wake = worker, wake
         self._clock = clock
         self._rng = rng
         self._limits = limits or QueueLimits()
@@ -55,9 +68,10 @@ class Dispatcher:
         self._view = table.View()
         self._view_at = clock()
         self._lines: dict[str, WaitingLine[Ticket]] = {}
-        self._waiting: dict[str, int] = {}
-        self._in_flight: dict[str, int] = {}
+        self._waiting = self._board.count("waiting")
+        self._counts: dict[str, Count] = {}
         self._running: dict[str, int] = {}
+        """Of this worker only, as is its demand."""
         self._marks: dict[str, float] = {}
         self._failing: set[str] = set()
         self._dropped: dict[str, None] = {}
@@ -94,7 +108,7 @@ class Dispatcher:
         Raises RequestError when the line is full, when waiting is pointless, or when the deadline has passed.
         """
         line = self._lines.setdefault(ticket.model, WaitingLine())
-        if not len(line) and (row := self._pick(ticket.model)) is not None:
+        if not len(line) and not self._depth(ticket.model).total() and (row := self._slot(ticket.model)) is not None:
             return self._take(line, ticket, row)
         if refused := self._refusal(ticket):
             self._refused.add(ticket.model)
@@ -104,9 +118,15 @@ class Dispatcher:
         return await self._wait(line, ticket)
 
     def release(self, row: EngineRow) -> None:
-        _decrease(self._in_flight, row.instance)
+        self._taken(row).add(-1)
+        self._count(f"running {row.model}").add(-1)
         _decrease(self._running, row.model)
-        self._pump(row.model)
+        self._pass_on(row.model)
+
+    def woken(self) -> None:
+        """Another worker left a slot to this one."""
+        for model in self._lines:
+            self._pump(model)
 
     def settle(self, ticket: Ticket, actual_tokens: int) -> None:
         """Corrects the fairness account of a request that had an engine."""
@@ -165,46 +185,61 @@ class Dispatcher:
         self._served |= {model for model, one in demand.items() if one.running}
 
     def queue_depth(self, model: str) -> int:
-        line = self._lines.get(model)
-        return len(line) if line is not None else 0
+        """Over all workers."""
+        return self._depth(model).total()
 
     def running(self, model: str) -> int:
-        return self._running.get(model, 0)
+        """Over all workers."""
+        return self._count(f"running {model}").total()
 
     def engines(self, model: str) -> tuple[EngineRow, ...]:
         rows = self._view.engines.get(model, ())
         return tuple(row for row in rows if row.instance not in self._dropped and row.instance not in self._silent)
 
-    def unready(self, model: str) -> RequestError | None:
-        """Why nothing would answer a request for the model now, not even after a wake; None when something would."""
-        if any(row.instance not in self._failing for row in self.engines(model)):
-            return None
-        since = self._unreachable_since
-        unreachable_s = None if since is None else self._clock() - since
-        return holding.unready(model, self.model_row(model), eta_s=self.eta_s(model), unreachable_s=unreachable_s)
-
     # How it works.
 
-    def _pick(self, model: str) -> EngineRow | None:
+    def _slot(self, model: str) -> EngineRow | None:
+        """An engine with a slot taken on it."""
         now = self._clock()
-        marked = {name for name, until in self._marks.items() if until > now}
-        return table.pick(self.engines(model), lambda name: self._in_flight.get(name, 0), marked, self._rng)
+        unavailable = {name for name, until in self._marks.items() if until > now}
+        rows = self.engines(model)
+        while True:
+            taken = {row.instance: self._taken(row).total() for row in rows}
+            row = table.pick(rows, taken.__getitem__, unavailable, self._rng)
+            if row is None or self._taken(row).take(row.slots):
+                return row
+            unavailable.add(row.instance)  # another worker was quicker
 
     def _take(self, line: WaitingLine[Ticket], ticket: Ticket, row: EngineRow) -> EngineRow:
-        self._in_flight[row.instance] = self._in_flight.get(row.instance, 0) + 1
+        self._count(f"running {row.model}").add(1)
         self._running[row.model] = self._running.get(row.model, 0) + 1
         self._served.add(row.model)
         if not ticket.returned:
             line.charge(ticket.tenant, ticket.tokens)
         return row
 
+    def _count(self, name: str) -> Count:
+        known = self._counts.get(name)
+        if known is None:
+            known = self._counts[name] = self._board.count(name)
+        return known
+
+    def _taken(self, row: EngineRow) -> Count:
+        """Slots taken of an engine. By its address: those are few, instances are new for each start."""
+        return self._count(f"engine {row.host}:{row.port}")
+
+    def _depth(self, model: str) -> Count:
+        return self._count(f"waiting for {model}")
+
     async def _wait(self, line: WaitingLine[Ticket], ticket: Ticket) -> EngineRow:
         future: asyncio.Future[EngineRow] = asyncio.get_running_loop().create_future()
         ticket.future = future
         line.add(ticket.tenant, ticket, front=ticket.returned)
-        self._waiting[ticket.tenant] = self._waiting.get(ticket.tenant, 0) + 1
+        self._count_waiting(ticket, 1)
         self._on_demand()
         self._schedule_judge()
+        if self._depth(ticket.model).total() > len(line):
+            asyncio.get_running_loop().call_later(HANDOVER_S, self._pump, ticket.model)
         try:
             async with asyncio.timeout(max(0.0, ticket.deadline - self._clock())):
                 return await future
@@ -215,26 +250,46 @@ class Dispatcher:
                 raise self._too_long(ticket.model) from None
             raise
         finally:
-            line.remove(ticket.tenant, ticket)
-            _decrease(self._waiting, ticket.tenant)
+            if line.remove(ticket.tenant, ticket):
+                self._count_waiting(ticket, -1)
+
+    def _count_waiting(self, ticket: Ticket, change: int) -> None:
+        self._waiting.add(change)
+        self._count(f"waiting of {ticket.tenant}").add(change)
+        self._depth(ticket.model).add(change)
+
+    def _pass_on(self, model: str) -> None:
+        """A slot is free: for whom?"""
+        waiting = self._depth(model).parts()
+        turn = whose_turn(waiting, self._rng)
+        if turn is None or turn == self._worker:
+            self._pump(model)
+            return
+        self._wake(turn)
+        if waiting[self._worker]:
+            asyncio.get_running_loop().call_later(HANDOVER_S, self._pump, model)
 
     def _pump(self, model: str) -> None:
         line = self._lines.get(model)
-        while line is not None and len(line) and (row := self._pick(model)) is not None:
+        while line is not None and len(line) and (row := self._slot(model)) is not None:
             ticket = line.next()
+            if ticket is not None:
+                self._count_waiting(ticket, -1)
             if ticket is not None and ticket.future is not None and not ticket.future.done():
                 ticket.future.set_result(self._take(line, ticket, row))
+            else:
+                self._taken(row).add(-1)
 
     def _check_room(self, ticket: Ticket) -> None:
         if ticket.returned:
             return
-        if self._waiting.get(ticket.tenant, 0) >= self._limits.per_tenant:
+        if self._count(f"waiting of {ticket.tenant}").total() >= self._limits.per_tenant:
             raise error(
                 "queue_full",
                 f"{self._limits.per_tenant} requests of tenant '{ticket.tenant}' wait already.",
                 retry_after_s=1,
             )
-        if sum(self._waiting.values()) >= self._limits.total:
+        if self._waiting.total() >= self._limits.total:
             raise error("overloaded", f"{self._limits.total} requests wait already.", retry_after_s=1)
 
     def _refusal(self, ticket: Ticket) -> RequestError | None:
@@ -267,7 +322,8 @@ class Dispatcher:
         self._judge_timer = None
         for model in self._lines:
             self._judge(model)
-        if self._waiting:
+            self._pump(model)
+        if self._waiting.own():
             self._schedule_judge()
 
 

@@ -2,19 +2,21 @@
 
 `Exchange.run` ends in exactly one of: a complete answer, a typed error before the first byte, an error event in a
 stream without `[DONE]`, or a client that left. Whatever it was, the slot is given back, the engine is told to stop
-if it may still be working, limits are settled and one usage record is written.
+if it may still be working, limits are settled and one usage record is written: before the client gets the last byte,
+so that who has a whole answer has been charged for it, even if this process is killed now.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from typing import Any
 
 import msgspec
 import orjson
 
-from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, EngineRow, Usage
+from cotenant_serving.contract import HEADER_USAGE, EngineRow, Usage
 from cotenant_serving.gateway import dispatch
 from cotenant_serving.gateway.account import Call, Ending, settle
 from cotenant_serving.gateway.errors import error
@@ -49,10 +51,14 @@ class Exchange:
         self._ticket = dispatch.Ticket(
             call.model,
             call.tenant,
-            call.weight,
+            call.tokens,
             entered=call.began,
             deadline=call.began + gateway.settings.hold_timeout_s,
         )
+        self._entry = gateway.usage.journal.begin(
+            call.request_id, call.tenant, call.model, prompt_tokens=call.prompt_tokens, now=time.time()
+        )
+        """What is left of this request if the process is killed."""
         self._row: EngineRow | None = None
         """The engine whose slot this request holds now."""
         self._sent_as = ""
@@ -67,7 +73,10 @@ class Exchange:
         self._failure = "rejected"
         """The outcome if an error ends the request now."""
         self._ending = False
-        self._complete = False
+        self._settled = False
+        """Counted, limits and usage: nothing that happens later changes it."""
+        self._tokens = 0
+        """What it cost, once it is settled."""
         self._first_byte_s: float | None = None
         self._usage: Usage | None = None
         self._filter: StreamFilter | None = None
@@ -83,7 +92,7 @@ class Exchange:
                 timeout=self._gateway.settings.request_timeout_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if work.done() or (gone.done() and (self._reply.finished or self._complete)):
+            if work.done() or (gone.done() and (self._reply.finished or self._settled)):
                 outcome = await work
             elif gone.done():
                 outcome = await self._end_early(work, "client_closed", None)
@@ -94,7 +103,11 @@ class Exchange:
         finally:
             gone.cancel()
             work.cancel()
-            self._account(outcome)
+            if self._row is not None:
+                self._gateway.dispatcher.release(self._row)
+            self._settle(outcome, self._reply.status)
+            if self._attempts:
+                self._gateway.dispatcher.settle(self._ticket, self._tokens)
 
     async def _work(self) -> str:
         """Returns the outcome; answers every error itself."""
@@ -106,10 +119,11 @@ class Exchange:
                     return outcome
                 self._give_back()
         except RequestError as problem:
-            if not self._ending:
-                await self._reply.fail(problem)
             if self._failure == "rejected":
                 self._gateway.metrics.rejected(self._call.tenant, problem.code or "unknown")
+            if not self._ending:
+                self._settle(self._failure, self._reply.status or problem.status)
+                await self._reply.fail(problem)
             return self._failure
         except Exception:
             log.exception("request %s failed in the gateway", self._call.request_id)
@@ -144,8 +158,9 @@ class Exchange:
         call = self._call
         # An engine may still know the id of an attempt whose connection broke, so each has its own.
         self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
+        self._entry.sent(True)
         try:
-            answer = await self._gateway.upstream.send(row, call.outgoing, self._sent_as)
+            answer = await self._gateway.upstream.send(row, call.path, call.body, self._sent_as)
         except EngineUnreachableError as problem:
             log.warning("engine %s of %s cannot be reached: %s", row.instance, row.model, problem)
             self._gateway.dispatcher.suspect(row)
@@ -197,7 +212,9 @@ class Exchange:
                 if self._ending:
                     break  # what a stopped engine still says must not look like a complete answer
                 self._note_first_byte()
-                self._complete = events.done
+                self._entry.forwarded(events.events)
+                if events.done:
+                    self._settle("ok", self._reply.status)
                 await self._reply.write(ready)
                 if events.done:
                     break
@@ -221,17 +238,20 @@ class Exchange:
         self._note_first_byte()
         if self._reply.started:  # waiting comments promised a stream
             raise error("upstream_error", "The engine did not answer with a stream.")
-        await self._reply.whole(200, body, _how_to_read(answer))
+        self._settle("ok", 200)
+        await self._reply.whole(200, body, {"content-type": answer.headers.get("content-type", "application/json")})
         return "ok"
 
     async def _pass_on(self, answer: Answer) -> str:
         """The client's own mistake, in the engine's words."""
         body = await _body_of(answer)
         self._sent_as = ""
+        self._settle("refused", self._reply.status or answer.status)
         if self._reply.started or not body:
             await self._reply.fail(_as_error(answer.status, body))
         else:
-            await self._reply.whole(answer.status, body, _how_to_read(answer))
+            content_type = answer.headers.get("content-type", "application/json")
+            await self._reply.whole(answer.status, body, {"content-type": content_type})
         return "refused"
 
     def _count_broken(self, row: EngineRow) -> None:
@@ -251,6 +271,7 @@ class Exchange:
         self._gateway.metrics.retried(reason)
         self._ticket.returned = True
         self._sent_as = ""
+        self._entry.sent(False)
         return ""
 
     def _give_back(self) -> None:
@@ -263,6 +284,9 @@ class Exchange:
     async def _end_early(self, work: "asyncio.Task[str]", outcome: str, problem: RequestError | None) -> str:
         """Stops the engine first, while the connection still stands: only then can it tell what was used."""
         self._ending = True
+        if self._settled:  # its last bytes were on their way
+            work.cancel()
+            return outcome
         if self._row is not None and self._sent_as:
             self._ran = True
             usage = await self._gateway.upstream.cancel(self._row, self._sent_as)
@@ -270,6 +294,7 @@ class Exchange:
         work.cancel()
         await asyncio.wait({work}, timeout=LAST_WORDS_S)
         if problem is not None:
+            self._settle(outcome, self._reply.status or problem.status)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reply.fail(problem), LAST_WORDS_S)
         return outcome
@@ -277,23 +302,23 @@ class Exchange:
     def _note_first_byte(self) -> None:
         if self._first_byte_s is None:
             self._first_byte_s = self._gateway.clock() - self._call.began
+            self._entry.first_byte(self._first_byte_s)
             self._gateway.metrics.first_byte(self._call.model, self._first_byte_s)
 
-    def _account(self, outcome: str) -> None:
-        """The only place where a request ends."""
-        if self._row is not None:
-            self._gateway.dispatcher.release(self._row)
-            self._row = None
+    def _settle(self, outcome: str, status: int) -> None:
+        """The only place where a request is counted; once, whoever comes first. `status`: what the client gets."""
+        if self._settled:
+            return
+        self._settled = True
         ending = Ending(
             outcome=outcome,
-            status=self._reply.status,
+            status=status,
             ran=self._ran,
             usage=self._usage,
             events=self._filter.events if self._filter is not None else 0,
-            had_engine=self._attempts > 0,
             first_byte_s=self._first_byte_s,
         )
-        settle(self._gateway, self._call, self._ticket, ending)
+        self._tokens = settle(self._gateway, self._call, self._entry, ending)
 
 
 async def _body_of(answer: Answer) -> bytes:
@@ -309,13 +334,6 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _how_to_read(answer: Answer) -> dict[str, str]:
-    """The only headers of an engine that go on to the client."""
-    found = {"content-type": answer.headers.get("content-type", "application/json")}
-    json_length = answer.headers.get(HEADER_JSON_LENGTH, "")
-    return found | ({HEADER_JSON_LENGTH: json_length} if json_length.isdecimal() else {})
-
-
 def _usage_header(answer: Answer) -> Usage | None:
     try:
         return msgspec.json.decode(answer.headers.get(HEADER_USAGE, ""), type=Usage)
@@ -324,11 +342,9 @@ def _usage_header(answer: Answer) -> Usage | None:
 
 
 def _as_error(status: int, body: bytes) -> RequestError:
-    """An engine's error body as ours; one that has neither API's shape (or blames our token) is not shown."""
+    """An engine's error body as ours; one that is not in OpenAI's shape (or blames our token) is not shown."""
     with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
         found = orjson.loads(body)["error"]
-        if isinstance(found, str):
-            found = {"message": found}
         if isinstance(found["message"], str) and status not in (401, 403):
             code = found.get("code")
             return RequestError(

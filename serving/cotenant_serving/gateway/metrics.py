@@ -1,57 +1,97 @@
-"""Prometheus metrics of one gateway, in a registry of their own.
+"""Prometheus metrics of a gateway, in a registry of their own.
 
 Labels name configured tenants and models only; everything else counts as `other`, so that no client can make series.
+
+A worker of several counts in files of its own (prometheus_client's multiprocess mode), so that each of them answers
+for all and a worker that is killed takes no count with it:
+
+    STATE/metrics/{counter,histogram}_WORKER.db   made by the supervisor (`metric_files`);
+                                                  a worker goes on with those of its number
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess, values
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 OTHER = "other"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+Family = TypeVar("Family", Counter, Histogram)
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What is read at the moment of a scrape. `models`: name → (queue depth, in flight, engines)."""
+
+    models: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    workers: int = 1
+    restarts: int = 0
+    usage_waiting: int = 0
+    usage_dropped: int = 0
+    usage_recovered: int = 0
+
+
+def use_files(worker: int) -> None:
+    """Makes prometheus_client count in the files of this worker, in $PROMETHEUS_MULTIPROC_DIR.
+
+    Before any metric is made: the library decides that once for the whole process.
+    """
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: of the files of all workers (see `use_files`); without one this process counts alone."""
+        self._registry = CollectorRegistry()
+        self._snapshot = _Snapshot()
         self._tenants: frozenset[str] = frozenset()
         self._models: frozenset[str] = frozenset()
-        self._requests = Counter(
-            "cotenant_requests",
-            "Admitted requests that ended.",
-            ("tenant", "model", "outcome", "code"),
-            registry=registry,
+        registry = None if folder else self._registry
+        if folder:
+            multiprocess.MultiProcessCollector(self._registry, str(folder))  # type: ignore[no-untyped-call]
+        self._registry.register(self._snapshot)
+        self._requests = _Children(
+            Counter(
+                "cotenant_requests",
+                "Admitted requests that ended.",
+                ("tenant", "model", "outcome", "code"),
+                registry=registry,
+            )
         )
-        self._tokens = Counter(
-            "cotenant_tokens", "Tokens of ended requests.", ("tenant", "model", "kind"), registry=registry
+        self._tokens = _Children(
+            Counter("cotenant_tokens", "Tokens of ended requests.", ("tenant", "model", "kind"), registry=registry)
         )
-        self._duration = Histogram(
-            "cotenant_request_duration_seconds",
-            "Admission to last byte.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+        self._duration = _Children(
+            Histogram(
+                "cotenant_request_duration_seconds",
+                "Admission to last byte.",
+                ("model",),
+                buckets=_SECONDS,
+                registry=registry,
+            )
         )
-        self._first_byte = Histogram(
-            "cotenant_time_to_first_byte_seconds",
-            "Admission to first byte of the answer.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+        self._first_byte = _Children(
+            Histogram(
+                "cotenant_time_to_first_byte_seconds",
+                "Admission to first byte of the answer.",
+                ("model",),
+                buckets=_SECONDS,
+                registry=registry,
+            )
         )
-        self._queue_depth = Gauge("cotenant_queue_depth", "Requests that wait.", ("model",), registry=registry)
-        self._in_flight = Gauge(
-            "cotenant_requests_in_flight", "Requests that are at engines.", ("model",), registry=registry
+        self._retries = _Children(
+            Counter("cotenant_upstream_retries", "Requests sent back to the queue.", ("reason",), registry=registry)
         )
-        self._engines = Gauge("cotenant_engines", "Engines in the routing table.", ("model",), registry=registry)
-        self._retries = Counter(
-            "cotenant_upstream_retries", "Requests sent back to the queue.", ("reason",), registry=registry
-        )
-        self._rejections = Counter(
-            "cotenant_rejections",
-            "Requests refused before any engine saw them.",
-            ("tenant", "reason"),
-            registry=registry,
+        self._rejections = _Children(
+            Counter(
+                "cotenant_rejections",
+                "Requests refused before any engine saw them.",
+                ("tenant", "reason"),
+                registry=registry,
+            )
         )
 
     def allow(self, tenants: Iterable[str], models: Iterable[str]) -> None:
@@ -60,32 +100,26 @@ class Metrics:
 
     def ended(self, tenant: str, model: str, *, outcome: str, status: int, duration_s: float) -> None:
         tenant, model = self._tenant(tenant), self._model(model)
-        self._requests.labels(tenant, model, outcome, str(status)).inc()
-        self._duration.labels(model).observe(duration_s)
+        self._requests(tenant, model, outcome, str(status)).inc()
+        self._duration(model).observe(duration_s)
 
     def tokens(self, tenant: str, model: str, *, prompt: int, completion: int) -> None:
         tenant, model = self._tenant(tenant), self._model(model)
-        self._tokens.labels(tenant, model, "prompt").inc(prompt)
-        self._tokens.labels(tenant, model, "completion").inc(completion)
+        self._tokens(tenant, model, "prompt").inc(prompt)
+        self._tokens(tenant, model, "completion").inc(completion)
 
     def first_byte(self, model: str, seconds: float) -> None:
-        self._first_byte.labels(self._model(model)).observe(seconds)
+        self._first_byte(self._model(model)).observe(seconds)
 
     def retried(self, reason: str) -> None:
-        self._retries.labels(reason).inc()
+        self._retries(reason).inc()
 
     def rejected(self, tenant: str | None, reason: str) -> None:
-        self._rejections.labels(self._tenant(tenant or ""), reason).inc()
+        self._rejections(self._tenant(tenant or ""), reason).inc()
 
-    def render(self, gauges: Callable[[str], tuple[int, int, int]]) -> bytes:
-        """Text exposition. `gauges`: model → (queue depth, in flight, engines) now."""
-        for gauge in (self._queue_depth, self._in_flight, self._engines):
-            gauge.clear()
-        for model in self._models:
-            depth, in_flight, engines = gauges(model)
-            self._queue_depth.labels(model).set(depth)
-            self._in_flight.labels(model).set(in_flight)
-            self._engines.labels(model).set(engines)
+    def render(self, now: Now) -> bytes:
+        """Text exposition."""
+        self._snapshot.now = now
         return generate_latest(self._registry)
 
     def _tenant(self, name: str) -> str:
@@ -93,3 +127,53 @@ class Metrics:
 
     def _model(self, name: str) -> str:
         return name if name in self._models else OTHER
+
+
+class _Children(Generic[Family]):
+    """A metric's children by their labels, found at a fraction of what `labels` costs."""
+
+    def __init__(self, family: Family) -> None:
+        self._family: Family = family
+        self._known: dict[tuple[str, ...], Family] = {}
+
+    def __call__(self, *labels: str) -> Family:
+        child = self._known.get(labels)
+        if child is None:
+            child = self._known[labels] = self._family.labels(*labels)
+        return child
+
+
+class _Snapshot:
+    """Metrics that are read, not counted."""
+
+    def __init__(self) -> None:
+        self.now = Now()
+
+    def collect(self) -> Iterator[Metric]:
+        now = self.now
+        for place, (name, text) in enumerate(_OF_MODELS):
+            family = GaugeMetricFamily(name, text, labels=("model",))
+            for model, numbers in now.models.items():
+                family.add_metric((model,), numbers[place])
+            yield family
+        yield GaugeMetricFamily("cotenant_gateway_workers", "Workers of the gateway.", now.workers)
+        yield GaugeMetricFamily(
+            "cotenant_usage_records_waiting", "Usage records that a full disk keeps in memory.", now.usage_waiting
+        )
+        for name, text, value in (
+            ("cotenant_gateway_worker_restarts", "Workers started again after they had died.", now.restarts),
+            (
+                "cotenant_usage_records_recovered",
+                "Usage records made for killed workers.",
+                now.usage_recovered,
+            ),
+            ("cotenant_usage_records_dropped", "Usage records given up: too many waited.", now.usage_dropped),
+        ):
+            yield CounterMetricFamily(name, text, value)
+
+
+_OF_MODELS = (
+    ("cotenant_queue_depth", "Requests that wait."),
+    ("cotenant_requests_in_flight", "Requests that are at engines."),
+    ("cotenant_engines", "Engines in the routing table."),
+)

@@ -11,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cotenant_serving.gateway.board import Count
 from cotenant_serving.gateway.errors import error
 
 log = logging.getLogger("cotenant.gateway")
@@ -28,16 +29,18 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0
 
 
 class ConnectionCap:
-    """How many connections one server holds. `refusing` are those over it that are just being told so."""
+    """How many connections the workers hold together. `refusing` are those over it that are just being told so."""
 
     def __init__(
         self,
         limit: int,
+        held: Count,
         *,
         refusal_timeout_s: float = REFUSAL_TIMEOUT_S,
         refusals_at_once: int = REFUSALS_AT_ONCE,
     ) -> None:
         self.limit = limit
+        self.held = held
         self.refusal_timeout_s = refusal_timeout_s
         self.refusals_at_once = refusals_at_once
         self.answer = _refusal(limit)
@@ -82,7 +85,7 @@ class RefusedConnection(asyncio.Protocol):
 
 
 def capped(connections: ConnectionCap) -> type["GuardedProtocol"]:
-    """The protocol class of one server that holds no more connections, idle ones included."""
+    """The protocol class of a server that holds no more connections, idle ones included."""
 
     class CappedProtocol(GuardedProtocol):
         cap = connections
@@ -108,19 +111,25 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._in_headers = True
         self._header_timer: asyncio.TimerHandle | None = None
+        self._counted = False
+        """It is one of the connections that the cap bounds."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if self.cap is not None and len(self.connections) >= self.cap.limit:
+        if self.cap is not None and not self.cap.held.take(self.cap.limit):
             # Never becomes one of uvicorn's connections: it counts, parses and drains nothing of it.
             refused = RefusedConnection(self.cap, self.loop)
             transport.set_protocol(refused)
             refused.connection_made(transport)
             return
+        self._counted = self.cap is not None
         super().connection_made(transport)
         self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._counted and self.cap is not None:
+            self._counted = False
+            self.cap.held.add(-1)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

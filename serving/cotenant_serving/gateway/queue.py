@@ -5,7 +5,9 @@ comes back after a pause starts at the level of the others, so idling saves up n
 Pure: holds no clock and no future.
 """
 
+import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,7 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many requests may wait in one gateway. Beyond it they are refused at once: waiting would not help."""
+    """How many requests may wait in a gateway, all its workers together.
+
+    Beyond it they are refused at once: waiting would not help.
+    """
 
     total: int = 1024
     per_tenant: int = 256
@@ -43,12 +48,14 @@ class WaitingLine(Generic[T]):
         line = self._waiting[tenant]
         line.appendleft(item) if front else line.append(item)
 
-    def remove(self, tenant: str, item: T) -> None:
-        """Takes out an item that gave up; nothing happens when it is not there."""
+    def remove(self, tenant: str, item: T) -> bool:
+        """Takes out an item that gave up. False when it was not there."""
         line = self._waiting.get(tenant)
-        if line is not None and item in line:
-            line.remove(item)
-            self._forget_empty(tenant)
+        if line is None or item not in line:
+            return False
+        line.remove(item)
+        self._forget_empty(tenant)
+        return True
 
     def next(self) -> T | None:
         """Takes out the item whose turn it is."""
@@ -67,3 +74,13 @@ class WaitingLine(Generic[T]):
     def _forget_empty(self, tenant: str) -> None:
         if not self._waiting[tenant]:
             del self._waiting[tenant]
+
+
+def whose_turn(waiting: Sequence[int], rng: random.Random) -> int | None:
+    """The worker that gets a free slot, when so many wait in each; None when nobody does. Pure."""
+    ahead = rng.random() * sum(waiting)
+    for worker, depth in enumerate(waiting):
+        ahead -= depth
+        if depth and ahead < 0:
+            return worker
+    return None

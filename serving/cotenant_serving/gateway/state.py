@@ -1,35 +1,18 @@
-"""What the parts of one gateway process share. Built by `server`, or by a test."""
+"""What the parts of one worker process share. Built by `server`, or by a test."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cotenant_serving.contract import REQUEST_TIMEOUT_S, GatewayTenant
+from cotenant_serving.contract import GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
+from cotenant_serving.gateway.board import Board
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
-from cotenant_serving.gateway.metrics import Metrics
+from cotenant_serving.gateway.metrics import Metrics, Now
+from cotenant_serving.gateway.settings import Settings
 from cotenant_serving.gateway.upstream import Upstream
 from cotenant_serving.gateway.usage import UsageLog
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Times in seconds."""
-
-    request_timeout_s: float = REQUEST_TIMEOUT_S
-    """Admission to last byte."""
-    hold_timeout_s: float = 120.0
-    """How long a request may wait for an engine."""
-    comment_after_s: float = 10.0
-    """A stream held so long begins with waiting comments, if the engine's arrival is known; and their period."""
-    body_timeout_s: float = 30.0
-    """Headers to the last byte of the body."""
-    drain_timeout_s: float = 20.0
-    """SIGTERM to cutting what still runs."""
-    max_body_bytes: int = 4 << 20
-    max_connections: int = 4096
-    """Client connections at a time, idle ones included; one more is answered 503 and closed."""
 
 
 @dataclass(slots=True)
@@ -38,6 +21,8 @@ class Gateway:
 
     settings: Settings
     clock: Callable[[], float]
+    """Seconds, the same for all workers of the machine: the buckets' times are compared."""
+    board: Board
     dispatcher: Dispatcher
     upstream: Upstream
     usage: UsageLog
@@ -60,8 +45,25 @@ class Gateway:
     def limits(self, tenant: GatewayTenant) -> TenantLimits:
         """The tenant's buckets: made at its first request, the same ones ever after."""
         if tenant.name not in self._limits:
-            self._limits[tenant.name] = TenantLimits(tenant.name, tenant.limits, self.clock())
+            account = self.board.account(tenant.name)
+            self._limits[tenant.name] = TenantLimits(tenant.name, tenant.limits, account, self.clock())
         return self._limits[tenant.name]
+
+    def now(self) -> Now:
+        """What a scrape of metrics shows beside counts: of all workers."""
+        dispatcher, count = self.dispatcher, self.board.count
+        models = self.directory.models if self.directory else ()
+        return Now(
+            models={
+                name: (dispatcher.queue_depth(name), dispatcher.running(name), len(dispatcher.engines(name)))
+                for name in models
+            },
+            workers=count("workers").total(),
+            restarts=count("restarts").total(),
+            usage_waiting=count("usage waiting").total(),
+            usage_dropped=count("usage dropped").total(),
+            usage_recovered=count("usage recovered").total(),
+        )
 
     def unready(self) -> str:
         """Why this gateway should get no traffic; empty when it should."""

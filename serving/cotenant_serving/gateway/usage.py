@@ -1,19 +1,23 @@
 """The usage record: exactly one per admitted request, whatever its end; no prompts, no keys.
 
-STATE/usage.jsonl   one JSON object per line, appended, 0600
+`UsageLog` is a worker's side. A request stands in the worker's journal from its admission until its line is in the
+usage file; what a killed worker leaves there the supervisor writes (`recovery`).
 """
 
-import asyncio
 import logging
-import os
-from pathlib import Path
+from collections import deque
 
 import msgspec
 
+from cotenant_serving.gateway.board import Count
+from cotenant_serving.gateway.journal import Entry, Journal
+from cotenant_serving.gateway.usage_file import UsageFile
+
 log = logging.getLogger("cotenant.gateway")
 
-FLUSH_S = 0.5
-MAX_BUFFERED = 100_000
+RETRY_S = 0.5
+"""Period of attempts to write records that a full disk keeps waiting, and of the journal's sign of life."""
+MAX_WAITING = 100_000
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,44 +32,62 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     estimated: bool
     outcome: str
-    """ok | refused | rejected | client_closed | upstream_error | timeout | shutdown | internal_error."""
+    """ok | refused | rejected | client_closed | upstream_error | timeout | shutdown | internal_error, or gateway_lost
+    where the gateway was killed over it (`recovery`)."""
     status: int
     """HTTP status that the client got; 0 when it left before."""
     duration_s: float
     time_to_first_byte_s: float | None
 
+    def line(self) -> bytes:
+        return msgspec.json.encode(self) + b"\n"
+
 
 class UsageLog:
-    """Buffers lines and appends them at least every FLUSH_S seconds and on `close`."""
+    """Writes each record at once. While that fails lines wait in memory, up to a bound; it never stops requests."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError when the file cannot be opened for appending."""
-        self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.fchmod(self._file, 0o600)
-        self._lines: list[bytes] = []
+    def __init__(self, file: UsageFile, journal: Journal, *, waiting: Count, dropped: Count) -> None:
+        self.journal = journal
+        self._file = file
+        self._waiting: deque[tuple[bytes, Entry]] = deque()
+        self._waiting_count, self._dropped = waiting, dropped
 
-    def add(self, record: UsageRecord) -> None:
-        self._lines.append(msgspec.json.encode(record) + b"\n")
+    def add(self, record: UsageRecord, entry: Entry) -> None:
+        """`entry`: the request in the journal. When this returns, either file or journal tell how it ended."""
+        line = record.line()
+        if self._waiting or not self._append(line):
+            self._waiting.append((line, self.journal.keep(line)))
+            self._waiting_count.add(1)
+            if len(self._waiting) > MAX_WAITING:
+                self._next_is_done()
+                self._dropped.add(1)
+        entry.end()
 
-    def flush(self) -> None:
-        """A full disk keeps lines in memory up to a bound; it never stops requests."""
-        if not self._lines:
-            return
-        data = b"".join(self._lines)
+    def retry(self, now: float) -> None:
+        """Writes what waits; `now` (Unix seconds) becomes the journal's sign of life."""
+        if self._waiting:
+            while self._waiting and self._append(self._waiting[0][0]):
+                self._next_is_done()
+            if self._waiting:
+                log.error("usage file %s cannot be written: %d records wait", self._file.path, len(self._waiting))
+        self.journal.alive(now, self._file.size_bytes())
+
+    def close(self, now: float) -> None:
+        """What cannot be written even now stays in the journal, for the next start."""
+        self.retry(now)
+        self.journal.close()
+        self._file.close()
+
+    def _append(self, line: bytes) -> bool:
         try:
-            written = os.write(self._file, data)
+            self._file.append(line)
         except OSError as problem:
-            log.error("usage file %s cannot be written, %d records wait: %s", self._path, len(self._lines), problem)
-            del self._lines[:-MAX_BUFFERED]
-            return
-        self._lines = [data[written:]] if written < len(data) else []
+            if not self._waiting:
+                log.error("usage file %s cannot be written, records wait: %s", self._file.path, problem)
+            return False
+        return True
 
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            self.flush()
-
-    def close(self) -> None:
-        self.flush()
-        os.close(self._file)
+    def _next_is_done(self) -> None:
+        _, kept = self._waiting.popleft()
+        kept.end()
+        self._waiting_count.add(-1)

@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 
 from cotenant_serving.contract import Limits
 from cotenant_serving.gateway.admission import Bucket, TenantLimits, duration, estimated_tokens
+from cotenant_serving.gateway.board import LocalAccount
 from cotenant_serving.openai_api import RequestError
 
 
 def limits(now: float = 0.0, **given_: int) -> TenantLimits:
-    return TenantLimits("search", Limits(**given_), now)
+    return TenantLimits("search", Limits(**given_), LocalAccount(), now)
 
 
 def refused(tenant: TenantLimits, tokens: int, now: float) -> RequestError:

@@ -13,7 +13,8 @@ from tests.builders.gateway import eventually, raw_connection
 from tests.builders.gateway_calls import error_of
 
 from cotenant_serving.gateway import protocol
-from cotenant_serving.gateway.server import parse_options
+from cotenant_serving.gateway.board import LocalCount
+from cotenant_serving.gateway.options import parse_options
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -41,7 +42,7 @@ async def answer_ok(scope, receive, send) -> None:
 async def serving(limit: int, **options) -> AsyncIterator[int]:
     """A server with a cap of `limit` connections; yields its port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    http = protocol.capped(protocol.ConnectionCap(limit, **options))
+    http = protocol.capped(protocol.ConnectionCap(limit, LocalCount(), **options))
     config = uvicorn.Config(answer_ok, http=http, ws="none", interface="asgi3", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
@@ -125,7 +126,7 @@ async def test_a_flood_of_refused_connections_is_answered_and_not_kept() -> None
 
 def test_a_full_gateway_says_so_in_its_log_once_a_minute(caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="cotenant.gateway"):
-        cap = protocol.ConnectionCap(7)
+        cap = protocol.ConnectionCap(7, LocalCount())
         for now_s in (0.0, 1.0, 59.0, 60.0):
             cap.log_refusal(now_s)
     assert len(caplog.records) == 2
@@ -148,4 +149,4 @@ def test_the_cap_is_an_option_that_help_explains(capsys) -> None:
 def test_a_cap_below_one_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         parse_options([*REQUIRED, "--max-connections", "0"])
-    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
+    assert "'0' is not a whole number from 1 to 100000" in capsys.readouterr().err

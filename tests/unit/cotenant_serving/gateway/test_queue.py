@@ -1,4 +1,7 @@
-from cotenant_serving.gateway.queue import WaitingLine
+import random
+from collections import Counter
+
+from cotenant_serving.gateway.queue import WaitingLine, whose_turn
 
 
 def drain(line: WaitingLine[str], cost: int = 10) -> list[str]:
@@ -66,3 +69,12 @@ def test_one_that_gave_up_is_not_served():
     assert len(line) == 1
     assert drain(line) == ["a1"]
     assert len(line) == 0
+
+
+def test_a_free_slot_goes_to_a_worker_in_proportion_to_how_many_wait_there():
+    rng = random.Random(1)
+    turns = Counter(whose_turn((0, 30, 0, 10), rng) for _ in range(4000))
+    assert turns.keys() == {1, 3}
+    assert 0.7 < turns[1] / 4000 < 0.8
+    assert whose_turn((0, 0), rng) is None
+    assert whose_turn((), rng) is None

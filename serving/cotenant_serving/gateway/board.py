@@ -1,0 +1,308 @@
+"""What the workers of one gateway tell each other through memory: counts, and the levels of tenants' buckets.
+
+The seam is `Board`. `LocalBoard` is for one process alone; `SharedBoard` is an anonymous file of the supervisor's,
+mapped by every worker, so it needs no disk and is gone with the last of them:
+
+    header   rows in use (u32), usage_open (u32)        64 bytes
+    row      key of its name (16 bytes)
+             which of the two copies holds (u32), rest unused
+             two copies of a tenant's levels (6 doubles each)
+             one u32 for each column                    384 bytes
+
+Each worker has a column of its own and nobody else writes there, so counts need no lock; the supervisor clears a
+dead worker's. Levels are changed under a byte-range lock of the row, which the kernel takes back from a process that
+is killed: a new copy is written beside the one that holds, then one store makes it hold.
+"""
+
+import fcntl
+import hashlib
+import logging
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+log = logging.getLogger("cotenant.gateway")
+
+Levels = tuple[float, float, float, float, float, float]
+"""(capacity, level, time) of the bucket of requests and of the bucket of tokens; capacity 0: not used yet."""
+NO_LEVELS: Levels = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+COLUMNS = 64
+ROWS = 1 << 16
+_HEADER_BYTES = 64
+_ROW_BYTES = 384
+_KEY_BYTES = 16
+_VALID_AT = 16
+_COPIES_AT = 32
+_COUNTS_AT = 128
+_LEVELS = struct.Struct("6d")
+
+
+class Count(Protocol):
+    """How many of something there are."""
+
+    def add(self, change: int) -> None:
+        """Changes the part of this worker."""
+
+    def own(self) -> int:
+        """The part of this worker."""
+
+    def parts(self) -> Sequence[int]:
+        """Of each worker, by its number."""
+
+    def total(self) -> int:
+        """Over all workers."""
+
+    def take(self, most: int) -> bool:
+        """Adds 1 if the total stays within `most`; no two workers do it at the same time."""
+
+
+class Account(Protocol):
+    """A tenant's shared state; as a context manager it keeps other workers from changing the levels."""
+
+    running: Count
+
+    def load(self) -> Levels: ...
+
+    def store(self, levels: Levels) -> None: ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Flag(Protocol):
+    """One number that any worker may read and set."""
+
+    def get(self) -> int: ...
+
+    def set(self, value: int) -> None: ...
+
+
+class Board(Protocol):
+    usage_open: Flag
+    """Not 0 while a worker writes to the usage file; see `usage_file`."""
+
+    def count(self, name: str) -> Count:
+        """Always the same one for a name. Should names run out, each worker counts a new one for itself."""
+
+    def account(self, tenant: str) -> Account:
+        """As `count`."""
+
+
+class LocalCount:
+    """A count of one process, and a flag."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def add(self, change: int) -> None:
+        self._value += change
+
+    def own(self) -> int:
+        return self._value
+
+    total = get = own
+
+    def parts(self) -> Sequence[int]:
+        return (self._value,)
+
+    def take(self, most: int) -> bool:
+        if self._value >= most:
+            return False
+        self._value += 1
+        return True
+
+    def set(self, value: int) -> None:
+        self._value = value
+
+
+class LocalAccount:
+    """An account of one process: its event loop is one thread, so there is nobody to keep out."""
+
+    def __init__(self) -> None:
+        self.running: Count = LocalCount()
+        self._levels = NO_LEVELS
+
+    def load(self) -> Levels:
+        return self._levels
+
+    def store(self, levels: Levels) -> None:
+        self._levels = levels
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class LocalBoard:
+    """For one process alone."""
+
+    def __init__(self) -> None:
+        self.usage_open: Flag = LocalCount()
+        self._counts: dict[str, LocalCount] = {}
+        self._accounts: dict[str, LocalAccount] = {}
+
+    def count(self, name: str) -> LocalCount:
+        return self._counts.setdefault(name, LocalCount())
+
+    def account(self, tenant: str) -> LocalAccount:
+        return self._accounts.setdefault(tenant, LocalAccount())
+
+
+class SharedCount:
+    __slots__ = ("_at", "_file", "_first", "_last", "_mine", "_words")
+
+    def __init__(self, file: int, words: "memoryview[int]", at: int, column: int, columns: int) -> None:
+        """`at`: offset of the row."""
+        self._file, self._words, self._at = file, words, at
+        self._first = (at + _COUNTS_AT) // 4
+        self._last, self._mine = self._first + columns, self._first + column
+
+    def add(self, change: int) -> None:
+        # One aligned store: nobody sees half of it. struct.pack_into would write zeros first.
+        self._words[self._mine] += change
+
+    def own(self) -> int:
+        return self._words[self._mine]
+
+    def parts(self) -> Sequence[int]:
+        return self._words[self._first : self._last]
+
+    def total(self) -> int:
+        return sum(self._words[self._first : self._last])
+
+    def take(self, most: int) -> bool:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
+        try:
+            if room := self.total() < most:
+                self.add(1)
+            return room
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+
+
+class SharedFlag:
+    __slots__ = ("_at", "_words")
+
+    def __init__(self, words: "memoryview[int]", at: int) -> None:
+        self._words, self._at = words, at
+
+    def get(self) -> int:
+        return self._words[self._at]
+
+    def set(self, value: int) -> None:
+        self._words[self._at] = value
+
+
+class SharedAccount:
+    __slots__ = ("_at", "_file", "_memory", "_valid", "_words", "running")
+
+    def __init__(self, file: int, memory: mmap.mmap, words: "memoryview[int]", at: int, running: Count) -> None:
+        self._file, self._memory, self._words, self._at = file, memory, words, at
+        self._valid = (at + _VALID_AT) // 4
+        self.running = running
+
+    def load(self) -> Levels:
+        copy = self._words[self._valid]
+        return _LEVELS.unpack_from(self._memory, self._at + _COPIES_AT + copy * _LEVELS.size)
+
+    def store(self, levels: Levels) -> None:
+        copy = 1 - self._words[self._valid]
+        begin = self._at + _COPIES_AT + copy * _LEVELS.size
+        self._memory[begin : begin + _LEVELS.size] = _LEVELS.pack(*levels)
+        self._words[self._valid] = copy
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+
+
+class SharedBoard:
+    """One process's view of the board. Open it once per process: closing it gives up the process's locks."""
+
+    def __init__(self, file: int, *, column: int, columns: int) -> None:
+        """`file` is taken over. `column`: where this process counts, below `columns`, which are summed up."""
+        self._file, self._column, self._columns = file, column, columns
+        self._memory = mmap.mmap(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
+        self._words = memoryview(self._memory).cast("I")
+        self._rows: dict[bytes, int] = {}
+        self._known = 0
+        self._alone = LocalBoard()
+        self.usage_open: Flag = SharedFlag(self._words, 1)
+
+    @classmethod
+    def create(cls, *, column: int, columns: int) -> "SharedBoard":
+        file = os.memfd_create("cotenant-gateway-board")
+        os.ftruncate(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
+        return cls(file, column=column, columns=columns)
+
+    def fileno(self) -> int:
+        return self._file
+
+    def count(self, name: str) -> Count:
+        at = self._row(f"count {name}")
+        return self._count(at) if at else self._alone.count(name)
+
+    def account(self, tenant: str) -> Account:
+        at = self._row(f"tenant {tenant}")
+        if not at:
+            return self._alone.account(tenant)
+        return SharedAccount(self._file, self._memory, self._words, at, self._count(at))
+
+    def clear(self, column: int) -> None:
+        """Nothing of what this column counted is there any more: its process is dead."""
+        for row in range(self._words[0]):
+            self._words[(_offset(row) + _COUNTS_AT) // 4 + column] = 0
+
+    def close(self) -> None:
+        self._words.release()
+        self._memory.close()
+        os.close(self._file)
+
+    def _count(self, at: int) -> SharedCount:
+        return SharedCount(self._file, self._words, at, self._column, self._columns)
+
+    def _row(self, name: str) -> int:
+        """Offset of the row of this name, which is made when there is none; 0 when all rows are taken."""
+        key = hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES).digest()
+        if key not in self._rows:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
+            try:
+                self._read_keys()
+                if key not in self._rows:
+                    self._append(key, name)
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+        return self._rows.get(key, 0)
+
+    def _read_keys(self) -> None:
+        for row in range(self._known, self._words[0]):
+            at = _offset(row)
+            self._rows[self._memory[at : at + _KEY_BYTES]] = at
+        self._known = self._words[0]
+
+    def _append(self, key: bytes, name: str) -> None:
+        if self._known >= ROWS:
+            log.error("no room for '%s' beside %d other names: each worker counts it for itself", name, ROWS)
+            return
+        at = _offset(self._known)
+        self._memory[at : at + _KEY_BYTES] = key
+        self._rows[key] = at
+        self._known += 1
+        self._words[0] = self._known
+
+
+def _offset(row: int) -> int:
+    return _HEADER_BYTES + row * _ROW_BYTES

@@ -1,0 +1,114 @@
+"""The gateway's command line, and the line with which it starts its own workers."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cotenant_serving.gateway.settings import Settings
+
+MAX_WORKERS = 63
+# In the state directory; table.json is there too.
+USAGE_FILE, JOURNALS, METRICS = "usage.jsonl", "journals", "metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user gives."""
+
+    config: Path
+    host: str
+    port: int
+    state: Path
+    workers: int
+    settings: Settings
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker gets from its supervisor: which one it is, and open files by their numbers."""
+
+    worker: int
+    """0 to workers - 1; a worker that replaces a dead one has the same number."""
+    parent: int
+    """Process id of the supervisor: without it a worker drains and ends."""
+    gateway: str
+    """Random per supervisor: with the worker's number, its name at the conductors."""
+    listener: int
+    board: int
+    ready: int
+    """A pipe; one byte, the worker's number, says that it accepts connections."""
+    wakes: tuple[int, ...]
+    """An event file of each worker: writing to it wakes that worker's dispatcher."""
+
+    def argument(self) -> str:
+        return f"--place={msgspec.json.encode(self).decode()}"
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    return _options(_parser("cotenant_serving.gateway").parse_args(arguments))
+
+
+def parse_worker(arguments: Sequence[str] | None = None) -> tuple[Options, Place]:
+    """As `parse_options`, with the supervisor's addition."""
+    parser = _parser("cotenant_serving.gateway.worker")
+    parser.add_argument("--place", required=True, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    return _options(given), msgspec.json.decode(given.place, type=Place)
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    default = Settings()
+    parser = argparse.ArgumentParser(prog=program, description="The cotenant gateway.")
+    parser.add_argument("--config", type=Path, required=True, help="GatewayConfig file; re-read when it changes")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
+    parser.add_argument("--state", type=Path, required=True, help="directory for usage, table and what workers share")
+    parser.add_argument(
+        "--workers",
+        type=_count_up_to(MAX_WORKERS),
+        default=1,
+        metavar="N",
+        help="processes that serve the port together; limits and counts hold over all of them (default 1)",
+    )
+    for name, seconds, help_ in (
+        ("request-timeout", default.request_timeout_s, "seconds from admission to the last byte"),
+        ("hold-timeout", default.hold_timeout_s, "seconds that a request may wait for an engine"),
+        ("waiting-comment-after", default.comment_after_s, "period of comments on a stream that waits, seconds"),
+        ("body-timeout", default.body_timeout_s, "seconds that a body may take to arrive"),
+        ("drain-timeout", default.drain_timeout_s, "seconds that running requests get after SIGTERM"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=seconds, help=f"{help_} (default {seconds:g})")
+    parser.add_argument("--max-body-bytes", type=int, default=default.max_body_bytes)
+    parser.add_argument(
+        "--max-connections",
+        type=_count_up_to(100_000),
+        default=default.max_connections,
+        metavar="N",
+        help="connections at a time, idle and health checks included; one more gets a 503 with Retry-After: 1 and is "
+        f"closed (default {default.max_connections})",
+    )
+    return parser
+
+
+def _options(given: argparse.Namespace) -> Options:
+    settings = Settings(
+        request_timeout_s=given.request_timeout,
+        hold_timeout_s=given.hold_timeout,
+        comment_after_s=given.waiting_comment_after,
+        body_timeout_s=given.body_timeout,
+        drain_timeout_s=given.drain_timeout,
+        max_body_bytes=given.max_body_bytes,
+        max_connections=given.max_connections,
+    )
+    return Options(given.config, given.host, given.port, given.state, given.workers, settings)
+
+
+def _count_up_to(most: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
+        return int(text)
+
+    return count

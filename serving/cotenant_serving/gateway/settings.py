@@ -1,0 +1,24 @@
+"""What a gateway can be told when it starts. Pure."""
+
+from dataclasses import dataclass
+
+from cotenant_serving.contract import REQUEST_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times in seconds."""
+
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+    """Admission to last byte."""
+    hold_timeout_s: float = 120.0
+    """How long a request may wait for an engine."""
+    comment_after_s: float = 10.0
+    """A stream held so long begins with waiting comments, if the engine's arrival is known; and their period."""
+    body_timeout_s: float = 30.0
+    """Headers to the last byte of the body."""
+    drain_timeout_s: float = 20.0
+    """SIGTERM to cutting what still runs."""
+    max_body_bytes: int = 4 << 20
+    max_connections: int = 4096
+    """Client connections at a time, idle ones included, over all workers; one more is answered 503 and closed."""

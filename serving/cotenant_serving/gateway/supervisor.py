@@ -1,0 +1,246 @@
+"""The gateway's first process: owns the port, what the workers share, and the workers. It serves nothing itself.
+
+    STATE/lock          held while a gateway runs on this state directory
+    STATE/usage.jsonl   see `usage_file`
+    STATE/journals/     of workers (`journal`); when they are dead, settled (`recovery`)
+    STATE/metrics/      counts of workers (`metrics`); made anew at each start
+
+A worker that dies is started again; its counts of what runs are cleared, and its requests get their usage records.
+Level-triggered: every turn of the loop looks at all workers and does what is to do now. Nothing heavy is imported.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotenant_serving.gateway.board import SharedBoard
+from cotenant_serving.gateway.listening import Port, take_port
+from cotenant_serving.gateway.logs import log_to_stderr
+from cotenant_serving.gateway.metric_files import make_files
+from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place, parse_options
+from cotenant_serving.gateway.recovery import Recovery
+from cotenant_serving.gateway.usage_file import UsageFile
+
+log = logging.getLogger("cotenant.gateway")
+
+LOOK_S = 1.0
+"""The longest pause between two turns of the loop."""
+SOON_S = 5.0
+"""A worker that lives less long has failed, and the next one waits."""
+LONGEST_DELAY_S = 5.0
+GRACE_S = 15.0
+"""What a worker gets beyond the drain's time-out before it is killed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT. Exit status 1 when it cannot start."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parse_options(given)
+    os.umask(0o077)
+    log_to_stderr()
+    columns = options.workers + 1  # the last one is the supervisor's own
+    board = SharedBoard.create(column=options.workers, columns=columns)
+    try:
+        with _sole_gateway(options.state):
+            usage = UsageFile(options.state / USAGE_FILE, board.usage_open)
+            usage.repair()
+            recovery = Recovery(options.state / JOURNALS, usage, board.count("usage recovered"))
+            recovery.prepare()
+            make_files(options.state / METRICS, options.workers)
+            port = take_port(options.host, options.port, shared=options.workers > 1, ending=recovery.held)
+            return Supervisor(options, given, board, port, recovery).run()
+    except OSError as problem:
+        sys.stderr.write(f"gateway cannot start on {options.host}:{options.port}, state {options.state}: {problem}\n")
+        return 1
+
+
+@contextlib.contextmanager
+def _sole_gateway(state: Path) -> Iterator[None]:
+    """Two supervisors would both take the other one's journals for those of the dead. Raises OSError."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError("another gateway runs on this state directory; give each its own --state") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One of the workers, whichever process it is now."""
+
+    number: int
+    process: "subprocess.Popen[bytes] | None" = None
+    """None while none runs."""
+    began_s: float = 0.0
+    due_s: float = 0.0
+    """When the next process starts, if none runs."""
+    failures: int = 0
+    """Ends in a row that came soon after the start."""
+
+
+class Supervisor:
+    def __init__(
+        self, options: Options, arguments: Sequence[str], board: SharedBoard, port: Port, recovery: Recovery
+    ) -> None:
+        """`arguments`: the command line that `options` come from; workers get the same."""
+        self._options, self._arguments = options, arguments
+        self._board, self._port, self._recovery = board, port, recovery
+        self._name = f"gateway-{secrets.token_hex(4)}"
+        self._workers = [Worker(number) for number in range(options.workers)]
+        self._wakes = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._workers)
+        self._ready, self._tell_ready = os.pipe()
+        self._restarts = board.count("restarts")
+        self._serves = False
+        """A worker accepted connections, now or once."""
+        self._stop = False
+        self._killed_s = 0.0
+        """When workers that drain for too long are killed; 0 before the drain."""
+
+    def run(self) -> int:
+        with _signals(self._stop_asked) as signals, selectors.DefaultSelector() as events:
+            for file in (signals, self._ready):
+                os.set_blocking(file, False)
+                events.register(file, selectors.EVENT_READ)
+            try:
+                while self._turn(time.monotonic()):
+                    for key, _ in events.select(self._pause_s(time.monotonic())):
+                        self._heard(os.read(key.fd, 4096) if key.fd == self._ready else _drained(key.fd))
+            finally:
+                self._kill()
+                self._recovery.run()
+        return 0 if self._serves or self._stop else 1
+
+    def _stop_asked(self) -> None:
+        self._stop = True
+
+    def _turn(self, now_s: float) -> bool:
+        """False when all is over."""
+        for worker in self._workers:
+            if worker.process is not None and worker.process.poll() is not None:
+                self._ended(worker, worker.process, now_s)
+        self._recovery.run()
+        alive = any(worker.process for worker in self._workers)
+        if self._stop:
+            self._drain(now_s)
+            return alive
+        if not alive and not self._serves and self._workers[0].began_s:
+            sys.stderr.write("gateway cannot start: its workers end before they serve; the lines above say why\n")
+            return False
+        for worker in self._workers:
+            if worker.process is None and now_s >= worker.due_s:
+                self._start(worker, now_s)
+        return True
+
+    def _pause_s(self, now_s: float) -> float:
+        due_s = [worker.due_s for worker in self._workers if worker.process is None]
+        return max(0.0, min([now_s + LOOK_S, *due_s]) - now_s)
+
+    def _heard(self, ready: bytes) -> None:
+        if ready and not self._serves:
+            self._serves = True
+            sys.stderr.write(f"gateway listening on {self._port.url} (pid {os.getpid()})\n")
+            sys.stderr.flush()
+
+    def _start(self, worker: Worker, now_s: float) -> None:
+        worker.began_s = now_s
+        try:
+            worker.process = self._process(worker)
+        except OSError as problem:  # the machine has too much to do: later, perhaps
+            worker.failures += 1
+            worker.due_s = now_s + restart_delay_s(worker.failures)
+            log.error("worker %d cannot be started: %s", worker.number, problem)
+
+    def _process(self, worker: Worker) -> "subprocess.Popen[bytes]":
+        listener = self._port.listener(worker.number).fileno()
+        place = Place(
+            worker=worker.number,
+            parent=os.getpid(),
+            gateway=self._name,
+            listener=listener,
+            board=self._board.fileno(),
+            ready=self._tell_ready,
+            wakes=self._wakes,
+        )
+        return subprocess.Popen(
+            [sys.executable, "-m", "cotenant_serving.gateway.worker", *self._arguments, place.argument()],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(listener, self._board.fileno(), self._tell_ready, *self._wakes),
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._options.state / METRICS)},
+        )
+
+    def _ended(self, worker: Worker, process: "subprocess.Popen[bytes]", now_s: float) -> None:
+        worker.process = None
+        self._board.clear(worker.number)
+        if self._stop:
+            return
+        worker.failures = worker.failures + 1 if now_s - worker.began_s < SOON_S else 0
+        delay_s = restart_delay_s(worker.failures)
+        worker.due_s = now_s + delay_s
+        self._restarts.add(1)
+        if delay_s:
+            self._port.drop(worker.number)
+        fields = {"event": "worker_ended", "worker": worker.number, "code": process.returncode}
+        log.error(
+            "worker %d (process %d) ended with code %d; the next one starts in %g s",
+            *(worker.number, process.pid, process.returncode, delay_s),
+            extra={"fields": fields},
+        )
+
+    def _drain(self, now_s: float) -> None:
+        if not self._killed_s:
+            self._killed_s = now_s + self._options.settings.drain_timeout_s + GRACE_S
+            self._port.close()
+            for worker in self._workers:
+                if worker.process is not None:
+                    worker.process.terminate()
+        elif now_s > self._killed_s:
+            self._kill()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.kill()
+                worker.process.wait()
+                worker.process = None
+
+
+def restart_delay_s(failures: int) -> float:
+    """Before the next start of a worker that has failed so many times in a row. Pure."""
+    return min(LONGEST_DELAY_S, 0.2 * 2.0 ** (failures - 1)) if failures else 0.0
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[int]:
+    """Calls `stop` on SIGTERM and SIGINT. Yields a file that becomes readable when they, or a worker's end, come."""
+    heard, wake = os.pipe()
+    os.set_blocking(wake, False)
+    before = signal.set_wakeup_fd(wake)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        yield heard
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(heard)
+        os.close(wake)
+
+
+def _drained(file: int) -> bytes:
+    os.read(file, 4096)
+    return b""

@@ -1,0 +1,166 @@
+"""Usage records: one line each, whatever the disk does; and what stands in for them until they are written."""
+
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from cotenant_serving.gateway import usage as usages
+from cotenant_serving.gateway.board import LocalCount
+from cotenant_serving.gateway.journal import Journal
+from cotenant_serving.gateway.usage import UsageLog, UsageRecord
+from cotenant_serving.gateway.usage_file import UsageFile
+
+
+def record(request_id: str = "req-1", **fields) -> UsageRecord:
+    given = {
+        "time": 1700000000.5,
+        "tenant": "search",
+        "model": "search/echo",
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "estimated": False,
+        "outcome": "ok",
+        "status": 200,
+        "duration_s": 0.5,
+        "time_to_first_byte_s": 0.1,
+        **fields,
+    }
+    return UsageRecord(request_id=request_id, **given)
+
+
+class Disk:
+    """A file that may not grow: what a full disk does to it, the kernel's limit on file sizes does too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full_after(self, more_bytes: int) -> None:
+        size = self.path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + more_bytes, self._before[1]))
+
+    def empty(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+    def ids(self) -> list[str]:
+        return [orjson.loads(line)["request_id"] for line in self.path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    assert signal.getsignal(signal.SIGXFSZ) is signal.SIG_IGN, "Python ignores it, so writes fail instead"
+    made = Disk(tmp_path / "usage.jsonl")
+    yield made
+    made.empty()
+
+
+class Made:
+    """A usage log with its parts."""
+
+    def __init__(self, path: Path, cells: int = 8) -> None:
+        self.waiting, self.dropped, self.flag = LocalCount(), LocalCount(), LocalCount()
+        self.journal = Journal.in_memory(cells)
+        self.log = UsageLog(UsageFile(path, self.flag), self.journal, waiting=self.waiting, dropped=self.dropped)
+
+    def add(self, *ids: str) -> None:
+        for one in ids:
+            entry = self.journal.begin(one, "search", "search/echo", prompt_tokens=1, now=1.0)
+            self.log.add(record(one), entry)
+
+
+def test_a_record_is_in_the_file_when_add_returns_and_no_longer_in_the_journal(tmp_path: Path):
+    made = Made(tmp_path / "usage.jsonl")
+
+    made.add("req-1", "req-2")
+
+    lines = (tmp_path / "usage.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line)["request_id"] for line in lines] == ["req-1", "req-2"]
+    assert made.journal.contents().requests == ()
+
+
+@pytest.mark.parametrize("room", [0, 100], ids=["no room", "room for a part of the line"])
+def test_on_a_full_disk_records_wait_whole_and_are_written_in_order_later(disk: Disk, room: int):
+    made = Made(disk.path)
+    made.add("req-1")
+    disk.full_after(room)
+
+    made.add("req-2", "req-3")
+
+    assert disk.ids() == ["req-1"]
+    assert (made.waiting.total(), made.dropped.total()) == (2, 0)
+    kept = made.journal.contents()
+    assert kept.requests == ()
+    assert sorted(orjson.loads(line)["request_id"] for line in kept.lines) == ["req-2", "req-3"]
+    made.log.retry(5.0)
+    assert made.waiting.total() == 2
+
+    disk.empty()
+    made.log.retry(6.0)
+    made.add("req-4")
+    assert disk.ids() == ["req-1", "req-2", "req-3", "req-4"]
+    assert made.waiting.total() == 0
+    assert made.journal.contents().lines == ()
+
+
+def test_more_than_may_wait_are_given_up_oldest_first_and_counted(disk: Disk, monkeypatch):
+    monkeypatch.setattr(usages, "MAX_WAITING", 2)
+    made = Made(disk.path)
+    disk.full_after(0)
+
+    made.add("req-1", "req-2", "req-3")
+    disk.empty()
+    made.log.retry(1.0)
+
+    assert disk.ids() == ["req-2", "req-3"]
+    assert (made.waiting.total(), made.dropped.total()) == (0, 1)
+
+
+def test_a_full_journal_loses_no_record(disk: Disk):
+    made = Made(disk.path, cells=1)
+    disk.full_after(0)
+    made.add("req-1", "req-2", "req-3")
+    disk.empty()
+    made.log.retry(1.0)
+    assert disk.ids() == ["req-1", "req-2", "req-3"]
+
+
+def test_a_line_that_a_kill_has_torn_is_ended_by_the_next_writer(tmp_path: Path):
+    path, flag = tmp_path / "usage.jsonl", LocalCount()
+    path.write_bytes(record("req-1").line() + b'{"time":17')
+    flag.set(1)  # the writer was killed within its write
+
+    UsageFile(path, flag).append(record("req-2").line())
+
+    assert path.read_bytes() == record("req-1").line() + b'{"time":17\n' + record("req-2").line()
+    assert flag.get() == 0
+
+
+def test_a_write_that_ended_just_before_the_kill_needs_no_mending(tmp_path: Path):
+    path, flag = tmp_path / "usage.jsonl", LocalCount()
+    path.write_bytes(record("req-1").line())
+    flag.set(1)
+
+    UsageFile(path, flag).append(record("req-2").line())
+
+    assert path.read_bytes() == record("req-1").line() + record("req-2").line()
+
+
+def test_a_torn_end_is_mended_at_the_start(tmp_path: Path):
+    path = tmp_path / "usage.jsonl"
+    path.write_bytes(b'{"time":17')
+    file = UsageFile(path, LocalCount())
+
+    file.repair()
+    file.repair()
+
+    assert path.read_bytes() == b'{"time":17\n'
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_are_shorter_than_a_pipes_buffer_even_with_the_longest_names():
+    longest = record("req-" + "f" * 24, tenant="t" * 40, model="n" * 63 + "/" + "m" * 40, outcome="upstream_error")
+    assert len(longest.line()) < 600
