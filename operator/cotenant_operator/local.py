@@ -47,12 +47,15 @@ Show = Callable[[Sequence[Wake]], None]
 Then = Callable[[Running], Awaitable[int | None]]
 
 
-def up(files: Sequence[Path], *, host: str, port: int, state: Path) -> int:
+def up(files: Sequence[Path], *, host: str, port: int, state: Path, gateway_workers: int = 1) -> int:
     """Serve what the files describe until Ctrl-C or SIGTERM. Returns the exit code; speaks on stderr."""
     board = WakeBoard(sys.stderr)
     show = board.show if board.live else None
     try:
-        return asyncio.run(run(files, host=host, port=port, state=state, say=board.say, show=show))
+        running = run(
+            files, host=host, port=port, state=state, gateway_workers=gateway_workers, say=board.say, show=show
+        )
+        return asyncio.run(running)
     finally:
         board.close()
 
@@ -67,6 +70,7 @@ async def run(
     host: str,
     port: int,
     state: Path,
+    gateway_workers: int = 1,
     prepare: Callable[[], None] = lambda: None,
     then: Then | None = None,
     say: Say = say_on_stderr,
@@ -109,7 +113,8 @@ async def run(
             say(str(error))
             return EXIT_USAGE
         code = EXIT_FAILED
-        code = await _Local(where, desk, host=host, port=port, say=say, show=show).run(orders, then)
+        programs = Programs(where, desk, host=host, port=port, gateway_workers=gateway_workers, say=say)
+        code = await _Local(where, desk, programs, host=host, port=port, say=say, show=show).run(orders, then)
         return code
     finally:
         if code != EXIT_FAILED:  # after a failure Ray's own logs may say why
@@ -121,12 +126,20 @@ class _Local:
     """One run."""
 
     def __init__(
-        self, state: StateDir, desk: Desk, *, host: str, port: int, say: Say, show: Show | None = None
+        self,
+        state: StateDir,
+        desk: Desk,
+        programs: Programs,
+        *,
+        host: str,
+        port: int,
+        say: Say,
+        show: Show | None = None,
     ) -> None:
         self._state, self._desk, self._say, self._show = state, desk, say, show
         self._host, self._port = host, port
         self._url = _url(host, port)
-        self._programs = Programs(state, desk, host=host, port=port, say=say)
+        self._programs = programs
         self._control = ControlClient(desk.conductor_url, state.secret("control-token"))
         self._told: dict[str, str] = {}
         self._complained = ""

@@ -74,13 +74,17 @@ class Child:
 
 
 def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float = 3.0) -> int:
-    """End every process that carries the mark of this state directory, but this one and `keep` (process ids).
+    """End every process that carries the mark of this state directory, but this one and `keep`: process ids, with
+    what those have started.
 
     Returns how many there were.
     """
     import psutil
 
-    found = [process for process in marked_processes(mark) if process.pid not in keep]
+    for pid in set(keep):
+        with contextlib.suppress(psutil.Error):
+            keep = {*keep, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    found = [process for process in psutil.process_iter() if process.pid not in keep and _marked(process, mark)]
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -90,13 +94,6 @@ def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float =
             process.kill()
     psutil.wait_procs(left, timeout=patience_s)
     return len(found)
-
-
-def marked_processes(mark: Path) -> "list[psutil.Process]":
-    """Every process that carries the mark of this state directory, but this one."""
-    import psutil
-
-    return [process for process in psutil.process_iter() if _marked(process, mark)]
 
 
 def _marked(process: "psutil.Process", mark: Path) -> bool:

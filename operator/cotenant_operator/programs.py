@@ -25,9 +25,9 @@ class GaveUpError(Exception):
 class Programs:
     """Owns the child processes. `conductor_port` stays the same over restarts: engines speak to it."""
 
-    def __init__(self, state: StateDir, desk: Desk, *, host: str, port: int, say: Say) -> None:
+    def __init__(self, state: StateDir, desk: Desk, *, host: str, port: int, gateway_workers: int, say: Say) -> None:
         self._state, self._desk, self._say = state, desk, say
-        self._host, self._port = host, port
+        self._host, self._port, self._gateway_workers = host, port, gateway_workers
         self.conductor_port = desk.conductor_port
         self._ray_port = 0
         self._children: dict[str, Child] = {}
@@ -108,6 +108,7 @@ class Programs:
             "host": self._host,
             "port": self._port,
             "state": self._state.path / "gateway",
+            "workers": self._gateway_workers,
         }
         await self._start("gateway", _module("cotenant_serving.gateway", options))
 

@@ -62,7 +62,8 @@ def base(folders: dict[str, Path]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, base: list[dict]) -> Iterator[Up]:
-    running = Up(tmp_path_factory.mktemp("up"), *documents(*base, echo("app", concurrency=8))).start()
+    models = documents(*base, echo("app", concurrency=8))
+    running = Up(tmp_path_factory.mktemp("up"), *models, options=("--gateway-workers", "2")).start()
     yield running
     running.stop()
 
@@ -203,7 +204,8 @@ def test_a_port_in_use_and_a_bad_file_are_told_at_once(up, tmp_path):
 
 def test_requests_get_503_with_a_reason_while_rays_head_is_gone_and_up_restores_it(up):
     up.wait_for("search/warm", "ready")
-    gateway = up.child("cotenant_serving.gateway").pid
+    gateway = up.child("cotenant_serving.gateway")
+    workers = {worker.pid for worker in gateway.children()}
     kill(next(process.pid for process in up.processes() if process.name() == "gcs_server"))
     until(lambda: "Ray's head is gone" in up.said(), "up says so")
     answers = []
@@ -215,7 +217,9 @@ def test_requests_get_503_with_a_reason_while_rays_head_is_gone_and_up_restores_
     until(served, "it serves again")
     assert {status for status, _ in answers} <= {200, 503}
     assert all(answer["error"]["message"] for status, answer in answers if status == 503)
-    assert up.child("cotenant_serving.gateway").pid == gateway
+    assert up.child("cotenant_serving.gateway").pid == gateway.pid
+    assert {worker.pid for worker in gateway.children()} == workers
+    assert len(workers) == 2
 
 
 def test_after_a_kill_9_the_next_up_serves_and_ctrl_c_lets_streams_finish_and_ends_all_it_started(tmp_path):

@@ -11,12 +11,13 @@ def up(
     file: Files,
     host: Annotated[str, typer.Option(help="Address the gateway listens on.")] = "127.0.0.1",
     port: Port = 8080,
+    gateway_workers: Annotated[int, typer.Option(min=1, max=63, help="Processes of the gateway.")] = 1,
     state: State = None,
 ) -> int:
     """Serve the models of these files on this machine, until Ctrl-C."""
     from cotenant_operator.local import up as run
 
-    return run(file, host=host, port=port, state=state or default_state())
+    return run(file, host=host, port=port, state=state or default_state(), gateway_workers=gateway_workers)
 
 
 def demo(
