@@ -63,6 +63,10 @@ def open_source(args: EngineArgs, progress: Progress) -> "OpenModel":
 
 def prepare_torch(args: EngineArgs) -> Any:
     """Imports torch and keeps it to this engine's device and share. Raises LoadError(NoCudaDevice)."""
+    if args.spec.device == "cpu":
+        # Read when torch loads OpenMP. Its threads else wait for each other by spinning, which takes the cores from
+        # neighbours and from the very thread that is waited for: four times the CPU time a token on busy cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
     _claim_cuda(args, torch)
