@@ -51,7 +51,7 @@ def environment(token_file: Path) -> dict[str, str]:
         # Which device an engine uses is the conductor's decision; the engine sets the variable itself.
         "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        # Ray's default of 15 lets any other program on the machine, our own gateway too, take the cores from an engine.
+        # Ray's default of 15 lets every other program, our own gateway too, take the cores from an engine.
         "RAY_worker_niceness": "0",
         "PYTHONUNBUFFERED": "1",
     }
