@@ -89,12 +89,14 @@ def refuse_other_modules(modules: Sequence[Module], *, source: str) -> None:
 def pooling_modes(config: Mapping[str, Any], *, source: str, file: str) -> tuple[PoolingMode, ...]:
     """How the vectors of a text's tokens become one; several are joined, in this order.
 
-    Raises UnsupportedArchitectureError for a way that is not known.
+    A list has its own order, flags have sentence-transformers'. Raises UnsupportedArchitectureError for a way that is
+    not known.
     """
     word = config.get("pooling_mode")
     asked = [word] if isinstance(word, str) else word if isinstance(word, list | tuple) else None
     if asked is None:
-        asked = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
+        on = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
+        asked = sorted(on, key=lambda name: [*_MODE_FIELDS, name].index(name))
     known = {**_MODE_FIELDS, **_MODE_WORDS}
     unknown = [str(name) for name in asked if str(name) not in known]
     if unknown or not asked:
@@ -102,5 +104,4 @@ def pooling_modes(config: Mapping[str, Any], *, source: str, file: str) -> tuple
             f"{source}: {file} asks for the pooling {unknown[0] if unknown else 'none'}; known are "
             f"{', '.join(_MODE_WORDS)}"
         )
-    modes = {known[str(name)] for name in asked}
-    return tuple(mode for mode in _MODE_FIELDS.values() if mode in modes)
+    return tuple(known[str(name)] for name in asked)

@@ -92,7 +92,18 @@ def warning(message: str) -> None:
     print(f"{paint('warning:', 'yellow', sys.stderr)} {message}", file=sys.stderr)
 
 
+_STYLES = {
+    "True": "green",
+    "ready": "green",
+    "accepted": "green",
+    "ok": "green",
+    "False": "yellow",
+    "waiting": "yellow",
+    "warning": "yellow",
+    "failed": "red",
+    "problem": "red",
+}
+
+
 def _style(cell: str) -> str:
-    return {"True": "green", "ready": "green", "accepted": "green", "False": "yellow", "failed": "red"}.get(
-        cell, "red" if cell.startswith("refused") else ""
-    )
+    return _STYLES.get(cell, "red" if cell.startswith("refused") else "")

@@ -84,7 +84,7 @@ def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float =
     for pid in set(keep):
         with contextlib.suppress(psutil.Error):
             keep = {*keep, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
-    found = [process for process in psutil.process_iter() if process.pid not in keep and _marked(process, mark)]
+    found = [process for process in marked_processes(mark) if process.pid not in keep]
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -94,6 +94,13 @@ def end_leftovers(mark: Path, *, keep: Collection[int] = (), patience_s: float =
             process.kill()
     psutil.wait_procs(left, timeout=patience_s)
     return len(found)
+
+
+def marked_processes(mark: Path) -> "list[psutil.Process]":
+    """Every process that carries the mark of this state directory, but this one."""
+    import psutil
+
+    return [process for process in psutil.process_iter() if _marked(process, mark)]
 
 
 def _marked(process: "psutil.Process", mark: Path) -> bool:

@@ -82,6 +82,12 @@ def generate_args(folder: Path, **changes: Any) -> EngineArgs:
     return _args("generate", {"source": f"file://{folder}"}, {"kv_cache_bytes": 4 * MIB, **changes})
 
 
+def text_args(task: Any, folder: Path, **changes: Any) -> EngineArgs:
+    """Arguments of an embed, rerank, classify or tensor engine on the CPU. Fields of its spec go there."""
+    spec = {name: changes.pop(name) for name in ("max_batch", "batch_wait_s") if name in changes}
+    return _args(task, {"source": f"file://{folder}", **spec}, changes)
+
+
 def _args(task: Any, spec: dict[str, Any], changes: dict[str, Any]) -> EngineArgs:
     share_bytes = changes.pop("share_bytes", 4096 * MIB)
     return EngineArgs(

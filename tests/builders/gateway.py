@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -44,10 +44,15 @@ def tenant(name: str = "search", *, models: tuple[str, ...] = ("search/echo",), 
     return GatewayTenant(name=name, key_sha256=(digest(KEYS[name]),), limits=Limits(**limits), models=models)
 
 
-def config(*tenants: GatewayTenant, generation: int = 1, **fields: object) -> GatewayConfig:
+def config(
+    *tenants: GatewayTenant, generation: int = 1, tasks: Mapping[str, contract.Task] | None = None, **fields: object
+) -> GatewayConfig:
+    """`tasks`: those of models that are not `echo`."""
     given = tenants or (tenant(),)
     names = sorted({model for one in given for model in one.models})
-    models = tuple(GatewayModel(name=name, task="echo", created=1_700_000_000) for name in names)
+    models = tuple(
+        GatewayModel(name=name, task=(tasks or {}).get(name, "echo"), created=1_700_000_000) for name in names
+    )
     return GatewayConfig(generation=generation, tenants=given, models=models, **fields)
 
 

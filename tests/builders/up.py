@@ -18,6 +18,7 @@ import yaml
 from cotenant_operator.control import ControlClient, ControlError
 from cotenant_operator.processes import free_port
 from cotenant_serving.contract import EngineStatus, ModelStatus, PoolStatus
+from tests.builders.terminal import Terminal
 
 API = "cotenant.dev/v1alpha1"
 PATIENCE_S = 60.0
@@ -77,11 +78,15 @@ class Up:
         new.write_text(yaml.safe_dump_all(documents))
         new.replace(self.file)
 
-    def start(self) -> "Up":
+    def start(self, *, terminal: bool = False) -> "Up":
+        """`terminal`: it shows what a person would see, but for colours."""
         command = [sys.executable, "-m", "cotenant_operator", "up", "-f", str(self.file)]
         command += ["--port", str(self.port), "--state", str(self.state), *self.options]
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        if terminal:
+            self.process = Terminal(command, self.log, NO_COLOR="1").process
+        else:
+            with self.log.open("ab") as output:
+                self.process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         until(lambda: "ready: http" in self.said() or not self.alive, "up is ready", explain=self.said)
         assert self.alive, self.said()
         return self

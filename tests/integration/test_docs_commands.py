@@ -11,7 +11,7 @@ import pytest
 from tests.builders.docs import PAGES, ROOT, blocks
 from tests.builders.reader import Reader
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 QUICK_START = ROOT / "docs" / "quickstart.md"
 GO_ON = [page for page in PAGES if page != QUICK_START and any(block.runs for block in blocks(page))]

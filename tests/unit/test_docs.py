@@ -13,11 +13,11 @@ import typer
 import yaml
 from scripts import generate_docs
 
-from cotenant_operator import cli, estimate, machine, manifests, state_dir
+from cotenant_operator import caller, cli, estimate, key_book, machine, manifests, state_dir
 from cotenant_serving.conductor import conductor, decide, leases
 from cotenant_serving.contract import ENGINE_PORTS
 from cotenant_serving.engine import guard, heartbeat
-from cotenant_serving.gateway import protocol, usage
+from cotenant_serving.gateway import bodies, protocol, usage
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.state import Settings
 
@@ -149,6 +149,13 @@ def test_cli_md_has_every_field_of_a_usage_record_and_every_token_file() -> None
     assert {*usage.UsageRecord.__struct_fields__, *state_dir.TOKENS} <= words
 
 
+def test_cli_md_has_the_files_and_variables_of_keys() -> None:
+    words = set(re.findall(r"`([^`\s]+)`", (DOCS / "cli.md").read_text()))
+
+    assert {key_book.KEYS_FILE, key_book.SOURCES_FILE, caller.KEY_VARIABLE, "NO_COLOR"} <= words
+    assert f"{caller.KEY_LIVES_S / 60:.0f} minutes after its last use" in (DOCS / "cli.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("page", "claims"),
     [
@@ -170,7 +177,9 @@ def test_cli_md_has_every_field_of_a_usage_record_and_every_token_file() -> None
             "security.md",
             [
                 f"Headers: {protocol.MAX_HEADER_BYTES >> 10} KiB and {protocol.HEADER_TIMEOUT_S:.0f} s",
-                f"Body: {Settings().max_body_bytes >> 20} MiB and {Settings().body_timeout_s:.0f} s",
+                f"Body: {Settings().max_body_bytes >> 20} MiB and {Settings().body_timeout_s:.0f} s, "
+                f"{Settings().max_body_bytes * bodies.BINARY_TIMES >> 20} MiB with binary tensors",
+                f"{bodies.HELD_BYTES >> 20} MiB for all that are held ({bodies.HELD_BYTES >> 21} MiB of one tenant)",
                 f"Request: {Settings().hold_timeout_s:.0f} s of waiting, {Settings().request_timeout_s:.0f} s in all",
                 f"{QueueLimits().per_tenant} per tenant and {QueueLimits().total} per gateway",
                 f"ports {ENGINE_PORTS[0]} to {ENGINE_PORTS[-1]}",

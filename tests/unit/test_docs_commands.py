@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from scripts import generate_docs
 from tests.builders import docs
 from tests.builders.docs import PAGES, ROOT, Block
 
@@ -93,6 +94,18 @@ def test_yaml_and_json_blocks_parse(page: Path) -> None:
         assert list(yaml.safe_load_all(block.text)), block.place
     for block in of(page, "json"):
         json.loads(block.text)
+
+
+def test_queries_name_metrics_and_labels_that_exist() -> None:
+    known = {name.strip("`"): set(re.findall(r"`(\w+)`", labels)) for name, _, labels, _ in generate_docs.metrics()}
+    for page in PAGES:
+        for block in of(page, "promql"):
+            named = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"cotenant_\w+", block.text)}
+            used = re.findall(r"(\w+)!?[=~]+\"", block.text) + re.findall(r"by \(([\w, ]+)\)", block.text)
+            labels = {label.strip() for found in used for label in found.split(",")} - {"le"}
+
+            assert named <= set(known), block.place
+            assert labels <= set().union(*known.values()), block.place
 
 
 def test_each_exception_names_a_command_that_a_page_has() -> None:

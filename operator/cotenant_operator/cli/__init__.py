@@ -4,7 +4,8 @@
     serve.py     up, demo            planning.py   plan
     looking.py   get, explain        keys.py       key create, list, revoke
     logs.py      logs                usage.py      usage
-    talking.py   chat, embed         about.py      version
+    talking.py   chat, embed         doctor.py     doctor
+    about.py     version             completion.py names for the shell
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
 """
@@ -15,6 +16,7 @@ import sys
 import typer
 
 from cotenant_operator.cli.about import version
+from cotenant_operator.cli.doctor import doctor
 from cotenant_operator.cli.keys import create_key, list_keys, revoke_key
 from cotenant_operator.cli.logs import logs
 from cotenant_operator.cli.looking import explain_model, get_models, get_pools, get_tenants
@@ -31,22 +33,25 @@ app = typer.Typer(
     name="cotenant",
     help="Many tenants and many models on the same GPUs: admitted, guarded, fair, and fast to wake.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 get_app = typer.Typer(help="Show what runs: models, tenants, pools.", no_args_is_help=True)
 explain_app = typer.Typer(help="Say why something is where it is.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys of tenants: make, list, revoke.", no_args_is_help=True)
 
-for command in (up, demo, plan, logs, chat, embed, usage, version):
-    app.command()(command)
-app.add_typer(get_app, name="get")
+SERVE, LOOK, CALL = "Serve", "Look at what runs", "Call a model"
+for panel, command in ((SERVE, plan), (SERVE, up), (SERVE, demo), (SERVE, doctor), (LOOK, logs), (LOOK, usage)):
+    app.command(rich_help_panel=panel)(command)
+app.add_typer(get_app, name="get", rich_help_panel=LOOK)
+app.add_typer(explain_app, name="explain", rich_help_panel=LOOK)
+app.add_typer(key_app, name="key", rich_help_panel=CALL)
+app.command(rich_help_panel=CALL)(chat)
+app.command(rich_help_panel=CALL)(embed)
+app.command()(version)
 get_app.command("models")(get_models)
 get_app.command("pools")(get_pools)
 get_app.command("tenants")(get_tenants)
-app.add_typer(explain_app, name="explain")
 explain_app.command("model")(explain_model)
-app.add_typer(key_app, name="key")
 key_app.command("create")(create_key)
 key_app.command("list")(list_keys)
 key_app.command("revoke")(revoke_key)
@@ -57,7 +62,7 @@ def main() -> int:
     from cotenant_operator.output import error
 
     try:
-        result = app(standalone_mode=False)
+        result = app(prog_name="cotenant", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -72,6 +77,7 @@ def main() -> int:
         show = getattr(problem, "format_message", None)  # a mistake in the flags
         if show is None:
             raise
-        error(show() + " (see `cotenant --help`)")
+        where = getattr(getattr(problem, "ctx", None), "command_path", "cotenant")
+        error(f"{show()} (see `{where} --help`)")
         return EXIT_MANIFESTS
     return result if isinstance(result, int) else 0

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,10 +30,21 @@ TenantName = Annotated[
 ]
 
 
+def complete_key(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ids of created keys: those that can be revoked."""
+    keys = _content(ctx, "keys.json").get("keys", ())
+    return [id for key in keys if (id := str(key["sha256"])[:12]).startswith(incomplete)]
+
+
 def _published(ctx: typer.Context, kind: str) -> list[str]:
+    return sorted(str(item["name"]) for item in _content(ctx, "gateway.json").get(kind, ()))
+
+
+def _content(ctx: typer.Context, name: str) -> dict[str, Any]:
+    """An object in the state directory that the line names, or in the default one; empty when there is none."""
     given = ctx.params.get("state")
     try:
-        content = json.loads(((Path(given) if given else default_state()) / "gateway.json").read_bytes())
-        return sorted(str(item["name"]) for item in content.get(kind, ()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+        content = json.loads(((Path(given) if given else default_state()) / name).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

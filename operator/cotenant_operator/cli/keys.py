@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cotenant_operator.cli.completion import TenantName, complete_tenant
+from cotenant_operator.cli.completion import TenantName, complete_key, complete_tenant
 from cotenant_operator.cli.options import EXIT_FAILED, Output, Shown, State, default_state, show
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ def list_keys(
 
 
 def revoke_key(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as `cotenant key list` shows it.")],
+    id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Id of the key, as `cotenant key list` shows it.", autocompletion=complete_key
+        ),
+    ],
     state: State = None,
 ) -> int:
     """Take away a key that `key create` has made. New requests with it get 401 within two seconds."""

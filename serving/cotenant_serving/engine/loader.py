@@ -83,6 +83,7 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what weights lack is refused below, and too much of them is normal
     kind = _KINDS[args.spec.task]
     folder = opened.folder
     config, model_class = _model_config(transformers, kind, folder, opened.facts.architecture)

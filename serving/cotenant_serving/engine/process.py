@@ -42,10 +42,23 @@ log = logging.getLogger("cotenant.engine")
 
 def make_engine(args: EngineArgs) -> StreamingEngine | UnaryEngine:
     """The engine for the task. Imports no torch: that happens when it loads."""
-    if args.spec.task == "echo":
+    task = args.spec.task
+    if task == "echo":
         from cotenant_serving.engine.echo import EchoEngine
 
         return EchoEngine(args.spec.echo or EchoOptions(), args.spec.context_tokens)
+    if task == "embed":
+        from cotenant_serving.engine.embed import EmbedEngine
+
+        return EmbedEngine(args)
+    if task in ("rerank", "classify"):
+        from cotenant_serving.engine.classify import ClassifyEngine, RerankEngine
+
+        return RerankEngine(args) if task == "rerank" else ClassifyEngine(args)
+    if task == "tensor":
+        from cotenant_serving.engine.tensor import TensorEngine
+
+        return TensorEngine(args)
     from cotenant_serving.engine.generate import GenerateEngine
 
     return GenerateEngine(args)

@@ -4,6 +4,7 @@ The constructor returns when the model is loaded and raises when it cannot be, s
 a constructor that returns early makes Serve replace good replicas by ones that cannot answer yet.
 """
 
+import traceback
 from typing import Any
 
 import msgspec
@@ -31,12 +32,15 @@ class EngineReplica:
         self._process: EngineProcess | None = None
         args = msgspec.json.decode(args_json, type=EngineArgs)
         take_over_streams(args)
-        self._process = process = EngineProcess(args, host=ray.util.get_node_ip_address())
         try:
+            self._process = process = EngineProcess(args, host=ray.util.get_node_ip_address())
             await process.start()
         except LoadError as error:
             # Serve pickles the exception and shows only generic text; the conductor has the cause already.
             raise RuntimeError(f"{error.reason}: {error.message}") from None
+        except Exception:
+            traceback.print_exc()  # into the engine's log, where people look
+            raise
 
     def check_health(self) -> None:
         if self._process is not None:

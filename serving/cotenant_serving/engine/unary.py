@@ -1,14 +1,18 @@
 """How a unary engine answers a request that holds a slot: one body in, one body out."""
 
 import asyncio
+import logging
 
 from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, Usage
 from cotenant_serving.engine.answers import usage_json
 from cotenant_serving.engine.asgi import Incoming, respond
 from cotenant_serving.engine.base import GenerationError, UnaryAnswer, UnaryEngine, UnaryRequest
+from cotenant_serving.request_fields import RequestError
 
 HEADERS = ("content-type", HEADER_JSON_LENGTH)
 """Those that say how to read a body, both ways."""
+
+log = logging.getLogger("cotenant.engine")
 
 
 class Answering:
@@ -42,8 +46,20 @@ class Answering:
             finally:
                 self._answer.cancel()
             if not self._answer.cancelled():
-                return self._answer.result()
+                return _result(self._answer)
         raise GenerationError("The request was cancelled.", code="cancelled")
+
+
+def _result(answer: asyncio.Task[UnaryAnswer]) -> UnaryAnswer:
+    """Raises RequestError, GenerationError: what else an engine raises is its own mistake."""
+    error = answer.exception()
+    if error is None or isinstance(error, RequestError | GenerationError):
+        return answer.result()
+    log.error("a request failed", exc_info=error)
+    raise GenerationError(
+        f"The engine made a mistake with this request: {type(error).__name__}. Its log has the traceback.",
+        code="computation_failed",
+    )
 
 
 class UnaryWork:

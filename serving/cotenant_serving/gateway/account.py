@@ -8,6 +8,7 @@ from cotenant_serving.contract import Usage
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.journal import Entry
 from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.gateway.usage import UsageRecord
 
 log = logging.getLogger("cotenant.gateway")
@@ -24,11 +25,12 @@ class Call:
     """A request that passed admission. Times are seconds of the gateway's clock."""
 
     request_id: str
-    path: str
-    body: bytes
+    outgoing: Outgoing
     tenant: str
     model: str
     stream: bool
+    prompt_tokens: int
+    """By estimate. 0 for requests that are not measured in tokens (tensors)."""
     tokens: int
     """Charged on admission, by estimate."""
     limits: TenantLimits
@@ -36,9 +38,9 @@ class Call:
     began: float
 
     @property
-    def prompt_tokens(self) -> int:
-        """Estimate."""
-        return len(self.body) // 4
+    def weight(self) -> int:
+        """Its part in the turns of the waiting line: tokens, or bytes / 4 where there are none."""
+        return self.tokens or max(1, len(self.outgoing.body) // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
 
 
 def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
-    """Called exactly once per admitted request. `entry`: the request in the journal. Returns the tokens it cost."""
+    """Called exactly once per admitted request. `entry`: the request in the journal.
+
+    Returns what it cost in the turns of the waiting line: tokens, or its weight when an engine ran and told none.
+    """
     used, estimated = tokens_used(call, ending)
     total = used.prompt_tokens + used.completion_tokens
     now = gateway.clock()
@@ -90,7 +95,8 @@ def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
     metrics.tokens(call.tenant, call.model, prompt=used.prompt_tokens, completion=used.completion_tokens)
     if failed(ending):
         _log_failure(record)
-    return total
+    unmeasured = ending.ran and not call.tokens and not total
+    return call.weight if unmeasured else total
 
 
 def failed(ending: Ending) -> bool:

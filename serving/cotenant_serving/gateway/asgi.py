@@ -1,55 +1,61 @@
 """The ASGI app: what happens to a request, in order.
 
-    identity (auth) → body → parse → model (catalog) → limits (admission) → Exchange: queue, engine, relay
+    route → identity (auth) → body → parse → model (catalog) → limits (admission) → Exchange: queue, engine, relay
 
-The two hot routes are answered here; everything else by the FastAPI app in `pages`.
+What goes to engines (`routes`) is answered here; everything else by the FastAPI app in `pages`.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
-from cotenant_serving.gateway import catalog
+from cotenant_serving.gateway import catalog, routes
 from cotenant_serving.gateway.account import Call
-from cotenant_serving.gateway.admission import estimated_tokens
 from cotenant_serving.gateway.auth import authenticate
+from cotenant_serving.gateway.bodies import (
+    BINARY_TIMES,
+    BodyBudget,
+    ClientGoneError,
+    Reserve,
+    check_headers,
+    discard,
+    left_unread,
+    read_body,
+)
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.exchange import Exchange
-from cotenant_serving.gateway.reply import Receive, Reply, Scope, Send, echoed_request_id
+from cotenant_serving.gateway.reply import Receive, Reply, Scope, Send, echoed_request_id, with_headers
+from cotenant_serving.gateway.routes import Incoming, Route, Target
 from cotenant_serving.gateway.state import Gateway
-from cotenant_serving.openai_api import GenerateRequest, RequestError, parse_chat, parse_completion
+from cotenant_serving.gateway.upstream import Outgoing
+from cotenant_serving.openai_api import RequestError
 
 log = logging.getLogger("cotenant.gateway")
 
-HOT_ROUTES: Mapping[str, Callable[[bytes], GenerateRequest]] = {
-    "/v1/chat/completions": parse_chat,
-    "/v1/completions": parse_completion,
-}
 PARSE_IN_THREAD_BYTES = 256 << 10
-LINGER_S = 1.0
-"""How long the rest of a refused body is read and thrown away, so that the client sees the answer and no reset."""
 
 Pages = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-class ClientGoneError(Exception):
-    """The client left before its body was complete."""
 
 
 class GatewayApp:
     def __init__(self, gateway: Gateway, pages: Pages) -> None:
         self._gateway = gateway
         self._pages = pages
+        self._budget = BodyBudget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parse = HOT_ROUTES.get(scope["path"]) if scope["type"] == "http" else None
-        if parse is None:
+        if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
-        reply = Reply(send, new_request_id(), echoed_request_id(scope["headers"]))
+        reply = Reply(send, new_request_id(), echoed_request_id(scope["headers"]), path=scope["path"])
+        found = routes.find(scope["path"])
+        if found is None:
+            api = scope["path"].startswith(("/v1/", "/v2/")) or scope["path"] == "/v2"
+            await self._pages(scope, receive, with_headers(send, reply.headers) if api else send)
+            return
         try:
-            await self._complete(scope, receive, reply, parse)
+            await self._complete(scope, receive, reply, *found)
         except ClientGoneError:
             return
         except Exception:
@@ -57,19 +63,26 @@ class GatewayApp:
             await reply.fail(error("internal_error"))
 
     async def _complete(
-        self, scope: Scope, receive: Receive, reply: Reply, parse: Callable[[bytes], GenerateRequest]
+        self, scope: Scope, receive: Receive, reply: Reply, route: Route, target: Target | None
     ) -> None:
         tenant = None
         try:
-            _check_method(scope["method"])
+            _check_method(scope["method"], route)
             tenant = self._identify(scope)
-            call = await self._admit(scope, receive, reply, tenant, parse)
         except RequestError as problem:
-            self._gateway.metrics.rejected(tenant, problem.code or "invalid_request")
-            unread = problem.status in (408, 413)
-            await reply.fail(problem, linger=(lambda: _discard(receive)) if unread else None)
+            await self._refuse(problem, tenant, reply, receive)
             return
-        await Exchange(self._gateway, call, reply, receive).run()
+        with self._budget.of(tenant) as reserve:
+            try:
+                call = await self._admit(scope, receive, reply, tenant, route, target, reserve)
+            except RequestError as problem:
+                await self._refuse(problem, tenant, reply, receive)
+                return
+            await Exchange(self._gateway, call, reply, receive).run()
+
+    async def _refuse(self, problem: RequestError, tenant: str | None, reply: Reply, receive: Receive) -> None:
+        self._gateway.metrics.rejected(tenant, problem.code or "invalid_request")
+        await reply.fail(problem, linger=(lambda: discard(receive)) if left_unread(problem) else None)
 
     def _identify(self, scope: Scope) -> str:
         directory = self._gateway.directory
@@ -83,82 +96,50 @@ class GatewayApp:
         receive: Receive,
         reply: Reply,
         tenant: str,
-        parse: Callable[[bytes], GenerateRequest],
+        route: Route,
+        target: Target | None,
+        reserve: Reserve,
     ) -> Call:
         gateway = self._gateway
         assert gateway.directory is not None
         view = gateway.directory.tenants[tenant]
-        body = await self._body(scope, receive)
-        request = await asyncio.to_thread(parse, body) if len(body) > PARSE_IN_THREAD_BYTES else parse(body)
-        model = catalog.resolve(view, request.model)
-        tokens = estimated_tokens(len(body), request.sampling.max_tokens)
+        if target is not None:
+            target.check_version()
+        body = await self._body(scope, receive, route, reserve)
+        incoming = Incoming(scope["headers"], body, target)
+        in_thread = len(body) > PARSE_IN_THREAD_BYTES
+        wanted = await asyncio.to_thread(route.read, incoming) if in_thread else route.read(incoming)
+        model = catalog.resolve(view, wanted.model)
+        routes.check_task(route, model)
         now = gateway.clock()
         limits = gateway.limits(view.tenant)
-        limits.admit(tokens, now)
+        limits.admit(wanted.tokens, now)
         reply.headers.update(limits.headers(now))
         return Call(
             request_id=reply.request_id,
-            path=scope["path"],
-            body=body,
+            outgoing=Outgoing(route.method, scope["path"], wanted.body, wanted.headers),
             tenant=tenant,
             model=model.name,
-            stream=request.stream,
-            tokens=tokens,
+            stream=wanted.stream,
+            prompt_tokens=wanted.prompt_tokens,
+            tokens=wanted.tokens,
             limits=limits,
             began=now,
         )
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, route: Route, reserve: Reserve) -> bytes:
         settings = self._gateway.settings
-        check_headers(scope["headers"], settings.max_body_bytes)
-        try:
-            async with asyncio.timeout(settings.body_timeout_s):
-                return await read_body(receive, settings.max_body_bytes)
-        except TimeoutError:
-            raise error("body_too_slow", headers={"connection": "close"}) from None
+        most = settings.max_body_bytes
+        if route.binary and routes.announces_binary(scope["headers"]):
+            most *= BINARY_TIMES
+        check_headers(scope["headers"], most, settings.max_body_bytes)
+        return await read_body(receive, most, settings.body_timeout_s, reserve)
 
 
 def new_request_id() -> str:
     return "req-" + secrets.token_hex(12)
 
 
-def check_headers(headers: list[tuple[bytes, bytes]], max_body_bytes: int) -> None:
-    """Refuses by its headers a body that would be refused anyway. Raises RequestError (413, 415)."""
-    for name, value in headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise error("unsupported_encoding")
-        if name == b"content-length" and int(value) > max_body_bytes:
-            raise _too_large(f"{int(value)} bytes", max_body_bytes)
-
-
-async def read_body(receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises RequestError (413), or ClientGoneError."""
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > max_bytes:
-            raise _too_large(f"more than {max_bytes} bytes", max_bytes)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(given: str, most: int) -> RequestError:
-    return error("body_too_large", f"The body has {given}; at most {most} are read.", headers={"connection": "close"})
-
-
-def _check_method(method: str) -> None:
-    if method != "POST":
-        raise error("method_not_allowed", headers={"allow": "POST"})
-
-
-async def _discard(receive: Receive) -> None:
-    try:
-        async with asyncio.timeout(LINGER_S):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
-    except TimeoutError:
-        pass
+def _check_method(method: str, route: Route) -> None:
+    if method != route.method:
+        raise error("method_not_allowed", headers={"allow": route.method})

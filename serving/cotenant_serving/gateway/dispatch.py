@@ -196,6 +196,14 @@ class Dispatcher:
         rows = self._view.engines.get(model, ())
         return tuple(row for row in rows if row.instance not in self._dropped and row.instance not in self._silent)
 
+    def unready(self, model: str) -> RequestError | None:
+        """Why nothing would answer a request for the model now, not even after a wake; None when something would."""
+        if any(row.instance not in self._failing for row in self.engines(model)):
+            return None
+        since = self._unreachable_since
+        unreachable_s = None if since is None else self._clock() - since
+        return holding.unready(model, self.model_row(model), eta_s=self.eta_s(model), unreachable_s=unreachable_s)
+
     # How it works.
 
     def _slot(self, model: str) -> EngineRow | None:

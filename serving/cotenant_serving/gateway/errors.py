@@ -1,4 +1,4 @@
-"""Every error that the gateway itself answers with: one table, OpenAI's shape.
+"""Every error that the gateway itself answers with: one table, in OpenAI's shape or the Open Inference Protocol's.
 
 openai-python maps them by status: 400 BadRequestError, 401 AuthenticationError, 404 NotFoundError,
 429 RateLimitError, 500 and above InternalServerError. It retries 408, 409, 429 and 5xx by itself and
@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cotenant_serving import oip_api
 from cotenant_serving.openai_api import RequestError
 
 MAX_RETRY_AFTER_S = 120
@@ -43,6 +44,12 @@ ERRORS: Mapping[str, ErrorKind] = {
     ),
     "model_not_found": ErrorKind(404, _INVALID, "The model does not exist.", "GET /v1/models lists yours."),
     "ambiguous_model": ErrorKind(400, _INVALID, "Several models have this name.", "Name it as namespace/name."),
+    "wrong_task": ErrorKind(
+        400, _INVALID, "The model's task is not served by this route.", "GET /openapi.json lists the routes."
+    ),
+    "model_version_not_found": ErrorKind(
+        404, _INVALID, "The model has no such version.", "Leave the version out: each model has one, '1'."
+    ),
     "body_too_large": ErrorKind(413, _INVALID, "The body is too large.", "Send a shorter one."),
     "body_too_slow": ErrorKind(408, _INVALID, "The body did not arrive in time.", "Send the request again."),
     "unsupported_encoding": ErrorKind(
@@ -81,23 +88,34 @@ def error(
     name: str,
     message: str = "",
     *,
+    step: str | None = None,
     param: str | None = None,
     retry_after_s: float | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> RequestError:
-    """The error `name` of the table; `message` replaces the default one, the next step stays."""
+    """The error `name` of the table; `message` and `step` replace the default ones."""
     kind = ERRORS[name]
     extra = dict(headers or {})
     if retry_after_s is not None:
         extra["retry-after"] = str(retry_after(retry_after_s))
     return RequestError(
         kind.status,
-        f"{message or kind.message} {kind.step}",
+        f"{message or kind.message} {step or kind.step}",
         param=param,
         code=kind.code or name,
         type_=kind.type,
         headers=extra,
     )
+
+
+def speaks_oip(path: str) -> bool:
+    """Whether answers of a path have the shapes of the Open Inference Protocol."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def body_for(problem: RequestError, path: str) -> bytes:
+    """The error in the shape of the API that `path` belongs to."""
+    return oip_api.error_body(problem.message) if speaks_oip(path) else problem.body()
 
 
 def retry_after(seconds: float) -> int:

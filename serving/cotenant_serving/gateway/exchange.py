@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from cotenant_serving.contract import HEADER_USAGE, EngineRow, Usage
+from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, EngineRow, Usage
 from cotenant_serving.gateway import dispatch
 from cotenant_serving.gateway.account import Call, Ending, settle
 from cotenant_serving.gateway.errors import error
@@ -51,7 +51,7 @@ class Exchange:
         self._ticket = dispatch.Ticket(
             call.model,
             call.tenant,
-            call.tokens,
+            call.weight,
             entered=call.began,
             deadline=call.began + gateway.settings.hold_timeout_s,
         )
@@ -160,7 +160,7 @@ class Exchange:
         self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
         self._entry.sent(True)
         try:
-            answer = await self._gateway.upstream.send(row, call.path, call.body, self._sent_as)
+            answer = await self._gateway.upstream.send(row, call.outgoing, self._sent_as)
         except EngineUnreachableError as problem:
             log.warning("engine %s of %s cannot be reached: %s", row.instance, row.model, problem)
             self._gateway.dispatcher.suspect(row)
@@ -239,7 +239,7 @@ class Exchange:
         if self._reply.started:  # waiting comments promised a stream
             raise error("upstream_error", "The engine did not answer with a stream.")
         self._settle("ok", 200)
-        await self._reply.whole(200, body, {"content-type": answer.headers.get("content-type", "application/json")})
+        await self._reply.whole(200, body, _how_to_read(answer))
         return "ok"
 
     async def _pass_on(self, answer: Answer) -> str:
@@ -250,8 +250,7 @@ class Exchange:
         if self._reply.started or not body:
             await self._reply.fail(_as_error(answer.status, body))
         else:
-            content_type = answer.headers.get("content-type", "application/json")
-            await self._reply.whole(answer.status, body, {"content-type": content_type})
+            await self._reply.whole(answer.status, body, _how_to_read(answer))
         return "refused"
 
     def _count_broken(self, row: EngineRow) -> None:
@@ -334,6 +333,13 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _how_to_read(answer: Answer) -> dict[str, str]:
+    """The only headers of an engine that go on to the client."""
+    found = {"content-type": answer.headers.get("content-type", "application/json")}
+    json_length = answer.headers.get(HEADER_JSON_LENGTH, "")
+    return found | ({HEADER_JSON_LENGTH: json_length} if json_length.isdecimal() else {})
+
+
 def _usage_header(answer: Answer) -> Usage | None:
     try:
         return msgspec.json.decode(answer.headers.get(HEADER_USAGE, ""), type=Usage)
@@ -342,9 +348,11 @@ def _usage_header(answer: Answer) -> Usage | None:
 
 
 def _as_error(status: int, body: bytes) -> RequestError:
-    """An engine's error body as ours; one that is not in OpenAI's shape (or blames our token) is not shown."""
+    """An engine's error body as ours; one that has neither API's shape (or blames our token) is not shown."""
     with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
         found = orjson.loads(body)["error"]
+        if isinstance(found, str):
+            found = {"message": found}
         if isinstance(found["message"], str) and status not in (401, 403):
             code = found.get("code")
             return RequestError(

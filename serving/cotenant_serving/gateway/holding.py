@@ -38,6 +38,17 @@ def held_too_long(model: str, row: ModelRow | None, *, eta_s: float | None) -> R
     return error(_code(row), _told(model, row), retry_after_s=eta_s if eta_s else DEFAULT_RETRY_S)
 
 
+def unready(
+    model: str, row: ModelRow | None, *, eta_s: float | None, unreachable_s: float | None
+) -> RequestError | None:
+    """Why a request for a model that has no engine would not be answered; None when it would wake one."""
+    if row is not None and row.state in ("failed", "waiting"):
+        return held_too_long(model, row, eta_s=eta_s)
+    if row is None or (unreachable_s is not None and unreachable_s >= UNREACHABLE_GRACE_S):
+        return unreachable()
+    return None
+
+
 def unreachable() -> RequestError:
     return error("conductor_unreachable", retry_after_s=DEFAULT_RETRY_S)
 

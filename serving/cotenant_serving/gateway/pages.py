@@ -1,13 +1,15 @@
-"""Everything but the hot routes: models, health, metrics and docs, as a small FastAPI app."""
+"""Everything that does not go to engines: models, health, metrics and docs, as a small FastAPI app."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from cotenant_serving.gateway import catalog
 from cotenant_serving.gateway.auth import authenticate
 from cotenant_serving.gateway.config import TenantView
-from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.errors import body_for, error
 from cotenant_serving.gateway.reply import Scope
+from cotenant_serving.gateway.routes import oip_target
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.openai_api import RequestError
 
@@ -52,9 +54,45 @@ def build_pages(gateway: Gateway) -> "FastAPI":
     async def metrics() -> Response:
         return Response(gateway.metrics.render(gateway.now()), media_type=_TEXT)
 
-    _answer_errors(app, gateway)
+    _add_oip(app, gateway)
+    _answer_errors(app)
     _describe_hot_routes(app)
     return app
+
+
+def _add_oip(app: "FastAPI", gateway: Gateway) -> None:
+    """The part of the Open Inference Protocol that no engine answers."""
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+
+    @app.get("/v2", summary="What this server is")
+    async def server() -> JSONResponse:
+        return JSONResponse(
+            {"name": "cotenant", "version": version("cotenant"), "extensions": ["binary_tensor_data"]}
+        )
+
+    @app.get("/v2/health/live", summary="The process answers")
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @app.get("/v2/health/ready", summary="The gateway should get traffic")
+    async def ready() -> JSONResponse:
+        reason = gateway.unready()
+        return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
+
+    @app.get("/v2/models/{rest:path}", summary="The model answers, or would after a wake")
+    async def model_ready(request: Request) -> JSONResponse:
+        target = oip_target(request.scope["path"])
+        if target is None:
+            raise error("unknown_route")
+        view = _view(gateway, request.scope)
+        target.check_version()
+        model = catalog.resolve(view, target.model).name
+        problem = gateway.dispatcher.unready(model)
+        if problem is None:
+            return JSONResponse({"name": target.model, "ready": True})
+        body = {"name": target.model, "ready": False, "error": problem.message}
+        return JSONResponse(body, status_code=problem.status, headers=problem.headers)
 
 
 def _view(gateway: Gateway, scope: Scope) -> TenantView:
@@ -67,19 +105,24 @@ def _view(gateway: Gateway, scope: Scope) -> TenantView:
         raise
 
 
-def _answer_errors(app: "FastAPI", gateway: Gateway) -> None:
-    """Every error in OpenAI's shape, also those of the router."""
+def _answer_errors(app: "FastAPI") -> None:
+    """Every error in the shape of its API, also those of the router."""
     from fastapi import Request, Response
     from starlette.exceptions import HTTPException
 
-    async def on_request_error(_: Request, problem: Exception) -> Response:
+    async def on_request_error(request: Request, problem: Exception) -> Response:
         assert isinstance(problem, RequestError)
-        return Response(problem.body(), problem.status, problem.headers, "application/json")
+        body = body_for(problem, request.scope["path"])
+        return Response(body, problem.status, problem.headers, "application/json")
 
     async def on_http_error(request: Request, problem: Exception) -> Response:
         assert isinstance(problem, HTTPException)
         return await on_request_error(request, _as_request_error(problem.status_code, problem.headers))
 
+    async def on_mistake(request: Request, _: Exception) -> Response:
+        return await on_request_error(request, error("internal_error"))
+
+    app.add_exception_handler(Exception, on_mistake)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)
 

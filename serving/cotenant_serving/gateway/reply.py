@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from cotenant_serving.gateway.errors import body_for
 from cotenant_serving.openai_api import RequestError, error_event
 
 Message = MutableMapping[str, Any]
@@ -17,8 +18,12 @@ _CLIENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Reply:
     """`status` is what the client got (0 before the start). Sends to a client that is gone do nothing (ASGI)."""
 
-    def __init__(self, send: Send, request_id: str, client_request_id: bytes | None = None) -> None:
+    def __init__(
+        self, send: Send, request_id: str, client_request_id: bytes | None = None, *, path: str = "/v1"
+    ) -> None:
+        """`path` decides about the shape of errors."""
         self._send = send
+        self._path = path
         self.request_id = request_id
         self.status = 0
         self.finished = False
@@ -59,7 +64,7 @@ class Reply:
             await self.write(error_event(problem.message, type_=problem.type, code=problem.code))
             await self.finish()
             return
-        body = problem.body()
+        body = body_for(problem, self._path)
         headers = {**problem.headers, "content-type": "application/json", "content-length": str(len(body))}
         await self._start(problem.status, headers)
         await self._body(body, more=linger is not None)
@@ -78,6 +83,18 @@ class Reply:
     async def _body(self, chunk: bytes, *, more: bool) -> None:
         self.finished = not more
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+
+def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """`send` that adds headers to the answer."""
+    added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *added]}
+        await send(message)
+
+    return sending
 
 
 def echoed_request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

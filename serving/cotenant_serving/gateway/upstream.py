@@ -4,6 +4,7 @@ import asyncio
 import enum
 import io
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,16 @@ class EngineLostError(Exception):
     """The connection broke; what the engine did with the request is unknown."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What goes on to an engine of a client's request; of its headers only those that say how to read the body."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
 class Answer(Protocol):
     """An engine's answer from its first byte on. Header names are in lower case."""
 
@@ -59,7 +70,7 @@ class Answer(Protocol):
 class Upstream(Protocol):
     """How requests get to engines."""
 
-    async def send(self, row: EngineRow, path: str, body: bytes, request_id: str) -> Answer:
+    async def send(self, row: EngineRow, outgoing: Outgoing, request_id: str) -> Answer:
         """Raises EngineUnreachableError, or EngineLostError when the connection broke before the first byte."""
 
     async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
@@ -113,14 +124,16 @@ class AiohttpUpstream:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         )
 
-    async def send(self, row: EngineRow, path: str, body: bytes, request_id: str) -> "AiohttpAnswer":
+    async def send(self, row: EngineRow, outgoing: Outgoing, request_id: str) -> "AiohttpAnswer":
         import aiohttp
 
+        body = outgoing.body
         try:
-            response = await self._session.post(
-                base_url(row) + path,
-                data=body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body),
-                headers=self._headers(row, request_id),
+            response = await self._session.request(
+                outgoing.method,
+                base_url(row) + outgoing.path,
+                data=(body or None) if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body),
+                headers={**outgoing.headers, **self._headers(row, request_id)},
                 allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as problem:
@@ -148,10 +161,8 @@ class AiohttpUpstream:
         return {"authorization": f"Bearer {self._token()}"}
 
     def _headers(self, row: EngineRow, request_id: str) -> dict[str, str]:
-        # Nothing of the client's own headers goes on.
         return {
             **self._authorization(),
-            "content-type": "application/json",
             HEADER_REQUEST_ID: request_id,
             HEADER_INSTANCE: row.instance,
             HEADER_MODEL: row.model,

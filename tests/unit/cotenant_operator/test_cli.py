@@ -44,7 +44,10 @@ def cotenant(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["cotenant", *arguments])
-        code = cli.main()
+        try:
+            code = cli.main()
+        except SystemExit as stop:  # completion ends so
+            code = int(stop.code or 0)
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 
@@ -246,3 +249,50 @@ def test_usage_leaves_damaged_lines_out_and_says_so(cotenant: Run, tmp_path: Pat
 @pytest.mark.parametrize("arguments", [["usage", "--by", "tennant"], ["usage", "--since", "soon"]])
 def test_a_value_that_an_option_cannot_have_exits_with_2(cotenant: Run, arguments: list[str]) -> None:
     assert cotenant(*arguments).code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("cotenant logs se", ["search/chat"]),
+        ("cotenant logs ", ["chat", "echo", "ads/echo", "search/chat"]),
+        ("cotenant chat --tenant a", ["ads"]),
+        ("cotenant key create s", ["search"]),
+        ("cotenant ke", ["key"]),
+    ],
+)
+def test_the_shell_completes_models_and_tenants(
+    cotenant: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, offered: list[str]
+) -> None:
+    published(tmp_path)
+    monkeypatch.setenv("_COTENANT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+
+    assert sorted(cotenant().out.split()) == sorted(offered)
+
+
+def test_the_shell_completes_keys_that_can_be_revoked(
+    cotenant: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    published(tmp_path)
+    key = cotenant("key", "create", "ads").out.strip()
+    monkeypatch.setenv("_COTENANT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cotenant key revoke ")
+    monkeypatch.setenv("COMP_CWORD", "3")
+
+    assert cotenant().out.split() == [hash_of(key)[:12]]
+
+
+def test_completion_is_silent_where_nothing_was_published(cotenant: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"_COTENANT_COMPLETE": "complete_bash", "COMP_WORDS": "cotenant logs x", "COMP_CWORD": "2"}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+
+    ran = cotenant()
+    assert (ran.out.strip(), ran.err) == ("", "")
+
+
+def test_version_tells_more_when_asked(cotenant: Run) -> None:
+    assert cotenant("version").out.startswith("cotenant ")
+    assert set(json.loads(cotenant("version", "-o", "json").out)) >= {"cotenant", "python", "torch"}

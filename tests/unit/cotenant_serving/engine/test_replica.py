@@ -1,6 +1,9 @@
 """The Serve wrapper's options are ones that this Ray accepts, and it goes without cutting requests or waiting."""
 
 import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -63,3 +66,34 @@ async def test_a_replica_that_goes_does_not_wait_for_a_load_that_never_ends(tmp_
             await starting
         with pytest.raises(OSError):
             await asyncio.open_connection(beat.host, beat.port)
+
+
+@contextlib.contextmanager
+def as_in_a_worker_of_ray() -> Iterator[None]:
+    """sys.stderr writes to descriptor 2. What a replica does to descriptors 1 and 2 is undone."""
+    kept = {number: os.dup(number) for number in (1, 2)}
+    try:
+        with open(2, "w", buffering=1, closefd=False) as stderr, contextlib.redirect_stderr(stderr):
+            yield
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@pytest.mark.filterwarnings("ignore:.*EngineReplica.__del__")
+async def test_the_log_has_what_c_code_writes_and_why_an_engine_did_not_even_begin(tmp_path: Path) -> None:
+    from cotenant_serving.engine.replica import EngineReplica
+
+    args = echo_args(log_dir=str(tmp_path / "logs"), pool_token_file=str(tmp_path / "nowhere"), host="127.0.0.1")
+    kind = EngineReplica.func_or_class
+    replica = kind.__new__(kind)
+    with as_in_a_worker_of_ray():
+        with pytest.raises(FileNotFoundError):
+            await replica.__init__(msgspec.json.encode(args).decode())
+        os.write(2, b"CUDA error: device-side assert triggered\n")
+
+    log = tmp_path / "logs" / f"{args.app}.log"
+    assert "FileNotFoundError" in log.read_text()
+    assert log.read_text().endswith("CUDA error: device-side assert triggered\n")
+    assert log.stat().st_mode & 0o077 == 0

@@ -5,8 +5,8 @@ import pytest
 from tests.builders.gateway import model_row
 
 from cotenant_serving.contract import Reason
-from cotenant_serving.gateway.errors import ERRORS, error, retry_after
-from cotenant_serving.gateway.holding import held_too_long, refusal
+from cotenant_serving.gateway.errors import ERRORS, body_for, error, retry_after
+from cotenant_serving.gateway.holding import held_too_long, refusal, unready
 
 
 def judge(row, *, eta_s=None, remaining_s=60.0, unreachable_s=None):
@@ -77,3 +77,31 @@ def test_every_error_has_openais_shape_and_a_next_step(name):
     assert body["code"]
     assert body["message"].endswith(ERRORS[name].step)
     assert 400 <= problem.status < 600
+
+
+@pytest.mark.parametrize(
+    ("row", "unreachable_s", "code"),
+    [
+        (model_row("cold", reason=Reason.IDLE), None, None),
+        (model_row("cold", reason=Reason.IDLE), 4.9, None),
+        (model_row("waking", reason=Reason.LOADING), None, None),
+        (model_row("ready"), None, None),
+        (model_row("cold", reason=Reason.IDLE), 5.0, "conductor_unreachable"),
+        (None, None, "conductor_unreachable"),
+        (model_row("waiting", reason=Reason.NO_ROOM), None, "no_capacity"),
+        (model_row("failed", reason=Reason.LOAD_FAILED), None, "model_failed"),
+    ],
+)
+def test_a_model_without_an_engine_is_ready_when_a_request_would_wake_one(row, unreachable_s, code):
+    problem = unready("search/echo", row, eta_s=None, unreachable_s=unreachable_s)
+
+    assert (problem and problem.code) == code
+
+
+def test_errors_under_v2_are_one_string():
+    problem = error("model_failed")
+
+    for path in ("/v2", "/v2/models/a/infer"):
+        assert orjson.loads(body_for(problem, path)) == {"error": problem.message}
+    for path in ("/v1/models", "/v2x", "/healthz"):
+        assert body_for(problem, path) == problem.body()

@@ -1,0 +1,163 @@
+"""Which paths go to engines: the tasks that serve each, how its body is read, and what it costs on entry. Pure.
+
+The paths are the same at gateway and engine. What does not stand here is answered by `pages`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cotenant_serving import oip_api, openai_api, pooling_api
+from cotenant_serving.contract import HEADER_JSON_LENGTH, GatewayModel, Task
+from cotenant_serving.gateway.admission import estimated_tokens
+from cotenant_serving.gateway.errors import error
+
+Action = Literal["metadata", "infer", "ready"]
+_LENGTH = HEADER_JSON_LENGTH.encode()
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path of the Open Inference Protocol names. `version` is empty when it names none."""
+
+    model: str
+    version: str
+    action: Action
+
+    def check_version(self) -> None:
+        """Raises RequestError (404)."""
+        if self.version not in ("", oip_api.MODEL_VERSION):
+            raise error("model_version_not_found", f"Model '{self.model}' has no version '{self.version[:40]}'.")
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request whose body is read. Names of headers are in lower case."""
+
+    headers: Iterable[tuple[bytes, bytes]]
+    body: bytes
+    target: Target | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for, as far as the gateway must know, and what of it goes on to an engine."""
+
+    model: str
+    body: bytes
+    stream: bool = False
+    prompt_tokens: int = 0
+    """Estimated. 0 where requests are not measured in tokens."""
+    tokens: int = 0
+    """Charged on entry, by estimate."""
+    headers: Mapping[str, str] = field(default_factory=lambda: _JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path and its one method. `shown` is the path as people read it."""
+
+    shown: str
+    method: str
+    tasks: frozenset[Task]
+    read: Callable[[Incoming], Wanted]
+    binary: bool = False
+    """Whether tensors in binary may follow the JSON of its body."""
+
+
+def find(path: str) -> tuple[Route, Target | None] | None:
+    """The route of a path and what it names; None for a path that is not an engine's."""
+    route = _BY_PATH.get(path)
+    if route is not None:
+        return route, None
+    target = oip_target(path)
+    if target is None or target.action == "ready":
+        return None
+    return (INFER if target.action == "infer" else METADATA), target
+
+
+def oip_target(path: str) -> Target | None:
+    """`/v2/models/NAME[/versions/V][/infer|/ready]`, where NAME is `name` or `namespace/name`."""
+    match = _OIP.fullmatch(path)
+    if match is None:
+        return None
+    return Target(match["model"], match["version"] or "", match["action"] or "metadata")  # type: ignore[arg-type]
+
+
+def check_task(route: Route, model: GatewayModel) -> None:
+    """Raises RequestError (400) that names the routes for the model's task."""
+    if model.task in route.tasks:
+        return
+    serving = [other.shown for other in ROUTES if model.task in other.tasks and other is not METADATA]
+    raise error(
+        "wrong_task",
+        f"Model '{model.name}' has task {model.task}, which {route.shown} does not serve.",
+        step=f"Use {' or '.join(serving)}." if serving else None,
+        param="model",
+    )
+
+
+def announces_binary(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == _LENGTH for name, _ in headers)
+
+
+def _generating(parse: Callable[[bytes], openai_api.GenerateRequest]) -> Callable[[Incoming], Wanted]:
+    def read(incoming: Incoming) -> Wanted:
+        request, size = parse(incoming.body), len(incoming.body)
+        return Wanted(
+            request.model,
+            incoming.body,
+            stream=request.stream,
+            prompt_tokens=size // 4,
+            tokens=estimated_tokens(size, request.sampling.max_tokens),
+        )
+
+    return read
+
+
+def _pooling(parse: Callable[[bytes], pooling_api.PoolingRequest]) -> Callable[[Incoming], Wanted]:
+    def read(incoming: Incoming) -> Wanted:
+        tokens = estimated_tokens(len(incoming.body), 0)
+        return Wanted(parse(incoming.body).model, incoming.body, prompt_tokens=tokens, tokens=tokens)
+
+    return read
+
+
+def _infer(incoming: Incoming) -> Wanted:
+    assert incoming.target is not None
+    given = [value.decode("latin-1") for name, value in incoming.headers if name == _LENGTH]
+    length = oip_api.parse_json_length(", ".join(given) if given else None, len(incoming.body))
+    oip_api.parse_infer(incoming.body, length)
+    if length is None:
+        return Wanted(incoming.target.model, incoming.body)
+    headers = {"content-type": "application/octet-stream", HEADER_JSON_LENGTH: str(length)}
+    return Wanted(incoming.target.model, incoming.body, headers=headers)
+
+
+def _metadata(incoming: Incoming) -> Wanted:
+    assert incoming.target is not None
+    return Wanted(incoming.target.model, b"", headers={})
+
+
+_GENERATE: frozenset[Task] = frozenset({"generate", "echo"})
+_RERANK: frozenset[Task] = frozenset({"rerank"})
+_TENSORS: frozenset[Task] = frozenset({"embed", "tensor"})
+INFER = Route("/v2/models/{model}/infer", "POST", _TENSORS, _infer, binary=True)
+METADATA = Route("/v2/models/{model}", "GET", _TENSORS, _metadata)
+ROUTES = (
+    Route("/v1/chat/completions", "POST", _GENERATE, _generating(openai_api.parse_chat)),
+    Route("/v1/completions", "POST", _GENERATE, _generating(openai_api.parse_completion)),
+    Route("/v1/embeddings", "POST", frozenset({"embed"}), _pooling(pooling_api.parse_embeddings)),
+    Route("/v1/rerank", "POST", _RERANK, _pooling(pooling_api.parse_rerank)),
+    Route("/v1/score", "POST", _RERANK, _pooling(pooling_api.parse_score)),
+    Route("/v1/classify", "POST", frozenset({"classify"}), _pooling(pooling_api.parse_classify)),
+    INFER,
+    METADATA,
+)
+_BY_PATH = {route.shown: route for route in ROUTES if "{" not in route.shown}
+# The second part of a name comes last: `a/infer` is an action on `a`, and `a/versions/1` a version of it.
+_OIP = re.compile(
+    r"/v2/models/(?P<model>[^/]+(?:/[^/]+)??)(?:/versions/(?P<version>[^/]+))?(?:/(?P<action>infer|ready))?"
+)
