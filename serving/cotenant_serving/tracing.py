@@ -28,7 +28,7 @@ FLUSH_MS = 2000
 
 
 class Span(Protocol):
-    """One step of a request. `end` it exactly once."""
+    """One step of a request. `end` it exactly once; as a context manager it ends itself."""
 
     def child(self, name: str, *, outgoing: bool = False) -> "Span":
         """A step of this one, beginning now. `outgoing`: another program does it (kind CLIENT)."""
@@ -45,6 +45,10 @@ class Span(Protocol):
         """Headers that make this span the parent of what another program does; empty when tracing is off."""
 
     def end(self) -> None: ...
+
+    def __enter__(self) -> "Span": ...
+
+    def __exit__(self, *problem: object) -> None: ...
 
 
 class Tracer(Protocol):
@@ -74,6 +78,11 @@ class _NoSpan:
         return {}
 
     def end(self) -> None: ...
+
+    def __enter__(self) -> "_NoSpan":
+        return self
+
+    def __exit__(self, *problem: object) -> None: ...
 
 
 class _NoTracer:
@@ -121,6 +130,12 @@ class OtelSpan:
         return headers
 
     def end(self) -> None:
+        self._span.end()
+
+    def __enter__(self) -> "OtelSpan":
+        return self
+
+    def __exit__(self, *problem: object) -> None:
         self._span.end()
 
     def _as_context(self) -> "Context":

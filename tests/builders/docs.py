@@ -32,6 +32,10 @@ NOT_RUN = {
     "make test": "runs this test",
     "make check": "a step of its own before the tests",
     ". .venv/bin/activate": "the tests run in the environment that they were started in",
+    "pip install 'cotenant[tracing]'": "needs a network; it is among the packages of the tests",
+    "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 cotenant up -f models.yaml": (
+        "an up runs already; spans are sent to a collector by tests/integration/test_tracing.py"
+    ),
     "pip install openai": "needs a network; it is among the packages of the tests",
 }
 """Command (without its comment) → why no test runs it."""

@@ -10,6 +10,7 @@ from cotenant_serving.gateway.journal import Entry
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.gateway.usage import UsageRecord
+from cotenant_serving.tracing import NO_SPAN, Span
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -97,6 +98,24 @@ def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
         _log_failure(record)
     unmeasured = ending.ran and not call.tokens and not total
     return call.weight if unmeasured else total
+
+
+def describe(span: Span, call: Call, ending: Ending) -> None:
+    """What a trace says of the request."""
+    if span is NO_SPAN:
+        return
+    used, _ = tokens_used(call, ending)
+    span.note(
+        {
+            "cotenant.tenant": call.tenant,
+            "cotenant.outcome": ending.outcome,
+            "gen_ai.request.model": call.model,
+            "gen_ai.usage.input_tokens": used.prompt_tokens,
+            "gen_ai.usage.output_tokens": used.completion_tokens,
+        }
+    )
+    if ending.outcome != "ok":
+        span.failed(ending.outcome)
 
 
 def failed(ending: Ending) -> bool:

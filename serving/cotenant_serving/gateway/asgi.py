@@ -30,6 +30,7 @@ from cotenant_serving.gateway.routes import Incoming, Route, Target
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.openai_api import RequestError
+from cotenant_serving.tracing import Span
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -54,33 +55,41 @@ class GatewayApp:
             api = scope["path"].startswith(("/v1/", "/v2/")) or scope["path"] == "/v2"
             await self._pages(scope, receive, with_headers(send, reply.headers) if api else send)
             return
+        span = self._gateway.tracer.request(f"{found[0].method} {found[0].shown}", scope["headers"])
         try:
-            await self._complete(scope, receive, reply, *found)
+            await self._complete(scope, receive, reply, span, *found)
         except ClientGoneError:
-            return
+            span.failed("client_closed")
         except Exception:
             log.exception("request %s failed in the gateway", reply.request_id)
+            span.failed("internal_error")
             await reply.fail(error("internal_error"))
+        finally:
+            span.note({"http.response.status_code": reply.status, "cotenant.request_id": reply.request_id})
+            span.end()
 
     async def _complete(
-        self, scope: Scope, receive: Receive, reply: Reply, route: Route, target: Target | None
+        self, scope: Scope, receive: Receive, reply: Reply, span: Span, route: Route, target: Target | None
     ) -> None:
         tenant = None
         try:
             _check_method(scope["method"], route)
             tenant = self._identify(scope)
         except RequestError as problem:
-            await self._refuse(problem, tenant, reply, receive)
+            await self._refuse(problem, tenant, reply, receive, span)
             return
         with self._budget.of(tenant) as reserve:
             try:
                 call = await self._admit(scope, receive, reply, tenant, route, target, reserve)
             except RequestError as problem:
-                await self._refuse(problem, tenant, reply, receive)
+                await self._refuse(problem, tenant, reply, receive, span)
                 return
-            await Exchange(self._gateway, call, reply, receive).run()
+            await Exchange(self._gateway, call, reply, receive, span).run()
 
-    async def _refuse(self, problem: RequestError, tenant: str | None, reply: Reply, receive: Receive) -> None:
+    async def _refuse(
+        self, problem: RequestError, tenant: str | None, reply: Reply, receive: Receive, span: Span
+    ) -> None:
+        span.failed(problem.code or "invalid_request")
         self._gateway.metrics.rejected(tenant, problem.code or "invalid_request")
         await reply.fail(problem, linger=(lambda: discard(receive)) if left_unread(problem) else None)
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ import orjson
 
 from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, EngineRow, Usage
 from cotenant_serving.gateway import dispatch
-from cotenant_serving.gateway.account import Call, Ending, settle
+from cotenant_serving.gateway.account import Call, Ending, describe, settle
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.relay import EventTooLongError, StreamFilter
 from cotenant_serving.gateway.reply import Receive, Reply
@@ -28,10 +29,12 @@ from cotenant_serving.gateway.upstream import (
     EngineLostError,
     EngineUnreachableError,
     Meaning,
+    Outgoing,
     meaning,
     refused_header,
 )
 from cotenant_serving.openai_api import RequestError
+from cotenant_serving.tracing import NO_SPAN, Span
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -43,11 +46,12 @@ LAST_WORDS_S = 1.0
 
 
 class Exchange:
-    def __init__(self, gateway: Gateway, call: Call, reply: Reply, receive: Receive) -> None:
+    def __init__(self, gateway: Gateway, call: Call, reply: Reply, receive: Receive, span: Span = NO_SPAN) -> None:
         self._gateway = gateway
         self._call = call
         self._reply = reply
         self._receive = receive
+        self._span = span
         self._ticket = dispatch.Ticket(
             call.model,
             call.tenant,
@@ -113,8 +117,10 @@ class Exchange:
         """Returns the outcome; answers every error itself."""
         try:
             while True:
-                self._row = await self._hold()
-                outcome = await self._attempt(self._row)
+                with self._span.child("queue"):
+                    self._row = await self._hold()
+                with self._span.child("engine", outgoing=True) as step:
+                    outcome = await self._attempt(self._row, step)
                 if outcome:
                     return outcome
                 self._give_back()
@@ -152,7 +158,7 @@ class Exchange:
         eta_s = self._gateway.dispatcher.eta_s(self._call.model)
         return eta_s is not None and self._gateway.clock() + eta_s <= self._ticket.deadline
 
-    async def _attempt(self, row: EngineRow) -> str:
+    async def _attempt(self, row: EngineRow, step: Span) -> str:
         """Sends the request to one engine. The outcome, or "" when it goes back to the line."""
         self._attempts += 1
         call = self._call
@@ -160,7 +166,7 @@ class Exchange:
         self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
         self._entry.sent(True)
         try:
-            answer = await self._gateway.upstream.send(row, call.outgoing, self._sent_as)
+            answer = await self._gateway.upstream.send(row, _continuing(step, call.outgoing), self._sent_as)
         except EngineUnreachableError as problem:
             log.warning("engine %s of %s cannot be reached: %s", row.instance, row.model, problem)
             self._gateway.dispatcher.suspect(row)
@@ -171,6 +177,8 @@ class Exchange:
             self._count_broken(row)
             return self._again("lost")
         self._gateway.dispatcher.answered(row)
+        step.event("first byte")
+        step.note({"cotenant.instance": row.instance, "http.response.status_code": answer.status})
         try:
             return await self._judge(row, answer)
         finally:
@@ -318,6 +326,13 @@ class Exchange:
             first_byte_s=self._first_byte_s,
         )
         self._tokens = settle(self._gateway, self._call, self._entry, ending)
+        describe(self._span, self._call, ending)
+
+
+def _continuing(step: Span, outgoing: Outgoing) -> Outgoing:
+    """The request as part of the trace, where there is one."""
+    context = step.context()
+    return replace(outgoing, headers={**outgoing.headers, **context}) if context else outgoing
 
 
 async def _body_of(answer: Answer) -> bytes:

@@ -32,6 +32,7 @@ from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import AiohttpUpstream
 from cotenant_serving.gateway.usage import RETRY_S, UsageLog
 from cotenant_serving.gateway.usage_file import UsageFile
+from cotenant_serving.tracing import tracer_from
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -99,6 +100,7 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         metrics=Metrics(options.state / METRICS),
         cut=asyncio.get_running_loop().create_future(),
         pool_known=lambda: conductors.answered,
+        tracer=tracer_from(os.environ, "gateway"),
     )
 
     def use(directory: Directory) -> None:
@@ -118,6 +120,7 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         await conductors.close()
         await upstream.close()
         usage.close(time.time())
+        await asyncio.to_thread(gateway.tracer.close)
 
 
 async def _retry(usage: UsageLog) -> None:

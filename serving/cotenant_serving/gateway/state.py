@@ -13,6 +13,7 @@ from cotenant_serving.gateway.metrics import Metrics, Now
 from cotenant_serving.gateway.settings import Settings
 from cotenant_serving.gateway.upstream import Upstream
 from cotenant_serving.gateway.usage import UsageLog
+from cotenant_serving.tracing import NO_TRACER, Tracer
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Gateway:
     cut: "asyncio.Future[None]"
     pool_known: Callable[[], bool]
     """Whether a conductor answered or a table is known."""
+    tracer: Tracer = NO_TRACER
     directory: Directory | None = None
     draining: bool = False
     _limits: dict[str, TenantLimits] = field(default_factory=dict)
