@@ -12,6 +12,7 @@ from typing import Any
 from cotenant_serving.conductor.api import Api
 from cotenant_serving.conductor.conductor import Conductor, Settings
 from cotenant_serving.conductor.store import Store
+from cotenant_serving.logs import log_to_stderr
 
 log = logging.getLogger("cotenant.conductor")
 
@@ -20,9 +21,7 @@ EXIT_RAY_LOST = 3
 
 def main() -> int:
     args = _arguments()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    log_to_stderr()
     try:
         import uvloop
 

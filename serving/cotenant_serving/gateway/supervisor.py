@@ -25,11 +25,11 @@ from pathlib import Path
 
 from cotenant_serving.gateway.board import SharedBoard
 from cotenant_serving.gateway.listening import Port, take_port
-from cotenant_serving.gateway.logs import log_to_stderr
 from cotenant_serving.gateway.metric_files import make_files
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place, parse_options
 from cotenant_serving.gateway.recovery import Recovery
 from cotenant_serving.gateway.usage_file import UsageFile
+from cotenant_serving.logs import log_to_stderr
 
 log = logging.getLogger("cotenant.gateway")
 

@@ -9,8 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from cotenant_serving.gateway.logs import log_to_stderr
 from cotenant_serving.gateway.options import parse_worker
+from cotenant_serving.logs import log_to_stderr
 
 PR_SET_PDEATHSIG = 1
 

@@ -9,9 +9,9 @@ import pytest
 
 from cotenant_serving.gateway import listening
 from cotenant_serving.gateway.listening import Port, take_port
-from cotenant_serving.gateway.logs import JsonFormatter
 from cotenant_serving.gateway.options import Place, parse_options, parse_worker
 from cotenant_serving.gateway.supervisor import restart_delay_s
+from cotenant_serving.logs import JsonFormatter
 
 REQUIRED = ["--config", "c.json", "--port", "0", "--state", "s"]
 
