@@ -49,6 +49,8 @@ class ModelFacts:
     """Outputs of a sequence classifier; 0 for every other architecture."""
     modules: tuple[str, ...] = ()
     """Of modules.json, when it makes vectors of texts: `Transformer`, `Pooling`, then `Dense` or `Normalize`."""
+    family: str = ""
+    """config.json's `model_type`; empty when it names none."""
     text_only: bool = True
     """One stack over text: no image or sound goes in, and nothing is decoded from an encoder."""
     archive: str = ""
@@ -93,6 +95,7 @@ def facts_from(
         max_sequence_tokens=max_sequence_tokens,
         num_labels=fields.labels(config, source) if architecture.endswith(CLASSIFIER) else 0,
         modules=modules,
+        family=str(text.get("model_type") or ""),
         text_only=fields.text_only(config),
         files=tuple(files),
     )

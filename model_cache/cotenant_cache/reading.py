@@ -77,7 +77,7 @@ def read_facts(files: ModelFiles, *, source: str, fingerprint: str) -> ModelFact
         headers=[header for header, _ in headers],
         files=[WeightsFile(name, size) for name, (_, size) in zip(found.weights, headers, strict=True)],
         modules=tuple(module.kind for module in found.modules),
-        max_sequence_tokens=_longest(files) if found.modules else 0,
+        max_sequence_tokens=_longest(files),
     )
 
 

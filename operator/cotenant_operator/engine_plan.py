@@ -71,14 +71,22 @@ def _wrong_field(model: ModelDeployment, task: Task, facts: ModelFacts) -> Refus
     for field, message in misplaced(sorted(model.spec.engine.model_fields_set), [task]):
         why = "" if model.spec.task else f" (the files of {model.spec.model} are for task {task})"
         return Refusal(Reason.NOT_ALLOWED, f"{field} {message}{why}")
-    asked, longest = model.spec.engine.context_tokens, facts.max_position_embeddings
+    asked, (longest, said_by) = model.spec.engine.context_tokens, _longest(task, facts)
     if asked is not None and longest and asked > longest:
         return Refusal(
             Reason.DOES_NOT_FIT,
-            f"engine.contextTokens is {asked}, the model has at most {longest} (max_position_embeddings); "
+            f"engine.contextTokens is {asked}, the model has at most {longest} ({said_by}); "
             f"set engine.contextTokens: {longest} or less",
         )
     return None
+
+
+def _longest(task: Task, facts: ModelFacts) -> tuple[int, str]:
+    """Tokens that the model reads, 0 for no limit, and which of its files' fields says so."""
+    positions, cut = facts.max_position_embeddings, facts.max_sequence_tokens
+    if task == "embed" and cut and (not positions or cut < positions):
+        return cut, "max_seq_length of sentence_bert_config.json"
+    return positions, "max_position_embeddings"
 
 
 def sizes_of(served: Served) -> Sizes:
@@ -93,8 +101,8 @@ def _context_tokens(served: Served) -> int:
     asked, facts = served.model.spec.engine.context_tokens, served.facts
     if asked is not None or facts is None:
         return asked or DEFAULT_CONTEXT_TOKENS
-    limits = (DEFAULT_CONTEXT_TOKENS, facts.max_position_embeddings, facts.max_sequence_tokens)
-    return min(limit for limit in limits if limit)
+    longest, _ = _longest(served.task, facts)
+    return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
 
 
 def _concurrency(served: Served) -> int:
@@ -126,10 +134,11 @@ def engine_spec(served: Served, placed: Placement) -> EngineSpec:
         source=facts.source if facts else "",
         candidates=placed.candidates,
         device=placed.device,
-        context_tokens=_context_tokens(served),
         concurrency=_concurrency(served),
         echo=echo if served.task == "echo" else None,
     )
+    if served.task != "tensor":
+        engine = msgspec.structs.replace(engine, context_tokens=_context_tokens(served))
     if served.task in BATCH_TASKS:
         engine = msgspec.structs.replace(engine, max_batch=options.max_batch, batch_wait_s=options.batch_wait)
     return msgspec.structs.replace(engine, revision=_revision(engine, facts.fingerprint if facts else ""))

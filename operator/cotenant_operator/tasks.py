@@ -25,7 +25,7 @@ SERVED = (
     "(embed), …ForSequenceClassification (rerank with one label, else classify), one .pt2 archive (tensor)"
 )
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
-_ENCODER = ("Model", "ForMaskedLM")
+_STACK = ("Model", "ForMaskedLM", "ForPreTraining")
 
 
 def default_concurrency(task: Task) -> int:
@@ -38,13 +38,15 @@ def fitting_tasks(facts: ModelFacts) -> tuple[Task, ...]:
     causal = facts.architecture.endswith(_CAUSAL)
     if facts.archive:
         return ("tensor",)
+    if causal and facts.text_only:
+        return ("embed", "generate") if facts.modules else ("generate", "embed")
     if facts.modules and facts.text_only:
-        return ("embed", "generate") if causal else ("embed",)
+        return ("embed",)
     if facts.architecture.endswith(CLASSIFIER):
         return ("rerank", "classify") if facts.num_labels == 1 else ("classify",)
     if causal:
         return ("generate",)
-    return ("embed",) if facts.text_only and facts.architecture.endswith(_ENCODER) else ()
+    return ("embed",) if facts.text_only and facts.architecture.endswith(_STACK) else ()
 
 
 def misplaced(fields: Iterable[str], tasks: Collection[Task]) -> list[tuple[str, str]]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.builders.operator import safetensors
+from cotenant_cache.facts import WeightsFile, archive_facts
+from tests.builders.operator import SOURCE, safetensors
 
 BERT: dict[str, Any] = {
     "architectures": ["BertModel"],
@@ -20,6 +21,27 @@ BERT: dict[str, Any] = {
     "vocab_size": 100,
     "pad_token_id": 0,
 }
+BERT_BASE: dict[str, Any] = {
+    "architecture": "BertModel",
+    "family": "bert",
+    "weights_bytes": 440_000_000,
+    "layers": 12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "attention_heads": 12,
+    "kv_heads": 12,
+    "head_dim": 64,
+    "dtype": "float32",
+    "dtype_bytes": 4,
+    "max_position_embeddings": 512,
+}
+"""Fields of its facts: 110 million parameters in float32."""
+ARCHIVE = archive_facts(
+    source=SOURCE,
+    fingerprint="a" * 40,
+    file=WeightsFile("net.pt2", 100 * 2**20),
+    unpacked_bytes=100 * 2**20,
+)
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},

@@ -165,7 +165,7 @@ def test_cli_md_has_the_files_and_variables_of_keys() -> None:
                 f"share + {guard.TOLERANCE:.0%}".replace("%", " %"),
                 f"every {guard.PERIOD_S} s",
                 f"pages of {estimate.PAGE_TOKENS}",
-                f"at most {estimate.PASS_TOKENS}, or one text",
+                "at most {cpu} on cpu and {cuda} on cuda, or one text".format(**estimate.PASS_TOKENS),
                 f"{estimate.TENSOR_GUESS_BYTES >> 20} MiB. `gpu.memory` overrules",
                 f"one pass of {estimate.BATCH_TOKENS} tokens",
                 f"have {QueueLimits().per_tenant} requests waiting, a gateway {QueueLimits().total}",

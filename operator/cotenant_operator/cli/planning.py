@@ -54,7 +54,7 @@ def _print_plan(planned: "Plan", output: Output, *, created: Mapping[str, int]) 
     from cotenant_operator.output import error, warning
     from cotenant_operator.plan_report import plan_document, plan_rows
 
-    show(plan_rows(planned), plan_document(planned, created), output)
+    show(plan_rows(planned, wide=output is Output.WIDE), plan_document(planned, created), output)
     for text in planned.warnings:
         warning(text)
     for text in planned.errors:

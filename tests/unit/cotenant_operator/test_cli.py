@@ -216,7 +216,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", ["two-tenants.yaml", "gpu-pool.yaml", "eight-line.yaml", "own-folder.yaml"])
+@pytest.mark.parametrize(
+    "name", ["two-tenants.yaml", "embed.yaml", "gpu-pool.yaml", "eight-line.yaml", "own-folder.yaml"]
+)
 def test_the_examples_are_valid(name: str) -> None:
     from cotenant_operator.manifests import load
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
+from tests.builders.folders import ARCHIVE, BERT_BASE
 from tests.builders.operator import SOURCE, facts, model, world
 
-from cotenant_cache.facts import ModelFacts, WeightsFile, archive_facts
+from cotenant_cache.facts import ModelFacts
 from cotenant_operator.objects import World
 from cotenant_operator.plan import ModelPlan, plan
-from cotenant_operator.quantity import MIB
 from cotenant_operator.render.gateway import render_gateway
 from cotenant_serving.contract import EngineSpec, Reason, Task
 
@@ -16,16 +16,7 @@ SENTENCES = ("Transformer", "Pooling", "Normalize")
 
 
 def encoder(architecture: str = "BertModel", **fields: Any) -> ModelFacts:
-    """BERT base: 440 MB, 12 layers of 768."""
-    sizes = {"layers": 12, "hidden_size": 768, "intermediate_size": 3072, "attention_heads": 12, "kv_heads": 12}
-    precision = {"dtype": "float32", "dtype_bytes": 4, "weights_bytes": 440_000_000}
-    given = {"head_dim": 64, "max_position_embeddings": 512, **sizes, **precision, **fields}
-    return facts(architecture=architecture, **given)
-
-
-def archive(unpacked_bytes: int = 100 * MIB) -> ModelFacts:
-    file = WeightsFile("net.pt2", unpacked_bytes)
-    return archive_facts(source=SOURCE, fingerprint="a" * 40, file=file, unpacked_bytes=unpacked_bytes)
+    return facts(**{**BERT_BASE, "architecture": architecture, **fields})
 
 
 def planned(known: ModelFacts | None, **spec: Any) -> ModelPlan:
@@ -64,7 +55,7 @@ def refusal(known: ModelFacts, reason: Reason, **spec: Any) -> str:
         (encoder("XLMRobertaForSequenceClassification", num_labels=1), "rerank"),
         (encoder("BertForSequenceClassification", num_labels=3), "classify"),
         (encoder("BartForSequenceClassification", num_labels=3, text_only=False), "classify"),
-        (archive(), "tensor"),
+        (ARCHIVE, "tensor"),
     ],
 )
 def test_a_model_without_a_task_is_taken_for_what_its_files_say(known: ModelFacts, task: Task) -> None:
@@ -76,6 +67,7 @@ def test_a_model_without_a_task_is_taken_for_what_its_files_say(known: ModelFact
     ("known", "task"),
     [
         (facts(architecture="Qwen3ForCausalLM", modules=SENTENCES), "generate"),
+        (facts(), "embed"),
         (encoder("XLMRobertaForSequenceClassification", num_labels=1), "classify"),
     ],
 )
@@ -88,8 +80,8 @@ def test_a_task_that_the_files_can_do_too_is_taken_at_its_word(known: ModelFacts
     [
         (
             facts(),
-            "embed",
-            "spec.task is embed, and LlamaForCausalLM is for generate; set spec.task: generate or leave",
+            "rerank",
+            "spec.task is rerank, and LlamaForCausalLM is for generate or embed; set spec.task: generate",
         ),
         (
             encoder(),
@@ -107,7 +99,7 @@ def test_a_task_that_the_files_can_do_too_is_taken_at_its_word(known: ModelFacts
             "BertForSequenceClassification is for classify",
         ),
         (
-            archive(),
+            ARCHIVE,
             "generate",
             "spec.task is generate, and net.pt2 is for tensor; set spec.task: tensor or leave it out",
         ),
@@ -151,7 +143,7 @@ def test_a_field_of_another_task_is_refused_once_the_task_is_known() -> None:
         "engine.maxBatch is only for tasks embed, rerank, classify, tensor; remove it "
         f"(the files of {SOURCE} are for task generate)"
     )
-    assert "engine.contextTokens" in refusal(archive(), Reason.NOT_ALLOWED, engine={"contextTokens": 64})
+    assert "engine.contextTokens" in refusal(ARCHIVE, Reason.NOT_ALLOWED, engine={"contextTokens": 64})
 
 
 def test_tasks_that_batch_take_more_requests_than_a_batch_holds() -> None:
@@ -176,8 +168,15 @@ def test_the_default_context_is_what_the_model_is_cut_to() -> None:
     assert engine(encoder(max_position_embeddings=8192)).context_tokens == 2048
 
 
-def test_a_longer_context_than_the_cut_may_be_asked_for_up_to_the_positions() -> None:
+def test_more_than_a_sentence_model_is_cut_to_is_refused() -> None:
     known = encoder(modules=SENTENCES, max_sequence_tokens=256)
+    message = refusal(known, Reason.DOES_NOT_FIT, engine={"contextTokens": 512})
 
-    assert engine(known, engine={"contextTokens": 512}).context_tokens == 512
-    assert "the model has at most 512" in refusal(known, Reason.DOES_NOT_FIT, engine={"contextTokens": 513})
+    assert "the model has at most 256 (max_seq_length of sentence_bert_config.json)" in message
+    assert engine(known, engine={"contextTokens": 256}).context_tokens == 256
+
+
+def test_what_sentence_vectors_are_cut_to_does_not_bind_generate() -> None:
+    known = facts(architecture="Qwen3ForCausalLM", modules=SENTENCES, max_sequence_tokens=256)
+
+    assert engine(known, task="generate").context_tokens == 2048
