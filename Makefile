@@ -11,10 +11,10 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fix generate clean
+.PHONY: help install demo test check fix generate bench-accounting clean
 
 help: ## Show this list
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 install: $(VENV)/.local ## Install into .venv; TORCH=cpu for torch's CPU build
 
@@ -39,6 +39,9 @@ fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python -m tests.golden.update
 	$(RUN)/python scripts/generate_docs.py
+
+bench-accounting: $(VENV)/.dev ## Measure what the gateway pays to count a request
+	$(RUN)/python -m benchmarks.accounting $(ARGS)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -178,12 +178,12 @@ def _read_event(event: dict[str, Any], outcome: Outcome) -> None:
 def usage_since(up: Up, began: float, count: int) -> list[dict[str, Any]]:
     """The usage records of requests that ended after `began` (Unix seconds), once there are `count` of them.
 
-    The gateway writes every half second, so one more look shows records that should not be.
+    One more look shows records that should not be.
     """
 
     def written() -> list[dict[str, Any]]:
         return [record for record in up.usage() if record["time"] >= began]
 
     until(lambda: len(written()) >= count, f"{count} usage records", explain=lambda: str(len(written())))
-    time.sleep(1.2)
+    time.sleep(0.5)
     return written()

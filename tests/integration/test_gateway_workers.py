@@ -21,7 +21,7 @@ from tests.builders.gateway import (
     stream_end,
     tenant,
 )
-from tests.builders.gateway_calls import get, post_chat, run
+from tests.builders.gateway_calls import gate, get, post_chat, run
 
 pytestmark = pytest.mark.integration
 
@@ -41,9 +41,14 @@ async def burst(gateway: GatewayProcess, count: int, **fields: object) -> list[i
     return [status for status, _, _ in await asyncio.gather(*(post_chat(gateway, **fields) for _ in range(count)))]
 
 
-async def all_serve(gateway: GatewayProcess, workers: int) -> None:
+async def all_serve(gateway: GatewayProcess, workers: int, restarts: int = 0) -> None:
+    """Waits until so many workers serve, after so many restarts in all."""
     async with asyncio.timeout(30):
-        while metric(await metrics(gateway), "cotenant_gateway_workers") != workers:
+        while True:
+            text = await metrics(gateway)
+            found = [metric(text, f"cotenant_gateway_{name}") for name in ("workers", "worker_restarts_total")]
+            if found == [workers, restarts]:
+                return
             await asyncio.sleep(0.05)
 
 
@@ -82,6 +87,36 @@ async def test_four_workers_admit_exactly_what_the_limits_say_and_answer_for_eac
     assert len({record["request_id"] for record in gateway.usage()}) == len(gateway.usage()) == statuses[200] + 6
 
 
+async def test_an_engine_gets_its_slots_full_and_no_more_whichever_workers_have_the_requests(
+    gateway, conductor, engine
+):
+    engine.slots = 1
+    opened, held = gate()
+    engine.scripts.append(held)
+    await run(gateway, conductor, engine, options=("--workers", "2"))
+    await all_serve(gateway, 2)
+    tasks = [asyncio.create_task(post_chat(gateway)) for _ in range(40)]
+    await eventually(lambda: sum(latest.get("search/echo", 0) for latest in waiting(conductor).values()) == 39)
+    assert metric(await metrics(gateway), "cotenant_queue_depth") == 39
+
+    opened.set()
+
+    assert Counter(status for status, _, _ in await asyncio.gather(*tasks)) == {200: 40}
+    assert engine.most_running == 1
+    text = await metrics(gateway)
+    assert metric(text, "cotenant_upstream_retries_total") == 0, "nobody asked an engine that had no room"
+    assert metric(text, "cotenant_queue_depth") == metric(text, "cotenant_requests_in_flight") == 0
+    names = sorted(waiting(conductor))
+    assert [name.rpartition("-")[2] for name in names] == ["0", "1"]
+
+
+def waiting(conductor) -> dict[str, dict[str, int]]:
+    """Gateway → model → waiting requests, as each has reported last."""
+    return {
+        demand.gateway: {model: one.queued for model, one in demand.models.items()} for demand in conductor.demands
+    }
+
+
 class Streams:
     """Streamed requests of one engine that go on until `finish` is set; `began` counts those at the engine."""
 
@@ -117,7 +152,7 @@ async def read_stream(session: aiohttp.ClientSession, gateway: GatewayProcess) -
 async def test_a_killed_worker_takes_its_own_requests_with_it_and_nothing_else(gateway, conductor, engine):
     engine.slots = 100
     streams = Streams(engine)
-    value = config(tenant(concurrent_requests=12, requests_per_minute=60))
+    value = config(tenant(concurrent_requests=12, requests_per_minute=30))
     await run(gateway, conductor, engine, value=value, options=("--workers", "2"))
     await all_serve(gateway, 2)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as session:
@@ -131,7 +166,7 @@ async def test_a_killed_worker_takes_its_own_requests_with_it_and_nothing_else(g
         await eventually(lambda: any(task.done() for task in tasks))
         broken = sum(task.done() for task in tasks)
         assert 0 < broken < 12
-        await all_serve(gateway, 2)
+        await all_serve(gateway, 2, restarts=1)
         again = [asyncio.create_task(read_stream(session, gateway)) for _ in range(broken)]
         await eventually(lambda: len(streams.began) == 12 + broken)
         assert await read_stream(session, gateway) == "429", "exactly those that broke had made room"
@@ -150,8 +185,9 @@ async def test_a_killed_worker_takes_its_own_requests_with_it_and_nothing_else(g
     assert metric(text, "cotenant_usage_records_recovered_total") == broken
     assert metric(text, "cotenant_rejections_total") == 2, "counts of the dead worker are still there"
     assert victim.pid not in [worker.pid for worker in gateway.workers()]
+    await eventually(lambda: list(waiting(conductor).values()) == [{}, {}])  # also what the dead one had reported
     _, headers, _ = await post_chat(gateway)
-    assert int(headers["x-ratelimit-remaining-requests"]) < 60 - 12, "a full bucket would be a new one"
+    assert int(headers["x-ratelimit-remaining-requests"]) < 30 - 12, "a full bucket would be a new one"
 
 
 async def test_requests_of_a_gateway_that_was_killed_whole_are_counted_at_its_next_start(gateway, conductor, engine):
@@ -202,7 +238,9 @@ async def test_kills_under_load_leave_one_record_for_each_request_that_an_engine
     for kill in range(4):
         done = answered["done"]
         await eventually(lambda done=done: answered["done"] > done + 60)
-        gateway.workers()[kill % len(gateway.workers())].kill()
+        while not (workers := gateway.workers()):
+            await asyncio.sleep(0.02)
+        workers[kill % len(workers)].kill()
     await eventually(lambda: answered["done"] > 400)
     stop.set()
     await asyncio.gather(*clients)
@@ -280,8 +318,7 @@ async def test_a_full_disk_stops_no_request_and_loses_no_record_even_if_the_work
     worker.kill()
     await eventually(lambda: len(gateway.usage()) == 3)
     assert {(record["outcome"], record["completion_tokens"]) for record in gateway.usage()} == {("ok", 2)}
-    await eventually(lambda: gateway.workers() and gateway.workers()[0].pid != worker.pid)
-    await all_serve(gateway, 1)
+    await all_serve(gateway, 1, restarts=1)
     assert metric(await metrics(gateway), "cotenant_usage_records_waiting") == 0
 
 

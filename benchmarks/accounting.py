@@ -1,0 +1,180 @@
+"""`make bench-accounting`: what it costs the gateway to count one request, in CPU microseconds.
+
+Each part is measured twice in turns, `in process` as for one gateway process without a journal, and `shared` as the
+workers of a gateway do it: limits and slots in shared memory, the request in a journal, the usage line in one write,
+metrics in files. A request streams EVENTS events, and its tenant has all three limits.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotenant_serving.contract import EngineRow, Limits, Table
+from cotenant_serving.gateway.admission import TenantLimits
+from cotenant_serving.gateway.board import Board, LocalBoard, SharedBoard
+from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
+from cotenant_serving.gateway.journal import Journal
+from cotenant_serving.gateway.metric_files import make_files
+from cotenant_serving.gateway.metrics import Metrics, use_files
+from cotenant_serving.gateway.table import combine, merge
+from cotenant_serving.gateway.usage import UsageRecord
+from cotenant_serving.gateway.usage_file import UsageFile
+
+EVENTS = 64
+WORKERS = 4
+TENANT, MODEL = "search", "search/chat"
+LIMITS = Limits(requests_per_minute=10**12, tokens_per_minute=10**12, concurrent_requests=10**6)
+ROW = EngineRow(instance="i1", model=MODEL, revision="0badcafe", host="127.0.0.1", port=8800, slots=8)
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    in_process: Work
+    shared: Work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--requests", type=int, default=2000, help="per round and side")
+    given = parser.parse_args()
+    print(f"{given.rounds} rounds of {given.requests} requests on each side, in turns; medians.\n")
+    with tempfile.TemporaryDirectory() as folder, parts(Path(folder)) as measured:
+        took = {part.name: compare(part, given.rounds, given.requests) for part in measured}
+    alone, shared = (sum(one[side] for one in took.values()) for side in (0, 1))
+    print("| Part | in process, µs | shared, µs |\n| --- | --- | --- |")
+    for name, (one, other) in {**took, "all": (alone, shared)}.items():
+        print(f"| {name} | {one:.1f} | {other:.1f} |")
+    ratios = {"shared_vs_in_process": shared / alone, "shared_us": shared, "in_process_us": alone}
+    print("\n" + json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+
+
+def compare(part: Part, rounds: int, requests: int) -> tuple[float, float]:
+    """CPU microseconds per request, in process and shared."""
+    alone, shared = [], []
+    for turn in range(rounds):
+        sides = [(part.in_process, alone), (part.shared, shared)]
+        for work, took in sides if turn % 2 else reversed(sides):
+            took.append(cpu_us(work, requests))
+    return statistics.median(alone), statistics.median(shared)
+
+
+def cpu_us(work: Work, requests: int) -> float:
+    began = time.process_time_ns()
+    for _ in range(requests):
+        work()
+    return (time.process_time_ns() - began) / requests / 1000
+
+
+@contextmanager
+def parts(folder: Path) -> Iterator[list[Part]]:
+    local, shared = LocalBoard(), SharedBoard.create(column=0, columns=WORKERS + 1)
+    kept = Journal.create(folder, 0, 64)
+    buffered: list[bytes] = []
+    file = UsageFile(folder / "usage.jsonl", shared.usage_open)
+    with metrics(folder / "metrics") as (alone, together):
+        yield [
+            Part("limits", limits(local), limits(shared)),
+            Part("slot of an engine", slot(local), slot(shared)),
+            Part("journal", lambda: None, lambda: journal(kept)),
+            Part("usage line", lambda: buffer(buffered), lambda: file.append(line())),
+            Part("metrics", lambda: count(alone), lambda: count(together)),
+        ]
+    file.close()
+    kept.close()
+    shared.close()
+
+
+def limits(board: Board) -> Work:
+    tenant = TenantLimits(TENANT, LIMITS, board.account(TENANT), time.monotonic())
+
+    def work() -> None:
+        tenant.admit(300, time.monotonic())
+        tenant.headers(time.monotonic())
+        tenant.settle(300, 80, time.monotonic())
+
+    return work
+
+
+def slot(board: Board) -> Work:
+    """`acquire` and `release` without waiting; driven by hand, so that the event loop's own cost is left out."""
+    dispatcher = Dispatcher(clock=time.monotonic, rng=random.Random(1), board=board)  # noqa: S311 no secret
+    dispatcher.set_reachable(True)
+    dispatcher.set_view(combine([merge(None, Table(epoch="e", sequence=1, engines=(ROW,)))]))
+
+    def work() -> None:
+        now = time.monotonic()
+        try:
+            dispatcher.acquire(Ticket(MODEL, TENANT, 300, entered=now, deadline=now + 60)).send(None)
+        except StopIteration as ended:
+            dispatcher.release(ended.value)
+
+    return work
+
+
+def journal(kept: Journal) -> None:
+    entry = kept.begin("req-0123456789abcdef01234567", TENANT, MODEL, prompt_tokens=300, now=time.time())
+    entry.sent(True)
+    entry.first_byte(0.1)
+    for event in range(EVENTS):
+        entry.forwarded(event)
+    entry.end()
+
+
+def line() -> bytes:
+    return UsageRecord(
+        time=time.time(),
+        tenant=TENANT,
+        model=MODEL,
+        request_id="req-0123456789abcdef01234567",
+        prompt_tokens=20,
+        completion_tokens=EVENTS,
+        estimated=False,
+        outcome="ok",
+        status=200,
+        duration_s=1.234567,
+        time_to_first_byte_s=0.123456,
+    ).line()
+
+
+def buffer(lines: list[bytes]) -> None:
+    """As it was: lines are collected, and written together from time to time."""
+    lines.append(line())
+    if len(lines) >= 1000:
+        lines.clear()
+
+
+def count(counted: Metrics) -> None:
+    counted.first_byte(MODEL, 0.1)
+    counted.ended(TENANT, MODEL, outcome="ok", status=200, duration_s=1.2)
+    counted.tokens(TENANT, MODEL, prompt=20, completion=EVENTS)
+
+
+@contextmanager
+def metrics(folder: Path) -> Iterator[tuple[Metrics, Metrics]]:
+    """In process, and in files. The library's choice is made when a metric is first counted."""
+    alone = Metrics()
+    alone.allow([TENANT], [MODEL])
+    count(alone)
+    make_files(folder, 1)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    use_files(0)
+    together = Metrics(folder)
+    together.allow([TENANT], [MODEL])
+    count(together)
+    yield alone, together
+
+
+if __name__ == "__main__":
+    main()
