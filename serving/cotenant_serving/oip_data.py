@@ -10,6 +10,8 @@ from typing import Any
 from cotenant_serving.request_fields import RequestError, wrong
 
 MAX_ELEMENTS = 1 << 48
+MAX_BYTES_ELEMENTS = 1 << 20
+"""Of a BYTES tensor: each becomes an object of its own."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -157,9 +159,11 @@ _JSON_TYPES: Mapping[str, tuple[frozenset[type], str]] = {
 
 def _split(data: memoryview, count: int, where: str) -> list[bytes]:
     """Elements of a binary BYTES tensor: each is its length in four bytes, then itself."""
+    if count > MAX_BYTES_ELEMENTS:
+        raise wrong(where, f"{count} elements", f"at most {MAX_BYTES_ELEMENTS} elements of BYTES", "")
     elements: list[bytes] = []
     at = 0
-    while at < len(data):
+    while at < len(data) and len(elements) <= count:
         end = at + _LENGTH.size
         size = _LENGTH.unpack(data[at:end])[0] if end <= len(data) else -1
         if size < 0 or end + size > len(data):
@@ -167,5 +171,6 @@ def _split(data: memoryview, count: int, where: str) -> list[bytes]:
         elements.append(bytes(data[end : end + size]))
         at = end + size
     if len(elements) != count:
-        raise wrong(where, f"{len(elements)} elements", f"{count} elements of BYTES, as the shape says", "")
+        given = f"{len(elements)} elements" if len(elements) < count else "longer"
+        raise wrong(where, given, f"{count} elements of BYTES, as the shape says", "")
     return elements

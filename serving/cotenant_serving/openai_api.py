@@ -5,7 +5,7 @@ every other parameter with a `RequestError` that names it. The gateway calls the
 the engine calls them for the typed values. Both use orjson, so both see the same value of a repeated key.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,10 +19,14 @@ from cotenant_serving.request_fields import (
     number,
     refuse_unknown,
     unsupported,
+    whole,
     wrong,
 )
 
 __all__ = [
+    "IGNORED",
+    "IGNORED_OF_MESSAGES",
+    "NEUTRAL",
     "ChatMessage",
     "GenerateRequest",
     "Kind",
@@ -81,14 +85,14 @@ class GenerateRequest:
 def parse_chat(body: bytes) -> GenerateRequest:
     """Body of POST /v1/chat/completions → request. Raises RequestError (400)."""
     fields = json_object(body)
-    refuse_unknown(fields, _CHAT_FIELDS, ignored=_IGNORED, neutral=_NEUTRAL)
+    refuse_unknown(fields, _CHAT_FIELDS, ignored=IGNORED, neutral=NEUTRAL)
     return GenerateRequest(kind="chat", messages=_messages(fields.get("messages")), **_common(fields))
 
 
 def parse_completion(body: bytes) -> GenerateRequest:
     """Body of POST /v1/completions → request. Raises RequestError (400)."""
     fields = json_object(body)
-    refuse_unknown(fields, _COMPLETION_FIELDS, ignored=_IGNORED, neutral=_NEUTRAL)
+    refuse_unknown(fields, _COMPLETION_FIELDS, ignored=IGNORED, neutral=NEUTRAL)
     return GenerateRequest(kind="completion", prompt=_prompt(fields.get("prompt")), **_common(fields))
 
 
@@ -131,11 +135,8 @@ def _include_usage(value: Any, stream: bool) -> bool:
             "'stream_options' is only allowed when 'stream' is true. Leave it out, or set 'stream'.",
             param="stream_options",
         )
-    for name in value:
-        if name not in ("include_usage", "include_obfuscation"):
-            raise unsupported(f"stream_options.{name}", value[name], "leave it out")
-    if value.get("include_obfuscation"):
-        raise unsupported("stream_options.include_obfuscation", True, "leave it out or send false")
+    obfuscation = {"include_obfuscation": (False,)}
+    refuse_unknown(value, frozenset({"include_usage"}), neutral=obfuscation, prefix="stream_options.")
     return boolean(value, "include_usage", "stream_options.include_usage")
 
 
@@ -160,6 +161,13 @@ def _messages(value: Any) -> tuple[ChatMessage, ...]:
     return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
 
 
+def _token(value: Any, where: str) -> int:
+    found = whole(value)
+    if found is None or found < 0:
+        raise wrong(where, value, "a token id (an integer of at least 0)", "")
+    return found
+
+
 _ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
     "developer": "system",
@@ -175,7 +183,7 @@ def _message(value: Any, where: str) -> ChatMessage:
     if not isinstance(role, str) or role not in _ROLES:
         raise wrong(f"{where}.role", role, "one of " + ", ".join(_ROLES), "")
     for name, given in value.items():
-        if name not in ("role", "content", "name", "refusal", "annotations", "audio") and given:
+        if name not in ("role", "content", *IGNORED_OF_MESSAGES) and given:
             raise unsupported(f"{where}.{name}", given, "leave it out")
     return ChatMessage(_ROLES[role], _content(value.get("content"), f"{where}.content"))
 
@@ -199,10 +207,8 @@ def _prompt(value: Any) -> str | tuple[int, ...]:
         value = value[0]
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all(isinstance(item, int) and item >= 0 for item in value):
-        if any(isinstance(item, bool) for item in value):
-            raise wrong("prompt", True, "token ids as integers", "")
-        return tuple(value)
+    if isinstance(value, list) and value and not any(isinstance(item, str | list) for item in value):
+        return tuple(_token(item, f"prompt[{index}]") for index, item in enumerate(value))
     if isinstance(value, list) and len(value) > 1 and all(isinstance(item, str) for item in value):
         raise wrong("prompt", f"{len(value)} prompts", "one prompt per request", "send one request for each")
     raise wrong("prompt", value, "a string, or an array of token ids", "")
@@ -222,21 +228,22 @@ _SERVED = frozenset(
         "stop",
     }
 )
-_IGNORED = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
-_NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
-    "n": lambda value: value == 1,
-    "best_of": lambda value: value == 1,
-    "logprobs": lambda value: value is False,
-    "top_logprobs": lambda value: value == 0,
-    "echo": lambda value: value is False,
-    "presence_penalty": lambda value: value == 0,
-    "frequency_penalty": lambda value: value == 0,
-    "logit_bias": lambda value: value == {},
-    "tools": lambda value: value == [],
-    "tool_choice": lambda value: value == "none",
-    "parallel_tool_calls": lambda value: isinstance(value, bool),
-    "response_format": lambda value: value == {"type": "text"},
-    "modalities": lambda value: value == ["text"],
+IGNORED = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
+NEUTRAL: Mapping[str, Sequence[Any]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "echo": (False,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "tool_choice": ("none",),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
 }
+IGNORED_OF_MESSAGES = ("name", "refusal", "annotations", "audio")
 _CHAT_FIELDS = _SERVED | {"messages"}
 _COMPLETION_FIELDS = _SERVED | {"prompt"}

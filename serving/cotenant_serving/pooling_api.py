@@ -8,19 +8,21 @@ make the bodies of answers. Whether a text fits the model only the engine can te
 import base64
 import itertools
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
 from cotenant_serving.request_fields import (
+    MAX_INTEGER,
     RequestError,
     boolean,
     integer,
     json_object,
     model_name,
     refuse_unknown,
+    whole,
     wrong,
 )
 
@@ -144,7 +146,7 @@ def parse_score(body: bytes) -> ScoreRequest:
     and `items`: vLLM takes all four.
     """
     fields = json_object(body)
-    first, second = next((names for names in _SIDES if names[1] in fields), _SIDES[0])
+    first, second = next((names for names in SIDES if names[1] in fields), SIDES[0])
     _refuse(fields, first, second)
     listed = isinstance(fields.get(second), list)
     ones, twos = (_texts_or_text(fields.get(name), name) for name in (first, second))
@@ -203,23 +205,23 @@ def classify_answer(
 
 
 # The two sides of a score, by the names that vLLM has had for them. The second tells which.
-_SIDES = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "documents"), ("queries", "items"))
+SIDES = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "documents"), ("queries", "items"))
 _COMMON = frozenset({"model", "truncate_prompt_tokens"})
-_IGNORED = frozenset({"user", "metadata", "safety_identifier", "request_id"})
-_NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
-    "add_special_tokens": lambda value: value is True,
-    "priority": lambda value: value == 0,
-    "use_activation": lambda value: value is True,
-    "activation": lambda value: value is True,
-    "softmax": lambda value: value is True,
-    "truncation_side": lambda value: value == "right",
-    "embed_dtype": lambda value: value == "float32",
-    "endianness": lambda value: value in ("native", "little"),
+IGNORED = frozenset({"user", "metadata", "safety_identifier", "request_id"})
+NEUTRAL: Mapping[str, Sequence[Any]] = {
+    "add_special_tokens": (True,),
+    "priority": (0,),
+    "use_activation": (True,),
+    "activation": (True,),
+    "softmax": (True,),
+    "truncation_side": ("right",),
+    "embed_dtype": ("float32",),
+    "endianness": ("native", "little"),
 }
 
 
 def _refuse(fields: Mapping[str, Any], *own: str) -> None:
-    refuse_unknown(fields, _COMMON | set(own), ignored=_IGNORED, neutral=_NEUTRAL)
+    refuse_unknown(fields, _COMMON | set(own), ignored=IGNORED, neutral=NEUTRAL)
 
 
 def _common(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,9 +234,10 @@ def _common(fields: Mapping[str, Any]) -> dict[str, Any]:
 def truncate_tokens(value: Any, shown: str = "truncate_prompt_tokens") -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < -1 or value == 0:
+    found = whole(value)
+    if found is None or found < -1 or found == 0:
         raise wrong(shown, value, "-1 (the model's maximum) or an integer of at least 1", "")
-    return value
+    return found
 
 
 def _encoding_format(value: Any) -> EncodingFormat:
@@ -273,10 +276,16 @@ def _token_inputs(values: list[Any]) -> tuple[Input, ...]:
 def _tokens(values: list[Any], where: str) -> tuple[int, ...]:
     if len(values) > MAX_INPUT_TOKENS:
         raise wrong(where, f"{len(values)} token ids", f"at most {MAX_INPUT_TOKENS}", "")
-    if set(map(type, values)) != {int} or min(values) < 0:
-        at = next(index for index, value in enumerate(values) if type(value) is not int or value < 0)
-        raise wrong(f"{where}[{at}]", values[at], "a token id (an integer of at least 0), as the others", "")
-    return tuple(values)
+    if set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MAX_INTEGER:
+        return tuple(values)
+    return tuple(_token(value, f"{where}[{index}]") for index, value in enumerate(values))
+
+
+def _token(value: Any, where: str) -> int:
+    found = whole(value)
+    if found is None or found < 0:
+        raise wrong(where, value, "a token id (an integer of at least 0), as the others", "")
+    return found
 
 
 def _texts_or_text(value: Any, where: str) -> tuple[str, ...]:

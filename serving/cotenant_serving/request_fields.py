@@ -5,12 +5,14 @@ value of a repeated key, and neither NaN nor infinities.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 MAX_MODEL_CHARS = 200
+MAX_INTEGER = 2**53 - 1
+"""The largest that every reader of JSON reads as it was written."""
 LOCATED_CHARS = 256 << 10
 """How far into a body that is not JSON the place of the mistake is named by its field; later ones by position."""
 _SHOWN_CHARS = 80
@@ -97,19 +99,23 @@ def refuse_unknown(
     served: frozenset[str],
     *,
     ignored: frozenset[str] = frozenset(),
-    neutral: Mapping[str, Callable[[Any], bool]] | None = None,
+    neutral: Mapping[str, Sequence[Any]] | None = None,
     prefix: str = "",
 ) -> None:
     """Raises RequestError (400) for the first field that would change the answer and is not served.
 
-    `ignored` never change it; `neutral` do not for the values that their function accepts, nor does null.
+    `ignored` never change it; `neutral` do not for the values that stand with them. Null changes nothing.
     """
     for name, value in fields.items():
         if name in served or name in ignored or value is None:
             continue
-        accepts = (neutral or {}).get(name)
-        if accepts is None or not accepts(value):
+        if not any(_same(value, accepted) for accepted in (neutral or {}).get(name, ())):
             raise unsupported(prefix + name, value, "leave it out")
+
+
+def _same(value: Any, accepted: Any) -> bool:
+    """As JSON has it: true is not 1."""
+    return bool(value == accepted) and isinstance(value, bool) == isinstance(accepted, bool)
 
 
 def model_name(value: Any) -> str:
@@ -133,9 +139,17 @@ def integer(fields: Mapping[str, Any], name: str, *, low: int, shown: str | None
     value = fields.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise wrong(shown or name, value, f"an integer of at least {low}", "")
-    return value
+    found = whole(value)
+    if found is None or found < low:
+        raise wrong(shown or name, value, f"an integer of at least {low} and at most {MAX_INTEGER}", "")
+    return found
+
+
+def whole(value: Any) -> int | None:
+    """An integer of JSON, which 2.0 is too and true is not; None for anything else and for more than MAX_INTEGER."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MAX_INTEGER:
+        return None
+    return int(value) if value == int(value) else None
 
 
 def number(

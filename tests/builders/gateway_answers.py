@@ -4,6 +4,8 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from cotenant_serving import contract, oip_api, pooling_api
 from tests.builders.gateway import say_hello
 from tests.builders.gateway_http import Seen, Wire
@@ -21,8 +23,19 @@ async def answer_any_task(seen: Seen, wire: Wire) -> None:
         await _echo_tensors(seen, wire)
     elif seen.path.startswith("/v2/"):
         await wire.answer(200, oip_api.metadata(seen.headers[contract.HEADER_MODEL], "fake", FACTS, FACTS))
+    elif seen.path == "/v1/completions" and not orjson.loads(seen.body).get("stream"):
+        await wire.answer(200, orjson.dumps({**_COMPLETION, "model": orjson.loads(seen.body)["model"]}), USAGE)
     else:
         await say_hello(seen, wire)
+
+
+_COMPLETION = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": CREATED,
+    "choices": [{"index": 0, "text": "hello", "logprobs": None, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": TOKENS, "completion_tokens": 0, "total_tokens": TOKENS},
+}
 
 
 async def _echo_tensors(seen: Seen, wire: Wire) -> None:

@@ -17,29 +17,22 @@ import pytest_asyncio
 import tritonclient.http
 from tests.builders.gateway import (
     KEYS,
-    FakeConductor,
     FakeEngine,
     GatewayProcess,
-    config,
     eventually,
     fail_with,
     hang_up,
-    model_row,
     raw_connection,
     refuse,
-    tenant,
 )
-from tests.builders.gateway_answers import answer_any_task
-from tests.builders.gateway_calls import error_of, get, request, with_conductor
+from tests.builders.gateway_calls import error_of, get, request
+from tests.builders.gateway_stage import gateway_with_engines
 from tritonclient.utils import InferenceServerException
 
 from cotenant_serving import oip_api
-from cotenant_serving.contract import Reason
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
-TASKS = {f"search/{task}": task for task in ("echo", "embed", "rerank", "classify", "tensor")}
-STATES = {"cold": Reason.IDLE, "waking": Reason.LOADING, "waiting": Reason.NO_ROOM, "failed": Reason.LOAD_FAILED}
 KEY = {"authorization": f"Bearer {KEYS['search']}"}
 LIMITED = {"x-api-key": KEYS["ads"]}
 BODIES: dict[str, dict[str, Any]] = {
@@ -70,29 +63,8 @@ class Stage:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    engines = {}
-    process = GatewayProcess(tmp_path_factory.mktemp("gateway"))
-    models = (*TASKS, *(f"search/{state}" for state in STATES), "search/unheard")
-    value = config(
-        tenant("search", models=models),
-        tenant("ads", models=("search/tensor", "search/embed"), requests_per_minute=2, tokens_per_minute=1000),
-        tasks={**dict.fromkeys(models, "embed"), **TASKS},
-    )
-    async with FakeConductor() as conductor:
-        for number, model in enumerate(TASKS):
-            engines[model] = FakeEngine(f"i{number}", model=model)
-            engines[model].usual = answer_any_task
-            await engines[model].start()
-        states = [model_row(state, model=f"search/{state}", reason=reason) for state, reason in STATES.items()]
-        served = [model_row(model=model) for model in TASKS]
-        conductor.publish(*(engine.row() for engine in engines.values()), models=(*states, *served))
-        process.write_config(with_conductor(value, conductor))
-        await process.start()
-        await eventually((process.state / "table.json").exists)
+    async with gateway_with_engines(tmp_path_factory.mktemp("gateway")) as (process, engines):
         yield Stage(process, engines)
-        await process.stop()
-        for engine in engines.values():
-            await engine.stop()
 
 
 @pytest.fixture

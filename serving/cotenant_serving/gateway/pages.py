@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import orjson
 
 from cotenant_serving.gateway import catalog
 from cotenant_serving.gateway.auth import authenticate
 from cotenant_serving.gateway.config import TenantView
 from cotenant_serving.gateway.errors import body_for, error
+from cotenant_serving.gateway.openapi.document import document
+from cotenant_serving.gateway.openapi.page import POLICY, page
 from cotenant_serving.gateway.reply import Scope
 from cotenant_serving.gateway.routes import oip_target
 from cotenant_serving.gateway.state import Gateway
@@ -24,39 +28,33 @@ def build_pages(gateway: Gateway) -> "FastAPI":
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import JSONResponse
 
-    app = FastAPI(
-        title="cotenant gateway",
-        description="OpenAI-compatible chat and text completions over shared GPUs.",
-        redirect_slashes=False,
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
-    )
+    app = FastAPI(redirect_slashes=False, openapi_url=None)
 
-    @app.get("/v1/models", summary="The models that the key's tenant sees")
+    @app.get("/v1/models")
     async def models(request: Request) -> JSONResponse:
         return JSONResponse(catalog.listing(_view(gateway, request.scope)))
 
-    @app.get("/v1/models/{name:path}", summary="One model")
+    @app.get("/v1/models/{name:path}")
     async def model(name: str, request: Request) -> JSONResponse:
         view = _view(gateway, request.scope)
         return JSONResponse(catalog.model_object(view, catalog.resolve(view, name)))
 
-    @app.get("/healthz", summary="The process answers")
+    @app.get("/healthz")
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", summary="The gateway should get traffic")
+    @app.get("/readyz")
     async def readyz() -> JSONResponse:
         reason = gateway.unready()
         return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
 
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get("/metrics")
     async def metrics() -> Response:
         return Response(gateway.metrics.render(gateway.now()), media_type=_TEXT)
 
     _add_oip(app, gateway)
+    _add_description(app)
     _answer_errors(app)
-    _describe_hot_routes(app)
     return app
 
 
@@ -65,22 +63,22 @@ def _add_oip(app: "FastAPI", gateway: Gateway) -> None:
     from fastapi import Request
     from fastapi.responses import JSONResponse
 
-    @app.get("/v2", summary="What this server is")
+    @app.get("/v2")
     async def server() -> JSONResponse:
         return JSONResponse(
             {"name": "cotenant", "version": version("cotenant"), "extensions": ["binary_tensor_data"]}
         )
 
-    @app.get("/v2/health/live", summary="The process answers")
+    @app.get("/v2/health/live")
     async def live() -> JSONResponse:
         return JSONResponse({"live": True})
 
-    @app.get("/v2/health/ready", summary="The gateway should get traffic")
+    @app.get("/v2/health/ready")
     async def ready() -> JSONResponse:
         reason = gateway.unready()
         return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
 
-    @app.get("/v2/models/{rest:path}", summary="The model answers, or would after a wake")
+    @app.get("/v2/models/{rest:path}")
     async def model_ready(request: Request) -> JSONResponse:
         target = oip_target(request.scope["path"])
         if target is None:
@@ -93,6 +91,21 @@ def _add_oip(app: "FastAPI", gateway: Gateway) -> None:
             return JSONResponse({"name": target.model, "ready": True})
         body = {"name": target.model, "ready": False, "error": problem.message}
         return JSONResponse(body, status_code=problem.status, headers=problem.headers)
+
+
+def _add_description(app: "FastAPI") -> None:
+    from fastapi import Response
+
+    described = document(version("cotenant"))
+    raw, shown = orjson.dumps(described), page(described).encode()
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return Response(raw, media_type="application/json")
+
+    @app.get("/docs")
+    async def docs() -> Response:
+        return Response(shown, media_type="text/html", headers={"content-security-policy": POLICY})
 
 
 def _view(gateway: Gateway, scope: Scope) -> TenantView:
@@ -130,34 +143,3 @@ def _answer_errors(app: "FastAPI") -> None:
 def _as_request_error(status: int, headers: Mapping[str, str] | None) -> RequestError:
     name = {404: "unknown_route", 405: "method_not_allowed"}.get(status, "internal_error")
     return error(name, headers={name.lower(): value for name, value in (headers or {}).items()})
-
-
-def _describe_hot_routes(app: "FastAPI") -> None:
-    """Adds to the OpenAPI document the two routes that the ASGI app answers before FastAPI sees them."""
-    document = app.openapi()
-    document["paths"] |= {
-        "/v1/chat/completions": {"post": _operation("Chat completion", "messages", {"type": "array"})},
-        "/v1/completions": {"post": _operation("Text completion", "prompt", {})},
-    }
-    document["components"] = {
-        **document.get("components", {}),
-        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-    }
-    app.openapi_schema = document
-
-
-def _operation(summary: str, field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        "model": {"type": "string"},
-        field: schema,
-        "stream": {"type": "boolean"},
-        "max_tokens": {"type": "integer"},
-        "temperature": {"type": "number"},
-    }
-    body = {"type": "object", "required": ["model", field], "properties": properties}
-    return {
-        "summary": summary,
-        "security": [{"key": []}],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": {"description": "OpenAI's answer, or a stream of server-sent events"}},
-    }

@@ -279,6 +279,7 @@ def test_the_elements_of_binary_bytes_and_bools_are_checked() -> None:
 
     for raw in (b"\1\0\0\0a", b"\1\0\0\0a" * 3, b"\1\0\0\0a\5\0\0\0a", b"\1\0\0\0a\0\0", b"\xff" * 8):
         assert refusal(*binary((texts, raw))).message.startswith("Input 'x': ")
+    assert "at most 1048576" in refusal(*binary(({**texts, "shape": [(1 << 20) + 1]}, b"\0" * 8))).message
     assert "BOOL" in refusal(*binary(({**FLOATS, "datatype": "BOOL"}, b"\1\2"))).message
     empty = parse_infer(*binary((texts, b"\0" * 8)))
     assert empty.inputs[0].data == [b"", b""]

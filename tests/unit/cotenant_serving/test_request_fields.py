@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotenant_serving.request_fields import RequestError, json_object
+from cotenant_serving.request_fields import RequestError, json_object, refuse_unknown, whole
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,19 @@ def test_a_mistake_far_into_the_body_is_named_by_its_position() -> None:
 def test_a_long_string_that_does_not_end_takes_no_quadratic_time() -> None:
     with pytest.raises(RequestError):
         json_object(b'{"a": "' + b'\\"' * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(7, 7), (2.0, 2), (-1, -1), (True, None), (1.5, None), ("1", None), (2**53 - 1, 2**53 - 1), (2**53, None)],
+)
+def test_an_integer_is_what_json_schema_calls_one(value: object, found: int | None) -> None:
+    assert whole(value) == found
+
+
+def test_fields_that_change_nothing_pass_and_true_is_not_one() -> None:
+    refuse_unknown({"a": 1, "b": None, "c": 1.0}, frozenset({"a"}), neutral={"c": (1,)})
+    for fields in ({"c": True}, {"c": 2}, {"d": 1}):
+        with pytest.raises(RequestError) as caught:
+            refuse_unknown(fields, frozenset({"a"}), neutral={"c": (1,)}, prefix="x.")
+        assert caught.value.param == f"x.{next(iter(fields))}"
