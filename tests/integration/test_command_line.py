@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.builders.terminal import Terminal
+from tests.builders.text_models import make_bert
 from tests.builders.up import Up, echo, key_of, keys, model, pool, tenant, until
 
 import cotenant_serving
@@ -64,6 +66,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         echo("quick"),
         echo("lazy", namespace="ads", loadSeconds=3),
         echo("slow", namespace="ads", tokensPerSecond=20, tenants=["ads", "search"]),
+        model("vectors", model=f"file://{make_bert(folder / 'bert')}", task="embed", gpu={"memory": "1536Mi"}),
         model("broken", model=f"file://{broken}", task="generate", gpu={"memory": "1536Mi"}),
         tenant("search", accepts=[{"namespace": "ads", "models": ["slow"]}]),
         tenant("ads", keys=[]),
@@ -193,6 +196,26 @@ def test_chat_needs_no_key_on_the_machine_of_up_and_leaves_none(up: Up) -> None:
 
     piped = run(up, "chat", "quick", "-o", "json", stdin="from a pipe")
     assert piped.json()["choices"][0]["message"]["content"].startswith("from a pipe")
+
+
+def test_texts_become_vectors_from_arguments_and_from_a_pipe(up: Up) -> None:
+    table = run(up, "embed", "vectors", "the cat sat", "stocks fell", "the cat sat", "-o", "wide")
+    assert table.code == 0, table.err
+    assert "search/vectors: " in table.err  # how it wakes
+    cosines = [re.split(r" {2,}", line)[-2] for line in table.out.splitlines()[1:]]
+    assert cosines[0] == cosines[2] == "1.0000" > cosines[1]
+
+    document = run(up, "embed", "vectors", "-o", "json", stdin="the cat sat\nstocks fell\n").json()
+    assert [item["text"] for item in document["data"]] == ["the cat sat", "stocks fell"]
+    assert {len(item["embedding"]) for item in document["data"]} == {32}
+    assert document["usage"]["prompt_tokens"] > 0
+    assert KeyBook(up.state).read() == ()
+
+
+def test_a_task_that_a_model_does_not_have_is_refused_with_the_gateways_words(up: Up) -> None:
+    ran = run(up, "embed", "quick", "text")
+    assert ran.code == 1
+    assert "search/quick" in ran.err
 
 
 def test_who_calls_must_be_said_when_several_see_the_model(up: Up) -> None:
