@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cotenant_serving.contract import EngineArgs, Reason, Task
 from cotenant_serving.engine.base import LoadError, Progress
 from cotenant_serving.engine.load_errors import load_errors
+from cotenant_serving.engine.mapped_weights import own_weights
 from cotenant_serving.engine.model_files import check_tokenizer
 
 if TYPE_CHECKING:
@@ -214,9 +215,3 @@ def _refuse_missing_weights(folder: Path, report: Mapping[str, Any]) -> None:
             f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, the first is "
             f"{missing[0]}. Fetch the model again, or correct config.json.",
         )
-
-
-def own_weights(model: Any) -> None:
-    """Copies what is mapped from the files: somebody who writes to them must not change or end what serves."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
