@@ -284,7 +284,7 @@ def running_engine(
 
 def _wait_ready(engine: RunningEngine) -> None:
     try:
-        beat = engine.conductor.wait_for(lambda beat: beat.state in ("ready", "failed"))
+        beat = engine.conductor.wait_for(lambda beat: beat.state in ("ready", "failed"), timeout_s=120.0)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{engine.log.read_text()}") from error
     assert beat.state == "ready", f"{beat.reason}: {beat.message}\n{engine.log.read_text()}"

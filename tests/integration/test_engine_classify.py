@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.builders.engine import TOKEN, RunningEngine, fake_conductor, running_engine, text_args
+from tests.builders.engine import RunningEngine, fake_conductor, running_engine, text_args
 from tests.builders.text_models import POISON, Direct, make_bert, make_llama_classifier, make_roberta
+from tests.builders.whole_path import Gateway, gateway_before
 
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError, UnaryRequest
@@ -130,12 +131,20 @@ def test_bad_input_is_a_400_that_names_the_field(
     assert (answer.status, answer.json["error"]["param"]) == (400, param)
 
 
-def test_curl_is_enough(engine: RunningEngine, direct: Direct) -> None:
-    url = f"http://{engine.beat.host}:{engine.beat.port}/v1/score"
-    body = json.dumps({"model": "m", "text_1": "by", "text_2": "hand"})
-    command = ["curl", "-sS", url, "-H", f"Authorization: Bearer {TOKEN}", "-d", body]
-    answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert answer["data"][0]["score"] == pytest.approx(scores_of(direct, [("by", "hand")])[0], abs=1e-4)
+def test_curl_is_enough(engine: RunningEngine, direct: Direct, tmp_path: Path) -> None:
+    def ask(gateway: Gateway, path: str, **body: Any) -> Any:
+        data = json.dumps({"model": "rerank"} | body)
+        command = ["curl", "-sS", gateway.url + path, "-H", f"Authorization: Bearer {gateway.key}", "-d", data]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    expected = scores_of(direct, [("by", "hand")])[0]
+    with gateway_before(engine, tmp_path) as gateway:
+        scored = ask(gateway, "/v1/score", text_1="by", text_2="hand")
+        ranked = ask(gateway, "/v1/rerank", query="by", documents=["hand"])
+        records = gateway.usage_of(ranked["id"].removeprefix("rerank-"))
+    assert scored["data"][0]["score"] == pytest.approx(expected, abs=1e-4)
+    assert ranked["results"][0]["relevance_score"] == pytest.approx(expected, abs=1e-4)
+    assert records[0]["prompt_tokens"] == ranked["usage"]["total_tokens"] == direct.tokens("by", "hand")
 
 
 async def answer_of(engine: ClassifyEngine | RerankEngine, path: str, **body: Any) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from tests.builders.engine import TOKEN, RunningEngine, fake_conductor, make_tiny_llama, running_engine, text_args
+from tests.builders.engine import RunningEngine, fake_conductor, make_tiny_llama, running_engine, text_args
 from tests.builders.text_models import HIDDEN, POISON, Direct, make_bert, make_roberta, write_sentence_files
+from tests.builders.whole_path import Gateway, gateway_before
 
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError, UnaryRequest
@@ -71,9 +72,14 @@ class Sentences(Direct):
 
 
 @pytest.fixture(scope="module")
-def client(engine: RunningEngine) -> Iterator[openai.OpenAI]:
-    base_url = f"http://{engine.beat.host}:{engine.beat.port}/v1"
-    with openai.OpenAI(base_url=base_url, api_key=TOKEN, max_retries=0) as made:
+def gateway(engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway_before(engine, tmp_path_factory.mktemp("gateway")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as made:
         yield made
 
 
@@ -82,7 +88,7 @@ def embed(engine: RunningEngine, **body: Any) -> Any:
 
 
 def test_openais_client_gets_what_transformers_computes(client: openai.OpenAI, direct: Sentences) -> None:
-    answer = client.embeddings.create(model="m", input=TEXTS)  # as base64, which is that client's default
+    answer = client.embeddings.create(model="embed", input=TEXTS)  # as base64, which is that client's default
     assert [item.index for item in answer.data] == list(range(len(TEXTS)))
     for item, text in zip(answer.data, TEXTS, strict=True):
         np.testing.assert_allclose(item.embedding, direct.vector(text), **CLOSE)
@@ -90,7 +96,7 @@ def test_openais_client_gets_what_transformers_computes(client: openai.OpenAI, d
 
 
 def test_numbers_base64_and_a_single_text_are_the_same_vector(client: openai.OpenAI, engine: RunningEngine) -> None:
-    many = client.embeddings.create(model="m", input=TEXTS, encoding_format="float")
+    many = client.embeddings.create(model="embed", input=TEXTS, encoding_format="float")
     one = embed(engine, input=TEXTS[4], encoding_format="base64").json["data"][0]["embedding"]
     decoded = np.frombuffer(base64.b64decode(one), dtype="<f4")
     np.testing.assert_allclose(decoded, many.data[4].embedding, **CLOSE)
@@ -99,14 +105,14 @@ def test_numbers_base64_and_a_single_text_are_the_same_vector(client: openai.Ope
 
 def test_token_ids_are_taken_as_they_are(client: openai.OpenAI, direct: Sentences) -> None:
     ids = [[2, 5, 6, 3], [7] * 20, [9]]
-    answer = client.embeddings.create(model="m", input=ids)
+    answer = client.embeddings.create(model="embed", input=ids)
     for item, given in zip(answer.data, ids, strict=True):
         np.testing.assert_allclose(item.embedding, direct.vector(given), **CLOSE)
     assert answer.usage.prompt_tokens == 25
 
 
 def test_fewer_dimensions_are_the_first_ones_of_unit_length_again(client: openai.OpenAI, direct: Sentences) -> None:
-    answer = client.embeddings.create(model="m", input=TEXTS[1], dimensions=7)
+    answer = client.embeddings.create(model="embed", input=TEXTS[1], dimensions=7)
     cut = direct.vector(TEXTS[1])[:7]
     np.testing.assert_allclose(answer.data[0].embedding, cut / np.linalg.norm(cut), **CLOSE)
 
@@ -175,29 +181,44 @@ def test_bad_input_is_a_400_that_names_the_field(
     assert words in answer.json["error"]["message"]
 
 
-def test_curl_is_enough(engine: RunningEngine, direct: Sentences) -> None:
-    url = f"http://{engine.beat.host}:{engine.beat.port}/v1/embeddings"
-    body = json.dumps({"model": "m", "input": "by hand"})
-    command = ["curl", "-sS", url, "-H", f"Authorization: Bearer {TOKEN}", "-d", body]
+def test_curl_is_enough(gateway: Gateway, direct: Sentences) -> None:
+    body = json.dumps({"model": "team/embed", "input": "by hand"})
+    command = [
+        "curl",
+        "-sS",
+        f"{gateway.url}/v1/embeddings",
+        "-H",
+        f"Authorization: Bearer {gateway.key}",
+        "-d",
+        body,
+    ]
     answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     np.testing.assert_allclose(answer["data"][0]["embedding"], direct.vector("by hand"), **CLOSE)
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_tritonclient_gets_the_same_vectors(engine: RunningEngine, direct: Sentences, binary: bool) -> None:
+def test_tritonclient_gets_the_same_vectors(gateway: Gateway, direct: Sentences, binary: bool) -> None:
     import tritonclient.http as triton
 
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    with triton.InferenceServerClient(f"{engine.beat.host}:{engine.beat.port}") as client:
-        metadata = client.get_model_metadata("team/embed", headers=headers)
+    with triton.InferenceServerClient(gateway.address) as client:
+        assert client.is_model_ready("team/embed", headers=gateway.headers())
+        metadata = client.get_model_metadata("team/embed", headers=gateway.headers())
         assert metadata["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
         assert metadata["outputs"] == [{"name": "embedding", "datatype": "FP32", "shape": [-1, 24]}]
         given = triton.InferInput("text", [len(TEXTS)], "BYTES")
         given.set_data_from_numpy(np.array([text.encode() for text in TEXTS], dtype=object), binary_data=binary)
         wanted = [triton.InferRequestedOutput("embedding", binary_data=binary)]
-        answer = client.infer("team/embed", [given], outputs=wanted, headers=headers)
+        answer = client.infer("team/embed", [given], outputs=wanted, headers=gateway.headers())
     expected = [direct.vector(text) for text in TEXTS]
     np.testing.assert_allclose(answer.as_numpy("embedding"), expected, **CLOSE)
+
+
+def test_every_request_is_counted_with_its_tokens(gateway: Gateway, client: openai.OpenAI) -> None:
+    raw = client.embeddings.with_raw_response.create(model="embed", input=["one two", "three"])
+    tokens, request_id = raw.parse().usage.prompt_tokens, raw.headers["x-request-id"]
+    records = gateway.usage_of(request_id)
+    assert [(record["prompt_tokens"], record["completion_tokens"]) for record in records] == [(tokens, 0)]
+    assert (records[0]["outcome"], records[0]["estimated"]) == ("ok", False)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from tests.builders.archives import rewrite_archive
-from tests.builders.engine import TOKEN, RunningEngine, fake_conductor, running_engine, text_args
+from tests.builders.engine import RunningEngine, fake_conductor, running_engine, text_args
+from tests.builders.whole_path import Gateway, gateway_before
 from torch.export import Dim
 
 from cotenant_serving.contract import Reason
@@ -77,16 +78,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
 
 
 @pytest.fixture(scope="module")
-def client(engine: RunningEngine) -> Iterator[Any]:
-    import tritonclient.http as triton
-
-    with triton.InferenceServerClient(f"{engine.beat.host}:{engine.beat.port}", concurrency=8) as made:
+def gateway(engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway_before(engine, tmp_path_factory.mktemp("gateway")) as made:
         yield made
 
 
-def headers() -> dict[str, str]:
-    """New ones each time: tritonclient adds the length of one request's JSON to the dict that it is given."""
-    return {"Authorization": f"Bearer {TOKEN}"}
+@pytest.fixture(scope="module")
+def client(gateway: Gateway) -> Iterator[Any]:
+    import tritonclient.http as triton
+
+    with triton.InferenceServerClient(gateway.address, concurrency=8) as made:
+        yield made
 
 
 def given(x: np.ndarray, scale: np.ndarray, *, binary: bool = True) -> list[Any]:
@@ -108,8 +110,8 @@ def expected(x: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in answer.items()}
 
 
-def test_metadata_say_what_forward_takes_and_gives(client: Any) -> None:
-    found = client.get_model_metadata("team/scaled", headers=headers())
+def test_metadata_say_what_forward_takes_and_gives(client: Any, gateway: Gateway) -> None:
+    found = client.get_model_metadata("team/tensor", headers=gateway.headers())
     assert found["platform"] == "torch_export"
     assert found["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, 4]},
@@ -122,22 +124,22 @@ def test_metadata_say_what_forward_takes_and_gives(client: Any) -> None:
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_tritonclient_gets_what_the_model_computes(client: Any, binary: bool) -> None:
+def test_tritonclient_gets_what_the_model_computes(client: Any, gateway: Gateway, binary: bool) -> None:
     import tritonclient.http as triton
 
     inputs = random_inputs(3)
     wanted = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("best", "y")]
     answer = client.infer(
-        "team/scaled", given(*inputs, binary=binary), outputs=wanted, headers=headers(), request_id="7"
+        "team/tensor", given(*inputs, binary=binary), outputs=wanted, headers=gateway.headers(), request_id="7"
     )
     assert answer.get_response()["id"] == "7"
     for name, values in expected(*inputs).items():
         np.testing.assert_allclose(answer.as_numpy(name), values, **CLOSE)
 
 
-def test_requests_at_once_are_joined_and_get_their_own_rows(client: Any) -> None:
+def test_requests_at_once_are_joined_and_get_their_own_rows(client: Any, gateway: Gateway) -> None:
     sent = [random_inputs(1 + seed % 5, seed) for seed in range(24)]
-    pending = [client.async_infer("m", given(*inputs), headers=headers()) for inputs in sent]
+    pending = [client.async_infer("tensor", given(*inputs), headers=gateway.headers()) for inputs in sent]
     for inputs, one in zip(sent, pending, strict=True):
         answer = one.get_result()
         for name, values in expected(*inputs).items():
@@ -195,16 +197,16 @@ def test_binary_tensors_that_are_cut_off_are_refused(engine: RunningEngine) -> N
     assert (answer.status, "binary_data_size" in answer.json["error"]) == (400, True)
 
 
-def test_not_a_number_comes_back_in_binary_and_is_refused_in_json(client: Any, engine: RunningEngine) -> None:
+def test_not_a_number_comes_back_in_binary_and_is_refused_in_json(client: Any, gateway: Gateway) -> None:
     x, scale = random_inputs(1)
     x[0, 0] = np.nan
-    answer = client.infer("m", given(x, scale), headers=headers())
+    answer = client.infer("tensor", given(x, scale), headers=gateway.headers())
     assert np.isnan(answer.as_numpy("y")).all()
     import tritonclient.http as triton
 
     wanted = [triton.InferRequestedOutput("y", binary_data=False)]
     with pytest.raises(triton.InferenceServerException, match=r"Output 'y'.*NaN"):
-        client.infer("m", given(x, scale), outputs=wanted, headers=headers())
+        client.infer("tensor", given(x, scale), outputs=wanted, headers=gateway.headers())
 
 
 def test_routes_of_other_tasks_are_not_there(engine: RunningEngine) -> None:

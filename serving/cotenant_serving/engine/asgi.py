@@ -15,7 +15,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_BODY_BYTES = 32 * 2**20
+MAX_BODY_BYTES = 512 * 2**20
 """Above what any gateway lets through, so that it alone says what is too much."""
 BODY_DEADLINE_S = 30.0
 CLIENT_CLOSED_REQUEST = 499
