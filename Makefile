@@ -11,7 +11,7 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fix generate bench-accounting clean
+.PHONY: help install demo test check bench-accounting bench-engines bench-wake fix generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -32,6 +32,15 @@ check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI run
 	$(RUN)/python -m tests.golden.update --check
 	$(RUN)/python scripts/generate_docs.py --check
 
+bench-accounting: $(VENV)/.dev ## Measure what the gateway pays to count a request
+	$(RUN)/python -m benchmarks.accounting $(ARGS)
+
+bench-engines: $(VENV)/.dev ## Tokens and sentences a second, against the model alone (about 5 minutes)
+	$(RUN)/python -m benchmarks.engines $(ARGS)
+
+bench-wake: $(VENV)/.dev ## From no engine to the first token, and what an idle `up` costs (about 2 minutes)
+	$(RUN)/python -m benchmarks.wake $(ARGS)
+
 fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
@@ -39,9 +48,6 @@ fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python -m tests.golden.update
 	$(RUN)/python scripts/generate_docs.py
-
-bench-accounting: $(VENV)/.dev ## Measure what the gateway pays to count a request
-	$(RUN)/python -m benchmarks.accounting $(ARGS)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
