@@ -31,6 +31,8 @@ class RunningUp:
     conductor_url: str
     control_token_file: Path
     gateway_url: str
+    gateway_workers: int
+    """Processes that take turns at its port; each reads its configuration by itself."""
     pid: int
 
 
@@ -42,6 +44,7 @@ def running_up(state: Path) -> RunningUp:
             conductor_url=control["conductor_url"],
             control_token_file=Path(control["control_token_file"]),
             gateway_url=control["gateway_url"],
+            gateway_workers=int(control.get("gateway_workers", 1)),
             pid=int(control["pid"]),
         )
     except (OSError, ValueError, KeyError):

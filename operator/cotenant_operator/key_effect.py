@@ -9,19 +9,27 @@ from cotenant_operator.gateway_client import GatewayClient, GatewayError
 from cotenant_operator.published import NotPublishedError, read_published
 
 PATIENCE_S = 5.0
+SETTLE_S = 0.5
+"""Each of several gateway workers looks at its configuration every 0.2 s; which of them answers is chance."""
 STEP_S = 0.05
 
 
 def wait_until_known(state: Path, key: str, digest: str) -> bool:
     """Wait until the gateway of this state directory takes a new key. True also when none runs: it will."""
     try:
-        url = running_up(state).gateway_url
+        running = running_up(state)
     except ControlError:
         return True
-    client = GatewayClient(url, key, timeout_s=PATIENCE_S)
+    client = GatewayClient(running.gateway_url, key, timeout_s=PATIENCE_S)
+    known_since = None
 
     def known() -> bool:
-        return _published(state, digest) and client.takes_key()
+        nonlocal known_since
+        if not _published(state, digest) or not client.takes_key():
+            known_since = None
+            return False
+        known_since = known_since or time.monotonic()
+        return running.gateway_workers == 1 or time.monotonic() - known_since > SETTLE_S
 
     try:
         return _wait(known)

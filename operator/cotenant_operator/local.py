@@ -171,7 +171,11 @@ class _Local:
         self._say(f"starting Ray, conductor and gateway (logs in {self._state.logs})")
         self._on_its_way(Wake("up", "Ray, conductor and gateway start", None))
         await self._programs.start()
-        self._state.announce(conductor_url=self._control.url, gateway_url=self._url)
+        self._state.announce(
+            conductor_url=self._control.url,
+            gateway_url=self._url,
+            gateway_workers=self._programs.gateway_workers,
+        )
         if not await self._all_answer(orders):
             return EXIT_FAILED
         self._on_its_way()

@@ -27,7 +27,7 @@ class Programs:
 
     def __init__(self, state: StateDir, desk: Desk, *, host: str, port: int, gateway_workers: int, say: Say) -> None:
         self._state, self._desk, self._say = state, desk, say
-        self._host, self._port, self._gateway_workers = host, port, gateway_workers
+        self._host, self._port, self.gateway_workers = host, port, gateway_workers
         self.conductor_port = desk.conductor_port
         self._ray_port = 0
         self._children: dict[str, Child] = {}
@@ -108,7 +108,7 @@ class Programs:
             "host": self._host,
             "port": self._port,
             "state": self._state.path / "gateway",
-            "workers": self._gateway_workers,
+            "workers": self.gateway_workers,
         }
         await self._start("gateway", _module("cotenant_serving.gateway", options))
 

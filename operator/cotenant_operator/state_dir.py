@@ -96,12 +96,13 @@ class StateDir:
             os.close(self._lock)
             self._lock = None
 
-    def announce(self, *, conductor_url: str, gateway_url: str) -> None:
+    def announce(self, *, conductor_url: str, gateway_url: str, gateway_workers: int = 1) -> None:
         """Write control.json for the other commands."""
         content = {
             "conductor_url": conductor_url,
             "control_token_file": str(self.secret("control-token")),
             "gateway_url": gateway_url,
+            "gateway_workers": gateway_workers,
             "pid": os.getpid(),
         }
         write_private(self.control, json.dumps(content).encode())

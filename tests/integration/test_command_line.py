@@ -71,6 +71,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         tenant("search", accepts=[{"namespace": "ads", "models": ["slow"]}]),
         tenant("ads", keys=[]),
         keys("search"),
+        options=("--gateway-workers", "2"),  # so that a new key must be known to more than one process
     ).start(terminal=True)
     yield running
     running.stop()
