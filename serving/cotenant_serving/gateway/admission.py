@@ -154,7 +154,8 @@ class TenantLimits:
             return f"{most} concurrent requests", 1.0
         if self._requests is not None and (wait_s := self._requests.wait_s(1, now)) > 0:
             return f"{int(self._requests.capacity)} requests per minute", wait_s
-        if self._tokens is not None and (wait_s := self._tokens.wait_s(tokens, now)) > 0:
+        # Tensors cost no tokens: a bucket below zero does not keep them out.
+        if tokens and self._tokens is not None and (wait_s := self._tokens.wait_s(tokens, now)) > 0:
             return f"{int(self._tokens.capacity)} tokens per minute", wait_s
         return None
 

@@ -93,6 +93,16 @@ def test_settling_gives_back_what_was_not_used_and_charges_what_was_used_beyond(
     assert refused(tenant, 10, 0.0).headers["retry-after"] == "120"
 
 
+def test_a_request_that_costs_no_tokens_is_not_kept_out_by_a_debt_of_tokens():
+    tenant = limits(tokens_per_minute=100, requests_per_minute=2)
+    tenant.admit(100, 0.0)
+    tenant.settle(100, 300, 0.0)
+
+    tenant.admit(0, 0.0)
+
+    assert "2 requests per minute" in refused(tenant, 0, 0.0).message
+
+
 def test_a_request_dearer_than_the_whole_bucket_is_a_bad_request_because_waiting_never_helps():
     problem = refused(limits(tokens_per_minute=100), 101, 0.0)
     assert problem.status == 400
