@@ -33,7 +33,7 @@ def usage(
         found = sum_up((), fields, begin)
     show(usage_rows(found, wide=output is Output.WIDE), usage_document(found), output)
     if not found.total.requests:
-        note(f"nothing to sum up: each admitted request gets a line in {path} when it ends, at most a second later")
+        note(f"nothing to sum up: each admitted request gets a line in {path} when it ends")
     if found.damaged:
         warning(f"{found.damaged} lines of {path} are damaged and in no sum; look at them, or move the file away")
     return 0
