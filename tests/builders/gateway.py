@@ -252,10 +252,15 @@ class GatewayProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    async def exited(self, within_s: float = 30) -> int:
+    async def ended(self, within_s: float = 30) -> int:
+        """Of the first process; its workers may finish their requests."""
         assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), within_s)
+
+    async def exited(self, within_s: float = 30) -> int:
+        """Of all."""
+        status = await self.ended(within_s)
         assert self._reader is not None
-        status = await asyncio.wait_for(self._process.wait(), within_s)
         await self._reader
         return status
 

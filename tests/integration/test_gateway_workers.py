@@ -211,52 +211,6 @@ async def test_requests_of_a_gateway_that_was_killed_whole_are_counted_at_its_ne
     assert sorted(record["request_id"] for record in records) == sorted(streams.began)
 
 
-async def test_kills_under_load_leave_one_record_for_each_request_that_an_engine_had(gateway, conductor, engine):
-    """Answers are short, so kills come at every moment of a request, also right at its end."""
-    engine.slots = 16
-    served: Counter[str] = Counter()
-
-    async def count(seen: Seen, wire: Wire) -> None:
-        served["-".join(seen.headers["x-request-id"].split("-")[:2])] += 1  # without the number of the attempt
-        await wire.stream_head()
-        await wire.chunk(event("hello") + event(" world"))
-        await wire.chunk(stream_end())
-        await wire.end()
-
-    engine.usual = count
-    await run(gateway, conductor, engine, options=("--workers", "2"))
-    await all_serve(gateway, 2)
-    answered: Counter[str] = Counter()
-    stop = asyncio.Event()
-
-    async def ask() -> None:
-        async with aiohttp.ClientSession() as session:
-            while not stop.is_set():
-                answered[await read_stream(session, gateway)] += 1
-
-    clients = [asyncio.create_task(ask()) for _ in range(8)]
-    for kill in range(4):
-        done = answered["done"]
-        await eventually(lambda done=done: answered["done"] > done + 60)
-        while not (workers := gateway.workers()):
-            await asyncio.sleep(0.02)
-        workers[kill % len(workers)].kill()
-    await eventually(lambda: answered["done"] > 400)
-    stop.set()
-    await asyncio.gather(*clients)
-    await eventually(lambda: len(gateway.usage()) >= len(served))
-    assert set(answered) <= {"done", "broken"}
-
-    records = Counter(record["request_id"] for record in gateway.usage())
-    assert set(records.values()) == {1}
-    assert served.keys() <= records.keys()
-    outcomes = Counter(record["outcome"] for record in gateway.usage())
-    assert answered["done"] <= outcomes["ok"] <= answered["done"] + answered["broken"]
-    assert outcomes.keys() <= {"ok", "gateway_lost", "client_closed"}
-    tokens = {record["completion_tokens"] for record in gateway.usage() if record["outcome"] == "ok"}
-    assert tokens == {2}
-
-
 async def test_sigterm_drains_all_workers(gateway, conductor, engine):
     engine.slots = 100
     streams = Streams(engine)
