@@ -6,10 +6,8 @@ metrics in files. A request streams EVENTS events, and its tenant has all three 
 """
 
 import argparse
-import json
 import os
 import random
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.measuring import finish, machine, markdown, median
 from cotenant_serving.contract import EngineRow, Limits, Table
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import Board, LocalBoard, SharedBoard
@@ -49,15 +48,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--requests", type=int, default=2000, help="per round and side")
     given = parser.parse_args()
-    print(f"{given.rounds} rounds of {given.requests} requests on each side, in turns; medians.\n")
+    print(f"{machine()}\n\n{given.rounds} rounds of {given.requests} requests on each side, in turns; medians.\n")
     with tempfile.TemporaryDirectory() as folder, parts(Path(folder)) as measured:
         took = {part.name: compare(part, given.rounds, given.requests) for part in measured}
     alone, shared = (sum(one[side] for one in took.values()) for side in (0, 1))
-    print("| Part | in process, µs | shared, µs |\n| --- | --- | --- |")
-    for name, (one, other) in {**took, "all": (alone, shared)}.items():
-        print(f"| {name} | {one:.1f} | {other:.1f} |")
-    ratios = {"shared_vs_in_process": shared / alone, "shared_us": shared, "in_process_us": alone}
-    print("\n" + json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+    rows = [(name, f"{one:.1f}", f"{other:.1f}") for name, (one, other) in {**took, "all": (alone, shared)}.items()]
+    print(markdown(("Part", "in process, µs", "shared, µs"), rows) + "\n")
+    finish({"shared_vs_in_process": shared / alone, "shared_us": shared, "in_process_us": alone})
 
 
 def compare(part: Part, rounds: int, requests: int) -> tuple[float, float]:
@@ -67,7 +64,7 @@ def compare(part: Part, rounds: int, requests: int) -> tuple[float, float]:
         sides = [(part.in_process, alone), (part.shared, shared)]
         for work, took in sides if turn % 2 else reversed(sides):
             took.append(cpu_us(work, requests))
-    return statistics.median(alone), statistics.median(shared)
+    return median(alone), median(shared)
 
 
 def cpu_us(work: Work, requests: int) -> float:
