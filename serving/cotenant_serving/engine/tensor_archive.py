@@ -28,6 +28,7 @@ WEIGHTS, CONSTANTS = "data/weights/", "data/constants/"
 CONFIGS = {WEIGHTS: f"{WEIGHTS}model_weights_config.json", CONSTANTS: f"{CONSTANTS}model_constants_config.json"}
 MAX_JSON_BYTES = 64 * 2**20
 MAX_PARTS = 100_000
+CHUNK_BYTES = 2**20
 _WORDS = {"archive_format": b"pt2", "archive_version": b"0", "byteorder": b"little"}
 _KNOWN = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)|models/model\.json"
@@ -72,7 +73,21 @@ class Archive:
         try:
             return self._zip.read(self._part(part))
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise LoadError(Reason.CORRUPT_WEIGHTS, f"{self._file}: {part} is damaged: {error}. {_AGAIN}") from None
+            raise self._damaged(part, error) from None
+
+    def read_buffer(self, part: str) -> bytearray:
+        """As `read`, into memory that may be written to, without holding it twice."""
+        buffer, filled = bytearray(self.size(part)), 0
+        try:
+            with self._zip.open(self._part(part)) as stream:
+                while chunk := stream.read(CHUNK_BYTES):  # to the end, where the checksum is compared
+                    buffer[filled : filled + len(chunk)] = chunk
+                    filled += len(chunk)
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise self._damaged(part, error) from None
+        if filled != len(buffer):
+            raise self._damaged(part, f"{filled} of {len(buffer)} bytes")
+        return buffer
 
     def json(self, part: str) -> Any:
         if self.size(part) > MAX_JSON_BYTES:
@@ -128,6 +143,9 @@ class Archive:
                 f"{self._file} has {inside_bytes} bytes inside, and the share is {max_bytes} bytes. Give the model "
                 "more memory (spec.gpu.memory).",
             )
+
+    def _damaged(self, part: str, why: object) -> LoadError:
+        return LoadError(Reason.CORRUPT_WEIGHTS, f"{self._file}: {part} is damaged: {why}. {_AGAIN}")
 
     def _unsafe(self, why: str) -> LoadError:
         return LoadError(Reason.UNSAFE_FILES, f"{self._file}: {why}. {_AGAIN}")

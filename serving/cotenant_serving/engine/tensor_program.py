@@ -32,11 +32,7 @@ def load_program(archive: Archive, device: DeviceKind) -> Program:
     original = archive.json(PROGRAM)
     program = safe_program(original, fields, _is_aten)
     tensors = {
-        part: {
-            name: _tensor(archive, part, name, one)
-            for name, one in safe_payloads(archive.json(config), fields).items()
-        }
-        for part, config in CONFIGS.items()
+        part: _tensors(archive, part, safe_payloads(archive.json(config), fields)) for part, config in CONFIGS.items()
     }
     signature = read_signature(program, _call_graph(original), original.get("guards_code") or [])
     exported = _deserialize(program, tensors[WEIGHTS], tensors[CONSTANTS])
@@ -69,7 +65,15 @@ def _is_aten(name: str, overload: str) -> bool:
     return isinstance(packet, torch._ops.OpOverloadPacket) and overload in list(packet)
 
 
-def _tensor(archive: Archive, part: str, name: str, payload: Mapping[str, Any]) -> Any:
+def _tensors(archive: Archive, part: str, payloads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Several may be views of the same bytes, as tied weights are."""
+    buffers = {
+        name: archive.read_buffer(part + name) for name in {str(one["path_name"]) for one in payloads.values()}
+    }
+    return {name: _tensor(name, one, buffers[one["path_name"]]) for name, one in payloads.items()}
+
+
+def _tensor(name: str, payload: Mapping[str, Any], data: bytearray) -> Any:
     """Raises LoadError(CorruptWeights) when its bytes are not what the archive says."""
     import torch
     from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
@@ -78,7 +82,6 @@ def _tensor(archive: Archive, part: str, name: str, payload: Mapping[str, Any]) 
         meta = payload["tensor_meta"]
         dtype = _SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]]
         sizes, strides = ([int(one["as_int"]) for one in meta[field]] for field in ("sizes", "strides"))
-        data = bytearray(archive.read(part + payload["path_name"]))
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         made = torch.as_strided(flat, sizes, strides, int(meta["storage_offset"]["as_int"]))
         if not data and made.numel():

@@ -93,6 +93,7 @@ def safe_payloads(config: Any, fields: frozenset[str]) -> Mapping[str, Mapping[s
     for name, payload in payloads.items():
         if not _DOTTED.fullmatch(name) or not isinstance(payload, dict) or payload.get("use_pickle") is not False:
             raise UnsafeProgramError(f"a tensor {name[:80]!r} that is stored as a pickle")
+        _check(isinstance(payload.get("path_name"), str), "the part", payload.get("path_name"))
         checker.clean(payload, "payload", 0)
     return payloads
 
