@@ -28,6 +28,7 @@ from cotenant_operator.quantity import as_quantity, parse_bytes, parse_seconds, 
 from cotenant_serving import contract
 from cotenant_serving.gateway.errors import ERRORS
 from cotenant_serving.gateway.metrics import Metrics, Now
+from cotenant_serving.gateway.openapi.document import document
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -82,6 +83,7 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "metrics": table(("Name", "Type", "Labels", "Help"), metrics()),
         "labels": table(("Label", "Values"), labels(texts["labels"])),
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
+        "routes": table(("Route", "What", "Key"), routes()),
         "request-fields": table(("Route", "Fields", "What happens to them"), request_fields()),
     }
 
@@ -271,6 +273,16 @@ def runtime() -> list[tuple[str, ...]]:
     for (task, device), size in RUNTIME_BYTES.items():
         tasks.setdefault((device, size), []).append(f"`{task}`")
     return [(", ".join(names), f"`{device}`", show_bytes(size)) for (device, size), names in tasks.items()]
+
+
+def routes() -> list[tuple[str, ...]]:
+    """As the OpenAPI document has them."""
+    rows = []
+    for path, methods in document("").get("paths", {}).items():
+        for method, operation in methods.items():
+            needed = "yes" if operation["security"] else "no"
+            rows.append((f"`{method.upper()} {path}`", operation["summary"], needed))
+    return rows
 
 
 def _families() -> list[Any]:

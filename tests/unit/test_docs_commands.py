@@ -147,6 +147,8 @@ def test_a_comment_says_which_failure_is_meant() -> None:
         ("MODEL  STATE\na/b    cold\n", "MODEL    STATE\na/b      ready\na/c      cold\n", True),
         ("MODEL  STATE\na/b    cold\n", "MODEL  STATE  REASON\na/b    cold   Idle\n", False),
         ("MODEL  STATE\na/b    cold\n", "MODEL  STATE\na/c    cold\n", False),
+        ("MODEL  …  REASON\na/b    …  Idle\n", "MODEL  STATE  REASON\na/b    cold   Idle\n", True),
+        ("MODEL  …  MESSAGE\na/b    …  no\n", "MODEL  STATE  REASON\na/b    cold   Idle\n", False),
         ("", '{"error":{"message":"no","type":"t","param":null,"code":"bad"}}', False),
         ('{"error": {"message": "x", "code": "bad"}}', '{"error":{"message":"no","param":null,"code":"bad"}}', True),
         (
