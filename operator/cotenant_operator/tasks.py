@@ -21,8 +21,8 @@ FIELD_TASKS: dict[str, tuple[Task, ...]] = {
 }
 """Fields of `spec.engine` that are not for every task."""
 SERVED = (
-    "served are …ForCausalLM (generate), folders with modules.json and encoders such as BertModel or …ForMaskedLM "
-    "(embed), …ForSequenceClassification (rerank with one label, else classify), one .pt2 archive (tensor)"
+    "served are …ForCausalLM (generate), folders with modules.json, …Model and …ForMaskedLM over text alone (embed), "
+    "…ForSequenceClassification (rerank with one label, else classify), and a folder with one .pt2 archive (tensor)"
 )
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _STACK = ("Model", "ForMaskedLM", "ForPreTraining")

@@ -87,8 +87,11 @@ def oip_target(path: str) -> Target | None:
 
 
 def check_task(route: Route, model: GatewayModel) -> None:
-    """Raises RequestError (400) that names the routes for the model's task."""
-    if model.task in route.tasks:
+    """Raises RequestError (400) that names the routes for the model's task.
+
+    While nobody knows the task any route will do: what keeps the model from being read is the answer then.
+    """
+    if model.task is None or model.task in route.tasks:
         return
     serving = [other.shown for other in ROUTES if model.task in other.tasks and other is not METADATA]
     raise error(

@@ -113,6 +113,14 @@ def test_a_model_of_another_task_says_where_it_is_served(task: str, path: str, h
     assert caught.value.message.endswith(hint)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v2/models/m/infer"])
+def test_no_route_is_wrong_for_a_model_whose_task_nobody_knows(path: str) -> None:
+    found = find(path)
+    assert found is not None
+
+    routes.check_task(found[0], GatewayModel(name="s/m"))
+
+
 def test_each_task_has_a_route() -> None:
     served = {task for route in routes.ROUTES for task in route.tasks}
 
