@@ -5,6 +5,7 @@ read from the product's own logs: the conductor's line `starting APP`, and the e
 """
 
 import argparse
+import json
 import re
 import sys
 import tempfile
@@ -31,7 +32,7 @@ PHASES: Mapping[str, str] = {
     "first step": "warm-up of the model",
     "answer": "heartbeat, routing table, the request itself",
 }
-LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?:INFO|WARNING) (?:cotenant\.\w+ )?(.*)")
+LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?:INFO|WARNING) (.*)")
 IDLE_S = 10.0
 MIB = 2**20
 
@@ -45,12 +46,19 @@ class Line:
 
 
 def read_log(path: Path) -> list[Line]:
-    found = [LINE.match(line) for line in path.read_text(errors="replace").splitlines()]
-    return [
-        Line(datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp(), match[2])
-        for match in found
-        if match
-    ]
+    """Lines of the conductor's log (JSON) or of an engine's (text); what others write there is left out."""
+    found = [read_line(line) for line in path.read_text(errors="replace").splitlines()]
+    return [line for line in found if line is not None]
+
+
+def read_line(line: str) -> Line | None:
+    if line.startswith('{"time":'):
+        said = json.loads(line)
+        return Line(datetime.fromisoformat(said["time"]).timestamp(), said["message"])
+    match = LINE.match(line)
+    if match is None:
+        return None
+    return Line(datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp(), match[2])
 
 
 def when(lines: Sequence[Line], start: str, after_s: float) -> float:

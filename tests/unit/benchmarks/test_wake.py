@@ -1,15 +1,25 @@
 """How `bench-wake` splits a wake by the lines of the product's logs."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from benchmarks.wake import PHASES, phases, read_log
 
 APP = "search.chat-8ec5f9a7-0"
-CONDUCTOR = f"""\
-SIGTERM handler is not set because current thread is not the main thread.
-2026-11-26 12:00:01,100 INFO cotenant.conductor starting {APP} on 192.0.2.2/cpu/0 with 1610612736 bytes
-"""
+
+
+def in_utc(local: str) -> str:
+    """The conductor's log tells UTC, an engine's local time."""
+    at = datetime.fromisoformat(local).astimezone(UTC).replace(tzinfo=None)
+    return at.isoformat(timespec="milliseconds") + "Z"
+
+
+CONDUCTOR = "SIGTERM handler is not set because current thread is not the main thread.\n" + json.dumps(
+    {"time": in_utc("2026-11-26 12:00:01.100"), "level": "info", "message": f"starting {APP} on 192.0.2.2/cpu/0"},
+    separators=(",", ":"),
+)
 STARTED = f"""\
 2026-11-26 11:00:00,000 INFO starting {APP}: process 31, instance 1, port 8899, 192.0.2.2/cpu/0, share 1536 MiB
 2026-11-26 11:00:00,900 INFO ready after 0.9 s
