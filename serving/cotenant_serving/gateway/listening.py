@@ -40,7 +40,7 @@ class Port:
 
     def drop(self, worker: int) -> None:
         """This worker will not be back at once: nobody is dealt to it until then."""
-        if self._shared:
+        if self._shared and worker in self._sockets:
             self._sockets.pop(worker).close()
 
     def close(self) -> None:

@@ -58,11 +58,13 @@ def request_id(line: bytes) -> str:
     return found[1].decode(errors="replace") if found else ""
 
 
-def written_since(path: Path, size: int) -> set[str]:
-    """Ids of the requests whose lines stand behind the first `size` bytes; all, if the file was cut since then."""
+def written_since(path: Path, size: int, wanted: Collection[str]) -> set[str]:
+    """Those of the requests `wanted` whose lines stand behind the first `size` bytes of the usage file, or anywhere
+    in it, if it was cut since then.
+    """
     with path.open("rb") as file:
         file.seek(size if size <= os.fstat(file.fileno()).st_size else 0)
-        return {request_id(line) for line in file}
+        return {found for line in file if (found := request_id(line)) in wanted}
 
 
 class Recovery:
@@ -115,7 +117,8 @@ class Recovery:
             return
         if not contents.requests and not contents.lines:
             return
-        lines = lost_lines(contents, written_since(self._usage.path, contents.usage_bytes))
+        wanted = {one.request_id for one in contents.requests} | {request_id(line) for line in contents.lines}
+        lines = lost_lines(contents, written_since(self._usage.path, contents.usage_bytes, wanted))
         for line in lines:
             self._usage.append(line)
             self._recovered.add(1)

@@ -118,7 +118,8 @@ class Supervisor:
                 events.register(file, selectors.EVENT_READ)
             try:
                 while self._turn(time.monotonic()):
-                    for key, _ in events.select(self._pause_s(time.monotonic())):
+                    pause = pause_s(self._workers, time.monotonic(), stopping=self._stop)
+                    for key, _ in events.select(pause):
                         self._heard(os.read(key.fd, 4096) if key.fd == self._ready else _drained(key.fd))
             finally:
                 self._kill()
@@ -145,10 +146,6 @@ class Supervisor:
             if worker.process is None and now_s >= worker.due_s:
                 self._start(worker, now_s)
         return True
-
-    def _pause_s(self, now_s: float) -> float:
-        due_s = [worker.due_s for worker in self._workers if worker.process is None]
-        return max(0.0, min([now_s + LOOK_S, *due_s]) - now_s)
 
     def _heard(self, ready: bytes) -> None:
         if ready and not self._serves:
@@ -217,6 +214,12 @@ class Supervisor:
                 worker.process.kill()
                 worker.process.wait()
                 worker.process = None
+
+
+def pause_s(workers: Sequence[Worker], now_s: float, *, stopping: bool) -> float:
+    """Until a worker is to be started, at most LOOK_S. Pure."""
+    due_s = [worker.due_s for worker in workers if worker.process is None and not stopping]
+    return max(0.0, min([now_s + LOOK_S, *due_s]) - now_s)
 
 
 def restart_delay_s(failures: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 from cotenant_serving.gateway import listening
 from cotenant_serving.gateway.listening import Port, take_port
 from cotenant_serving.gateway.options import Place, parse_options, parse_worker
-from cotenant_serving.gateway.supervisor import restart_delay_s
+from cotenant_serving.gateway.supervisor import LOOK_S, Worker, pause_s, restart_delay_s
 from cotenant_serving.logs import JsonFormatter
 
 REQUIRED = ["--config", "c.json", "--port", "0", "--state", "s"]
@@ -36,6 +36,13 @@ def test_a_number_of_workers_that_cannot_be_is_refused(count, capsys):
 
 def test_a_worker_that_fails_again_and_again_is_started_ever_later():
     assert [restart_delay_s(failures) for failures in (0, 1, 2, 3, 9)] == [0, 0.2, 0.4, 0.8, 5]
+
+
+def test_the_supervisor_sleeps_until_a_worker_is_due_and_while_workers_drain():
+    dead = [Worker(0, due_s=100.3), Worker(1, due_s=107.0)]
+    assert pause_s(dead, 100.0, stopping=False) == pytest.approx(0.3)
+    assert pause_s(dead, 101.0, stopping=False) == 0
+    assert pause_s(dead, 101.0, stopping=True) == pause_s([], 101.0, stopping=False) == LOOK_S
 
 
 def test_each_worker_has_a_socket_of_its_own_on_the_same_port():
