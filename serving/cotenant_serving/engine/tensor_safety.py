@@ -39,8 +39,10 @@ OTHER_TARGETS = frozenset(
     + [f"torch.ops.higher_order.{name}" for name in _words("cond wrap_with_set_grad_enabled")]
 )
 """What a program may call beside tensor operators: arithmetic of shapes, branches, no_grad()."""
-REFUSED_ATEN = frozenset({"from_file", "_print"})
-"""Operators of `aten` that reach beyond tensors: to files, to the terminal."""
+REFUSED_ATEN = _words("from_file _print set set_ resize resize_ resize_as resize_as_ _resize_output _resize_output_")
+"""Operators of `aten` that reach beyond tensors (to files, to the terminal), or change what memory a tensor is."""
+REFUSED_PARTS = ("sparse", "nested", "quantize", "storage", "cudnn", "mkldnn")
+"""In names of operators: of other kinds of tensors, whose kernels trust their arguments more than dense ones do."""
 _FUNCTIONS = _words(
     "Symbol Integer Float Rational Add Mul Pow PowByNatural Mod PythonMod FloorDiv CeilDiv CleanDiv ModularIndexing "
     "Max Min Where Equality Unequality GreaterThan LessThan StrictGreaterThan StrictLessThan And Or Not FloatTrueDiv "
@@ -161,8 +163,8 @@ class _Checker:
         if found is None:
             _check(target in OTHER_TARGETS, "the operator", target)
         else:
-            allowed = found[1] not in REFUSED_ATEN and self._is_operator(found[1], found[2])
-            _check(allowed, "the operator", target)
+            special = found[1] in REFUSED_ATEN or any(part in found[1] for part in REFUSED_PARTS)
+            _check(not special and self._is_operator(found[1], found[2]), "the operator", target)
 
 
 def _is_name(text: str) -> bool:
