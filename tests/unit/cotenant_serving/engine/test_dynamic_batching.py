@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from cotenant_serving.engine.base import GenerationError
@@ -42,6 +42,7 @@ def lengths(batch: Sequence[Item]) -> list[int]:
 requests_of_texts = some.lists(some.lists(some.integers(1, 100), min_size=1, max_size=9), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(requests_of_texts)
 def test_every_item_is_computed_once_within_all_limits(requests: list[list[int]]) -> None:
     waiting = Waiting(LIMITS)
@@ -59,6 +60,7 @@ def test_every_item_is_computed_once_within_all_limits(requests: list[list[int]]
         assert longest <= max(2 * shortest, PADDED_FREELY)
 
 
+@settings(deadline=None)
 @given(requests_of_texts)
 def test_nobody_waits_for_more_batches_than_there_are_requests(requests: list[list[int]]) -> None:
     waiting = Waiting(LIMITS)
@@ -74,6 +76,7 @@ def test_nobody_waits_for_more_batches_than_there_are_requests(requests: list[li
             assert unserved[owner] < len(requests)
 
 
+@settings(deadline=None)
 @given(requests_of_texts, some.sets(some.integers(0, 8)))
 def test_what_a_cancelled_request_left_waiting_is_dropped(requests: list[list[int]], gone: set[int]) -> None:
     waiting = Waiting(LIMITS)
