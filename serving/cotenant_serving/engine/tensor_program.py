@@ -61,8 +61,12 @@ def _schema_fields() -> frozenset[str]:
 def _is_aten(name: str, overload: str) -> bool:
     import torch
 
-    packet = getattr(torch.ops.aten, name, None)
-    return isinstance(packet, torch._ops.OpOverloadPacket) and overload in list(packet)
+    packet: Any = getattr(torch.ops.aten, name, None)
+    if not isinstance(packet, torch._ops.OpOverloadPacket) or overload not in packet.overloads():
+        return False
+    # Without a kernel it is TorchScript's own: text, files, random state.
+    qualified = f"aten::{name}" if overload == "default" else f"aten::{name}.{overload}"
+    return bool(torch._C._dispatch_has_kernel(qualified))
 
 
 def _tensors(archive: Archive, part: str, payloads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

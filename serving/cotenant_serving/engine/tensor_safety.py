@@ -39,8 +39,12 @@ OTHER_TARGETS = frozenset(
     + [f"torch.ops.higher_order.{name}" for name in _words("cond wrap_with_set_grad_enabled")]
 )
 """What a program may call beside tensor operators: arithmetic of shapes, branches, no_grad()."""
-REFUSED_ATEN = _words("from_file _print set set_ resize resize_ resize_as resize_as_ _resize_output _resize_output_")
-"""Operators of `aten` that reach beyond tensors (to files, to the terminal), or change what memory a tensor is."""
+REFUSED_ATEN = _words(
+    "from_file _print set set_ set_data record_stream resize resize_ resize_as resize_as_ _resize_output "
+    "_resize_output_ segment_reduce _segment_reduce_backward"
+)
+"""Operators of `aten` that reach beyond tensors (to files, to the terminal), change what memory a tensor is, or can
+be told not to check their arguments."""
 REFUSED_PARTS = ("sparse", "nested", "quantize", "storage", "cudnn", "mkldnn")
 """In names of operators: of other kinds of tensors, whose kernels trust their arguments more than dense ones do."""
 _FUNCTIONS = _words(
@@ -201,9 +205,15 @@ def _is_expression(node: ast.expr, depth: int) -> bool:
         return False
     if node.func.id in ("Symbol", "Float"):
         return len(node.args) == 1 and _is_leaf(node.func.id, node.args[0])
-    if node.func.id in _POWERS and not (len(node.args) == 2 and _is_small(node.args[1])):
+    if node.func.id in _POWERS and not (len(node.args) == 2 and _is_small(node.args[1]) and _no_power(node.args[0])):
         return False
     return all(_is_expression(argument, depth + 1) for argument in node.args)
+
+
+def _no_power(node: ast.expr) -> bool:
+    """Of bases: powers of powers are large exponents too."""
+    names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    return not names & _POWERS
 
 
 def _is_small(node: ast.expr) -> bool:
