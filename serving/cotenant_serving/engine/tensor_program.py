@@ -62,7 +62,7 @@ def _is_aten(name: str, overload: str) -> bool:
     import torch
 
     packet: Any = getattr(torch.ops.aten, name, None)
-    if not isinstance(packet, torch._ops.OpOverloadPacket) or overload not in packet.overloads():
+    if not isinstance(packet, torch._ops.OpOverloadPacket) or overload not in packet.overloads():  # type: ignore[no-untyped-call]
         return False
     # Without a kernel it is TorchScript's own: text, files, random state.
     qualified = f"aten::{name}" if overload == "default" else f"aten::{name}.{overload}"
