@@ -28,7 +28,7 @@ WATCH_S = 0.25
 TELL_S = 1.0
 START_TIMEOUT_S = 90.0
 NEEDED = ("ray", "uvicorn", "aiohttp", "fastapi", "huggingface_hub")
-"""Of the children; torch is needed by engines of task generate only, whose own error says so."""
+"""Of the children; torch is needed by engines of every task but echo, whose own error says so."""
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 

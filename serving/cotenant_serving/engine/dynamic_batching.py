@@ -205,6 +205,14 @@ class DynamicBatcher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
         self.broken = False
 
+    def compute_now(self, payloads: Sequence[Any]) -> Sequence[Any]:
+        """A batch before there are requests, in the thread of all batches. Blocks; raises what `compute` does.
+
+        The C library keeps what is freed for the thread that had it: warmed up in another one, a process would hold
+        the memory of a pass twice.
+        """
+        return self._thread.submit(self._compute, payloads).result()
+
     async def run(self, request_id: str, works: Sequence[Work]) -> list[Any]:
         """Results in the order of `works`. Raises GenerationError, or CancelledError after `cancel`."""
         if self.broken:

@@ -44,7 +44,7 @@ def judge(used_bytes: int, share_bytes: int, over: int) -> Verdict:
         message=(
             f"the engine uses {used_bytes} bytes ({_mib(used_bytes)}), its share is {share_bytes} bytes "
             f"({_mib(share_bytes)}) and the limit is {TOLERANCE:.0%} above it: it was ended so that its neighbours "
-            f"keep theirs. Give the model more memory (spec.gpu.memory), or less context or concurrency."
+            f"keep theirs. Give the model more memory (spec.gpu.memory), or less context, concurrency or maxBatch."
         ),
     )
 

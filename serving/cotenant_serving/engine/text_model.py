@@ -57,7 +57,7 @@ class TextModel:
         items = max(1, min(self._limits.max_rows, self._limits.max_padded_tokens // limit))
         progress(f"warming up: {items} texts of {limit} tokens", 0.9)
         token = 0 if self._padder.pad_id != 0 else 1
-        self._compute([Tokens([token] * limit)] * items)
+        self._batcher.compute_now([Tokens([token] * limit)] * items)
         progress("loaded", 1.0)
 
     async def run(

@@ -70,6 +70,13 @@ def test_a_plan_that_fits_exits_with_0_and_writes_nothing(cotenant: Run, tmp_pat
     assert not (tmp_path / "state").exists()
 
 
+def test_a_wide_plan_shows_plain_bytes_and_what_the_engine_is_told(cotenant: Run, tmp_path: Path) -> None:
+    header, row = cotenant("plan", "-o", "wide", "-f", written(tmp_path, ECHO + POOL)).out.splitlines()
+
+    assert {"FLOOR", "WANTED", "CONCURRENCY"} <= set(header.split())
+    assert "234881024" in row.split()
+
+
 def test_a_plan_that_refuses_exits_with_3(cotenant: Run, tmp_path: Path) -> None:
     ran = cotenant("plan", "-o", "json", "-f", written(tmp_path, ECHO + "  engine: {allocate: 2Gi}\n" + POOL))
 

@@ -260,3 +260,20 @@ async def test_closing_fails_what_waits() -> None:
         with pytest.raises(GenerationError) as stopped:
             await running
     assert stopped.value.code == "engine_stopped"
+
+
+async def test_a_batch_before_the_first_request_is_computed_in_the_thread_of_all_batches() -> None:
+    """Or else the C library would keep the memory of a pass for two threads."""
+    threads: list[int] = []
+
+    def compute(payloads: Sequence[Any]) -> Sequence[Any]:
+        threads.append(threading.get_ident())
+        return payloads
+
+    made = DynamicBatcher(compute, BatchLimits(4, 400, 0.0))
+    try:
+        assert await asyncio.to_thread(made.compute_now, ["a", "b"]) == ["a", "b"]
+        assert await made.run("r", works("c")) == ["c"]
+    finally:
+        made.close()
+    assert len(set(threads)) == 1
