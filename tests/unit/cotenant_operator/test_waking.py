@@ -100,7 +100,7 @@ def test_a_command_that_waits_shows_the_wake_until_it_is_answered(capsys: pytest
     with watch_wake(conductor, "chat") as answered:  # type: ignore[arg-type]
         end_s = time.monotonic() + 30
         shown = ""
-        while "reading" not in shown and time.monotonic() < end_s:
+        while not shown.endswith("\n") and time.monotonic() < end_s:  # text and line break come one by one
             shown += capsys.readouterr().err
         answered()
         asked = conductor.asked
