@@ -251,6 +251,7 @@ class ModelRow(Message, frozen=True, kw_only=True):
     state: ModelState
     reason: Reason
     message: str = ""
+    """For clients: no name of another model or tenant, no path, no device. Its owner reads `ModelStatus.message`."""
     eta_s: float | None = None
     """Seconds until an engine is expected to answer, from measured load times; None when unknown."""
 

@@ -23,6 +23,7 @@ from cotenant_serving.contract import (
     EngineArgs,
     Heartbeat,
     HeartbeatReply,
+    ModelRow,
     PoolStatus,
     Table,
     WorkerGroup,
@@ -240,7 +241,7 @@ class Conductor:
             epoch=self._table.epoch,
             sequence=self._table.sequence,
             engines=self._observed.rows(self._engines),
-            models=tuple(model_row(model, self._load_s(model.model)) for model in self._decision.models),
+            models=self._model_rows(),
             gone=self._observed.gone(),
         )
         if self._table.sequence > 0 and _lasting(table) == _lasting(self._table):
@@ -254,6 +255,13 @@ class Conductor:
                 gone=table.gone,
             )
             self._published.notify_all()
+
+    def _model_rows(self) -> tuple[ModelRow, ...]:
+        desired = {model.name: model for model in self._desired.models} if self._desired else {}
+        return tuple(
+            model_row(status, self._load_s(status.model), desired.get(status.model))
+            for status in self._decision.models
+        )
 
     def _load_s(self, model: str) -> float | None:
         memory = self._memory.get(model)

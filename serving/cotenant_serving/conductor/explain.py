@@ -2,8 +2,9 @@
 
 import math
 
+from cotenant_serving.conductor import told
 from cotenant_serving.conductor.world import Engine, ModelView
-from cotenant_serving.contract import EngineStatus, ModelRow, ModelState, ModelStatus, Reason
+from cotenant_serving.contract import DesiredModel, EngineStatus, ModelRow, ModelState, ModelStatus, Reason
 
 ETA_STEP_S = 5.0
 
@@ -27,10 +28,11 @@ def model_status(view: ModelView, explanation: tuple[str, ...], *, blocked: bool
     )
 
 
-def model_row(status: ModelStatus, load_s: float | None) -> ModelRow:
-    """What gateways need of it. The eta is the measured load time less what has passed since the start.
+def model_row(status: ModelStatus, load_s: float | None, desired: DesiredModel | None = None) -> ModelRow:
+    """What gateways need of it, and may show to clients.
 
-    In steps, so that the table does not change with every second.
+    The eta is the measured load time less what has passed since the start, in steps, so that the table does not
+    change with every second.
     """
     eta_s = status.retry_in_s if status.state == "failed" else None
     if status.state in ("cold", "waking") and load_s is not None:
@@ -39,7 +41,7 @@ def model_row(status: ModelStatus, load_s: float | None) -> ModelRow:
         model=status.model,
         state=status.state,
         reason=status.reason,
-        message=status.message,
+        message=told.for_clients(status, desired),
         eta_s=None if eta_s is None else max(1.0, math.ceil(eta_s / ETA_STEP_S) * ETA_STEP_S),
     )
 

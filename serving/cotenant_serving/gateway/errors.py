@@ -66,7 +66,10 @@ ERRORS: Mapping[str, ErrorKind] = {
     ),
     "overloaded": ErrorKind(503, _SERVER, "Too many requests wait.", "Send it again after Retry-After seconds."),
     "model_failed": ErrorKind(
-        503, _SERVER, "The model could not be started.", "It is tried again by itself; its owner sees the cause too."
+        503,
+        _SERVER,
+        "The model could not be started.",
+        "It is tried again by itself; 'cotenant explain model' tells its owner the cause.",
     ),
     "model_loading": ErrorKind(503, _SERVER, "The model is loading.", "Send it again after Retry-After seconds."),
     "no_capacity": ErrorKind(503, _SERVER, "No engine had room in time.", "Send it again after Retry-After seconds."),

@@ -1,0 +1,47 @@
+"""What clients are told of a model: less than its owner sees. Pure.
+
+A client's tenant may not know who else is on the device, and the client not where the owner's files lie. So the words
+are made here of the model's own state, reason and share; what decisions and engines say is for `explain` alone.
+"""
+
+from collections.abc import Mapping
+
+from cotenant_serving.conductor.world import gib
+from cotenant_serving.contract import DesiredModel, ModelStatus, Reason
+
+_WORDS: Mapping[Reason, str] = {
+    Reason.IDLE: "no engine runs; the first request wakes one",
+    Reason.WAKING: "an engine is about to start, or waits for room that is being freed",
+    Reason.NO_ROOM: "no device has so much free now",
+    Reason.DOES_NOT_FIT: "it is larger than every device of its pool",
+    Reason.POOL_NOT_FOUND: "its pool does not exist",
+    Reason.NOT_ALLOWED: "its pool or its task does not take it as it is written",
+    Reason.NO_CUDA_DEVICE: "it needs a GPU and there is none",
+    Reason.NO_DEVICE: "no device for it exists now",
+    Reason.MODEL_NOT_FOUND: "its files were not found",
+    Reason.FILE_MISSING: "one of its files is missing",
+    Reason.UNSAFE_FILES: "its files are of a kind that is never loaded",
+    Reason.UNSUPPORTED_ARCHITECTURE: "no engine can serve its files",
+    Reason.CORRUPT_WEIGHTS: "its weights are damaged",
+    Reason.HUB_UNREACHABLE: "its files could not be fetched",
+    Reason.FACTS_PENDING: "the sizes of its files are not known yet",
+    Reason.LOAD_FAILED: "loading broke off",
+    Reason.ENGINE_DIED: "its engine died while it started",
+    Reason.MEMORY_EXCEEDED: "its engine used more than its share of memory",
+}
+
+
+def for_clients(status: ModelStatus, desired: DesiredModel | None) -> str:
+    """A few words without any name, path or device."""
+    if status.reason is Reason.LOADING:
+        return _progress(status)
+    words = _WORDS.get(status.reason, "")
+    if status.reason in (Reason.NO_ROOM, Reason.WAKING) and desired is not None and desired.engine is not None:
+        shares = " or ".join(dict.fromkeys(gib(candidate.share_bytes) for candidate in desired.engine.candidates))
+        return f"needs {shares}; {words}"
+    return words
+
+
+def _progress(status: ModelStatus) -> str:
+    loading = [engine.progress for engine in status.engines if engine.state == "loading"]
+    return f"its engine loads, {max(loading) * 100:.0f} %" if loading else "its engine starts"
