@@ -8,9 +8,10 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+import msgspec
 
 from cotenant_serving.gateway import journal
 from cotenant_serving.gateway.board import Count
@@ -20,7 +21,12 @@ from cotenant_serving.gateway.usage_file import UsageFile
 log = logging.getLogger("cotenant.gateway")
 
 OUTCOME = "gateway_lost"
-_REQUEST_ID = re.compile(rb'"request_id":"([^"]*)"')
+
+
+class _Line(msgspec.Struct):
+    """What is read of a usage line; it must be whole JSON all the same."""
+
+    request_id: str
 
 
 def lost_lines(contents: journal.Contents, written: Collection[str]) -> list[bytes]:
@@ -53,9 +59,11 @@ def _record(one: journal.InFlight, alive: float) -> UsageRecord:
 
 
 def request_id(line: bytes) -> str:
-    """Of a usage line; empty when it is torn."""
-    found = _REQUEST_ID.search(line)
-    return found[1].decode(errors="replace") if found else ""
+    """Of a usage line; empty when it is torn, for then its request has no record yet."""
+    try:
+        return msgspec.json.decode(line, type=_Line).request_id
+    except msgspec.MsgspecError:
+        return ""
 
 
 def written_since(path: Path, size: int, wanted: Collection[str]) -> set[str]:

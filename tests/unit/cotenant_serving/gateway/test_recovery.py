@@ -18,7 +18,8 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "journals"
-        self.file = UsageFile(folder / "usage.jsonl", LocalCount())
+        self.flag = LocalCount()
+        self.file = UsageFile(folder / "usage.jsonl", self.flag)
         self.recovered = LocalCount()
         self.recovery = Recovery(self.folder, self.file, self.recovered)
         self.recovery.prepare()
@@ -105,6 +106,27 @@ def test_a_request_whose_line_was_written_just_before_the_kill_is_not_counted_ag
         ("req-1", "ok"),
         ("req-2", "gateway_lost"),
     ]
+
+
+LINE = record("req-1", tenant="team}", time_to_first_byte_s=None).line()
+
+
+@pytest.mark.parametrize("cut", range(1, len(LINE) + 1))
+def test_a_line_that_the_kill_has_torn_is_no_record_wherever_it_ends(state: State, cut: int):
+    journal = state.journal()
+    begin(journal, "req-1")
+    state.flag.set(1)  # killed within its write
+    with state.file.path.open("ab") as file:
+        file.write(LINE[:cut])
+    state.kill(journal)
+    state.file.append(record("req-2").line())  # another worker ends that line
+
+    state.recovery.run()
+
+    *_, last = state.file.path.read_bytes().splitlines()
+    whole = cut >= len(LINE) - 1
+    assert orjson.loads(last)["request_id"] == ("req-2" if whole else "req-1")
+    assert state.recovered.total() == (0 if whole else 1)
 
 
 def test_a_recovery_that_is_killed_too_is_gone_on_with(state: State):
