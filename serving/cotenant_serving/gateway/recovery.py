@@ -68,11 +68,12 @@ def request_id(line: bytes) -> str:
 
 def written_since(path: Path, size: int, wanted: Collection[str]) -> set[str]:
     """Those of the requests `wanted` whose lines stand behind the first `size` bytes of the usage file, or anywhere
-    in it, if it was cut since then.
+    in it, if it was cut since then. Nobody's, if it was moved away.
     """
-    with path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         file.seek(size if size <= os.fstat(file.fileno()).st_size else 0)
         return {found for line in file if (found := request_id(line)) in wanted}
+    return set()
 
 
 class Recovery:
@@ -128,7 +129,7 @@ class Recovery:
         wanted = {one.request_id for one in contents.requests} | {request_id(line) for line in contents.lines}
         lines = lost_lines(contents, written_since(self._usage.path, contents.usage_bytes, wanted))
         for line in lines:
-            self._usage.append(line)
+            self._usage.append(line, wait_s=0)  # the supervisor has others to look after; it comes again
             self._recovered.add(1)
         log.warning("%s: %d usage records of a dead worker are recovered", path.name, len(lines))
 

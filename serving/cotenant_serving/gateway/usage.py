@@ -5,19 +5,22 @@ usage file; what a killed worker leaves there the supervisor writes (`recovery`)
 """
 
 import logging
+import math
 from collections import deque
 
 import msgspec
 
 from cotenant_serving.gateway.board import Count
 from cotenant_serving.gateway.journal import Entry, Journal
-from cotenant_serving.gateway.usage_file import UsageFile
+from cotenant_serving.gateway.usage_file import LOCK_S, UsageFile
 
 log = logging.getLogger("cotenant.gateway")
 
 RETRY_S = 0.5
 """Period of attempts to write records that a full disk keeps waiting, and of the journal's sign of life."""
 MAX_WAITING = 100_000
+SAY_S = 60.0
+"""Period of log lines that say that records wait."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +54,12 @@ class UsageLog:
         self._file = file
         self._waiting: deque[tuple[bytes, Entry]] = deque()
         self._waiting_count, self._dropped = waiting, dropped
+        self._said = -math.inf
 
     def add(self, record: UsageRecord, entry: Entry) -> None:
         """`entry`: the request in the journal. When this returns, either file or journal tell how it ended."""
         line = record.line()
-        if self._waiting or not self._append(line):
+        if self._waiting or not self._append(line, record.time, LOCK_S):
             self._waiting.append((line, self.journal.keep(line)))
             self._waiting_count.add(1)
             if len(self._waiting) > MAX_WAITING:
@@ -65,11 +69,9 @@ class UsageLog:
 
     def retry(self, now: float) -> None:
         """Writes what waits; `now` (Unix seconds) becomes the journal's sign of life."""
-        if self._waiting:
-            while self._waiting and self._append(self._waiting[0][0]):
-                self._next_is_done()
-            if self._waiting:
-                log.error("usage file %s cannot be written: %d records wait", self._file.path, len(self._waiting))
+        # It comes again soon, so it waits for no lock: a process that was stopped may hold that.
+        while self._waiting and self._append(self._waiting[0][0], now, 0):
+            self._next_is_done()
         self.journal.alive(now, self._file.size_bytes())
 
     def close(self, now: float) -> None:
@@ -78,12 +80,14 @@ class UsageLog:
         self.journal.close()
         self._file.close()
 
-    def _append(self, line: bytes) -> bool:
+    def _append(self, line: bytes, now: float, wait_s: float) -> bool:
         try:
-            self._file.append(line)
+            self._file.append(line, wait_s)
         except OSError as problem:
-            if not self._waiting:
-                log.error("usage file %s cannot be written, records wait: %s", self._file.path, problem)
+            if now - self._said >= SAY_S:
+                self._said = now
+                waiting = max(1, len(self._waiting))
+                log.error("usage file %s cannot be written, records wait (%d): %s", self._file.path, waiting, problem)
             return False
         return True
 

@@ -1,18 +1,28 @@
 """The only writer of the usage file: whole lines, appended by every worker and by the supervisor.
 
-STATE/usage.jsonl   one JSON object per line, 0600
+STATE/usage.jsonl   one JSON object per line, 0600; whoever moves it away gets a new one with the next line
 
 A line goes out in one write under the file's lock, which the kernel takes back from a process that is killed. A kill
 in the middle of a write can leave half a line: `open_flag`, set for as long as a write lasts, tells the next writer,
-who ends that line before its own. What a full disk cuts short is taken back at once.
+who ends that line before its own. What a full disk cuts short is taken back at once. Nobody waits long for the lock:
+a process that was stopped within its write must not stop the others.
 """
 
+import contextlib
 import errno
 import fcntl
+import itertools
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cotenant_serving.gateway.board import Flag
+
+LOCK_S = 0.25
+"""The longest wait for the lock, which is held for microseconds."""
+_QUICK_TRIES = 50
+_TRY_AGAIN_S = 0.0005
 
 
 class UsageFile:
@@ -20,32 +30,50 @@ class UsageFile:
         """`open_flag` is the same for all writers. Raises OSError when the file cannot be opened."""
         self.path = path
         self._flag = open_flag
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.fchmod(self._file, 0o600)
+        self._file = _opened(path)
 
-    def append(self, line: bytes) -> None:
-        """`line` ends in a line break. Raises OSError; then nothing of it is in the file."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
+    def append(self, line: bytes, wait_s: float = LOCK_S) -> None:
+        """`line` ends in a line break. `wait_s`: for the lock. Raises OSError; then nothing of it is in the file."""
+        with self._locked(wait_s):
             if self._flag.get():
                 self._end_torn_line()
             self._write(line)
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def repair(self) -> None:
-        """Ends the last line if it is torn. Raises OSError."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
+        """Ends the last line if it is torn, or leaves that to the next writer. Raises OSError."""
+        self._flag.set(1)
+        with contextlib.suppress(BlockingIOError), self._locked(LOCK_S):
             self._end_torn_line()
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def size_bytes(self) -> int:
-        return os.fstat(self._file).st_size
+        """0 when it was moved away."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
 
     def close(self) -> None:
         os.close(self._file)
+
+    @contextlib.contextmanager
+    def _locked(self, wait_s: float) -> Iterator[None]:
+        """Raises BlockingIOError when somebody else keeps the lock."""
+        _lock(self._file, wait_s, self.path)
+        try:
+            while self._moved():
+                new = _opened(self.path)
+                os.close(self._file)  # gives up its lock
+                self._file = new
+                _lock(self._file, wait_s, self.path)
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _moved(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._file))
+        except FileNotFoundError:
+            return True
 
     def _write(self, line: bytes) -> None:
         self._flag.set(1)
@@ -66,3 +94,25 @@ class UsageFile:
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             os.write(self._file, b"\n")
         self._flag.set(0)
+
+
+def _opened(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(file, 0o600)
+    return file
+
+
+def _lock(file: int, wait_s: float, path: Path) -> None:
+    until_s = time.monotonic() + wait_s
+    for tries in itertools.count():
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        if time.monotonic() >= until_s:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process keeps its lock", str(path))
+        if tries < _QUICK_TRIES:
+            os.sched_yield()
+        else:
+            time.sleep(_TRY_AGAIN_S)

@@ -1,5 +1,6 @@
 """A killed worker's requests: each gets the one record that it would have had."""
 
+import fcntl
 from pathlib import Path
 
 import orjson
@@ -192,6 +193,33 @@ def test_a_usage_file_that_was_cut_since_is_searched_whole(state: State):
     assert [one["request_id"] for one in state.records()] == ["req-1"]
 
 
+def test_requests_are_recovered_into_a_new_file_when_the_old_one_was_moved_away(state: State):
+    state.file.append(record("req-0").line())
+    journal = state.journal()
+    begin(journal, "req-1")
+    state.file.path.rename(state.file.path.with_name("old.jsonl"))
+    state.kill(journal)
+
+    state.recovery.run()
+
+    assert [one["request_id"] for one in state.records()] == ["req-1"]
+    assert state.files() == []
+
+
+def test_a_lock_that_another_process_keeps_puts_recovery_off(state: State):
+    journal = state.journal()
+    begin(journal, "req-1")
+    state.kill(journal)
+    with state.file.path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        state.recovery.run()
+        assert state.records() == []
+
+    state.recovery.run()
+
+    assert [one["request_id"] for one in state.records()] == ["req-1"]
+
+
 def test_what_cannot_be_written_now_is_written_later(state: State, caplog):
     journal = state.journal()
     begin(journal, "req-1")
@@ -208,7 +236,7 @@ def test_what_cannot_be_written_now_is_written_later(state: State, caplog):
 
 
 class UsageFileThatIsFull(UsageFile):
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, wait_s: float = 0) -> None:
         raise OSError(28, "No space left on device")
 
 

@@ -1,5 +1,6 @@
 """Usage records: one line each, whatever the disk does; and what stands in for them until they are written."""
 
+import fcntl
 import resource
 import signal
 from collections.abc import Iterator
@@ -117,6 +118,60 @@ def test_more_than_may_wait_are_given_up_oldest_first_and_counted(disk: Disk, mo
 
     assert disk.ids() == ["req-2", "req-3"]
     assert (made.waiting.total(), made.dropped.total()) == (0, 1)
+
+
+def test_a_full_disk_is_named_once_and_then_each_minute(disk: Disk, caplog):
+    made = Made(disk.path)
+    made.add("req-1")
+    disk.full_after(0)
+
+    def said() -> int:
+        return caplog.text.count("records wait")
+
+    made.add("req-2")
+    began = record().time
+    for half_seconds in range(119):
+        made.log.retry(began + half_seconds / 2)
+    assert said() == 1
+    made.log.retry(began + 60)
+    made.log.retry(began + 60.5)
+    made.add("req-3")
+    assert said() == 2
+
+
+def test_a_usage_file_that_is_moved_away_gets_a_successor_with_the_next_line(tmp_path: Path):
+    path, flag = tmp_path / "usage.jsonl", LocalCount()
+    first, second = UsageFile(path, flag), UsageFile(path, flag)
+    first.append(record("req-1").line())
+    path.rename(tmp_path / "old.jsonl")
+    assert first.size_bytes() == 0
+
+    first.append(record("req-2").line())
+    second.append(record("req-3").line())
+    path.unlink()
+    second.append(record("req-4").line())
+    first.append(record("req-5").line())
+
+    assert (tmp_path / "old.jsonl").read_bytes() == record("req-1").line()
+    assert path.read_bytes() == record("req-4").line() + record("req-5").line()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert first.size_bytes() == path.stat().st_size
+
+
+def test_a_line_waits_while_a_process_that_was_stopped_holds_the_lock(tmp_path: Path):
+    made = Made(tmp_path / "usage.jsonl")
+    with (tmp_path / "usage.jsonl").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        made.add("req-1", "req-2")
+        made.log.retry(1.0)
+        UsageFile(tmp_path / "usage.jsonl", made.flag).repair()
+        assert made.waiting.total() == 2
+        assert len(made.journal.contents().lines) == 2
+
+    made.log.retry(2.0)
+
+    assert made.waiting.total() == 0
+    assert (tmp_path / "usage.jsonl").read_bytes() == record("req-1").line() + record("req-2").line()
 
 
 def test_a_full_journal_loses_no_record(disk: Disk):
