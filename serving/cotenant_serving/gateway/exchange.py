@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, EngineRo
 from cotenant_serving.gateway import dispatch
 from cotenant_serving.gateway.account import Call, Ending, describe, settle
 from cotenant_serving.gateway.errors import error
-from cotenant_serving.gateway.relay import EventTooLongError, StreamFilter
+from cotenant_serving.gateway.relay import MAX_EVENT_BYTES, EventTooLongError, StreamFilter
 from cotenant_serving.gateway.reply import Receive, Reply
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import (
@@ -133,6 +134,7 @@ class Exchange:
             return self._failure
         except Exception:
             log.exception("request %s failed in the gateway", self._call.request_id)
+            self._settle("internal_error", self._reply.status or 500)
             await self._reply.fail(error("internal_error"))
             return "internal_error"
 
@@ -212,19 +214,15 @@ class Exchange:
         self._filter = events = StreamFilter()
         await self._reply.start_stream(answer.headers["content-type"])
         try:
-            async for chunk in answer.chunks():
-                ready = events.feed(chunk)
-                self._usage = events.usage or self._usage
-                if not ready:
-                    continue
+            async for ready in _ready(answer, events):
                 if self._ending:
                     break  # what a stopped engine still says must not look like a complete answer
                 self._note_first_byte()
                 self._entry.forwarded(events.events)
-                if events.done:
-                    self._settle("ok", self._reply.status)
+                if events.ended:
+                    self._settle("ok" if events.done else "upstream_error", self._reply.status)
                 await self._reply.write(ready)
-                if events.done:
+                if events.ended:
                     break
         except (EngineLostError, EventTooLongError) as problem:
             log.warning("stream %s broke: %s", self._sent_as, problem)
@@ -317,12 +315,13 @@ class Exchange:
         if self._settled:
             return
         self._settled = True
+        events = self._filter
         ending = Ending(
             outcome=outcome,
             status=status,
             ran=self._ran,
-            usage=self._usage,
-            events=self._filter.events if self._filter is not None else 0,
+            usage=self._usage or (events.usage if events else None),
+            events=events.events if events else 0,
             first_byte_s=self._first_byte_s,
         )
         self._tokens = settle(self._gateway, self._call, self._entry, ending)
@@ -333,6 +332,23 @@ def _continuing(step: Span, outgoing: Outgoing) -> Outgoing:
     """The request as part of the trace, where there is one."""
     context = step.context()
     return replace(outgoing, headers={**outgoing.headers, **context}) if context else outgoing
+
+
+async def _ready(answer: Answer, events: StreamFilter) -> AsyncIterator[bytes]:
+    """What may go to the client now. An error waits for the engine's count, which comes after it."""
+    held = b""
+    try:
+        async for chunk in answer.chunks():
+            held += events.feed(chunk)
+            counted = events.usage is not None or len(held) > MAX_EVENT_BYTES
+            if held and (counted or not events.failed):
+                yield held
+                held = b""
+    except EngineLostError:
+        if not held:
+            raise
+    if held:
+        yield held
 
 
 async def _body_of(answer: Answer) -> bytes:

@@ -32,6 +32,11 @@ class StreamFilter:
         self.failed = False
         self._held = b""
 
+    @property
+    def ended(self) -> bool:
+        """Nothing that follows is for the client."""
+        return self.done or self.failed
+
     def feed(self, chunk: bytes) -> bytes:
         """The bytes to send now; may be empty. Raises EventTooLongError."""
         whole = chunk

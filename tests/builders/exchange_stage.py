@@ -1,0 +1,118 @@
+"""An `Exchange` between an engine and a client that a test writes down: chunks in, ASGI messages out, real usage."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+from cotenant_serving.contract import EngineRow, Limits, Table, Usage
+from cotenant_serving.gateway.account import Call
+from cotenant_serving.gateway.admission import TenantLimits
+from cotenant_serving.gateway.board import LocalAccount, LocalBoard, LocalCount
+from cotenant_serving.gateway.dispatch import Dispatcher
+from cotenant_serving.gateway.exchange import Exchange
+from cotenant_serving.gateway.journal import Journal
+from cotenant_serving.gateway.metrics import Metrics
+from cotenant_serving.gateway.reply import Message, Reply
+from cotenant_serving.gateway.settings import Settings
+from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.gateway.table import combine, merge
+from cotenant_serving.gateway.upstream import MAX_ANSWER_BYTES, Outgoing
+from cotenant_serving.gateway.usage import UsageLog
+from cotenant_serving.gateway.usage_file import UsageFile
+from tests.builders.gateway import model_row, row
+
+MODEL = "search/echo"
+
+
+class WrittenAnswer:
+    """An engine's answer: these chunks, then its end. An exception among them is raised in its place."""
+
+    def __init__(self, *chunks: bytes | Exception, content_type: str = "text/event-stream") -> None:
+        self.status = 200
+        self.headers: Mapping[str, str] = {"content-type": content_type}
+        self._chunks = chunks
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def close(self) -> None:
+        pass
+
+
+class WrittenUpstream:
+    def __init__(self, answer: WrittenAnswer) -> None:
+        self._answer = answer
+
+    async def send(self, row: EngineRow, outgoing: Outgoing, request_id: str) -> WrittenAnswer:
+        return self._answer
+
+    async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
+class ExchangeStage:
+    """`sent`: what the client was sent. `lines_at`: how many usage records stood in the file at each of them."""
+
+    def __init__(self, folder: Path, answer: WrittenAnswer, *, settings: Settings | None = None) -> None:
+        """`gone`: set it for a client that leaves."""
+        self.sent: list[Message] = []
+        self.lines_at: list[int] = []
+        self.gone = asyncio.Event()
+        self.on_send: Callable[[Message], object] | None = None
+        self.file = folder / "usage.jsonl"
+        self._settings = settings or Settings()
+        self._upstream = WrittenUpstream(answer)
+
+    async def run(self, *, stream: bool = True) -> None:
+        outgoing = Outgoing("POST", "/v1/chat/completions", b"{}", {})
+        limits = TenantLimits("search", Limits(), LocalAccount(), 0.0)
+        now = time.monotonic()
+        call = Call("req-1", outgoing, "search", MODEL, stream, prompt_tokens=1, tokens=1, limits=limits, began=now)
+        reply = Reply(self._send, "req-1")
+        await Exchange(self._gateway(), call, reply, self._receive).run()
+
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    def lines(self) -> list[bytes]:
+        return self.file.read_bytes().splitlines()
+
+    def _gateway(self) -> Gateway:
+        dispatcher = Dispatcher(clock=time.monotonic, rng=random.Random(1))
+        table = Table(epoch="e", sequence=1, engines=(row("i1", model=MODEL),), models=(model_row(model=MODEL),))
+        dispatcher.set_view(combine([merge(None, table)]))
+        usage = UsageLog(
+            UsageFile(self.file, LocalCount()), Journal.in_memory(16), waiting=LocalCount(), dropped=LocalCount()
+        )
+        return Gateway(
+            settings=self._settings,
+            clock=time.monotonic,
+            board=LocalBoard(),
+            dispatcher=dispatcher,
+            upstream=self._upstream,
+            usage=usage,
+            metrics=Metrics(),
+            cut=asyncio.get_running_loop().create_future(),
+            pool_known=lambda: True,
+        )
+
+    async def _receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+        self.lines_at.append(len(self.lines()))
+        if self.on_send is not None:
+            self.on_send(message)
