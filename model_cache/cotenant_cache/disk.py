@@ -18,9 +18,8 @@ from cotenant_cache.facts import ModelFacts
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
 from cotenant_cache.layout import ARCHIVE_SUFFIX, fingerprint_of
 from cotenant_cache.modules import MODULES_FILE
-from cotenant_cache.reading import read_facts
+from cotenant_cache.reading import MAX_JSON_BYTES, read_facts
 
-_MAX_JSON_BYTES = 64 * 2**20
 _CAUSES = {
     errno.ENOENT: ("does not exist", "check the path and its symbolic links"),
     errno.ENOTDIR: ("lies below a file, not below a folder", "check the path"),
@@ -115,9 +114,11 @@ def _names_below(folder: Path, own: frozenset[str]) -> frozenset[str]:
 
 def _read_json(file: Path, source: str) -> Any:
     with _readable(file, source), file.open("rb") as stream:
-        content = stream.read(_MAX_JSON_BYTES + 1)
-    if len(content) > _MAX_JSON_BYTES:
-        raise CorruptWeightsError(f"{source}: {file.name} has more than {_MAX_JSON_BYTES} bytes; it is damaged")
+        content = stream.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise CorruptWeightsError(
+            f"{source}: {file.name} has more than {MAX_JSON_BYTES} bytes; it is damaged: fetch the model again"
+        )
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

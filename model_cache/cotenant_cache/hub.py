@@ -24,7 +24,6 @@ from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
-    SafetensorsParsingError,
 )
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
@@ -42,8 +41,8 @@ from cotenant_cache.errors import (
     ModelNotFoundError,
 )
 from cotenant_cache.facts import ModelFacts
-from cotenant_cache.headers import WeightsHeader
-from cotenant_cache.reading import read_contents, read_facts, small_files
+from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
+from cotenant_cache.reading import MAX_JSON_BYTES, read_contents, read_facts, small_files
 from cotenant_cache.source import HubSource
 
 _TIMEOUT_S = 10.0
@@ -130,20 +129,33 @@ class _HubFiles:
     def json(self, name: str) -> Any:
         if name not in self.listing.sizes:
             raise FileMissingError(f"{self.source}: has no {name}; ask the owner of the model")
+        if self.listing.sizes[name] > MAX_JSON_BYTES:
+            raise CorruptWeightsError(
+                f"{self.source}: {name} has {self.listing.sizes[name]} bytes, at most {MAX_JSON_BYTES} are read; "
+                "ask the owner of the model"
+            )
         try:
-            return json.loads(_get(self.repo, name))
+            return json.loads(_get(self.repo, name, most_bytes=MAX_JSON_BYTES))
         except (ValueError, RecursionError):
             raise CorruptWeightsError(f"{self.source}: {name} is not JSON; ask the owner of the model") from None
 
     def headers(self, names: Sequence[str]) -> list[tuple[WeightsHeader, int]]:
         with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-            headers = pool.map(lambda name: _remote_header(self.repo, name, self.listing), names)
+            headers = pool.map(self._header, names)
             return [(header, self.listing.sizes[name]) for name, header in zip(names, headers, strict=True)]
 
     def archive(self, name: str) -> tuple[int, int]:
-        size = self.listing.sizes[name]
-        with io.BufferedReader(_RemoteFile(self.repo, name, size), _RANGE_BYTES) as stream:
-            return archive_bytes(stream, file=f"{self.source}: {name}"), size
+        with self._open(name) as stream:
+            return archive_bytes(stream, file=f"{self.source}: {name}"), self.listing.sizes[name]
+
+    def _header(self, name: str) -> WeightsHeader:
+        file, size = f"{self.source}: {name}", self.listing.sizes[name]
+        with self._open(name) as stream:
+            length = header_length(stream.read(PREFIX_BYTES), file=file, file_bytes=size)
+            return parse_header(stream.read(length), file=file, file_bytes=size)
+
+    def _open(self, name: str) -> io.BufferedReader:
+        return io.BufferedReader(_RemoteFile(self.repo, name, self.listing.sizes[name]), _RANGE_BYTES)
 
 
 class _RemoteFile(io.RawIOBase):
@@ -169,38 +181,46 @@ class _RemoteFile(io.RawIOBase):
             return 0
         content = _get(self._repo, self._name, span=(self._at, self._at + count))
         if len(content) != count:
-            raise HubUnreachableError(f"{self._repo.repo}: {_endpoint()} answers no part of {self._name} when asked")
+            raise _no_part(self._repo, self._name)
         buffer[:count] = content
         self._at += count
         return count
 
 
-def _get(source: HubSource, file: str, *, span: tuple[int, int] | None = None) -> bytes:
-    """A small file, or the bytes from `span[0]` up to and without `span[1]` of any. Raises CacheError."""
+def _get(source: HubSource, file: str, *, most_bytes: int = 0, span: tuple[int, int] | None = None) -> bytes:
+    """A small file, or the bytes from `span[0]` up to and without `span[1]` of any. No more than that is read.
+
+    Raises CacheError.
+    """
     url = hf_hub_url(source.repo, file, revision=source.revision, endpoint=_endpoint())
     wanted = {"range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
-    with _mapped_errors(source):
-        response = get_session().get(url, headers={**build_hf_headers(), **wanted}, timeout=_TIMEOUT_S)
+    headers = {**build_hf_headers(), **wanted, "accept-encoding": "identity"}
+    most_bytes = span[1] - span[0] if span else most_bytes
+    content = bytearray()
+    with (
+        _mapped_errors(source),
+        get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as response,
+    ):
         hf_raise_for_status(response)
-    content: bytes = response.content
-    return content
+        for part in response.iter_bytes():
+            content += part
+            if len(content) > most_bytes:
+                raise _no_part(source, file) if span else _too_long(source, file, most_bytes)
+    return bytes(content)
 
 
-def _remote_header(source: HubSource, file: str, listing: Listing) -> WeightsHeader:
-    with _mapped_errors(source):
-        header = _api().parse_safetensors_file_metadata(
-            source.repo, file, revision=source.revision, timeout=_TIMEOUT_S
-        )
-    sizes: dict[str, int] = {}
-    for tensor in header.tensors.values():
-        begin, end = tensor.data_offsets
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + end - begin
-    if sum(sizes.values()) > listing.sizes[file]:
-        raise CorruptWeightsError(
-            f"{source.at(source.revision)}: {file} has {listing.sizes[file]} bytes, its header says "
-            f"{sum(sizes.values())} bytes of tensors: it is cut off; ask the owner of the model"
-        )
-    return WeightsHeader(sizes, {str(dtype): count for dtype, count in header.parameter_count.items()})
+def _no_part(source: HubSource, file: str) -> CacheError:
+    return HubUnreachableError(
+        f"{source.repo}: {_endpoint()} answers no part of {file} when asked; "
+        "check that HF_ENDPOINT is a hub that takes Range"
+    )
+
+
+def _too_long(source: HubSource, file: str, most_bytes: int) -> CacheError:
+    return CorruptWeightsError(
+        f"{source.at(source.revision)}: {file} is longer than {_endpoint()} lists it, at most {most_bytes} bytes are "
+        "read; ask the owner of the model"
+    )
 
 
 def _record_revision(repo_folder: Path, source: HubSource, commit: str) -> None:
@@ -245,10 +265,6 @@ def _mapped_errors(source: HubSource) -> Iterator[None]:
         raise FileMissingError(f"{source.repo}@{source.revision}: a file is gone from the hub; try again") from None
     except HFValidationError:
         raise ModelNotFoundError(f"{source.repo!r} is no name of a model; use hf://owner/name") from None
-    except SafetensorsParsingError:
-        raise CorruptWeightsError(
-            f"{source.repo}@{source.revision}: a weights file is no safetensors file; ask the owner of the model"
-        ) from None
     except OfflineModeIsEnabled:
         raise HubUnreachableError(
             f"{source.repo}@{source.revision} is not on disk and HF_HUB_OFFLINE is set; unset it once"

@@ -21,6 +21,8 @@ from cotenant_cache.modules import (
     refuse_other_modules,
 )
 
+MAX_JSON_BYTES = 64 * 2**20
+"""Of one file; more is no description of a model."""
 _KEPT_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken")
 _KEPT_NAMES = frozenset({"merges.txt", "vocab.txt"})
 _TEMPLATES_FOLDER = "additional_chat_templates/"

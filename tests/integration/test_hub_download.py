@@ -1,5 +1,6 @@
 """Against a small HTTP server that speaks what huggingface_hub asks of the hub."""
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -47,6 +48,9 @@ class FakeHub:
         self.sent = 0
         """Bytes of answers."""
         self.down = False
+        self.takes_range = True
+        self.listed_bytes: dict[str, int] = {}
+        """Sizes in the listing that are not the true ones."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
@@ -85,7 +89,9 @@ class FakeHub:
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
         if parts[3] not in ("main", self.commit):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        siblings = [{"rfilename": name, "size": len(body)} for name, body in self.files.items()]
+        siblings = [
+            {"rfilename": name, "size": self.listed_bytes.get(name, len(body))} for name, body in self.files.items()
+        ]
         info = {"id": "org/small", "modelId": "org/small", "sha": self.commit, "siblings": siblings}
         return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
 
@@ -105,7 +111,7 @@ class FakeHub:
                 hub.log.append((self.command, self.path))
                 hub.tokens.add(self.headers.get("authorization", ""))
                 status, headers, body = hub.answer(self.path)
-                if status == 200 and (wanted := self.headers.get("range")):
+                if status == 200 and hub.takes_range and (wanted := self.headers.get("range")):
                     first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
                     status, body = 206, body[first : last + 1]
                 self.send_response(status)
@@ -114,8 +120,14 @@ class FakeHub:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if send_body:
-                    hub.sent += len(body)
-                    self.wfile.write(body)
+                    self._send(body)
+
+            def _send(self, body: bytes) -> None:
+                """Until the client has enough."""
+                with contextlib.suppress(ConnectionError):
+                    for at in range(0, len(body), 2**16):
+                        self.wfile.write(body[at : at + 2**16])
+                        hub.sent += len(body[at : at + 2**16])
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -305,6 +317,30 @@ def test_an_archive_is_sized_from_its_end_and_comes_without_a_config(hub: FakeHu
 
 def test_an_archive_that_would_run_code_is_refused_without_fetching_it(hub: FakeHub, tmp_path: Path) -> None:
     hub.files = {"net.pt2": archive(data__constants__opaque_obj_0=b"x", data__weights__weight_1=bytes(3_000_000))}
-    with pytest.raises(UnsafeFilesError, match="opaque_obj_0 is a pickle"):
+    with pytest.raises(UnsafeFilesError, match="opaque_obj_0' is a pickle"):
         read_facts("hf://org/small", str(tmp_path))
     assert hub.sent < 300_000
+
+
+def test_a_description_that_is_listed_as_huge_is_not_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    hub.listed_bytes = {"config.json": 65 * 2**20}
+    with pytest.raises(CorruptWeightsError, match=r"config\.json has 68157440 bytes"):
+        read_facts("hf://org/small", str(tmp_path))
+    assert hub.fetched() == set()
+
+
+def test_a_description_that_is_longer_than_listed_is_read_up_to_a_limit(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files["config.json"] = b" " * (80 * 2**20)
+    hub.listed_bytes = {"config.json": 100}
+    with pytest.raises(CorruptWeightsError, match=r"config\.json is longer than"):
+        read_facts("hf://org/small", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "net.pt2"])
+def test_weights_are_not_read_whole_from_a_hub_that_sends_no_parts(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    whole = safetensors({"w": ("F32", [10, 2**20], 40 * 2**20)}), archive(data__weights__w=bytes(40 * 2**20))
+    hub.files = {"config.json": json.dumps(CONFIG).encode(), name: whole[name == "net.pt2"]}
+    hub.takes_range = False
+    with pytest.raises(HubUnreachableError, match=f"answers no part of {name}.*takes Range"):
+        read_facts("hf://org/small", str(tmp_path))
+    assert hub.sent < 20 * 2**20
