@@ -14,8 +14,29 @@ SIZES: dict[str, tuple[str, ...]] = {
     "kv_heads": ("num_key_value_heads", "num_kv_heads"),
     "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len"),
 }
-_PADDED_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"})
+_LARGEST = 2**53
+PADDED_POSITIONS = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "layoutlmv3",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
 """Families whose positions begin after the padding token's, so that the first ones of the table are never used."""
+_OWN_PADDING = {"mpnet": 1}
+"""Families that do not take it from the configuration."""
 _OTHER_SENSES = ("vision_config", "audio_config", "speech_config", "video_config")
 
 
@@ -36,11 +57,17 @@ def refuse_own_code(config: Mapping[str, Any], *, source: str, file: str) -> Non
 
 def architecture(config: Mapping[str, Any], source: str) -> str:
     names = config.get("architectures")
-    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+    if not isinstance(names, list) or not names or not isinstance(names[0], str) or not names[0].isidentifier():
         raise UnsupportedArchitectureError(
             f"{source}: config.json names no architecture ('architectures'); save the model with save_pretrained"
         )
-    return str(names[0])
+    return names[0]
+
+
+def family(config: Mapping[str, Any]) -> str:
+    """`model_type`; empty when it names none."""
+    named = config.get("model_type")
+    return named if isinstance(named, str) else ""
 
 
 def size(config: Mapping[str, Any], source: str, *names: str, default: int | None = None) -> int:
@@ -49,9 +76,10 @@ def size(config: Mapping[str, Any], source: str, *names: str, default: int | Non
         value = config.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
             raise UnsupportedArchitectureError(
-                f"{source}: config.json has {name} = {value!r}, not a size of at least 1"
+                f"{source}: config.json has {name} = {repr(value)[:80]}, not a size of at least 1 and at most "
+                f"{_LARGEST}; ask the owner of the model"
             )
         return value
     if default is None:
@@ -64,19 +92,24 @@ def size(config: Mapping[str, Any], source: str, *names: str, default: int | Non
 
 def head_dim(config: Mapping[str, Any], source: str, otherwise: int) -> int:
     """Latent attention (`qk_nope_head_dim`) caches keys of both parts; the wider of key and value counts."""
-    nope = config.get("qk_nope_head_dim")
-    if isinstance(nope, int):
+    if config.get("qk_nope_head_dim") is not None:
+        nope = size(config, source, "qk_nope_head_dim")
         return nope + size(config, source, "qk_rope_head_dim", default=0)
     return size(config, source, "head_dim", default=max(1, otherwise))
 
 
 def longest_text(config: Mapping[str, Any], source: str) -> int:
-    """Tokens of the longest text the model has positions for; 0 when it names no limit."""
+    """Tokens of the longest text the model has positions for; 0 when it names no limit.
+
+    Plans and engines both ask here. Raises UnsupportedArchitectureError.
+    """
     positions = size(config, source, *SIZES["max_position_embeddings"], default=0)
-    if positions and config.get("model_type") in _PADDED_POSITIONS:
-        padding = config.get("pad_token_id")
-        return max(1, positions - (padding if isinstance(padding, int) else 1) - 1)
-    return positions
+    if not positions or family(config) not in PADDED_POSITIONS:
+        return positions
+    if config.get("position_embedding_type", "absolute") == "rotary":  # no table, as esm may be
+        return positions
+    padding = _OWN_PADDING.get(family(config), config.get("pad_token_id"))
+    return max(1, positions - (padding if isinstance(padding, int) and padding >= 0 else 1) - 1)
 
 
 def labels(config: Mapping[str, Any], source: str) -> int:

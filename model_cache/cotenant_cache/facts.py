@@ -95,7 +95,7 @@ def facts_from(
         max_sequence_tokens=max_sequence_tokens,
         num_labels=fields.labels(config, source) if architecture.endswith(CLASSIFIER) else 0,
         modules=modules,
-        family=str(text.get("model_type") or ""),
+        family=fields.family(text),
         text_only=fields.text_only(config),
         files=tuple(files),
     )

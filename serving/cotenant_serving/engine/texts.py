@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cotenant_cache.config import longest_text
 from cotenant_serving.engine.loader import Loaded
 from cotenant_serving.pooling_api import Input
 from cotenant_serving.request_fields import RequestError
@@ -24,16 +25,9 @@ class Tokens:
 
 
 def position_limit(model: Any) -> int | None:
-    """Tokens for which the model has positions; None when nothing says so.
-
-    RoBERTa and its kin begin to count after the padding's index, so that some of their positions are never used.
-    """
+    """Tokens for which the model has positions, as plans count them; None when nothing says so."""
     config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return int(module.num_embeddings - module.padding_idx - 1)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    return longest_text(config.to_dict(), config.name_or_path) or None
 
 
 def limit_tokens(context_tokens: int, loaded: Loaded, further: int | None = None) -> int:

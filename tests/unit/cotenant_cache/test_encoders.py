@@ -70,6 +70,8 @@ def test_barts_names_of_sizes_are_known_and_it_is_not_one_stack(tmp_path: Path) 
         ("roberta", 514, 512),
         ("xlm-roberta", 8194, 8192),
         ("mpnet", 514, 512),
+        ("longformer", 4098, 4096),
+        ("esm", 1026, 1024),
     ],
 )
 def test_positions_that_a_family_never_uses_do_not_count(
@@ -78,6 +80,45 @@ def test_positions_that_a_family_never_uses_do_not_count(
     found = plain(tmp_path, model_type=family, max_position_embeddings=positions, pad_token_id=1)
 
     assert found.max_position_embeddings == longest
+
+
+def test_a_family_without_a_table_of_positions_has_none_that_are_never_used(tmp_path: Path) -> None:
+    found = plain(tmp_path, model_type="esm", max_position_embeddings=1026, position_embedding_type="rotary")
+
+    assert found.max_position_embeddings == 1026
+
+
+ODD: list[Any] = [[], {}, [[]], [1], {"a": []}, "", "\x1b[31m", "\ud800", -1, 0, 1.5, 10**400, True, "7", [None]]
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "BertForSequenceClassification"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *BERT,
+        *("pad_token_id", "position_embedding_type", "text_config", "num_labels", "id2label", "head_dim", "dtype"),
+        *("qk_nope_head_dim", "qk_rope_head_dim", "num_key_value_heads", "is_encoder_decoder", "vision_config"),
+    ],
+)
+def test_an_odd_value_gives_facts_or_a_reason_that_can_be_shown(
+    tmp_path: Path, field: str, architecture: str
+) -> None:
+    for odd in ODD:
+        given = {"architectures": [architecture], "model_type": "roberta", field: odd}
+        found = known_or_refused(tmp_path, given)
+        if isinstance(found, ModelFacts):
+            assert isinstance(found.family, str)
+            assert found.architecture.isidentifier()
+            assert found.head_dim >= 1
+        else:
+            assert found.isprintable()
+
+
+def known_or_refused(folder: Path, config: dict[str, Any]) -> ModelFacts | str:
+    try:
+        return plain(folder, **config)
+    except CacheError as error:
+        return error.message
 
 
 @pytest.mark.parametrize(
