@@ -9,6 +9,7 @@ Format: https://docs.pytorch.org/docs/main/user_guide/torch_compiler/export/pt2_
 """
 
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ _OBJECTS = ("data/constants/custom_obj_", "data/constants/opaque_obj_")
 _OLD_PICKLES = ("data/weights/model.pt", "data/constants/model.pt")
 _COMPILED = ("data/aotinductor/", "data/executorch/", "data/mtia")
 _AGAIN = "save it again with torch.export.save"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+"""What zipfile raises for bytes that are no zip file; ValueError for names that are no text."""
 
 
 def archive_bytes(stream: IO[bytes], *, file: str) -> int:
@@ -39,7 +42,7 @@ def archive_bytes(stream: IO[bytes], *, file: str) -> int:
                 if name in entries:
                     _refuse_pickled_tensors(_payload(opened, entries[name], file), file)
             return sum(entry.file_size for entry in entries.values())
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise CorruptWeightsError(f"{file}: is no whole zip file ({error}); {_AGAIN}, or fetch it again") from None
 
 
@@ -52,9 +55,9 @@ def _refuse_other_kinds(names: Iterable[str], file: str) -> None:
     present = sorted(names)
     for name in present:
         if name.startswith(_COMPILED):
-            raise UnsafeFilesError(f"{file}: has compiled code ({name}), which is never run; {_AGAIN}")
+            raise UnsafeFilesError(f"{file}: has compiled code ({name!r}), which is never run; {_AGAIN}")
         if name.startswith(_OBJECTS) or name in _OLD_PICKLES:
-            raise UnsafeFilesError(f"{file}: {name} is a pickle, which may run code when it is read; {_AGAIN}")
+            raise UnsafeFilesError(f"{file}: {name!r} is a pickle, which may run code when it is read; {_AGAIN}")
     if _GRAPH not in present or "archive_format" not in present:
         raise UnsupportedArchitectureError(
             f"{file}: is a zip file, but no torch.export archive with one model ({_GRAPH}); "
@@ -71,7 +74,7 @@ def _payload(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, file: str) -> dict
             value = None
     config = value.get("config") if isinstance(value, dict) else None
     if not isinstance(config, dict):
-        raise CorruptWeightsError(f"{file}: {entry.filename} does not describe tensors; {_AGAIN}")
+        raise CorruptWeightsError(f"{file}: {entry.filename!r} does not describe tensors; {_AGAIN}")
     return config
 
 

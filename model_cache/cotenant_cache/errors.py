@@ -18,8 +18,8 @@ class CacheError(Exception):
     reason: ClassVar[str] = "LoadFailed"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _legible(message)
+        super().__init__(self.message)
 
 
 class ModelNotFoundError(CacheError):
@@ -44,3 +44,8 @@ class CorruptWeightsError(CacheError):
 
 class HubUnreachableError(CacheError):
     reason = "HubUnreachable"
+
+
+def _legible(text: str) -> str:
+    """Names out of a model's files stand in messages: what is no character to look at is escaped as Python does."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

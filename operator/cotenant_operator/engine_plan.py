@@ -60,7 +60,7 @@ def settle(model: ModelDeployment, facts: Facts) -> Served | Refusal:
 
 
 def _unfit(model: ModelDeployment, facts: ModelFacts, fitting: tuple[Task, ...]) -> str:
-    files = facts.archive or facts.architecture
+    files = f"the archive {facts.archive!r}" if facts.archive else facts.architecture
     if not fitting:
         return f"{model.spec.model}: no task serves {files}; {SERVED}"
     remedy = f"set spec.task: {fitting[0]} or leave it out"

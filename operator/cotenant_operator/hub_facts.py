@@ -3,9 +3,9 @@
 import threading
 import time
 
-from cotenant_cache.client import read_facts
 from cotenant_cache.errors import CacheError
 from cotenant_cache.facts import ModelFacts
+from cotenant_operator.model_facts import known_facts
 
 AGAIN_S = 15.0
 """A hub that did not give a model is asked again this often."""
@@ -41,8 +41,6 @@ class HubFacts:
 
     def _read(self, source: str) -> None:
         try:
-            facts: ModelFacts | CacheError = read_facts(source, self._cache_dir)
-        except CacheError as error:
-            facts = error
-        self._said[source] = (facts, time.monotonic())
-        del self._threads[source]
+            self._said[source] = (known_facts(source, self._cache_dir), time.monotonic())
+        finally:
+            del self._threads[source]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cotenant_cache.client import read_facts
 from cotenant_cache.errors import CacheError
 from cotenant_cache.facts import ModelFacts
 from cotenant_operator.manifests import load
+from cotenant_operator.model_facts import known_facts
 from cotenant_operator.objects import World
 
 _AT_ONCE = 8
@@ -29,15 +29,8 @@ def read_world(files: Sequence[Path], cache_dir: Path, *, ask_hub: AskHub | None
     def facts_of(source: str) -> ModelFacts | CacheError | None:
         if ask_hub is not None and source.startswith("hf://"):
             return ask_hub(source)
-        return _facts(source, cache_dir)
+        return known_facts(source, str(cache_dir))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = zip(sources, pool.map(facts_of, sources), strict=True)
         return World(manifests, {source: facts for source, facts in found if facts is not None})
-
-
-def _facts(source: str, cache_dir: Path) -> ModelFacts | CacheError:
-    try:
-        return read_facts(source, str(cache_dir))
-    except CacheError as error:
-        return error

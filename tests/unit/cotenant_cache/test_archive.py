@@ -1,5 +1,7 @@
 """torch.export archives: sized and judged by their table of contents."""
 
+import contextlib
+import random
 from pathlib import Path
 
 import pytest
@@ -78,15 +80,38 @@ def test_another_zip_file_is_no_archive(tmp_path: Path, gone: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (archive(data__constants__opaque_obj_0=b"x"), "opaque_obj_0 is a pickle"),
-        (archive(data__constants__custom_obj_0=b"x"), "custom_obj_0 is a pickle"),
-        (archive(**{"data__weights__model.pt": b"x"}), "data/weights/model.pt is a pickle"),
+        (archive(data__constants__opaque_obj_0=b"x"), "opaque_obj_0' is a pickle"),
+        (archive(data__constants__custom_obj_0=b"x"), "custom_obj_0' is a pickle"),
+        (archive(**{"data__weights__model.pt": b"x"}), "'data/weights/model.pt' is a pickle"),
         (archive(pickled=True), "tensor 'weight' is stored as a pickle"),
         (archive(**{"data__aotinductor__model__model.so": b"x"}), "has compiled code"),
     ],
 )
 def test_what_would_run_code_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in refusal(folder_of(tmp_path, {"net.pt2": content}), UnsafeFilesError)
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    content = archive(extra__naïve=b"x").replace("naïve".encode(), b"na\xff\xffve")
+
+    assert "is no whole zip file" in refusal(folder_of(tmp_path, {"net.pt2": content}), CorruptWeightsError)
+
+
+def test_names_in_an_archive_steer_no_terminal(tmp_path: Path) -> None:
+    content = archive(**{"data__aotinductor__\x1b]0;mine\x07": b"x"})
+
+    assert r"\x1b]0;mine\x07" in refusal(folder_of(tmp_path, {"net.pt2": content}), UnsafeFilesError)
+
+
+def test_damage_anywhere_in_an_archive_is_a_cache_error(tmp_path: Path) -> None:
+    chance, whole = random.Random(5), archive()
+    for _ in range(300):
+        content = bytearray(whole)
+        for at in chance.sample(range(len(content)), 4):
+            content[at] = chance.randrange(256)
+        folder = folder_of(tmp_path, {"net.pt2": bytes(content)})
+        with contextlib.suppress(CacheError):
+            facts_of(folder)
 
 
 def test_a_description_of_tensors_that_is_none_is_damage(tmp_path: Path) -> None:

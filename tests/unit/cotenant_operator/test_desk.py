@@ -8,7 +8,7 @@ import yaml
 from tests.builders.up import echo, key_of, keys, model, pool, tenant, until
 
 from cotenant_cache.errors import HubUnreachableError
-from cotenant_operator import desk, hub_facts
+from cotenant_operator import desk, model_facts
 from cotenant_operator.created_keys import hash_of
 from cotenant_operator.desk import Desk
 from cotenant_operator.key_book import KeyBook, read_sources
@@ -122,7 +122,7 @@ def test_the_hub_is_asked_in_the_background_and_once(bench, monkeypatch):
         assert answered.wait(10)
         raise HubUnreachableError(f"{source}: no network; connect")
 
-    monkeypatch.setattr(hub_facts, "read_facts", answer)
+    monkeypatch.setattr(model_facts, "read_facts", answer)
     documents = (*BASE, model("far", model="hf://owner/name"), echo("near"))
     bench.write(*documents)
     assert reasons(bench.desk.read()) == ["FactsPending", None]

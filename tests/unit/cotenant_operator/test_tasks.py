@@ -101,7 +101,7 @@ def test_a_task_that_the_files_can_do_too_is_taken_at_its_word(known: ModelFacts
         (
             ARCHIVE,
             "generate",
-            "spec.task is generate, and net.pt2 is for tensor; set spec.task: tensor or leave it out",
+            "spec.task is generate, and the archive 'net.pt2' is for tensor; set spec.task: tensor or leave it out",
         ),
         (encoder(), "tensor", "BertModel is for embed"),
     ],
