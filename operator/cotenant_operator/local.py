@@ -18,6 +18,7 @@ from pathlib import Path
 from cotenant_operator.control import ControlClient, ControlError, ControlRefusedError, answers
 from cotenant_operator.desk import Desk, Orders
 from cotenant_operator.manifests import ManifestErrors
+from cotenant_operator.output import harmless
 from cotenant_operator.processes import end_leftovers, free_port, port_is_free
 from cotenant_operator.programs import GaveUpError, Programs, Say
 from cotenant_operator.state_dir import StateDir, StateInUseError
@@ -61,7 +62,7 @@ def up(files: Sequence[Path], *, host: str, port: int, state: Path, gateway_work
 
 
 def say_on_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(harmless(line), file=sys.stderr, flush=True)
 
 
 async def run(

@@ -1,6 +1,7 @@
 """Tables, JSON and YAML for the command line. Writes to the given streams only."""
 
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ Rows = Sequence[Sequence[str]]
 
 
 def print_table(columns: Sequence[str], rows: Rows, *, out: TextIO | None = None) -> None:
-    """A rich table on a terminal, aligned lines without colours anywhere else."""
+    """A rich table on a terminal, aligned lines without colours anywhere else; no control character of a cell."""
     stream = out or sys.stdout
+    rows = [[harmless(cell) for cell in row] for row in rows]
     if not stream.isatty():
         stream.write(plain_table(columns, rows))
         return
@@ -60,15 +62,18 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
 
 
 def harmless(text: str) -> str:
-    """Without control characters: what models and engines write must not steer a person's terminal."""
-    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+    """Without control characters and halves of characters: what models, their files and engines write must not steer
+    a person's terminal, and can be encoded."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs"))
 
 
 def as_json(value: Any) -> str:
     """Indented JSON with sorted keys, ended by a newline."""
     import json
 
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # The same text, but a terminal obeys the first of these, and the second cannot be encoded.
+    return re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def as_yaml(value: Any) -> str:
@@ -77,19 +82,20 @@ def as_yaml(value: Any) -> str:
     return str(yaml.safe_dump(value, sort_keys=True, allow_unicode=True))
 
 
-def note(message: str) -> None:
+def note(message: str, colour: str = "") -> None:
     """A line for people, on stderr."""
-    print(message, file=sys.stderr)
+    text = harmless(message)
+    print(paint(text, colour, sys.stderr) if colour else text, file=sys.stderr)
 
 
 def error(message: str) -> None:
     """One `error: …` line for each line of the message, on stderr."""
-    for line in message.splitlines() or [""]:
+    for line in harmless(message).splitlines() or [""]:
         print(f"{paint('error:', 'red', sys.stderr)} {line}", file=sys.stderr)
 
 
 def warning(message: str) -> None:
-    print(f"{paint('warning:', 'yellow', sys.stderr)} {message}", file=sys.stderr)
+    print(f"{paint('warning:', 'yellow', sys.stderr)} {harmless(message)}", file=sys.stderr)
 
 
 _STYLES = {

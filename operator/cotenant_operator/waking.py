@@ -57,7 +57,8 @@ class WakeBoard:
         self._said: dict[str, str] = {}
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bars; its first word in a colour if it is one that matters."""
+        """A line that stays, above the bars, without control characters; a first word that matters in its colour."""
+        line = harmless(line)
         word, colon, rest = line.partition(":")
         text = paint(word + colon, _COLOURS[word], self._stream) + rest if word in _COLOURS else line
         if self._progress is None:

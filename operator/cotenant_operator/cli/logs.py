@@ -110,8 +110,8 @@ def _colour(text: str) -> str:
 def _last_words(shown: "Sequence[EngineLog]") -> None:
     """Why it ended, below a traceback that is long."""
     from cotenant_operator.engine_logs import cause
-    from cotenant_operator.output import note, paint
+    from cotenant_operator.output import note
 
     for log in shown:
         if said := cause(log):
-            note(paint(f"{log.app} failed: {said.reason}: {said.message}", "red", sys.stderr))
+            note(f"{log.app} failed: {said.reason}: {said.message}", "red")
