@@ -6,7 +6,7 @@ from typing import Literal
 
 from cotenant_operator.planned import ModelPlan
 from cotenant_operator.quantity import show_bytes
-from cotenant_serving.contract import EngineStatus, ModelStatus, PoolStatus, Reason
+from cotenant_serving.contract import DeviceStatus, EngineStatus, ModelStatus, PoolStatus, Reason
 
 ConditionType = Literal["Accepted", "Cached", "Placed", "Loaded", "Ready"]
 ConditionStatus = Literal["True", "False", "Unknown"]
@@ -173,9 +173,10 @@ def _wide(model: ModelStatus) -> tuple[str, ...]:
     )
 
 
-def pool_rows(pool: PoolStatus) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows of `cotenant get pools`: one row for each device."""
-    columns = ("POOL", "DEVICE", "GROUP", "KIND", "MEMORY", "RESERVED", "USED", "LOADING")
+def pool_rows(pool: PoolStatus, *, wide: bool = False) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of `cotenant get pools`: one row for each device. `wide` adds free bytes and engines."""
+    columns: tuple[str, ...] = ("POOL", "DEVICE", "GROUP", "KIND", "MEMORY", "RESERVED", "USED", "LOADING")
+    columns += ("FREE", "ENGINES") if wide else ()
     rows: list[tuple[str, ...]] = [
         (
             pool.pool,
@@ -186,7 +187,14 @@ def pool_rows(pool: PoolStatus) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
             show_bytes(device.reserved_bytes),
             show_bytes(device.used_bytes),
             device.lease or "-",
+            *(_on_device(device, pool) if wide else ()),
         )
         for device in sorted(pool.devices, key=lambda device: device.device_id)
     ]
-    return columns, rows or [(pool.pool, "-", "-", "-", "-", "-", "-", "-")]
+    return columns, rows or [(pool.pool, *("-" for _ in columns[1:]))]
+
+
+def _on_device(device: DeviceStatus, pool: PoolStatus) -> tuple[str, str]:
+    engines = [engine for model in pool.models for engine in model.engines if engine.device_id == device.device_id]
+    names = sorted(f"{engine.model} ({engine.state})" for engine in engines)
+    return show_bytes(device.memory_bytes - device.reserved_bytes), ", ".join(names) or "-"

@@ -9,9 +9,9 @@ from cotenant_serving.contract import GatewayTenant
 
 
 def tenant_rows(
-    tenants: Sequence[GatewayTenant], keys: Mapping[str, int]
+    tenants: Sequence[GatewayTenant], keys: Mapping[str, int], tasks: Mapping[str, str]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """`keys`: tenant → how many keys open something in its name."""
+    """`keys`: tenant → how many keys open something in its name. `tasks`: of models that are shown with theirs."""
     columns = ("TENANT", "KEYS", "REQUESTS/MIN", "TOKENS/MIN", "CONCURRENT", "MODELS")
     return columns, [
         (
@@ -20,7 +20,7 @@ def tenant_rows(
             _limit(tenant.limits.requests_per_minute),
             _limit(tenant.limits.tokens_per_minute),
             _limit(tenant.limits.concurrent_requests),
-            ", ".join(tenant.models) or "-",
+            ", ".join(f"{name} ({tasks[name]})" if name in tasks else name for name in tenant.models) or "-",
         )
         for tenant in tenants
     ]

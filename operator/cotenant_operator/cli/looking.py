@@ -28,7 +28,7 @@ def get_pools(state: State = None, output: Shown = Output.TABLE) -> int:
     status = ControlClient.of_state(state or default_state()).status()
     devices = msgspec.to_builtins(status.devices)
     document = [{"pool": status.pool, "generation": status.generation, "devices": devices}]
-    return show(pool_rows(status), document, output)
+    return show(pool_rows(status, wide=output is Output.WIDE), document, output)
 
 
 def get_tenants(state: State = None, output: Shown = Output.TABLE) -> int:
@@ -39,9 +39,12 @@ def get_tenants(state: State = None, output: Shown = Output.TABLE) -> int:
     from cotenant_operator.tenants_report import tenant_document, tenant_rows
 
     where = state or default_state()
-    tenants = read_published(where).tenants
+    published = read_published(where)
+    tenants = published.tenants
     keys = keys_per_tenant(known_keys(tenants, KeyBook(where).read(), read_sources(where), time.time()))
-    return show(tenant_rows(tenants, keys), tenant_document(tenants, keys), output)
+    tasks = {model.name: model.task or "task unknown" for model in published.models}
+    rows = tenant_rows(tenants, keys, tasks if output is Output.WIDE else {})
+    return show(rows, tenant_document(tenants, keys), output)
 
 
 def explain_model(name: ModelName, state: State = None, output: Shown = Output.TABLE) -> int:
@@ -49,13 +52,13 @@ def explain_model(name: ModelName, state: State = None, output: Shown = Output.T
     from cotenant_operator.control import ControlClient
     from cotenant_operator.explanation import explain, explain_document
     from cotenant_operator.names import model_named
-    from cotenant_operator.output import paint
+    from cotenant_operator.output import harmless, paint
 
     models = {model.model: model for model in ControlClient.of_state(state or default_state()).status().models}
     found = models[model_named(name, models)]
     if output in (Output.JSON, Output.YAML):
         return show(((), []), explain_document(found), output)
-    headline, *lines = explain(found, wide=output is Output.WIDE)
+    headline, *lines = map(harmless, explain(found, wide=output is Output.WIDE))
     colour = {"ready": "green", "failed": "red", "waiting": "yellow"}.get(found.state, "cyan")
     sys.stdout.write("\n".join([paint(headline, colour, sys.stdout), *lines]) + "\n")
     return 0

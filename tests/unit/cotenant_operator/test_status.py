@@ -86,12 +86,13 @@ def test_files_that_are_broken_are_not_cached() -> None:
 
 
 def test_rows_hold_what_a_person_looks_for() -> None:
+    both = engine(device_id="n/cpu/0"), engine(device_id="n/cpu/0", state="loading", progress=0.5)
     pool = PoolStatus(
         pool="default",
         epoch="e",
         generation=3,
         models=(
-            seen(running=2, queued=1, ready_engines=1, engines=(engine(), engine(state="loading", progress=0.5))),
+            seen(running=2, queued=1, ready_engines=1, engines=both),
             seen(model="ads/cold", state="cold", reason=Reason.IDLE),
         ),
         devices=(
@@ -115,6 +116,9 @@ def test_rows_hold_what_a_person_looks_for() -> None:
         ["default", "n/cpu/0", "cpu", "cpu", "1", "GiB", "512", "MiB", "0", "bytes", "-"]
     )
     assert "Ready=True" in model_rows(pool, wide=True)[1][1][-1]
+    columns, rows = pool_rows(pool, wide=True)
+    assert columns[-2:] == ("FREE", "ENGINES")
+    assert rows[0][-2:] == ("512 MiB", "default/small (loading), default/small (ready)")
 
 
 def test_explain_begins_with_the_state_and_ends_with_the_engines() -> None:
