@@ -21,6 +21,8 @@ KEY_LIVES_S = 900.0
 """Longer than any request; prolonged while a conversation goes on. What a kill -9 leaves behind ends by then."""
 KEY_VARIABLE = "COTENANT_API_KEY"
 Clock = Callable[[], float]
+AwaitKnown = Callable[[Path, str, str], bool]
+"""State directory, key and its SHA-256 → does the gateway take it? As `wait_until_known`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,12 @@ class Key:
 class MadeKey(Key):
     """A key that lives as long as it is used. `clock` gives Unix seconds."""
 
-    def __init__(self, book: KeyBook, tenant: str, made_by: str, clock: Clock) -> None:
+    def __init__(
+        self, book: KeyBook, tenant: str, made_by: str, clock: Clock, await_known: AwaitKnown = wait_until_known
+    ) -> None:
         """Raises Failure when it cannot be made, or is not taken by the gateway."""
         self._book, self._tenant, self._made_by, self._clock = book, tenant, made_by, clock
+        self._await_known = await_known
         self._made = self._make()
 
     def now(self) -> str:
@@ -85,19 +90,24 @@ class MadeKey(Key):
         self._value, made = self._book.create(
             self._tenant, now_s=self._clock(), lives_s=KEY_LIVES_S, made_by=self._made_by
         )
-        if not wait_until_known(self._book.state, self._value, made.sha256):
+        try:
+            if not self._await_known(self._book.state, self._value, made.sha256):
+                raise Failure(
+                    "the gateway does not take a key that was just made; the output of `cotenant up` says why. "
+                    f"With a key of your own it may work: set {KEY_VARIABLE}, or give --key-file"
+                )
+        except BaseException:  # Ctrl-C too: nobody would use it any more
             self._book.revoke(made.id)
-            raise Failure(
-                "the gateway does not take a key that was just made; the output of `cotenant up` says why. "
-                f"With a key of your own it may work: set {KEY_VARIABLE}, or give --key-file"
-            )
+            raise
         return made
 
 
 @contextlib.contextmanager
-def made_key(state: Path, tenant: str, made_by: str, clock: Clock = time.time) -> Iterator[MadeKey]:
+def made_key(
+    state: Path, tenant: str, made_by: str, clock: Clock = time.time, await_known: AwaitKnown = wait_until_known
+) -> Iterator[MadeKey]:
     """A key for the length of one command. Raises Failure."""
-    key = MadeKey(KeyBook(state), tenant, made_by, clock)
+    key = MadeKey(KeyBook(state), tenant, made_by, clock, await_known)
     try:
         yield key
     finally:

@@ -99,12 +99,22 @@ class ControlClient:
             with error:
                 detail = error.read().decode(errors="replace")
             kind = ControlRefusedError if error.code < 500 else ControlError
-            raise kind(f"the conductor answered {error.code} to {method} {path}: {detail}") from None
+            step = self._step(error.code)
+            raise kind(f"the conductor answered {error.code} to {method} {path}: {detail.strip()}{step}") from None
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
             raise ControlError(
                 f"the conductor at {self.url} does not answer: {cause}. It may be starting: try again."
             ) from None
+
+    def _step(self, status: int) -> str:
+        """What to do, where the conductor's own words cannot say it."""
+        if status not in (401, 403):
+            return ""
+        return (
+            f". It does not take the token in {self.token_file}: another `cotenant up` may have replaced it, or the "
+            "one at this address. Name the state directory of the one that runs with --state, or start it again."
+        )
 
 
 def answers(url: str) -> bool:

@@ -18,6 +18,7 @@ FINE = frozenset({"ok", "client_closed"})
 """Outcomes that are no errors: the client had its answer, or did not want it any more."""
 
 Group = tuple[str, ...]
+_YEAR_10000_S = 253_402_300_800.0
 
 
 class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +79,9 @@ def sum_up(lines: Iterable[bytes], by: Sequence[str], since: float | None) -> Us
         except (msgspec.MsgspecError, UnicodeDecodeError):
             usage.damaged += raw.endswith(b"\n") and bool(raw.strip())
             continue
+        if not 0 <= line.time < _YEAR_10000_S:
+            usage.damaged += 1
+            continue
         if since is not None and line.time < since:
             continue
         mark = hash(line.request_id)  # a number for each of millions of ids
@@ -104,18 +108,24 @@ def parse_since(text: str, now_s: float) -> float:
 
     Raises FlagError.
     """
-    days, _, rest = text.partition("d")
     try:
-        if days.isdigit() and not rest:
-            return now_s - int(days) * 86_400
-        if text[:1].isdigit() and text[-1:] in "hms":
-            return now_s - parse_seconds(text)
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
+        since = _since(text, now_s)
+        utc(since)  # it must be a moment that can be shown
+    except (ValueError, OverflowError, OSError):
         raise FlagError(
-            f"--since {text!r} is no time; say a duration such as 1h30m or 7d, or a date such as 2026-11-26 "
+            f"--since {text[:80]!r} is no time; say a duration such as 1h30m or 7d, or a date such as 2026-11-26 "
             "or 2026-11-26T10:00"
         ) from None
+    return since
+
+
+def _since(text: str, now_s: float) -> float:
+    days, _, rest = text.partition("d")
+    if days.isdigit() and not rest:
+        return now_s - int(days) * 86_400
+    if text[:1].isdigit() and text[-1:] in "hms":
+        return now_s - parse_seconds(text)
+    return datetime.fromisoformat(text).timestamp()
 
 
 def usage_rows(usage: Usage, *, wide: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -32,12 +32,19 @@ TenantName = Annotated[
 
 def complete_key(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of created keys: those that can be revoked."""
-    keys = _content(ctx, "keys.json").get("keys", ())
-    return [id for key in keys if (id := str(key["sha256"])[:12]).startswith(incomplete)]
+    ids = (digest[:12] for digest in _texts(ctx, "keys.json", "keys", "sha256"))
+    return [id for id in ids if id.startswith(incomplete)]
 
 
 def _published(ctx: typer.Context, kind: str) -> list[str]:
-    return sorted(str(item["name"]) for item in _content(ctx, "gateway.json").get(kind, ()))
+    return sorted(_texts(ctx, "gateway.json", kind, "name"))
+
+
+def _texts(ctx: typer.Context, file: str, kind: str, field: str) -> list[str]:
+    """This field of each object in a list; what is damaged counts as absent."""
+    items = _content(ctx, file).get(kind)
+    found = [item.get(field) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [value for value in found if isinstance(value, str) and value.isprintable()]
 
 
 def _content(ctx: typer.Context, name: str) -> dict[str, Any]:
@@ -45,6 +52,6 @@ def _content(ctx: typer.Context, name: str) -> dict[str, Any]:
     given = ctx.params.get("state")
     try:
         content = json.loads(((Path(given) if given else default_state()) / name).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,6 +1,7 @@
 """The hub, asked only when a person wants it: does it answer, and does it take the token?"""
 
 import contextlib
+import http.client
 import os
 import time
 import urllib.error
@@ -30,8 +31,9 @@ def probe_hub() -> Hub:
     token = _token()
     try:
         status, date = _ask(f"{endpoint}/api/whoami-v2", token)
-    except (OSError, ValueError) as error:
-        return Hub(endpoint=endpoint, problem=str(getattr(error, "reason", error)))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        said = str(getattr(error, "reason", error)).strip()
+        return Hub(endpoint=endpoint, problem=f"{said} ({type(error).__name__})" if said else type(error).__name__)
     return Hub(endpoint=endpoint, token=_judged(token, status), clock_skew_s=_skew(date))
 
 

@@ -95,6 +95,19 @@ def test_a_key_that_ended_meanwhile_is_made_anew(tmp_path: Path, ended: str) -> 
     assert book.read() == ()
 
 
+def test_a_key_that_is_made_when_ctrl_c_comes_is_revoked(tmp_path: Path) -> None:
+    book, seen = KeyBook(tmp_path), []
+
+    def interrupted(state: Path, key: str, digest: str) -> bool:
+        seen.extend(item.sha256 for item in book.read())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), made_key(tmp_path, "ads", "cotenant chat", Clock(), interrupted):
+        pass
+    assert len(seen) == 1
+    assert book.read() == ()
+
+
 def test_a_given_key_comes_from_the_file_before_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("ct-file\n")

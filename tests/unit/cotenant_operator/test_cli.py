@@ -135,6 +135,13 @@ def test_tenants_are_shown_without_their_keys(cotenant: Run, tmp_path: Path) -> 
         assert "f00d" not in cotenant("get", "tenants", "-o", output).out
 
 
+def test_wide_tenants_name_the_task_of_each_model(cotenant: Run, tmp_path: Path) -> None:
+    published(tmp_path)
+
+    assert "ads/echo, search/chat\n" in cotenant("get", "tenants").out
+    assert "ads/echo (echo), search/chat (generate)\n" in cotenant("get", "tenants", "-o", "wide").out
+
+
 def published(tmp_path: Path) -> Path:
     """A state directory in which an `up` has run once, with the tenants search and ads."""
     tenants = (
@@ -291,6 +298,23 @@ def test_the_shell_completes_keys_that_can_be_revoked(
     monkeypatch.setenv("COMP_CWORD", "3")
 
     assert cotenant().out.split() == [hash_of(key)[:12]]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"keys": 7}', '{"keys": [7, {}, {"sha256": []}]}', '{"keys": {"a": 1}}', "[" * 100_000]
+)
+def test_completion_is_silent_about_damaged_files(
+    cotenant: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    state = published(tmp_path)
+    (state / "keys.json").write_text(content)
+    (state / "gateway.json").write_text(content.replace("keys", "models").replace("sha256", "name"))
+    monkeypatch.setenv("_COTENANT_COMPLETE", "complete_bash")
+    for words in ("cotenant key revoke ", "cotenant logs "):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        ran = cotenant()
+        assert (ran.out.strip(), ran.err) == ("", "")
 
 
 def test_completion_is_silent_where_nothing_was_published(cotenant: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,14 @@ def test_a_refusal_is_told_apart_from_silence(serve, client):
     assert not isinstance(caught.value, ControlRefusedError)
 
 
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
+def test_a_token_that_is_not_taken_comes_with_the_next_step(serve, client, status):
+    server = serve(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\nno")
+    with pytest.raises(ControlRefusedError, match=r"token in .*/token.*--state") as caught:
+        client(server.url).status()
+    assert "secret-token" not in str(caught.value)
+
+
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", OK % (4, b"nope")])
 def test_broken_answers_are_control_errors(serve, client, reply):
     with pytest.raises(ControlError):

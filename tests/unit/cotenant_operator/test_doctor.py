@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,33 @@ def test_the_hub_is_asked_about_the_token(
     assert said.clock_skew_s is not None
     assert abs(said.clock_skew_s) < 30
     assert hub.asked[0][0] == "/api/whoami-v2"
+
+
+@pytest.mark.parametrize("endpoint", ["http://hub example", "http://127.0.0.1:port", "nonsense", "http://[::1"])
+def test_an_address_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    assert probe_hub().problem
+
+
+def test_a_hub_that_speaks_no_http_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        speaker = threading.Thread(target=_speak_nonsense, args=(server,))
+        speaker.start()
+        said = probe_hub()
+        speaker.join()
+
+    assert "BadStatusLine" in said.problem
+
+
+def _speak_nonsense(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"SSH-2.0-OpenSSH\r\n")
 
 
 def test_a_hub_that_is_not_there_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,12 @@ def test_damaged_lines_are_left_out_and_told_but_not_the_one_that_is_being_writt
     assert usage.damaged == 2
 
 
+def test_a_time_that_no_calendar_has_is_damage() -> None:
+    usage = sum_up([line(1), line(2, time=1e300), line(3, time=-1e300)], ("day",), None)
+    assert (usage.total.requests, usage.damaged) == (1, 2)
+    assert usage_document(usage)["total"]["requests"] == 1
+
+
 def test_what_ended_before_since_does_not_count() -> None:
     usage = sum_up([line(1), line(2), line(3)], ("model",), NOW_S + 2)
 
@@ -106,7 +112,21 @@ def test_since_takes_dates_of_this_place_and_moments_that_say_where() -> None:
     assert parse_since("2026-11-26", NOW_S) == time.mktime((2026, 11, 26, 0, 0, 0, 0, 0, -1))
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "1x", "2026-13-01", "h", "99999999999999h", "1e9"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "1x",
+        "2026-13-01",
+        "h",
+        "99999999999999h",
+        "1e9",
+        "99999999999d",
+        "999999999999h",
+        "9" * 5000 + "d",
+    ],
+)
 def test_since_says_what_it_takes(text: str) -> None:
     with pytest.raises(FlagError, match="such as 1h30m or 7d"):
         parse_since(text, NOW_S)
