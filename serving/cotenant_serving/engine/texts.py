@@ -41,7 +41,7 @@ class TextReader:
 
     def __init__(self, loaded: Loaded, limit: int) -> None:
         self._tokenizer = loaded.tokenizer
-        self._vocabulary = int(loaded.model.get_input_embeddings().num_embeddings)
+        self._vocabulary = int(loaded.model.get_input_embeddings().weight.shape[0])
         self._typed = "token_type_ids" in loaded.tokenizer.model_input_names
         self.limit = limit
 
