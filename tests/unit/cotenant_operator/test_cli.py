@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,10 +8,19 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
+from tests.builders.small_gateway import SmallGateway
 
 from cotenant_operator import cli
 from cotenant_operator.created_keys import hash_of
-from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant, Limits
+from cotenant_serving.contract import (
+    GatewayConfig,
+    GatewayModel,
+    GatewayTenant,
+    Limits,
+    ModelStatus,
+    PoolStatus,
+    Reason,
+)
 
 ECHO = """\
 apiVersion: cotenant.dev/v1alpha1
@@ -140,6 +150,23 @@ def test_wide_tenants_name_the_task_of_each_model(cotenant: Run, tmp_path: Path)
 
     assert "ads/echo, search/chat\n" in cotenant("get", "tenants").out
     assert "ads/echo (echo), search/chat (generate)\n" in cotenant("get", "tenants", "-o", "wide").out
+
+
+def test_what_a_conductor_says_steers_no_terminal(cotenant: Run, tmp_path: Path) -> None:
+    said = "\x1b]0;mine\x07 is gone"
+    model = ModelStatus(model="a/b", state="failed", reason=Reason.FILE_MISSING, message=said, explanation=(said,))
+    status = msgspec.to_builtins(PoolStatus(pool="default", epoch="e", generation=1, models=(model,)))
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "token").write_text("t")
+    with SmallGateway(lambda path, body, key: (200, status)) as conductor:
+        urls = {"conductor_url": conductor.url, "gateway_url": conductor.url}
+        control = {**urls, "control_token_file": str(state / "token"), "pid": os.getpid()}
+        (state / "control.json").write_text(json.dumps(control))
+        shown = [cotenant("explain", "model", "b").out, cotenant("get", "models").out]
+
+    assert ["]0;mine is gone" in text for text in shown] == [True, True]
+    assert not any(char in text for text in shown for char in "\x1b\x07")
 
 
 def published(tmp_path: Path) -> Path:
