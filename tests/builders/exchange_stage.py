@@ -3,13 +3,14 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from cotenant_serving.contract import EngineRow, Limits, Table, Usage
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import LocalAccount, LocalBoard, LocalCount
+from cotenant_serving.gateway.bodies import BodyBudget
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.exchange import Exchange
 from cotenant_serving.gateway.journal import Journal
@@ -31,7 +32,9 @@ class WrittenAnswer:
 
     def __init__(self, *chunks: bytes | Exception, content_type: str = "text/event-stream") -> None:
         self.status = 200
-        self.headers: Mapping[str, str] = {"content-type": content_type}
+        size = sum(len(chunk) for chunk in chunks if isinstance(chunk, bytes))
+        length = {} if content_type == "text/event-stream" else {"content-length": str(size)}
+        self.headers: Mapping[str, str] = {"content-type": content_type, **length}
         self._chunks = chunks
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -64,14 +67,16 @@ class WrittenUpstream:
 class ExchangeStage:
     """`sent`: what the client was sent. `lines_at`: how many usage records stood in the file at each of them."""
 
-    def __init__(self, folder: Path, answer: WrittenAnswer, *, settings: Settings | None = None) -> None:
-        """`gone`: set it for a client that leaves."""
+    def __init__(self, folder: Path, answer: WrittenAnswer, *, budget: BodyBudget | None = None) -> None:
+        """The client leaves when `gone` is set, and takes something only while `reads` is."""
         self.sent: list[Message] = []
         self.lines_at: list[int] = []
         self.gone = asyncio.Event()
-        self.on_send: Callable[[Message], object] | None = None
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.dispatcher = Dispatcher(clock=time.monotonic, rng=random.Random(1))
         self.file = folder / "usage.jsonl"
-        self._settings = settings or Settings()
+        self._budget = budget or BodyBudget()
         self._upstream = WrittenUpstream(answer)
 
     async def run(self, *, stream: bool = True) -> None:
@@ -80,7 +85,8 @@ class ExchangeStage:
         now = time.monotonic()
         call = Call("req-1", outgoing, "search", MODEL, stream, prompt_tokens=1, tokens=1, limits=limits, began=now)
         reply = Reply(self._send, "req-1")
-        await Exchange(self._gateway(), call, reply, self._receive).run()
+        with self._budget.of("search") as reserve:
+            await Exchange(self._gateway(), call, reply, self._receive, reserve).run()
 
     def body(self) -> bytes:
         return b"".join(message.get("body", b"") for message in self.sent)
@@ -89,17 +95,16 @@ class ExchangeStage:
         return self.file.read_bytes().splitlines()
 
     def _gateway(self) -> Gateway:
-        dispatcher = Dispatcher(clock=time.monotonic, rng=random.Random(1))
         table = Table(epoch="e", sequence=1, engines=(row("i1", model=MODEL),), models=(model_row(model=MODEL),))
-        dispatcher.set_view(combine([merge(None, table)]))
+        self.dispatcher.set_view(combine([merge(None, table)]))
         usage = UsageLog(
             UsageFile(self.file, LocalCount()), Journal.in_memory(16), waiting=LocalCount(), dropped=LocalCount()
         )
         return Gateway(
-            settings=self._settings,
+            settings=Settings(),
             clock=time.monotonic,
             board=LocalBoard(),
-            dispatcher=dispatcher,
+            dispatcher=self.dispatcher,
             upstream=self._upstream,
             usage=usage,
             metrics=Metrics(),
@@ -114,5 +119,4 @@ class ExchangeStage:
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
         self.lines_at.append(len(self.lines()))
-        if self.on_send is not None:
-            self.on_send(message)
+        await self.reads.wait()

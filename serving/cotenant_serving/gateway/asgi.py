@@ -84,7 +84,7 @@ class GatewayApp:
             except RequestError as problem:
                 await self._refuse(problem, tenant, reply, receive, span)
                 return
-            await Exchange(self._gateway, call, reply, receive, span).run()
+            await Exchange(self._gateway, call, reply, receive, reserve, span).run()
 
     async def _refuse(
         self, problem: RequestError, tenant: str | None, reply: Reply, receive: Receive, span: Span

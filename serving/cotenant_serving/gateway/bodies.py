@@ -1,4 +1,4 @@
-"""Reading the bodies of requests: bounded in size, in time, and in what all of them hold in memory together."""
+"""Reading the bodies of requests: bounded in size, in time, and in what they and answers hold in memory together."""
 
 import asyncio
 from collections import Counter
@@ -13,8 +13,8 @@ from cotenant_serving.openai_api import RequestError
 BINARY_TIMES = 8
 """A body may be so many times longer than JSON may be when binary tensors follow the JSON: they are never parsed."""
 HELD_BYTES = 512 << 20
-"""What the bodies of all requests of one process may hold, from their first byte to the end of the request; those of
-one tenant half of it."""
+"""What the bodies of all requests and answers of one process may hold, from the first byte to the end of the request;
+those of one tenant half of it. A stream is never held whole."""
 LINGER_S = 1.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the answer and no reset."""
 _CLOSE = {"connection": "close"}
@@ -41,7 +41,9 @@ class BodyBudget:
         def reserve(size: int) -> None:
             nonlocal taken
             if self._held[tenant] + size > self._most // 2 or self._held.total() + size > self._most:
-                raise error("overloaded", "Too many bytes of requests are held.", retry_after_s=1, headers=_CLOSE)
+                raise error(
+                    "overloaded", "Too many bytes of requests and answers are held.", retry_after_s=1, headers=_CLOSE
+                )
             self._held[tenant] += size
             taken += size
 

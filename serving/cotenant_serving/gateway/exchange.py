@@ -11,18 +11,15 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-import orjson
-
-from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, EngineRow, Usage
-from cotenant_serving.gateway import dispatch
+from cotenant_serving.contract import EngineRow, Usage
+from cotenant_serving.gateway import answers, dispatch
 from cotenant_serving.gateway.account import Call, Ending, describe, settle
+from cotenant_serving.gateway.bodies import Reserve
 from cotenant_serving.gateway.errors import error
-from cotenant_serving.gateway.relay import MAX_EVENT_BYTES, EventTooLongError, StreamFilter
+from cotenant_serving.gateway.relay import EventTooLongError, StreamFilter
 from cotenant_serving.gateway.reply import Receive, Reply
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import (
@@ -41,17 +38,26 @@ log = logging.getLogger("cotenant.gateway")
 
 MAX_BROKEN = 3
 """Times that one engine may break off with one request and live on. An engine that died is another one after it."""
-_MAX_ERROR_BYTES = 1 << 20
 LAST_WORDS_S = 1.0
 """How long a client that does not read may delay the end of its request."""
 
 
 class Exchange:
-    def __init__(self, gateway: Gateway, call: Call, reply: Reply, receive: Receive, span: Span = NO_SPAN) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        call: Call,
+        reply: Reply,
+        receive: Receive,
+        reserve: Reserve,
+        span: Span = NO_SPAN,
+    ) -> None:
+        """`reserve`: counts what the request holds in memory."""
         self._gateway = gateway
         self._call = call
         self._reply = reply
         self._receive = receive
+        self._reserve = reserve
         self._span = span
         self._ticket = dispatch.Ticket(
             call.model,
@@ -108,8 +114,7 @@ class Exchange:
         finally:
             gone.cancel()
             work.cancel()
-            if self._row is not None:
-                self._gateway.dispatcher.release(self._row)
+            self._release()
             self._settle(outcome, self._reply.status)
             if self._attempts:
                 self._gateway.dispatcher.settle(self._ticket, self._tokens)
@@ -196,7 +201,7 @@ class Exchange:
         if verdict is Meaning.REFUSED:
             return await self._pass_on(answer)
         if verdict is Meaning.FAILED:
-            problem = _as_error(answer.status, await _body_of(answer))
+            problem = answers.as_error(answer.status, await answers.body_of(answer))
             log.warning("engine %s of %s answered HTTP %d", row.instance, row.model, answer.status)
             if self._failed_before:
                 raise self._given_up(problem)
@@ -214,7 +219,7 @@ class Exchange:
         self._filter = events = StreamFilter()
         await self._reply.start_stream(answer.headers["content-type"])
         try:
-            async for ready in _ready(answer, events):
+            async for ready in answers.ready_parts(answer, events):
                 if self._ending:
                     break  # what a stopped engine still says must not look like a complete answer
                 self._note_first_byte()
@@ -234,29 +239,31 @@ class Exchange:
         return "ok" if events.done else "upstream_error"
 
     async def _whole(self, answer: Answer) -> str:
+        self._usage = answers.usage_of(answer)
         try:
+            self._reserve(answers.size_of(answer))
             body = await answer.read()
         except EngineLostError as problem:
             log.warning("answer %s broke: %s", self._sent_as, problem)
             raise error("upstream_error", "The engine broke off in the middle of the answer.") from None
         self._sent_as = ""
-        self._usage = _usage_header(answer)
         self._note_first_byte()
         if self._reply.started:  # waiting comments promised a stream
             raise error("upstream_error", "The engine did not answer with a stream.")
         self._settle("ok", 200)
-        await self._reply.whole(200, body, _how_to_read(answer))
+        self._release()  # the client may be slow, and the engine is done
+        await self._reply.whole(200, body, answers.how_to_read(answer))
         return "ok"
 
     async def _pass_on(self, answer: Answer) -> str:
         """The client's own mistake, in the engine's words."""
-        body = await _body_of(answer)
+        body = await answers.body_of(answer)
         self._sent_as = ""
         self._settle("refused", self._reply.status or answer.status)
         if self._reply.started or not body:
-            await self._reply.fail(_as_error(answer.status, body))
+            await self._reply.fail(answers.as_error(answer.status, body))
         else:
-            await self._reply.whole(answer.status, body, _how_to_read(answer))
+            await self._reply.whole(answer.status, body, answers.how_to_read(answer))
         return "refused"
 
     def _count_broken(self, row: EngineRow) -> None:
@@ -280,11 +287,14 @@ class Exchange:
         return ""
 
     def _give_back(self) -> None:
+        self._release()
+        if self._ending:
+            raise error("shutting_down")
+
+    def _release(self) -> None:
         row, self._row = self._row, None
         if row is not None:
             self._gateway.dispatcher.release(row)
-        if self._ending:
-            raise error("shutting_down")
 
     async def _end_early(self, work: "asyncio.Task[str]", outcome: str, problem: RequestError | None) -> str:
         """Stops the engine first, while the connection still stands: only then can it tell what was used."""
@@ -334,63 +344,6 @@ def _continuing(step: Span, outgoing: Outgoing) -> Outgoing:
     return replace(outgoing, headers={**outgoing.headers, **context}) if context else outgoing
 
 
-async def _ready(answer: Answer, events: StreamFilter) -> AsyncIterator[bytes]:
-    """What may go to the client now. An error waits for the engine's count, which comes after it."""
-    held = b""
-    try:
-        async for chunk in answer.chunks():
-            held += events.feed(chunk)
-            counted = events.usage is not None or len(held) > MAX_EVENT_BYTES
-            if held and (counted or not events.failed):
-                yield held
-                held = b""
-    except EngineLostError:
-        if not held:
-            raise
-    if held:
-        yield held
-
-
-async def _body_of(answer: Answer) -> bytes:
-    """The body of an error; what came of it does not matter when the connection breaks."""
-    try:
-        return await answer.read(_MAX_ERROR_BYTES)
-    except EngineLostError:
-        return b""
-
-
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _how_to_read(answer: Answer) -> dict[str, str]:
-    """The only headers of an engine that go on to the client."""
-    found = {"content-type": answer.headers.get("content-type", "application/json")}
-    json_length = answer.headers.get(HEADER_JSON_LENGTH, "")
-    return found | ({HEADER_JSON_LENGTH: json_length} if json_length.isdecimal() else {})
-
-
-def _usage_header(answer: Answer) -> Usage | None:
-    try:
-        return msgspec.json.decode(answer.headers.get(HEADER_USAGE, ""), type=Usage)
-    except msgspec.MsgspecError:
-        return None
-
-
-def _as_error(status: int, body: bytes) -> RequestError:
-    """An engine's error body as ours; one that has neither API's shape (or blames our token) is not shown."""
-    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
-        found = orjson.loads(body)["error"]
-        if isinstance(found, str):
-            found = {"message": found}
-        if isinstance(found["message"], str) and status not in (401, 403):
-            code = found.get("code")
-            return RequestError(
-                status,
-                found["message"],
-                param=found.get("param"),
-                code=code if isinstance(code, str) else None,
-                type_=str(found.get("type") or "server_error"),
-            )
-    return error("upstream_error", f"The engine failed with HTTP {status}.")
