@@ -20,7 +20,7 @@ import logging
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -29,6 +29,9 @@ log = logging.getLogger("cotenant.gateway")
 Levels = tuple[float, float, float, float, float, float]
 """(capacity, level, time) of the bucket of requests and of the bucket of tokens; capacity 0: not used yet."""
 NO_LEVELS: Levels = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+SIGNS_OF_LIFE, USAGE_DROPPED = "signs of life", "usage dropped"
+"""Names of counts that the supervisor knows."""
 
 COLUMNS = 64
 ROWS = 1 << 16
@@ -261,10 +264,15 @@ class SharedBoard:
             return self._alone.account(tenant)
         return SharedAccount(self._file, self._memory, self._words, at, self._count(at))
 
-    def clear(self, column: int) -> None:
-        """Nothing of what this column counted is there any more: its process is dead."""
+    def clear(self, column: int, keep: Collection[str] = ()) -> None:
+        """Nothing of what this column counted is there any more: its process is dead.
+
+        `keep`: names of counts of what happened, which the column's next process goes on with.
+        """
+        kept = {self._row(f"count {name}") for name in keep}
         for row in range(self._words[0]):
-            self._words[(_offset(row) + _COUNTS_AT) // 4 + column] = 0
+            if (at := _offset(row)) not in kept:
+                self._words[(at + _COUNTS_AT) // 4 + column] = 0
 
     def close(self) -> None:
         self._words.release()

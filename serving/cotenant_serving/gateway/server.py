@@ -19,7 +19,7 @@ import uvicorn
 
 from cotenant_serving.gateway import metrics
 from cotenant_serving.gateway.asgi import GatewayApp
-from cotenant_serving.gateway.board import Board, SharedBoard
+from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, Board, Count, SharedBoard
 from cotenant_serving.gateway.conductors import Conductors
 from cotenant_serving.gateway.config import ConfigFile, Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
@@ -65,7 +65,7 @@ def open_usage(options: Options, board: Board, worker: int) -> UsageLog:
     except OSError as problem:
         log.error("requests in flight are not recovered if this worker is killed: no journal: %s", problem)
         journal = Journal.in_memory(cells)
-    return UsageLog(file, journal, waiting=board.count("usage waiting"), dropped=board.count("usage dropped"))
+    return UsageLog(file, journal, waiting=board.count("usage waiting"), dropped=board.count(USAGE_DROPPED))
 
 
 async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -> None:
@@ -109,7 +109,8 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
 
     if config.poll() and config.directory is not None:
         use(config.directory)
-    tasks = [asyncio.create_task(work) for work in (config.watch(use), conductors.report_forever(), _retry(usage))]
+    tasks = [asyncio.create_task(work) for work in (config.watch(use), conductors.report_forever())]
+    tasks.append(asyncio.create_task(_live(usage, board.count(SIGNS_OF_LIFE))))
     try:
         with _woken(dispatcher, place.wakes[place.worker]):
             await _serve_http(gateway, place)
@@ -123,8 +124,10 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         await asyncio.to_thread(gateway.tracer.close)
 
 
-async def _retry(usage: UsageLog) -> None:
+async def _live(usage: UsageLog, signs: Count) -> None:
+    """Shows that the event loop turns: in the journal for the next start, in `signs` for the supervisor."""
     while True:
+        signs.add(1)
         usage.retry(time.time())
         await asyncio.sleep(RETRY_S)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cotenant_serving.contract import GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
-from cotenant_serving.gateway.board import Board
+from cotenant_serving.gateway.board import USAGE_DROPPED, Board
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.metrics import Metrics, Now
@@ -63,7 +63,7 @@ class Gateway:
             workers=count("workers").total(),
             restarts=count("restarts").total(),
             usage_waiting=count("usage waiting").total(),
-            usage_dropped=count("usage dropped").total(),
+            usage_dropped=count(USAGE_DROPPED).total(),
             usage_recovered=count("usage recovered").total(),
         )
 

@@ -6,12 +6,14 @@
     STATE/metrics/      counts of workers (`metrics`); made anew at each start
 
 A worker that dies is started again; its counts of what runs are cleared, and its requests get their usage records.
+One that gives no sign of life is killed, and then it is as if it had died.
 Level-triggered: every turn of the loop looks at all workers and does what is to do now. Nothing heavy is imported.
 """
 
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import secrets
 import selectors
@@ -23,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotenant_serving.gateway.board import SharedBoard
+from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, SharedBoard
 from cotenant_serving.gateway.listening import Port, take_port
 from cotenant_serving.gateway.metric_files import make_files
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place, parse_options
@@ -38,6 +40,12 @@ LOOK_S = 1.0
 SOON_S = 5.0
 """A worker that lives less long has failed, and the next one waits."""
 LONGEST_DELAY_S = 5.0
+SILENT_S = 15.0
+"""A worker without a sign of life for so long hangs, or was stopped, and is killed. Signs come every half second."""
+STARTING_S = 60.0
+"""As SILENT_S, until the first sign."""
+SPARED_S = 3.0
+"""After that kill the others are spared: perhaps they only waited for a lock that the dead one held."""
 GRACE_S = 15.0
 """What a worker gets beyond the drain's time-out before it is killed."""
 
@@ -91,6 +99,14 @@ class Worker:
     """When the next process starts, if none runs."""
     failures: int = 0
     """Ends in a row that came soon after the start."""
+    signs: int = 0
+    silent_s: float = 0.0
+    """Since its start, or since `signs` became what it is; only while somebody looked."""
+
+    def listen(self, signs: int, passed_s: float) -> None:
+        """`signs` of life it has given so far. Pauses of the one who looks count as one look: all slept then."""
+        self.silent_s = self.silent_s + min(passed_s, 2 * LOOK_S) if signs == self.signs else 0.0
+        self.signs = signs
 
 
 class Supervisor:
@@ -105,6 +121,9 @@ class Supervisor:
         self._wakes = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._workers)
         self._ready, self._tell_ready = os.pipe()
         self._restarts = board.count("restarts")
+        self._signs = board.count(SIGNS_OF_LIFE)
+        board.count(USAGE_DROPPED)
+        self._looked_s = self._silenced_s = -math.inf
         self._serves = False
         """A worker accepted connections, now or once."""
         self._stop = False
@@ -139,6 +158,7 @@ class Supervisor:
         if self._stop:
             self._drain(now_s)
             return alive
+        self._end_silent(now_s)
         if not alive and not self._serves and self._workers[0].began_s:
             sys.stderr.write("gateway cannot start: its workers end before they serve; the lines above say why\n")
             return False
@@ -154,7 +174,7 @@ class Supervisor:
             sys.stderr.flush()
 
     def _start(self, worker: Worker, now_s: float) -> None:
-        worker.began_s = now_s
+        worker.began_s, worker.signs, worker.silent_s = now_s, 0, 0.0
         try:
             worker.process = self._process(worker)
         except OSError as problem:  # the machine has too much to do: later, perhaps
@@ -180,9 +200,24 @@ class Supervisor:
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._options.state / METRICS)},
         )
 
+    def _end_silent(self, now_s: float) -> None:
+        passed_s, self._looked_s = now_s - self._looked_s, now_s
+        for worker, signs in zip(self._workers, self._signs.parts(), strict=False):
+            worker.listen(signs, passed_s)
+        worker = most_silent(self._workers)
+        if worker is None or worker.process is None or now_s - self._silenced_s < SPARED_S:
+            return
+        log.error(
+            "worker %d (process %d) gives no sign of life for %.0f s: it is killed",
+            *(worker.number, worker.process.pid, worker.silent_s),
+            extra={"fields": {"event": "worker_silent", "worker": worker.number, "silent_s": round(worker.silent_s)}},
+        )
+        worker.process.kill()
+        worker.silent_s, self._silenced_s = 0.0, now_s
+
     def _ended(self, worker: Worker, process: "subprocess.Popen[bytes]", now_s: float) -> None:
         worker.process = None
-        self._board.clear(worker.number)
+        self._board.clear(worker.number, keep=(USAGE_DROPPED,))
         if self._stop:
             return
         worker.failures = worker.failures + 1 if now_s - worker.began_s < SOON_S else 0
@@ -220,6 +255,13 @@ def pause_s(workers: Sequence[Worker], now_s: float, *, stopping: bool) -> float
     """Until a worker is to be started, at most LOOK_S. Pure."""
     due_s = [worker.due_s for worker in workers if worker.process is None and not stopping]
     return max(0.0, min([now_s + LOOK_S, *due_s]) - now_s)
+
+
+def most_silent(workers: Sequence[Worker]) -> Worker | None:
+    """Whom to kill, if anybody. Pure."""
+    running = [worker for worker in workers if worker.process is not None]
+    silent = [one for one in running if one.silent_s >= (SILENT_S if one.signs else STARTING_S)]
+    return max(silent, key=lambda worker: worker.silent_s, default=None)
 
 
 def restart_delay_s(failures: int) -> float:

@@ -142,6 +142,17 @@ def test_a_workers_counts_are_gone_when_it_is_dead_and_the_buckets_stay(shared):
     assert lives.headers(0.0)["x-ratelimit-remaining-requests"] == "6"
 
 
+def test_counts_of_what_happened_stay_when_their_worker_is_dead_and_its_successor_goes_on(shared):
+    first, second = shared(), shared()
+    second.count("lost").add(3)
+    second.count("waiting").add(4)
+
+    first.clear(1, keep=("lost",))
+    second.count("lost").add(1)
+
+    assert (first.count("lost").total(), first.count("waiting").total()) == (4, 0)
+
+
 def test_a_write_that_was_not_finished_is_as_if_it_had_not_begun(shared):
     board = shared()
     account = board.account("search")

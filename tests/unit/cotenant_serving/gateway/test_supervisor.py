@@ -10,7 +10,7 @@ import pytest
 from cotenant_serving.gateway import listening
 from cotenant_serving.gateway.listening import Port, take_port
 from cotenant_serving.gateway.options import Place, parse_options, parse_worker
-from cotenant_serving.gateway.supervisor import LOOK_S, Worker, pause_s, restart_delay_s
+from cotenant_serving.gateway.supervisor import LOOK_S, Worker, most_silent, pause_s, restart_delay_s
 from cotenant_serving.logs import JsonFormatter
 
 REQUIRED = ["--config", "c.json", "--port", "0", "--state", "s"]
@@ -43,6 +43,31 @@ def test_the_supervisor_sleeps_until_a_worker_is_due_and_while_workers_drain():
     assert pause_s(dead, 100.0, stopping=False) == pytest.approx(0.3)
     assert pause_s(dead, 101.0, stopping=False) == 0
     assert pause_s(dead, 101.0, stopping=True) == pause_s([], 101.0, stopping=False) == LOOK_S
+
+
+def heard(number: int, *signs: int, passed_s: float = 1.0) -> Worker:
+    worker = Worker(number, process=object())
+    for one in signs:
+        worker.listen(one, passed_s)
+    return worker
+
+
+def test_a_worker_is_silent_when_its_signs_of_life_stay_the_same():
+    talks, silent, longer = heard(0, *range(99)), heard(1, *range(9), *[9] * 16), heard(2, *[9] * 17)
+    assert most_silent([talks, silent, longer]) is longer
+    assert most_silent([talks, silent]) is silent
+    assert most_silent([talks, heard(1, *[9] * 10, 10, *[10] * 14)]) is None
+    longer.process = None
+    assert most_silent([longer]) is None
+
+
+def test_a_worker_that_starts_may_be_silent_for_longer():
+    assert most_silent([heard(0, *[0] * 59)]) is None
+    assert most_silent([heard(0, *[0] * 60)]) is not None
+
+
+def test_a_machine_that_slept_makes_no_worker_silent():
+    assert most_silent([heard(0, *[9] * 7, passed_s=3600.0)]) is None
 
 
 def test_each_worker_has_a_socket_of_its_own_on_the_same_port():
