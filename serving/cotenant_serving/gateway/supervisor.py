@@ -202,8 +202,8 @@ class Supervisor:
 
     def _end_silent(self, now_s: float) -> None:
         passed_s, self._looked_s = now_s - self._looked_s, now_s
-        for worker, signs in zip(self._workers, self._signs.parts(), strict=False):
-            worker.listen(signs, passed_s)
+        for one, signs in zip(self._workers, self._signs.parts(), strict=False):
+            one.listen(signs, passed_s)
         worker = most_silent(self._workers)
         if worker is None or worker.process is None or now_s - self._silenced_s < SPARED_S:
             return
