@@ -6,7 +6,7 @@ a slow tick looks whether waiting still makes sense, and whether a slot was left
 
 The workers of a gateway share the counts (`board`), so no engine gets more than its slots and bounds hold over all
 of them. Each has lines of its own: when others wait too, a free slot goes to one of them in proportion to how many
-wait there (`whose_turn`), who is woken for it (`wake`).
+tenants wait there (`whose_turn`), who is woken for it (`wake`).
 """
 
 import asyncio
@@ -239,6 +239,10 @@ class Dispatcher:
     def _depth(self, model: str) -> Count:
         return self._count(f"waiting for {model}")
 
+    def _tenants(self, model: str) -> Count:
+        """Who waits for it in each worker."""
+        return self._count(f"tenants waiting for {model}")
+
     async def _wait(self, line: WaitingLine[Ticket], ticket: Ticket) -> EngineRow:
         future: asyncio.Future[EngineRow] = asyncio.get_running_loop().create_future()
         ticket.future = future
@@ -265,10 +269,12 @@ class Dispatcher:
         self._waiting.add(change)
         self._count(f"waiting of {ticket.tenant}").add(change)
         self._depth(ticket.model).add(change)
+        tenants = self._tenants(ticket.model)
+        tenants.add(self._lines[ticket.model].tenants() - tenants.own())
 
     def _pass_on(self, model: str) -> None:
         """A slot is free: for whom?"""
-        waiting = self._depth(model).parts()
+        waiting = self._tenants(model).parts()
         turn = whose_turn(waiting, self._rng)
         if turn is None or turn == self._worker:
             self._pump(model)

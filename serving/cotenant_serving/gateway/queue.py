@@ -36,6 +36,10 @@ class WaitingLine(Generic[T]):
     def __len__(self) -> int:
         return sum(len(items) for items in self._waiting.values())
 
+    def tenants(self) -> int:
+        """How many of them wait."""
+        return len(self._waiting)
+
     def items(self) -> list[T]:
         return [item for items in self._waiting.values() for item in items]
 
@@ -76,11 +80,11 @@ class WaitingLine(Generic[T]):
             del self._waiting[tenant]
 
 
-def whose_turn(waiting: Sequence[int], rng: random.Random) -> int | None:
-    """The worker that gets a free slot, when so many wait in each; None when nobody does. Pure."""
-    ahead = rng.random() * sum(waiting)
-    for worker, depth in enumerate(waiting):
-        ahead -= depth
-        if depth and ahead < 0:
+def whose_turn(tenants: Sequence[int], rng: random.Random) -> int | None:
+    """The worker that gets a free slot, when so many tenants wait in each; None when nobody does. Pure."""
+    ahead = rng.random() * sum(tenants)
+    for worker, waiting in enumerate(tenants):
+        ahead -= waiting
+        if waiting and ahead < 0:
             return worker
     return None

@@ -154,3 +154,34 @@ async def test_bounds_on_who_waits_hold_over_all_workers():
         assert workers.depths() == [0, 0]
     finally:
         workers.close()
+
+
+async def test_a_tenant_with_many_requests_in_one_worker_does_not_starve_one_with_few_in_another():
+    workers, waits, served = Workers(2, row(slots=1)), [], 0
+    over = False
+
+    async def use(worker: int, tenant: str) -> None:
+        nonlocal served
+        held = await workers.acquire(worker, tenant)
+        served += 1
+        await asyncio.sleep(0.001)
+        workers.dispatchers[worker].release(held)
+
+    async def heavy() -> None:
+        while not over:
+            await use(0, "search")
+
+    async def light() -> None:
+        for _ in range(40):
+            before = served
+            await use(1, "ads")
+            waits.append(served - before)
+
+    tasks = [asyncio.create_task(heavy()) for _ in range(60)]
+    try:
+        await light()
+    finally:
+        over = True
+        await asyncio.gather(*tasks)
+        workers.close()
+    assert sum(waits) / len(waits) < 10, "in turn would be 2; in proportion to requests it is more than 30"

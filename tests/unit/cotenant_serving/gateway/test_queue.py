@@ -71,7 +71,7 @@ def test_one_that_gave_up_is_not_served():
     assert len(line) == 0
 
 
-def test_a_free_slot_goes_to_a_worker_in_proportion_to_how_many_wait_there():
+def test_a_free_slot_goes_to_a_worker_in_proportion_to_how_many_tenants_wait_there():
     rng = random.Random(1)
     turns = Counter(whose_turn((0, 30, 0, 10), rng) for _ in range(4000))
     assert turns.keys() == {1, 3}
