@@ -193,12 +193,16 @@ def wrong(name: str, value: Any, wanted: str, step: str) -> RequestError:
 def _shown(value: Any) -> str:
     if isinstance(value, list | dict | str) and len(value) > _SHOWN_CHARS:
         value = value[:_SHOWN_CHARS] if not isinstance(value, dict) else f"an object of {len(value)} fields"
-    text = value if isinstance(value, str) and "…" in value else orjson.dumps(value, default=str).decode()
+    try:
+        text = value if isinstance(value, str) and "…" in value else orjson.dumps(value, default=str).decode()
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
+        return f"a deeply nested {_kind(value)}"
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
 
 
 def _kind(value: Any) -> str:
     names = {
+        dict: "object",
         list: "array",
         str: "string",
         int: "number",

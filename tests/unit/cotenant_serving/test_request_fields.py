@@ -1,8 +1,19 @@
 """What all request bodies have in common: mistakes are named by their field."""
 
-import pytest
+from typing import Any
 
-from cotenant_serving.request_fields import RequestError, json_object, refuse_unknown, whole
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotenant_serving.oip_api import parse_infer
+from cotenant_serving.openai_api import parse_chat
+from cotenant_serving.pooling_api import parse_classify, parse_embeddings, parse_rerank, parse_score
+from cotenant_serving.request_fields import RequestError, json_object, refuse_unknown, whole, wrong
+
+
+def parse_infer_json(body: bytes) -> Any:
+    return parse_infer(body, None)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +71,21 @@ def test_fields_that_change_nothing_pass_and_true_is_not_one() -> None:
         with pytest.raises(RequestError) as caught:
             refuse_unknown(fields, frozenset({"a"}), neutral={"c": (1,)}, prefix="x.")
         assert caught.value.param == f"x.{next(iter(fields))}"
+
+
+@given(
+    st.integers(1, 1000), st.sampled_from(["input", "model", "user", "dimensions", "inputs", "documents", "stream"])
+)
+def test_a_value_that_is_nested_however_deeply_is_a_400(depth: int, field: str) -> None:
+    body = b'{"%s": %s}' % (field.encode(), b"[" * depth + b"1" + b"]" * depth)
+    for parse in (parse_chat, parse_embeddings, parse_rerank, parse_score, parse_classify, parse_infer_json):
+        with pytest.raises(RequestError) as caught:
+            parse(body)
+        assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(("opened", "closed", "kind"), [("[", "]", "array"), ('{"a":', "}", "object")])
+def test_of_a_deeply_nested_value_only_the_kind_is_shown(opened: str, closed: str, kind: str) -> None:
+    fields = json_object(f'{{"a": {opened * 300}1{closed * 300}}}'.encode())
+
+    assert wrong("a", fields["a"], "a text", "").message == f"'a' is a deeply nested {kind}; it must be a text."
