@@ -17,12 +17,19 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Datatype:
-    """`size`: bytes of an element, 0 for BYTES. `form`: its letter in `struct`. `low`, `high`: of its values."""
+    """`size`: bytes of an element, 0 for BYTES. `form`: its letter in `struct`. `low`, `high`: of its values.
+
+    `reach`: the largest number that is rounded to `high`, which may be written in fewer digits and as a little more.
+    """
 
     size: int
     form: str
     low: float = 0
     high: float = 0
+    reach: float = 0
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high or -self.reach <= value <= self.reach
 
 
 def _integer(size: int, form: str, *, signed: bool) -> Datatype:
@@ -40,9 +47,9 @@ DATATYPES: Mapping[str, Datatype] = {
     "INT16": _integer(2, "h", signed=True),
     "INT32": _integer(4, "i", signed=True),
     "INT64": _integer(8, "q", signed=True),
-    "FP16": Datatype(2, "e", -65504.0, 65504.0),
+    "FP16": Datatype(2, "e", -65504.0, 65504.0, 65519.99609375),
     "BF16": Datatype(2, "H"),
-    "FP32": Datatype(4, "f", -3.4028234663852886e38, 3.4028234663852886e38),
+    "FP32": Datatype(4, "f", -3.4028234663852886e38, 3.4028234663852886e38, 3.4028235677973362e38),
     "FP64": Datatype(8, "d", -math.inf, math.inf),
     "BYTES": Datatype(0, ""),
 }
@@ -144,8 +151,8 @@ def _check_values(datatype: str, flat: list[Any], where: str) -> None:
     if not set(map(type, flat)) <= types:
         at = next(index for index, item in enumerate(flat) if type(item) not in types)
         raise wrong(f"{where}[{at}]", "null" if flat[at] is None else flat[at], f"{words} ({datatype})", "")
-    if kind.high and flat and not (kind.low <= min(flat) and max(flat) <= kind.high):
-        at = next(index for index, item in enumerate(flat) if not kind.low <= item <= kind.high)
+    if kind.high and flat and not (kind.holds(min(flat)) and kind.holds(max(flat))):
+        at = next(index for index, item in enumerate(flat) if not kind.holds(item))
         raise wrong(f"{where}[{at}]", flat[at], f"from {kind.low} to {kind.high} ({datatype})", "")
 
 

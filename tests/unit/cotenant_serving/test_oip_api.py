@@ -399,3 +399,24 @@ def as_output(data: Any) -> Any:
     if isinstance(data, list) and not isinstance(data[0], bytes):
         return struct.pack(f"<{len(data)}f", *data)
     return data
+
+
+@pytest.mark.parametrize(
+    ("datatype", "number", "fits"),
+    [
+        ("FP32", b"3.4028235e38", True),
+        ("FP32", b"-3.4028235e38", True),
+        ("FP32", b"3.4028236e38", False),
+        ("FP16", b"65519", True),
+        ("FP16", b"-65519.5", True),
+        ("FP16", b"65520", False),
+        ("UINT8", b"256", False),
+        ("INT8", b"-129", False),
+    ],
+)
+def test_a_number_fits_that_is_rounded_to_one_of_the_type(datatype: str, number: bytes, fits: bool) -> None:
+    raw = b'{"inputs":[{"name":"x","datatype":"%s","shape":[1],"data":[%s]}]}' % (datatype.encode(), number)
+    if fits:
+        assert parse_infer(raw, None).inputs[0].data == [float(number)]
+    else:
+        assert refusal(raw).param == "inputs[0].data[0]"
