@@ -14,7 +14,16 @@ from typing import Any, Literal
 from cotenant_cache.errors import CorruptWeightsError, UnsafeFilesError, UnsupportedArchitectureError
 
 MODULES_FILE = "modules.json"
-LENGTH_FILE = "sentence_bert_config.json"
+LENGTH_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""Names that one file has had; sentence-transformers reads the first that is there."""
 KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weighted_mean", "last_token"]
 _PLAIN_FOLDER = re.compile(r"[\w][\w.-]*", re.ASCII)

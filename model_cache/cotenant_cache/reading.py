@@ -13,7 +13,7 @@ from cotenant_cache.facts import CLASSIFIER, ModelFacts, WeightsFile, archive_fa
 from cotenant_cache.headers import WeightsHeader
 from cotenant_cache.layout import SINGLE_FILE, choose_archive, choose_dense, choose_weights, shards_of
 from cotenant_cache.modules import (
-    LENGTH_FILE,
+    LENGTH_FILES,
     MODULES_FILE,
     Module,
     parse_modules,
@@ -151,9 +151,10 @@ def _weights(files: ModelFiles) -> tuple[str, ...]:
 
 
 def _longest(files: ModelFiles) -> int:
-    if LENGTH_FILE not in files.names:
+    name = next((name for name in LENGTH_FILES if name in files.names), None)
+    if name is None:
         return 0
-    length = _object(files, LENGTH_FILE).get("max_seq_length")
+    length = _object(files, name).get("max_seq_length")
     return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else 0
 
 

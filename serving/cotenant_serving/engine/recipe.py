@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cotenant_cache.modules import (
-    LENGTH_FILE,
+    LENGTH_FILES,
     MODULES_FILE,
     Module,
     PoolingMode,
@@ -70,7 +70,8 @@ class Recipe:
 
 def read_recipe(folder: Path, *, hidden_size: int, decoder: bool) -> Recipe:
     """Raises CacheError, or LoadError(UnsupportedArchitecture) for what is not served."""
-    max_tokens, lower = _length(_object(folder / LENGTH_FILE), folder / LENGTH_FILE)
+    length_file = next((file for name in LENGTH_FILES if (file := folder / name).is_file()), folder / LENGTH_FILES[0])
+    max_tokens, lower = _length(_object(length_file), length_file)
     prompt = _prompt(_object(folder / PROMPTS_FILE), folder / PROMPTS_FILE)
     if not (folder / MODULES_FILE).is_file():
         return Recipe(("last_token" if decoder else "cls",), (Normalize(),), max_tokens, lower, prompt)

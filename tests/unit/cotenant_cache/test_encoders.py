@@ -171,6 +171,13 @@ def test_a_length_that_is_not_said_is_0(tmp_path: Path, length: str) -> None:
     assert facts_of(broken(tmp_path, sentence_bert_config_json=length)).max_sequence_tokens == 0
 
 
+def test_the_length_may_stand_in_a_file_with_an_older_name(tmp_path: Path) -> None:
+    files = sentence_files()
+    files["sentence_xlm-roberta_config.json"] = files.pop("sentence_bert_config.json")
+
+    assert facts_of(folder_of(tmp_path, files)).max_sequence_tokens == 256
+
+
 def test_modules_of_code_that_comes_with_the_model_are_refused(tmp_path: Path) -> None:
     own = json.dumps([{"path": "", "type": "custom_st.Transformer"}, *MODULES[1:]])
 

@@ -67,6 +67,14 @@ def test_the_length_counts_without_modules_too(tmp_path: Path) -> None:
     assert (recipe.max_tokens, recipe.lower) == (64, True)
 
 
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_the_length_is_read_from_files_with_older_names(name: str, tmp_path: Path) -> None:
+    write_json(tmp_path / f"sentence_{name}_config.json", {"max_seq_length": 64})
+    assert read(tmp_path).max_tokens == 64
+    write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 32})
+    assert read(tmp_path).max_tokens == 32
+
+
 def test_newer_files_are_read_as_well(tmp_path: Path) -> None:
     modules = [
         {"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
