@@ -11,7 +11,6 @@ so that only requests with a culprit fail.
 """
 
 import asyncio
-import contextlib
 import logging
 from bisect import bisect_left
 from collections import deque
@@ -50,9 +49,9 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One piece of work of the request `owner`; `index` is its place there."""
+    """One piece of work of the request `owner` (anything hashable); `index` is its place there."""
 
-    owner: str
+    owner: Any
     index: int
     work: Work
     place: tuple[int, int] = (0, 0)
@@ -106,7 +105,7 @@ class Waiting:
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[Hashable, _Turn] = {}
         """In the order of their turns."""
         self._by_length: dict[Hashable, list[Item]] = {}
         self._rows: dict[Hashable, int] = {}
@@ -115,7 +114,7 @@ class Waiting:
     def __len__(self) -> int:
         return sum(map(len, self._by_length.values()))
 
-    def add(self, owner: str, works: Sequence[Work], now_s: float) -> None:
+    def add(self, owner: Hashable, works: Sequence[Work], now_s: float) -> None:
         """`owner` has none waiting yet."""
         items = [Item(owner, index, work) for index, work in enumerate(works)]
         for item in items:
@@ -127,7 +126,7 @@ class Waiting:
             self._by_length[key].sort(key=_place)
         self._turns[owner] = _Turn(now_s, deque(items))
 
-    def drop(self, owner: str) -> None:
+    def drop(self, owner: Hashable) -> None:
         """Forgets what waits of a request. Unknown owners are ignored."""
         turn = self._turns.pop(owner, None)
         for item in turn.items if turn else ():
@@ -140,26 +139,36 @@ class Waiting:
         if not self._turns:
             return None
         first = min(turn.since_s for turn in self._turns.values())
-        full = any(rows >= self._limits.max_rows for rows in self._rows.values())
-        return first if full else first + self._limits.wait_s
+        return first if self._full() else first + self._limits.wait_s
+
+    def _full(self) -> bool:
+        """Whether waiting is of no use: rows enough for a batch, or the next one has room for no other item."""
+        if any(rows >= self._limits.max_rows for rows in self._rows.values()):
+            return True
+        key, low, high = self._next(next(iter(self._turns)))
+        batch = self._by_length[key][low:high]
+        rows = sum(item.work.rows for item in batch)
+        return (rows + 1) * batch[-1].work.length > self._limits.max_padded_tokens
 
     def take(self) -> list[Item]:
         """The next batch; empty when nothing waits."""
         owner = next(iter(self._turns), None)
         if owner is None:
             return []
-        anchor = self._turns[owner].next()
-        assert anchor is not None, "a request without items has no turn"
-        key = anchor.work.key
-        items = self._by_length[key]
-        low, high = window(items, bisect_left(items, anchor.place, key=_place), self._limits)
-        batch = self._take(key, low, high)
+        batch = self._take(*self._next(owner))
         for served in {item.owner: None for item in batch} | {owner: None}:
             turn = self._turns.pop(served)
             if turn.next() is not None:
                 # To the end: also those that came along with another's turn.
                 self._turns[served] = turn
         return batch
+
+    def _next(self, owner: Hashable) -> tuple[Hashable, int, int]:
+        """Key and window of the batch around the next item of `owner`."""
+        anchor = self._turns[owner].next()
+        assert anchor is not None, "a request without items has no turn"
+        items = self._by_length[anchor.work.key]
+        return anchor.work.key, *window(items, bisect_left(items, anchor.place, key=_place), self._limits)
 
     def _take(self, key: Hashable, low: int, high: int) -> list[Item]:
         items = self._by_length[key]
@@ -177,8 +186,9 @@ def _place(item: Item) -> tuple[int, int]:
     return item.place
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Request:
+    id: str
     answers: list[Any]
     left: int
     done: asyncio.Future[list[Any]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -199,10 +209,12 @@ class DynamicBatcher:
         self._compute = compute
         self._is_fatal = is_fatal
         self._waiting = Waiting(limits)
-        self._requests: dict[str, _Request] = {}
+        self._requests: set[_Request] = set()
+        """Unfinished ones. Items hold theirs: an id may come again while a cancelled request is computed."""
         self._computing = False
         self._alarm: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        self._closed = False
         self.broken = False
 
     def compute_now(self, payloads: Sequence[Any]) -> Sequence[Any]:
@@ -217,27 +229,28 @@ class DynamicBatcher:
         """Results in the order of `works`. Raises GenerationError, or CancelledError after `cancel`."""
         if self.broken:
             raise GenerationError("The engine is broken and about to be replaced.", code="engine_broken")
-        request = _Request([None] * len(works), len(works))
-        self._requests[request_id] = request
-        self._waiting.add(request_id, works, asyncio.get_running_loop().time())
-        self._pump()
+        if self._closed:
+            raise _stopped()
+        request = _Request(request_id, [None] * len(works), len(works))
+        self._requests.add(request)
         try:
+            self._waiting.add(request, works, asyncio.get_running_loop().time())
+            self._pump()
             return await request.done
         finally:
-            self.cancel(request_id)
+            self._forget(request)
 
     def cancel(self, request_id: str) -> None:
         """What waits is dropped; what is computed now is computed for nobody. Unknown ids are ignored."""
-        self._waiting.drop(request_id)
-        request = self._requests.pop(request_id, None)
-        if request is not None:
-            request.done.cancel()
+        for request in [request for request in self._requests if request.id == request_id]:
+            self._forget(request)
 
     def close(self) -> None:
+        self._closed = True
         self._set_alarm(None)
         self._thread.shutdown(wait=False, cancel_futures=True)
-        for request_id in list(self._requests):
-            self._fail(request_id, GenerationError("The engine was stopped.", code="engine_stopped"))
+        for request in list(self._requests):
+            self._fail(request, _stopped())
 
     def _pump(self) -> None:
         """Begins the next batch if it is due and the thread is free, else sets the alarm for it."""
@@ -272,28 +285,36 @@ class DynamicBatcher:
 
     def _settle(self, batch: Sequence[Item], computed: asyncio.Future[Sequence[Any]]) -> None:
         self._computing = False
-        if computed.cancelled():
+        if computed.cancelled():  # closed
             return
         for item, answer in zip(batch, computed.result(), strict=True):
-            request = self._requests.get(item.owner)
-            if request is None:
+            request: _Request = item.owner
+            if request.done.done():
                 continue
             if isinstance(answer, Exception):
                 self.broken = self.broken or self._is_fatal(answer)
-                self._fail(item.owner, _failure(item.index, answer))
+                self._fail(request, _failure(item.index, answer))
                 continue
             request.answers[item.index] = answer
             request.left -= 1
-            if request.left == 0 and not request.done.done():
+            if request.left == 0:
                 request.done.set_result(request.answers)
-        with contextlib.suppress(RuntimeError):  # closed meanwhile: nothing can be begun
+        if not self._closed:
             self._pump()
 
-    def _fail(self, request_id: str, error: GenerationError) -> None:
-        self._waiting.drop(request_id)
-        request = self._requests.pop(request_id)
+    def _fail(self, request: _Request, error: GenerationError) -> None:
         if not request.done.done():
             request.done.set_exception(error)
+        self._forget(request)
+
+    def _forget(self, request: _Request) -> None:
+        self._waiting.drop(request)
+        self._requests.discard(request)
+        request.done.cancel()
+
+
+def _stopped() -> GenerationError:
+    return GenerationError("The engine was stopped.", code="engine_stopped")
 
 
 def _failure(index: int, cause: Exception) -> GenerationError:

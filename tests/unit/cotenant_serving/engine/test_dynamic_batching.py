@@ -138,6 +138,15 @@ def test_a_batch_is_due_when_it_is_full_or_its_first_item_has_waited() -> None:
     assert due_s <= 10.7
 
 
+@pytest.mark.parametrize(
+    ("waiting_lengths", "full"), [((201,), True), ((200,), False), ((130, 130, 130), True), ((100, 134, 100), False)]
+)
+def test_a_batch_without_room_for_another_item_is_due_at_once(waiting_lengths: tuple[int, ...], full: bool) -> None:
+    waiting = Waiting(LIMITS)
+    waiting.add("a", texts(*waiting_lengths), now_s=10.0)
+    assert waiting.due_s() == (10.0 if full else 11.0)
+
+
 class Model:
     """Computes `payload * 10`; "bad" fails, "odd" comes back as an error. Batches wait for `gate`."""
 
@@ -277,3 +286,26 @@ async def test_a_batch_before_the_first_request_is_computed_in_the_thread_of_all
     finally:
         made.close()
     assert len(set(threads)) == 1
+
+
+async def test_results_of_a_cancelled_request_are_not_given_to_the_next_with_its_id() -> None:
+    model = Model()
+    model.gate.clear()
+    with batcher(model, wait_s=0.0) as shared:
+        old = asyncio.create_task(shared.run("same", works(1, 2)))
+        await asyncio.to_thread(model.begun.wait, 5)
+        shared.cancel("same")
+        new = asyncio.create_task(shared.run("same", works(3, 4)))
+        with pytest.raises(asyncio.CancelledError):
+            await old
+        model.gate.set()
+        assert await asyncio.wait_for(new, 5) == [30, 40]
+
+
+async def test_a_request_after_closing_is_refused_and_not_remembered() -> None:
+    with batcher(Model(), wait_s=0.0) as shared:
+        shared.close()
+        for _ in range(2):
+            with pytest.raises(GenerationError) as stopped:
+                await shared.run("a", works(1))
+            assert stopped.value.code == "engine_stopped"
