@@ -30,6 +30,8 @@ MAX_INPUTS = 2048
 """Texts, documents or pairs of one request."""
 MAX_INPUT_TOKENS = 1 << 20
 """Token ids of one request, over all its inputs."""
+MAX_PAIR_CHARS = 1 << 22
+"""Of all pairs of one request; a text that stands in several pairs counts in each."""
 
 Input = str | tuple[int, ...]
 EncodingFormat = Literal["float", "base64"]
@@ -45,6 +47,11 @@ class PoolingRequest:
 
     model: str
     truncate_prompt_tokens: int | None = None
+
+    @property
+    def repeated_chars(self) -> int:
+        """Characters that are computed in addition to those that the body has."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,10 @@ class RerankRequest(PoolingRequest):
     def pairs(self) -> tuple[tuple[str, str], ...]:
         return tuple((self.query, document) for document in self.documents)
 
+    @property
+    def repeated_chars(self) -> int:
+        return len(self.query) * (len(self.documents) - 1)
+
     def name_of(self, index: int) -> str:
         return f"documents[{index}]"
 
@@ -96,6 +107,7 @@ class ScoreRequest(PoolingRequest):
     second: str = "text_2"
     """The field that the second texts came in."""
     listed: bool = True
+    repeated_chars: int = 0
 
     def name_of(self, index: int) -> str:
         return f"{self.second}[{index}]" if self.listed else self.second
@@ -130,13 +142,15 @@ def parse_rerank(body: bytes) -> RerankRequest:
     documents = fields.get("documents")
     if isinstance(documents, list):
         documents = [_document(item, f"documents[{index}]") for index, item in enumerate(documents)]
-    return RerankRequest(
+    request = RerankRequest(
         **_common(fields),
         query=_text(fields.get("query"), "query"),
         documents=_texts(documents, "documents"),
         top_n=integer(fields, "top_n", low=0) or None,
         return_documents=boolean(fields, "return_documents", default=True),
     )
+    _check_pairs(request.pairs, "documents")
+    return request
 
 
 def parse_score(body: bytes) -> ScoreRequest:
@@ -158,7 +172,9 @@ def parse_score(body: bytes) -> ScoreRequest:
             code="invalid_value",
         )
     pairs = tuple(zip(itertools.cycle(ones) if len(ones) == 1 else ones, twos, strict=False))
-    return ScoreRequest(**_common(fields), pairs=pairs, second=second, listed=listed)
+    _check_pairs(pairs, second)
+    repeated = len(ones[0]) * (len(pairs) - len(ones))
+    return ScoreRequest(**_common(fields), pairs=pairs, second=second, listed=listed, repeated_chars=repeated)
 
 
 def embeddings_answer(request: EmbedRequest, vectors: Sequence[Any], prompt_tokens: int) -> bytes:
@@ -302,6 +318,15 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 def _check_count(values: list[Any], where: str) -> None:
     if len(values) > MAX_INPUTS:
         raise wrong(where, f"an array of {len(values)}", f"an array of at most {MAX_INPUTS}", "send several requests")
+
+
+def _check_pairs(pairs: Sequence[tuple[str, str]], where: str) -> None:
+    chars = sum(len(first) + len(second) for first, second in pairs)
+    if chars > MAX_PAIR_CHARS:
+        given = f"{len(pairs)} texts that make pairs of {chars} characters in all"
+        raise wrong(
+            where, given, f"at most {MAX_PAIR_CHARS} characters, both texts of each pair counted", "send less"
+        )
 
 
 def _text(value: Any, where: str) -> str:

@@ -11,7 +11,7 @@ POISON = "poison"
 """A text with this word makes a poisoned model answer NaN."""
 
 
-def _bert_tokenizer() -> Any:
+def bert_tokenizer() -> Any:
     """WordPiece of single letters, so that a word has as many tokens as letters; `poison` is one token."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -34,7 +34,7 @@ def _bert_tokenizer() -> Any:
     )
 
 
-def _roberta_tokenizer() -> Any:
+def roberta_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -54,7 +54,7 @@ def make_bert(folder: Path, head: str = "BertModel", *, poisoned: bool = False, 
     import torch
     import transformers
 
-    tokenizer = _bert_tokenizer()
+    tokenizer = bert_tokenizer()
     torch.manual_seed(1)
     sizes = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     made = transformers.BertConfig(
@@ -72,7 +72,7 @@ def make_roberta(folder: Path, head: str = "RobertaModel", **config: Any) -> Pat
     import torch
     import transformers
 
-    tokenizer = _roberta_tokenizer()
+    tokenizer = roberta_tokenizer()
     torch.manual_seed(2)
     sizes = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     made = transformers.RobertaConfig(
@@ -92,7 +92,7 @@ def make_llama_classifier(folder: Path, *, pad: bool, num_labels: int = 3) -> Pa
     import torch
     import transformers
 
-    tokenizer = _roberta_tokenizer()
+    tokenizer = roberta_tokenizer()
     if not pad:
         tokenizer.pad_token = None
     torch.manual_seed(4)

@@ -184,6 +184,17 @@ async def test_a_decoder_classifies_by_the_last_token_of_each_text(pad: bool, tm
         np.testing.assert_allclose(item["probs"], np.exp(logits) / np.exp(logits).sum(), **CLOSE)
 
 
+async def test_a_padding_token_that_the_model_does_not_know_changes_no_answer(tmp_path: Path) -> None:
+    folder = make_llama_classifier(tmp_path / "m", pad=False)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": -1}))
+    answer = await answer_of(ClassifyEngine(text_args("classify", folder)), "/v1/classify", input=DOCUMENTS)
+    direct = Direct(folder, "AutoModelForSequenceClassification")
+    for item, text in zip(answer["data"], DOCUMENTS, strict=True):
+        logits = direct.logits(text).numpy()
+        np.testing.assert_allclose(item["probs"], np.exp(logits) / np.exp(logits).sum(), **CLOSE)
+
+
 async def test_a_score_goes_out_as_the_files_ask(tmp_path: Path) -> None:
     folder = make_bert(
         tmp_path / "m",

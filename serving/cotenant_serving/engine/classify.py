@@ -16,7 +16,7 @@ from cotenant_serving.engine.loader import Loaded, load
 from cotenant_serving.engine.pooling import activations
 from cotenant_serving.engine.recipe import activation
 from cotenant_serving.engine.text_model import TextModel, forward_with
-from cotenant_serving.engine.texts import limit_tokens
+from cotenant_serving.engine.texts import limit_tokens, padding_id
 from cotenant_serving.pooling_api import (
     RerankRequest,
     ScoreRequest,
@@ -65,8 +65,9 @@ def score_activation(loaded: Loaded) -> str:
 class _Classifier:
     """A sequence classifier that is loaded, or will be."""
 
-    def __init__(self, args: EngineArgs, choose: Callable[[Loaded], str]) -> None:
+    def __init__(self, args: EngineArgs, choose: Callable[[Loaded], str], *, pairs: bool = False) -> None:
         self._args = args
+        self._pairs = pairs
         self._choose = choose
         self._model: TextModel | None = None
         self.config: Any = None
@@ -86,7 +87,8 @@ class _Classifier:
                 return activate(run(named).logits.float())
 
             limit = limit_tokens(args.spec.context_tokens, loaded)
-            model = TextModel(args, loaded, limit, forward, _rows_at_once(loaded, args.spec.max_batch))
+            rows = _rows_at_once(loaded, args.spec.max_batch)
+            model = TextModel(args, loaded, limit, forward, rows, pairs=self._pairs)
             model.warm_up(progress)
         self._model = model
 
@@ -108,10 +110,10 @@ class _Classifier:
 
 
 def _rows_at_once(loaded: Loaded, max_batch: int) -> int:
-    """A decoder finds the last token of a text by what is not padding; without a padding token, texts go alone."""
+    """A decoder finds the last token of a text by what is not the config's padding token; without one that the model
+    knows, texts go alone."""
     config = loaded.model.config.get_text_config()
-    if config.pad_token_id is None:
-        config.pad_token_id = loaded.tokenizer.pad_token_id
+    config.pad_token_id = padding_id(loaded.model, loaded.tokenizer)
     return 1 if config.pad_token_id is None else max_batch
 
 
@@ -142,7 +144,7 @@ class RerankEngine(_Classifier):
     """POST /v1/rerank and /v1/score. `clock` gives unix seconds."""
 
     def __init__(self, args: EngineArgs, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(args, score_activation)
+        super().__init__(args, score_activation, pairs=True)
         self._clock = clock
 
     def serves(self, method: str, path: str) -> bool:
@@ -152,7 +154,7 @@ class RerankEngine(_Classifier):
         asked: RerankRequest | ScoreRequest
         asked = parse_rerank(request.body) if request.path == RERANK else parse_score(request.body)
         truncate = asked.truncate_prompt_tokens
-        rows, usage = await self.model.run(request, asked.pairs, asked.name_of, truncate, pairs=True)
+        rows, usage = await self.model.run(request, asked.pairs, asked.name_of, truncate)
         scores = [float(row[0]) for row in rows]
         if isinstance(asked, RerankRequest):
             body = rerank_answer(asked, scores, usage.prompt_tokens, request.request_id)

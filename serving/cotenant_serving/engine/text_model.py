@@ -8,14 +8,14 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from cotenant_serving.contract import DeviceKind, EngineArgs, Usage
 from cotenant_serving.engine.base import Progress, UnaryRequest
 from cotenant_serving.engine.dynamic_batching import BatchLimits, DynamicBatcher, Work
 from cotenant_serving.engine.loader import Loaded
-from cotenant_serving.engine.texts import Padder, TextReader, Tokens
+from cotenant_serving.engine.texts import Padder, TextReader
+from cotenant_serving.engine.tokens import Tokens
 from cotenant_serving.pooling_api import Input
 
 PADDED_TOKENS: dict[DeviceKind, int] = {"cpu": 2048, "cuda": 8192}
@@ -37,11 +37,18 @@ class TextModel:
     """`forward` gets input_ids, attention_mask and so on, and returns (items, numbers) float32."""
 
     def __init__(
-        self, args: EngineArgs, loaded: Loaded, limit: int, forward: Callable[[dict[str, Any]], Any], max_rows: int
+        self,
+        args: EngineArgs,
+        loaded: Loaded,
+        limit: int,
+        forward: Callable[[dict[str, Any]], Any],
+        max_rows: int,
+        *,
+        pairs: bool = False,
     ) -> None:
         self._forward = forward
         self._padder = Padder(loaded.model, loaded.tokenizer)
-        self._reader = TextReader(loaded, limit)
+        self._reader = TextReader(loaded, limit, pairs=pairs)
         padded = padded_tokens(args.spec.device, limit)
         self._limits = BatchLimits(min(max_rows, args.spec.max_batch), padded, args.spec.batch_wait_s)
         self._batcher = DynamicBatcher(self._compute, self._limits, is_fatal=is_fatal)
@@ -52,12 +59,15 @@ class TextModel:
         return not self._batcher.broken
 
     def warm_up(self, progress: Progress) -> None:
-        """One pass of the most that a batch can be, so that memory in use is what it will be. Blocks."""
+        """One pass of the most that a batch can be, so that memory in use is what it will be, and one that pads: a
+        model that cannot fails here, not in every batch. Blocks."""
         limit = self._reader.limit
         items = max(1, min(self._limits.max_rows, self._limits.max_padded_tokens // limit))
         progress(f"warming up: {items} texts of {limit} tokens", 0.9)
         token = 0 if self._padder.pad_id != 0 else 1
         self._batcher.compute_now([Tokens([token] * limit)] * items)
+        if self._limits.max_rows > 1 and limit > 1:
+            self._batcher.compute_now([Tokens([token] * 2), Tokens([token])])
         progress("loaded", 1.0)
 
     async def run(
@@ -66,13 +76,14 @@ class TextModel:
         inputs: Sequence[Input] | Sequence[tuple[str, str]],
         name_of: Callable[[int], str],
         truncate: int | None,
-        *,
-        pairs: bool = False,
     ) -> tuple[list[Any], Usage]:
         """A row (numpy, float32) for each input, and what they cost. Raises RequestError, GenerationError."""
         loop = asyncio.get_running_loop()
-        read = partial(self._reader.read, inputs, name_of, truncate, pairs=pairs)
-        tokens = await loop.run_in_executor(self._tokenizing, read)
+        reading = self._reader.read(inputs, name_of, truncate)
+        tokens: list[Tokens] = []
+        # A group at a time, so that a long request holds nobody up, and one that is cancelled ends.
+        while group := await loop.run_in_executor(self._tokenizing, next, reading, None):
+            tokens += group
         usage = Usage(prompt_tokens=sum(map(len, tokens)), completion_tokens=0)
         request.used(usage)
         works = [Work(payload=one, length=len(one)) for one in tokens]

@@ -122,8 +122,9 @@ def _generating(parse: Callable[[bytes], openai_api.GenerateRequest]) -> Callabl
 
 def _pooling(parse: Callable[[bytes], pooling_api.PoolingRequest]) -> Callable[[Incoming], Wanted]:
     def read(incoming: Incoming) -> Wanted:
-        tokens = estimated_tokens(len(incoming.body), 0)
-        return Wanted(parse(incoming.body).model, incoming.body, prompt_tokens=tokens, tokens=tokens)
+        request = parse(incoming.body)
+        tokens = estimated_tokens(len(incoming.body) + request.repeated_chars, 0)
+        return Wanted(request.model, incoming.body, prompt_tokens=tokens, tokens=tokens)
 
     return read
 

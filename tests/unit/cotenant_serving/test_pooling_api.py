@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cotenant_serving.pooling_api import (
     MAX_INPUT_TOKENS,
     MAX_INPUTS,
+    MAX_PAIR_CHARS,
     classify_answer,
     embeddings_answer,
     parse_classify,
@@ -260,3 +261,25 @@ def test_scores_and_classes_are_answered_in_the_shape_of_vllm() -> None:
     assert score == {"id": "score-req-1", **head, "data": [{"index": 0, "object": "score", "score": 0.5}]}
     one = {"index": 0, "label": "good", "probs": [0.25, 0.75], "num_classes": 2}
     assert classes == {"id": "classify-req-1", **head, "data": [one]}
+
+
+@pytest.mark.parametrize(
+    ("parse", "fields", "field"),
+    [
+        (parse_rerank, {"query": "q" * 4400, "documents": ["d"] * 2000}, "documents"),
+        (parse_score, {"text_1": "q" * 4400, "text_2": ["d"] * 2000}, "text_2"),
+        (parse_score, {"text_1": ["q" * 4400] * 1000, "text_2": ["d"] * 1000}, "text_2"),
+    ],
+)
+def test_a_small_body_cannot_ask_for_pairs_without_end(parse: Any, fields: dict[str, Any], field: str) -> None:
+    error = refusal(parse, body(**fields))
+
+    assert error.param == field
+    assert f"at most {MAX_PAIR_CHARS} characters" in error.message
+
+
+def test_a_text_that_stands_in_several_pairs_is_counted_for_each() -> None:
+    assert parse_rerank(body(query="abc", documents=["d", "ee", "f"])).repeated_chars == 6
+    assert parse_score(body(text_1="abc", text_2=["d", "ee", "f"])).repeated_chars == 6
+    assert parse_score(body(text_1=["abc", "d"], text_2=["e", "f"])).repeated_chars == 0
+    assert parse_embeddings(body(input=["abc", "d"])).repeated_chars == 0

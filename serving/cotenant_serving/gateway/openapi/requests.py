@@ -9,6 +9,8 @@ from cotenant_serving.request_fields import MAX_INTEGER, MAX_MODEL_CHARS
 
 Schema = dict[str, Any]
 
+PAIRS = f"All pairs have at most {pooling_api.MAX_PAIR_CHARS} characters, both texts of each counted."
+
 NULL: Schema = {"type": "null"}
 ANY: Schema = {"description": "Accepted, without effect."}
 TEXT: Schema = {"type": "string", "minLength": 1}
@@ -29,7 +31,8 @@ def request_schemas() -> dict[str, Schema]:
         "EmbeddingsRequest": _pooling({"input": _input()}, _embedding_options()),
         "RerankRequest": _pooling({"query": TEXT, "documents": _documents()}, _rerank_options()),
         "ScoreRequest": {
-            "description": "One text with each of N, or N with N. vLLM's other names of the two sides are taken.",
+            "description": "One text with each of N, or N with N. vLLM's other names of the two sides are taken. "
+            + PAIRS,
             "anyOf": [_pooling({first: _texts(), second: _texts()}, {}) for first, second in pooling_api.SIDES],
         },
         "ClassifyRequest": _pooling({"input": _input()}, {}),
@@ -146,7 +149,7 @@ def _input() -> Schema:
 
 
 def _documents() -> Schema:
-    return _several({"anyOf": [TEXT, closed({"text": TEXT}, {})]})
+    return {**_several({"anyOf": [TEXT, closed({"text": TEXT}, {})]}), "description": PAIRS}
 
 
 def _embedding_options() -> dict[str, Schema]:

@@ -121,6 +121,13 @@ def test_the_page_shows_fields_with_their_bounds() -> None:
     assert "inputs[].datatype*" in text
 
 
+def test_the_document_says_how_long_all_pairs_may_be() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+
+    for described in (schemas["RerankRequest"]["properties"]["documents"], schemas["ScoreRequest"]):
+        assert f"at most {pooling_api.MAX_PAIR_CHARS} characters" in described["description"]
+
+
 def test_text_of_the_document_is_escaped_on_the_page() -> None:
     hostile = {**DOCUMENT, "info": {"title": "<script>", "version": "<b>", "description": "<i>"}}
 

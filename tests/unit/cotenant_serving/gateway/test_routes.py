@@ -60,6 +60,12 @@ def test_pooling_costs_its_body_and_no_completion() -> None:
     assert one.tokens == one.prompt_tokens == len(body) // 4
 
 
+def test_a_query_costs_as_often_as_it_is_paired() -> None:
+    body = orjson.dumps({"model": "m", "query": "q" * 400, "documents": ["d"] * 11})
+
+    assert wanted("/v1/rerank", body).tokens == (len(body) + 4000) // 4
+
+
 def test_generation_costs_its_body_and_what_it_may_generate() -> None:
     body = orjson.dumps({"model": "m", "prompt": "x" * 400, "max_tokens": 7, "stream": True})
 
