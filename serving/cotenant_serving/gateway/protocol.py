@@ -1,12 +1,14 @@
 """uvicorn's HTTP protocol with the guards that it leaves out: bounds on connections, headers and their time.
 
-Without them one client holds a connection for ever by sending a header byte a minute, fills memory with one endless
-header, or takes every file descriptor. The bound on the body and its time are the app's (`asgi`), which can still
-answer with an error.
+Without them one client holds a connection for ever by sending a header byte a minute or by never reading its answer,
+fills memory with one endless header, or takes every file descriptor. The bound on the body and its time are the app's
+(`asgi`), which can still answer with an error.
 """
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,6 +27,11 @@ REFUSALS_AT_ONCE = 256
 LOG_EVERY_S = 60.0
 RETRY_AFTER_S = 1
 
+STALL_S = 30.0
+"""A client that has taken nothing of what waits for it between two looks, so far apart, is cut off."""
+
+_ACKED_AT = 120
+"""Offset of tcpi_bytes_acked in Linux's struct tcp_info."""
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -84,6 +91,18 @@ class RefusedConnection(asyncio.Protocol):
             self._timer.cancel()
 
 
+class StallWatch:
+    """Whether a client has taken nothing since the last look. Pure."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, int] | None = None
+
+    def stalled(self, waiting: int, taken: int) -> bool:
+        """`waiting`: bytes for the client that are still here. `taken`: by it, since the connection began."""
+        before, self._seen = self._seen, (waiting, taken) if waiting else None
+        return before is not None and before == self._seen
+
+
 def capped(connections: ConnectionCap) -> type["GuardedProtocol"]:
     """The protocol class of a server that holds no more connections, idle ones included."""
 
@@ -105,6 +124,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """Closes connections whose request line and headers are too long or too slow, and those over the cap."""
 
     cap: ConnectionCap | None = None
+    stall_s = STALL_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -113,6 +133,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._counted = False
         """It is one of the connections that the cap bounds."""
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._watch = StallWatch()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if self.cap is not None and not self.cap.held.take(self.cap.limit):
@@ -124,9 +146,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._counted = self.cap is not None
         super().connection_made(transport)
         self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
+        self._look_timer = self.loop.call_later(self.stall_s, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         if self._counted and self.cap is not None:
             self._counted = False
             self.cap.held.add(-1)
@@ -160,7 +185,26 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
 
+    def _look(self) -> None:
+        """Also at connections that are closing: those end only when everything is sent."""
+        if self._watch.stalled(self.transport.get_write_buffer_size(), _taken(self.transport)):
+            self.transport.abort()
+            return
+        self._look_timer = self.loop.call_later(self.stall_s, self._look)
+
     def _stop_timer(self) -> None:
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+def _taken(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the other side has acknowledged since the connection began; 0 where the kernel does not tell."""
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return 0
+    try:
+        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
+    except OSError:
+        return 0
+    return int(struct.unpack_from("=Q", told, _ACKED_AT)[0]) if len(told) >= _ACKED_AT + 8 else 0

@@ -38,12 +38,30 @@ async def answer_ok(scope, receive, send) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def answer_at_length(scope, receive, send) -> None:
+    """More than the kernel keeps of a connection, in pieces."""
+    size = 256 << 20
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+    for _ in range(size >> 16):
+        await send({"type": "http.response.body", "body": bytes(1 << 16), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def answer_and_close(scope, receive, send) -> None:
+    """Ends at once; the server keeps it all."""
+    body = bytes(64 << 20)
+    headers = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 @contextlib.asynccontextmanager
-async def serving(limit: int, **options) -> AsyncIterator[int]:
+async def serving(limit: int, *, app=answer_ok, stall_s=protocol.STALL_S, **options) -> AsyncIterator[int]:
     """A server with a cap of `limit` connections; yields its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     http = protocol.capped(protocol.ConnectionCap(limit, LocalCount(), **options))
-    config = uvicorn.Config(answer_ok, http=http, ws="none", interface="asgi3", lifespan="off", log_config=None)
+    http.stall_s = stall_s
+    config = uvicorn.Config(app, http=http, ws="none", interface="asgi3", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -64,6 +82,15 @@ async def ask(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], req
     if b" 200 " in head:
         await reader.readexactly(2)
     return int(head.split()[1])
+
+
+async def head_of(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
+    """Status of an answer that nobody reads further; 503 when there is none."""
+    reader, writer = connection
+    writer.write(REQUEST)
+    with contextlib.suppress(ConnectionResetError):
+        return int((await reader.readline() or b"- 503").split()[1])
+    return 503
 
 
 @on_both_loops
@@ -122,6 +149,32 @@ async def test_a_flood_of_refused_connections_is_answered_and_not_kept() -> None
         assert await ask(first) == 200
         async with raw_connection(port) as (reader, _):
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+
+
+@on_both_loops
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off_and_makes_room() -> None:
+    for app in (answer_at_length, answer_and_close):
+        async with serving(1, app=app, stall_s=0.1) as port, raw_connection(port) as (reader, writer):
+            reader._transport.pause_reading()
+            writer.write(REQUEST)
+            status = 503
+            async with asyncio.timeout(30):
+                while status != 200:
+                    await asyncio.sleep(0.02)
+                    async with raw_connection(port) as second:
+                        status = await head_of(second)
+
+
+def test_a_client_that_takes_its_answer_bit_by_bit_is_not_cut_off() -> None:
+    watch = protocol.StallWatch()
+    slow = [(65536, 10), (65536, 11), (65536, 12), (0, 12), (65536, 12), (40000, 12)]
+    assert not any(watch.stalled(waiting, taken) for waiting, taken in slow)
+    assert watch.stalled(40000, 12)
+
+
+def test_a_connection_that_waits_for_its_next_request_is_not_stalled() -> None:
+    watch = protocol.StallWatch()
+    assert not any(watch.stalled(0, 100) for _ in range(3))
 
 
 def test_a_full_gateway_says_so_in_its_log_once_a_minute(caplog) -> None:
