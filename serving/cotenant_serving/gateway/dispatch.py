@@ -114,7 +114,7 @@ class Dispatcher:
             self._refused.add(ticket.model)
             self._on_demand()
             raise refused
-        self._check_room(ticket)
+        self._count_waiting(ticket)
         return await self._wait(line, ticket)
 
     def release(self, row: EngineRow) -> None:
@@ -247,7 +247,7 @@ class Dispatcher:
         future: asyncio.Future[EngineRow] = asyncio.get_running_loop().create_future()
         ticket.future = future
         line.add(ticket.tenant, ticket, front=ticket.returned)
-        self._count_waiting(ticket, 1)
+        self._count_line(ticket.model, 1)
         self._on_demand()
         self._schedule_judge()
         if self._depth(ticket.model).total() > len(line):
@@ -263,14 +263,18 @@ class Dispatcher:
             raise
         finally:
             if line.remove(ticket.tenant, ticket):
-                self._count_waiting(ticket, -1)
+                self._waits_no_more(ticket)
 
-    def _count_waiting(self, ticket: Ticket, change: int) -> None:
-        self._waiting.add(change)
-        self._count(f"waiting of {ticket.tenant}").add(change)
-        self._depth(ticket.model).add(change)
-        tenants = self._tenants(ticket.model)
-        tenants.add(self._lines[ticket.model].tenants() - tenants.own())
+    def _waits_no_more(self, ticket: Ticket) -> None:
+        self._waiting.add(-1)
+        self._count(f"waiting of {ticket.tenant}").add(-1)
+        self._count_line(ticket.model, -1)
+
+    def _count_line(self, model: str, change: int) -> None:
+        """The line has got longer or shorter by so many requests."""
+        self._depth(model).add(change)
+        tenants = self._tenants(model)
+        tenants.add(self._lines[model].tenants() - tenants.own())
 
     def _pass_on(self, model: str) -> None:
         """A slot is free: for whom?"""
@@ -288,22 +292,27 @@ class Dispatcher:
         while line is not None and len(line) and (row := self._slot(model)) is not None:
             ticket = line.next()
             if ticket is not None:
-                self._count_waiting(ticket, -1)
+                self._waits_no_more(ticket)
             if ticket is not None and ticket.future is not None and not ticket.future.done():
                 ticket.future.set_result(self._take(line, ticket, row))
             else:
                 self._taken(row).add(-1)
 
-    def _check_room(self, ticket: Ticket) -> None:
+    def _count_waiting(self, ticket: Ticket) -> None:
+        """Raises RequestError when too many wait already; no two workers count at the same time."""
+        of_tenant = self._count(f"waiting of {ticket.tenant}")
         if ticket.returned:
+            of_tenant.add(1)
+            self._waiting.add(1)
             return
-        if self._count(f"waiting of {ticket.tenant}").total() >= self._limits.per_tenant:
+        if not of_tenant.take(self._limits.per_tenant):
             raise error(
                 "queue_full",
                 f"{self._limits.per_tenant} requests of tenant '{ticket.tenant}' wait already.",
                 retry_after_s=1,
             )
-        if self._waiting.total() >= self._limits.total:
+        if not self._waiting.take(self._limits.total):
+            of_tenant.add(-1)
             raise error("overloaded", f"{self._limits.total} requests wait already.", retry_after_s=1)
 
     def _refusal(self, ticket: Ticket) -> RequestError | None:

@@ -208,6 +208,17 @@ class Entry:
         if self._at:
             self._journal.doubles[self._at // 8 + 3] = seconds
 
+    def turn_into(self, line: bytes) -> "Entry":
+        """This request has ended; its usage line cannot be written now."""
+        kept = self._journal.keep(line)
+        self.end()
+        # In a full journal only the cell that is free now is left. A kill just here loses the record.
+        return kept if kept else self._journal.keep(line)
+
+    def __bool__(self) -> bool:
+        """Whether it has a cell."""
+        return bool(self._at)
+
     def end(self) -> None:
         """It needs no recovery any more."""
         if self._at:

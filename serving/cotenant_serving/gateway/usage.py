@@ -60,7 +60,7 @@ class UsageLog:
         """`entry`: the request in the journal. When this returns, either file or journal tell how it ended."""
         line = record.line()
         if self._waiting or not self._append(line, record.time, LOCK_S):
-            self._waiting.append((line, self.journal.keep(line)))
+            self._waiting.append((line, entry.turn_into(line)))
             self._waiting_count.add(1)
             if len(self._waiting) > MAX_WAITING:
                 self._next_is_done()

@@ -11,7 +11,7 @@ import pytest
 from tests.builders.gateway import eventually, row
 
 from cotenant_serving.contract import EngineRow, Table
-from cotenant_serving.gateway.board import SharedBoard
+from cotenant_serving.gateway.board import LocalBoard, LocalCount, SharedBoard
 from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.table import combine, merge
@@ -154,6 +154,41 @@ async def test_bounds_on_who_waits_hold_over_all_workers():
         assert workers.depths() == [0, 0]
     finally:
         workers.close()
+
+
+class Crowd(LocalCount):
+    """Another worker counts one more behind the back of whoever looks first and adds later."""
+
+    def total(self) -> int:
+        seen = super().total()
+        self.add(1)
+        return seen
+
+
+class CrowdedBoard(LocalBoard):
+    def __init__(self) -> None:
+        super().__init__()
+        self.crowds = {"waiting": Crowd(), "waiting of search": Crowd()}
+
+    def count(self, name: str) -> LocalCount:
+        return self.crowds.get(name) or super().count(name)
+
+
+async def test_bounds_on_who_waits_are_exact_whatever_other_workers_do_meanwhile():
+    board = CrowdedBoard()
+    limits = QueueLimits(total=2, per_tenant=2)
+    dispatcher = Dispatcher(clock=time.monotonic, rng=random.Random(1), limits=limits, board=board)
+    dispatcher.set_reachable(True)
+    now = time.monotonic()
+    tickets = [Ticket(MODEL, "search", 10, entered=now, deadline=now + 60) for _ in range(4)]
+    tasks = [asyncio.create_task(dispatcher.acquire(ticket)) for ticket in tickets]
+    await eventually(lambda: sum(task.done() for task in tasks) == 2)
+
+    assert [count.own() for count in board.crowds.values()] == [2, 2]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert [count.own() for count in board.crowds.values()] == [0, 0]
 
 
 async def test_a_tenant_with_many_requests_in_one_worker_does_not_starve_one_with_few_in_another():

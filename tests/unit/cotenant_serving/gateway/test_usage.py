@@ -174,6 +174,16 @@ def test_a_line_waits_while_a_process_that_was_stopped_holds_the_lock(tmp_path: 
     assert (tmp_path / "usage.jsonl").read_bytes() == record("req-1").line() + record("req-2").line()
 
 
+def test_in_a_full_journal_a_line_takes_the_place_of_its_request(disk: Disk):
+    made = Made(disk.path, cells=1)
+    disk.full_after(0)
+
+    made.add("req-1")
+
+    kept = made.journal.contents()
+    assert (kept.requests, kept.lines) == ((), (record("req-1").line(),))
+
+
 def test_a_full_journal_loses_no_record(disk: Disk):
     made = Made(disk.path, cells=1)
     disk.full_after(0)
