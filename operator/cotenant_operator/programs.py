@@ -9,8 +9,10 @@ from cotenant_operator import ray_head
 from cotenant_operator.desk import Desk
 from cotenant_operator.processes import Child, end_leftovers, free_port
 from cotenant_operator.state_dir import StateDir
+from cotenant_serving.gateway.settings import Settings
 
-DRAIN_S = 25.0
+DRAIN_S = Settings().ended_within_s + 5.0
+"""What the gateway gets to end: it kills its own workers sooner."""
 RAY_STARTS_PER_MINUTE = 3
 PAUSE_S = 2.0
 """Before a program that keeps ending is started once more."""

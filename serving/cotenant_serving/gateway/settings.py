@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from cotenant_serving.contract import REQUEST_TIMEOUT_S
 
+GRACE_S = 15.0
+"""What a worker gets beyond the drain's time-out: for streams' last words, its last report and its spans."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -22,3 +25,8 @@ class Settings:
     max_body_bytes: int = 4 << 20
     max_connections: int = 4096
     """Client connections at a time, idle ones included, over all workers; one more is answered 503 and closed."""
+
+    @property
+    def ended_within_s(self) -> float:
+        """From SIGTERM; a worker that takes longer is killed."""
+        return self.drain_timeout_s + GRACE_S

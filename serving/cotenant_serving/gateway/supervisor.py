@@ -46,8 +46,6 @@ STARTING_S = 60.0
 """As SILENT_S, until the first sign."""
 SPARED_S = 3.0
 """After that kill the others are spared: perhaps they only waited for a lock that the dead one held."""
-GRACE_S = 15.0
-"""What a worker gets beyond the drain's time-out before it is killed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,18 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     columns = options.workers + 1  # the last one is the supervisor's own
     board = SharedBoard.create(column=options.workers, columns=columns)
-    try:
-        with _sole_gateway(options.state):
-            usage = UsageFile(options.state / USAGE_FILE, board.usage_open)
-            usage.repair()
-            recovery = Recovery(options.state / JOURNALS, usage, board.count("usage recovered"))
-            recovery.prepare()
-            make_files(options.state / METRICS, options.workers)
-            port = take_port(options.host, options.port, shared=options.workers > 1, ending=recovery.held)
-            return Supervisor(options, given, board, port, recovery).run()
-    except OSError as problem:
-        sys.stderr.write(f"gateway cannot start on {options.host}:{options.port}, state {options.state}: {problem}\n")
-        return 1
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_sole_gateway(options.state))
+            recovery, port = _prepare(options, board)
+        except OSError as problem:
+            place = f"{options.host}:{options.port}, state {options.state}"
+            sys.stderr.write(f"gateway cannot start on {place}: {problem}\n")
+            return 1
+        return Supervisor(options, given, board, port, recovery).run()
+
+
+def _prepare(options: Options, board: SharedBoard) -> tuple[Recovery, Port]:
+    """Raises OSError."""
+    usage = UsageFile(options.state / USAGE_FILE, board.usage_open)
+    usage.repair()
+    recovery = Recovery(options.state / JOURNALS, usage, board.count("usage recovered"))
+    recovery.prepare()
+    make_files(options.state / METRICS, options.workers)
+    return recovery, take_port(options.host, options.port, shared=options.workers > 1, ending=recovery.held)
 
 
 @contextlib.contextmanager
@@ -235,7 +240,7 @@ class Supervisor:
 
     def _drain(self, now_s: float) -> None:
         if not self._killed_s:
-            self._killed_s = now_s + self._options.settings.drain_timeout_s + GRACE_S
+            self._killed_s = now_s + self._options.settings.ended_within_s
             self._port.close()
             for worker in self._workers:
                 if worker.process is not None:
