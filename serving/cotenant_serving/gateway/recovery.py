@@ -86,8 +86,8 @@ class Recovery:
     def prepare(self) -> None:
         """Before the first worker starts. Raises OSError."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        # Of a worker that was killed before it began to serve.
-        for path in self._folder.glob("*.new"):
+        # Of workers that were killed before they began to serve, or while they wrote their table.
+        for path in (*self._folder.glob("*.new"), *self._folder.parent.glob("table.json.*.tmp")):
             path.unlink(missing_ok=True)
 
     def held(self) -> bool:

@@ -256,6 +256,14 @@ def test_a_journal_that_was_not_whole_yet_goes_at_the_next_start(state: State):
     assert state.files() == []
 
 
+def test_a_table_that_was_not_whole_yet_goes_at_the_next_start(state: State):
+    left, table = (state.folder.parent / name for name in ("table.json.7.tmp", "table.json"))
+    left.write_bytes(b"{")
+    table.write_bytes(b"{}")
+    state.recovery.prepare()
+    assert (left.exists(), table.exists()) == (False, True)
+
+
 def test_cells_are_used_again_and_a_request_without_one_is_served_all_the_same(state: State):
     journal = state.journal(cells=2)
     entries = [begin(journal, f"req-{number}") for number in range(3)]

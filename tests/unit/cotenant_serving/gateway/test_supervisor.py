@@ -138,6 +138,26 @@ def test_log_lines_say_which_worker_speaks_and_what_else_there_is_to_say():
     assert "worker" not in json.loads(JsonFormatter().format(record))
 
 
+BROKEN = """
+import sys
+from cotenant_serving.gateway.supervisor import Supervisor, main
+
+def run(self):
+    raise OSError(24, "Too many open files")
+
+Supervisor.run = run
+main(sys.argv[1:])
+"""
+
+
+def test_an_error_of_a_gateway_that_runs_is_not_taken_for_one_of_its_start(tmp_path):
+    command = [sys.executable, "-c", BROKEN, "--config", "c.json", "--port", "0", "--state", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "cannot start" not in ended.stderr
+    assert "in run" in ended.stderr
+
+
 def test_the_supervisor_imports_nothing_heavy():
     code = "import sys, cotenant_serving.gateway.supervisor; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
