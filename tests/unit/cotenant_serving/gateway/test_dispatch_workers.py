@@ -118,7 +118,8 @@ async def test_a_worker_with_few_requests_is_served_beside_one_with_many(workers
 
     await asyncio.gather(*(ask(0) for _ in range(18)), *(ask(1) for _ in range(6)))
 
-    assert 0.1 < served[1] / sum(served.values()) < 0.5
+    # One tenant waits in each.
+    assert 0.3 < served[1] / sum(served.values()) < 0.7
     assert workers.depths() == [0, 0]
 
 
