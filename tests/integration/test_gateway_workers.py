@@ -23,6 +23,8 @@ from tests.builders.gateway import (
 )
 from tests.builders.gateway_calls import gate, get, post_chat, run
 
+from cotenant_serving.gateway.scrape import FRESH_S
+
 pytestmark = pytest.mark.integration
 
 
@@ -33,6 +35,8 @@ def metric(text: bytes, name: str) -> float:
 
 
 async def metrics(gateway: GatewayProcess) -> bytes:
+    """As they are now: a worker's last rendering is out of use by then."""
+    await asyncio.sleep(FRESH_S)
     return (await get(gateway, "/metrics"))[2]
 
 
@@ -45,7 +49,7 @@ async def all_serve(gateway: GatewayProcess, workers: int, restarts: int = 0) ->
     """Waits until so many workers serve, after so many restarts in all."""
     async with asyncio.timeout(30):
         while True:
-            text = await metrics(gateway)
+            text = (await get(gateway, "/metrics"))[2]
             found = [metric(text, f"cotenant_gateway_{name}") for name in ("workers", "worker_restarts_total")]
             if found == [workers, restarts]:
                 return

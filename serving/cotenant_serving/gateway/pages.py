@@ -1,6 +1,7 @@
 """Everything that does not go to engines: models, health, metrics and docs, as a small FastAPI app."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from cotenant_serving.gateway.openapi.document import document
 from cotenant_serving.gateway.openapi.page import POLICY, page
 from cotenant_serving.gateway.reply import Scope
 from cotenant_serving.gateway.routes import oip_target
+from cotenant_serving.gateway.scrape import Scrape
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.openai_api import RequestError
 
@@ -29,6 +31,7 @@ def build_pages(gateway: Gateway) -> "FastAPI":
     from fastapi.responses import JSONResponse
 
     app = FastAPI(redirect_slashes=False, openapi_url=None)
+    scrape = Scrape(lambda: partial(gateway.metrics.render, gateway.now()))
 
     @app.get("/v1/models")
     async def models(request: Request) -> JSONResponse:
@@ -50,7 +53,7 @@ def build_pages(gateway: Gateway) -> "FastAPI":
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(gateway.metrics.render(gateway.now()), media_type=_TEXT)
+        return Response(await scrape.text(gateway.clock()), media_type=_TEXT)
 
     _add_oip(app, gateway)
     _add_description(app)
