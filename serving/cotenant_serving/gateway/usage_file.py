@@ -30,7 +30,8 @@ class UsageFile:
         """`open_flag` is the same for all writers. Raises OSError when the file cannot be opened."""
         self.path = path
         self._flag = open_flag
-        self._file = _opened(path)
+        self._text = str(path)
+        self._open()
 
     def append(self, line: bytes, wait_s: float = LOCK_S) -> None:
         """`line` ends in a line break. `wait_s`: for the lock. Raises OSError; then nothing of it is in the file."""
@@ -61,19 +62,26 @@ class UsageFile:
         _lock(self._file, wait_s, self.path)
         try:
             while self._moved():
-                new = _opened(self.path)
-                os.close(self._file)  # gives up its lock
-                self._file = new
+                old = self._file
+                self._open()
+                os.close(old)  # gives up its lock
                 _lock(self._file, wait_s, self.path)
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
+    def _open(self) -> None:
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(file, 0o600)
+        found = os.fstat(file)
+        self._file, self._identity = file, (found.st_ino, found.st_dev)
+
     def _moved(self) -> bool:
         try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._file))
+            found = os.stat(self._text)
         except FileNotFoundError:
             return True
+        return (found.st_ino, found.st_dev) != self._identity
 
     def _write(self, line: bytes) -> None:
         self._flag.set(1)
@@ -96,20 +104,14 @@ class UsageFile:
         self._flag.set(0)
 
 
-def _opened(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.fchmod(file, 0o600)
-    return file
-
-
 def _lock(file: int, wait_s: float, path: Path) -> None:
-    until_s = time.monotonic() + wait_s
+    until_s = 0.0
     for tries in itertools.count():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            pass
+            until_s = until_s or time.monotonic() + wait_s
         if time.monotonic() >= until_s:
             raise BlockingIOError(errno.EWOULDBLOCK, "another process keeps its lock", str(path))
         if tries < _QUICK_TRIES:
