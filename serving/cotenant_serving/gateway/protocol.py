@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cotenant_serving.gateway.board import Count
-from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.errors import body_for, error, speaks_oip
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -50,9 +50,16 @@ class ConnectionCap:
         self.held = held
         self.refusal_timeout_s = refusal_timeout_s
         self.refusals_at_once = refusals_at_once
-        self.answer = _refusal(limit)
+        self.answer = _refusal(limit, "/v1")
+        self._oip_answer = _refusal(limit, "/v2")
         self.refusing: set[RefusedConnection] = set()
         self._logged_at: float | None = None
+
+    def answer_to(self, start: bytes) -> bytes:
+        """`start`: the first bytes of the request; its path decides about the shape."""
+        line = start.partition(b"\r\n")[0].split(b" ")
+        path = line[1].partition(b"?")[0].decode("latin-1") if len(line) > 1 else ""
+        return self._oip_answer if speaks_oip(path) else self.answer
 
     def log_refusal(self, now_s: float) -> None:
         if self._logged_at is None or now_s - self._logged_at >= LOG_EVERY_S:
@@ -79,10 +86,9 @@ class RefusedConnection(asyncio.Protocol):
         self._timer = self._loop.call_later(self._cap.refusal_timeout_s, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        del data
         if not self._answered and not self._transport.is_closing():
             self._answered = True
-            self._transport.write(self._cap.answer)
+            self._transport.write(self._cap.answer_to(data))
             self._transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -112,8 +118,8 @@ def capped(connections: ConnectionCap) -> type["GuardedProtocol"]:
     return CappedProtocol
 
 
-def _refusal(limit: int) -> bytes:
-    body = error("overloaded", f"The gateway holds {limit} connections, which is its cap.").body()
+def _refusal(limit: int, path: str) -> bytes:
+    body = body_for(error("overloaded", f"The gateway holds {limit} connections, which is its cap."), path)
     return (
         f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         f"retry-after: {RETRY_AFTER_S}\r\nconnection: close\r\n\r\n"

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 
+import orjson
 import pytest
 import uvicorn
 import uvloop
@@ -109,6 +110,23 @@ async def test_a_connection_over_the_cap_is_told_so_in_openais_shape_and_closed(
     assert error_of(body)["type"] == "server_error"
     assert error_of(body)["code"] == "overloaded"
     assert "1 connections" in error_of(body)["message"]
+
+
+@pytest.mark.parametrize("target", [b"/v2", b"/v2/health/live", b"/v2/models/a/infer?x=1"])
+def test_over_the_cap_the_protocol_of_tensors_is_answered_in_its_own_shape(target: bytes) -> None:
+    cap = protocol.ConnectionCap(7, LocalCount())
+    head, _, body = cap.answer_to(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n").partition(b"\r\n\r\n")
+    assert b" 503 " in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert "7 connections" in orjson.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    "start", [b"GET /v1/models HTTP/1.1\r\n", b"GET /v20 HTTP/1.1", b"GE", b"\xff \xff \xff", b""]
+)
+def test_over_the_cap_everything_else_is_answered_in_openais_shape(start: bytes) -> None:
+    body = protocol.ConnectionCap(7, LocalCount()).answer_to(start).partition(b"\r\n\r\n")[2]
+    assert error_of(body)["code"] == "overloaded"
 
 
 @on_both_loops
