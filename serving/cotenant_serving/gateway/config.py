@@ -47,19 +47,28 @@ class Directory:
 
 
 def index(config: GatewayConfig) -> Directory:
-    """Raises ConfigError when a key or a tenant's name stands twice: whose would the request be?"""
+    """Raises ConfigError: a limit is below 1, or a key or tenant stands twice, so whose would the request be?"""
     models = {model.name: model for model in config.models}
     tenants: dict[str, TenantView] = {}
     tenant_by_key: dict[str, str] = {}
     for tenant in config.tenants:
         if tenant.name in tenants:
             raise ConfigError(f"tenants: '{tenant.name}' stands twice; merge the two.")
+        _check_limits(tenant)
         tenants[tenant.name] = _view(tenant, models)
         for digest in tenant.key_sha256:
             owner = tenant_by_key.setdefault(digest.lower(), tenant.name)
             if owner != tenant.name:
                 raise ConfigError(f"key_sha256: '{owner}' and '{tenant.name}' have the same key; make a new one.")
     return Directory(config, tenants, Keyring(tenant_by_key.items()), frozenset(models))
+
+
+def _check_limits(tenant: GatewayTenant) -> None:
+    for name, value in msgspec.structs.asdict(tenant.limits).items():
+        if value is not None and value < 1:
+            raise ConfigError(
+                f"tenants: limits.{name} of '{tenant.name}' is {value}; it must be 1 or more, or null for no limit."
+            )
 
 
 def _view(tenant: GatewayTenant, models: Mapping[str, GatewayModel]) -> TenantView:

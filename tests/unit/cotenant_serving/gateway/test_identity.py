@@ -51,6 +51,13 @@ def test_everything_else_is_refused_without_repeating_it(headers):
     assert "secret" not in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "concurrent_requests"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_limit_below_one_makes_the_configuration_unusable(name, value):
+    with pytest.raises(ConfigError, match=rf"limits\.{name} of 'search' is {value}; it must be 1 or more"):
+        index(config(tenant("search", **{name: value})))
+
+
 def test_a_key_of_two_tenants_makes_the_configuration_unusable():
     twice = msgspec.structs.replace(tenant("ads"), key_sha256=tenant("search").key_sha256)
     with pytest.raises(ConfigError, match="'search' and 'ads' have the same key"):
