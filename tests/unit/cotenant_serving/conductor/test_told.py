@@ -64,6 +64,6 @@ def test_a_client_reads_how_much_the_model_needs() -> None:
     assert for_clients(status, model(share=2 * GIB)) == "needs 2.00 GiB; no device has so much free now"
 
 
-@pytest.mark.parametrize("reason", set(Reason) - {Reason.READY, Reason.CONDUCTOR_UNREACHABLE})
+@pytest.mark.parametrize("reason", sorted(set(Reason) - {Reason.READY, Reason.CONDUCTOR_UNREACHABLE}))
 def test_every_reason_of_the_conductor_has_words_for_clients(reason: Reason) -> None:
     assert for_clients(ModelStatus(model="a/a", state="failed", reason=reason), None)
