@@ -114,7 +114,7 @@ def wake(up: Up, name: str) -> dict[str, float]:
 def start(folder: Path) -> tuple[Up, float]:
     """A running `up` with two cold models, and the seconds until it could wake one."""
     chat = resources.files(cotenant_serving) / "demo_models" / "chat"
-    idle = {"idleAfter": "1s"}
+    idle = {"idleAfter": "3s"}
     up = Up(
         folder,
         model("chat", model=f"file://{chat}", gpu={"memory": "1536Mi"}, engine={"contextTokens": 512}, replicas=idle),
