@@ -63,7 +63,7 @@ def _packages(seen: Snapshot) -> Iterator[Finding]:
         wrong = [_wrong(package) for package in packages if not _fits(package)]
         if not missing and not wrong:
             yield Finding("ok", check, ", ".join(f"{package.name} {package.version}" for package in packages))
-        elif NEEDED.get(extra, "") is None and len(missing) == len(packages):
+        elif NEEDED.get(extra, "") is None and missing:  # Ray brings a part of it
             yield Finding("ok", check, "not installed; nothing needs it until it is asked for")
         else:
             lacking = [f"not installed: {', '.join(missing)}"] if missing else []

@@ -12,6 +12,7 @@ from cotenant_serving.engine.base import DeltaStream, Job, LoadError, Progress, 
 from cotenant_serving.engine.batching import Batcher, Manager
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.loader import Loaded, load
+from cotenant_serving.engine.texts import LIKELY_CHARS_PER_TOKEN, MARGIN_TOKENS, MAX_CHARS_PER_TOKEN, MIN_CHARS
 from cotenant_serving.openai_api import GenerateRequest, RequestError
 
 PAGE_TOKENS = 32
@@ -123,13 +124,36 @@ class GenerateEngine:
         assert self._loaded is not None, "encode() before load()"
         tokenizer = self._loaded.tokenizer
         if request.kind == "chat":
+            text = "".join(message.content for message in request.messages)
+            check_length(tokenizer, text, self._context_tokens, "messages")
             return _chat_ids(tokenizer, request)
         if isinstance(request.prompt, tuple):
             return _checked_ids(request.prompt, self._loaded.model.config.get_text_config().vocab_size)
+        check_length(tokenizer, request.prompt, self._context_tokens, "prompt")
         ids: list[int] = tokenizer(request.prompt)["input_ids"]
         if not ids:
             raise RequestError(400, "'prompt' is empty; send at least one token.", param="prompt")
         return ids
+
+
+def check_length(tokenizer: Any, text: str, context_tokens: int, param: str) -> None:
+    """Before all of a text is read: a tokenizer takes memory for each character, which is not in the engine's share.
+
+    Raises RequestError (400, `context_length_exceeded`) for what is surely or almost surely above the context.
+    """
+    most = max(MIN_CHARS, MAX_CHARS_PER_TOKEN * context_tokens)
+    likely = max(MIN_CHARS, LIKELY_CHARS_PER_TOKEN * context_tokens)
+    if len(text) <= likely:
+        return
+    if len(text) <= most and len(tokenizer(text[:likely])["input_ids"]) <= context_tokens + MARGIN_TOKENS:
+        return
+    raise RequestError(
+        400,
+        f"This model's maximum context length is {context_tokens} tokens, and at most {most} characters are read. "
+        f"However, your {param} has {len(text)} characters. Please reduce the length of the {param}.",
+        param=param,
+        code="context_length_exceeded",
+    )
 
 
 def _chat_ids(tokenizer: Any, request: GenerateRequest) -> Sequence[int]:

@@ -7,8 +7,9 @@ from tests.builders.engine import echo_args
 
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
-from cotenant_serving.engine.generate import cache_pages, kv_bytes_per_token
+from cotenant_serving.engine.generate import cache_pages, check_length, kv_bytes_per_token
 from cotenant_serving.engine.load_errors import explain, load_errors
+from cotenant_serving.openai_api import RequestError
 
 
 def test_a_token_costs_keys_and_values_of_every_layer() -> None:
@@ -65,3 +66,20 @@ def test_a_load_error_is_passed_on_as_it_is() -> None:
     with pytest.raises(LoadError) as caught, load_errors(echo_args()):
         raise own
     assert caught.value is own
+
+
+def one_for_each_word(text: str) -> dict[str, list[int]]:
+    assert len(text) <= 4096, "more was read than need be"
+    return {"input_ids": [1] * len(text.split())}
+
+
+@pytest.mark.parametrize("text", ["word " * 500_000, "word " * 2000, " " * 20_000])
+def test_a_text_far_above_the_context_is_refused_before_it_is_read_whole(text: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        check_length(one_for_each_word, text, 512, "messages")
+    assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
+    assert refused.value.param == "messages"
+
+
+def test_a_text_of_few_tokens_may_be_long() -> None:
+    check_length(one_for_each_word, "w" * 16_000, 512, "prompt")
