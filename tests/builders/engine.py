@@ -1,16 +1,15 @@
 """Builders for engines: arguments, a tiny random Llama on disk, a fake conductor, a running engine process."""
 
 import http.client
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cotenant_serving.contract import (
     Heartbeat,
     HeartbeatReply,
 )
+from tests.builders.loopback import answering_posts
 
 TOKEN = "pool-token-of-the-tests"
 MIB = 2**20
@@ -146,32 +146,15 @@ class FakeConductor:
 def fake_conductor(*, grant: bool = True) -> Iterator[FakeConductor]:
     fake = FakeConductor(grant=grant)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            fake.tokens.add(self.headers["authorization"])
-            heartbeat = msgspec.json.decode(body, type=Heartbeat)
-            fake.heartbeats.append(heartbeat)
-            lease = heartbeat.holds_lease or (fake.grant and heartbeat.state == "waiting")
-            answer = msgspec.json.encode(HeartbeatReply(lease=lease))
-            self.send_response(200)
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def answer(_: str, headers: Message, body: bytes) -> tuple[str, bytes]:
+        fake.tokens.add(headers["authorization"])
+        heartbeat = msgspec.json.decode(body, type=Heartbeat)
+        fake.heartbeats.append(heartbeat)
+        lease = heartbeat.holds_lease or (fake.grant and heartbeat.state == "waiting")
+        return "application/json", msgspec.json.encode(HeartbeatReply(lease=lease))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with answering_posts(answer) as fake.url:
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @dataclass

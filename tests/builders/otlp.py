@@ -1,17 +1,18 @@
 """A collector of OpenTelemetry spans on loopback: what a user's own would receive, decoded."""
 
-import http.server
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.builders.loopback import answering_posts
 
 
 @dataclass(frozen=True)
@@ -50,31 +51,13 @@ class Collector:
 def collector() -> Iterator[Collector]:
     made = Collector()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
-            body = self.rfile.read(int(self.headers["content-length"]))
-            made.spans.extend(_decode(body))
-            answer = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(200)
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def answer(path: str, _: Message, body: bytes) -> tuple[str, bytes]:
+        assert path == "/v1/traces"
+        made.spans.extend(_decode(body))
+        return "application/x-protobuf", ExportTraceServiceResponse().SerializeToString()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with answering_posts(answer) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _decode(body: bytes) -> Iterator[Seen]:
