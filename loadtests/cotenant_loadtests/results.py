@@ -1,0 +1,194 @@
+"""`results.json`: what a run measured and whether it may be believed. Versioned; written here, read by the report.
+
+Times are milliseconds where the name ends in `_ms`, else seconds from the start of the run. All latencies count from
+the scheduled time of a request, and only requests that were scheduled within the window are measured.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+RESULTS_SCHEMA = "cotenant.dev/loadtest-results/v1"
+Verdict = Literal["passed", "missed", "not_valid"]
+EXIT_CODES: dict[Verdict, int] = {"passed": 0, "missed": 1, "not_valid": 2}
+EXIT_BAD_SCENARIO = 3
+EXIT_INTERRUPTED = 130
+
+
+class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `count` values. `curve`: (percentile from 0 to 100, value) pairs for drawing; empty when count is 0."""
+
+    count: int
+    mean: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    p999: float = 0.0
+    max: float = 0.0
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of one tenant and model; `*` is all of them."""
+
+    tenant: str
+    model: str
+    scheduled: int
+    succeeded: int
+    """Whole and correct, or cancelled as planned."""
+    cancelled: int
+    failed: int
+    errors: dict[str, int]
+    """Outcome → requests."""
+    success_rate: float
+    """Of the scheduled ones. 1.0 when none was."""
+    good: int
+    """Succeeded within `goodput` of the scenario."""
+    goodput_per_s: float
+    offered_per_s: float
+    succeeded_per_s: float
+    prompt_tokens: int
+    completion_tokens: int
+    """By the server's usage where it told, else by our count."""
+    completion_tokens_per_s: float
+    ttft_ms: Quantiles
+    itl_ms: Quantiles
+    """Gaps between events with text, of all streams together."""
+    tpot_ms: Quantiles
+    """(end - first token) / (tokens - 1), per request."""
+    e2e_ms: Quantiles
+
+
+class ErrorExample(msgspec.Struct, frozen=True, kw_only=True):
+    outcome: str
+    status: int
+    detail: str
+    tenant: str
+    model: str
+    count: int
+    first_at_s: float
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One tenant over time: a value for each `Timeline.bin_s`, by scheduled time; None where there was nothing."""
+
+    tenant: str
+    scheduled: tuple[int, ...]
+    succeeded: tuple[int, ...]
+    failed: tuple[int, ...]
+    in_flight: tuple[int, ...]
+    """Requests sent and not ended at the end of the bin."""
+    completion_tokens: tuple[int, ...]
+    """By when they came."""
+    ttft_p50_ms: tuple[float | None, ...]
+    ttft_p99_ms: tuple[float | None, ...]
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    bin_s: float
+    series: tuple[Series, ...]
+    """All tenants together (`*`) first, then each."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of an arrival process `steps`: a point of goodput against rate."""
+
+    stream: str
+    from_s: float
+    to_s: float
+    rate_per_s: float
+    good_per_s: float
+    success_rate: float
+    ttft_p99_ms: float | None
+
+
+class ProcessLoad(msgspec.Struct, frozen=True, kw_only=True):
+    process: int
+    cpu_share: float
+    """Of one core, over the window."""
+    cpu_share_peak: float
+    """The highest over one second."""
+    requests: int
+    max_rss_bytes: int
+
+
+class Validity(msgspec.Struct, frozen=True, kw_only=True):
+    """May the numbers be believed? The tool measures itself."""
+
+    valid: bool
+    reasons: tuple[str, ...]
+    """Why not: each a sentence with its figure and what to do."""
+    lateness_ms: Quantiles
+    """From scheduled to sent, of every request."""
+    processes: tuple[ProcessLoad, ...]
+    processes_needed: int
+    """How many would be enough; the number used where it was enough."""
+
+
+class SloResult(msgspec.Struct, frozen=True, kw_only=True):
+    slo: str
+    """As in the scenario: `ttft_p99_ms`."""
+    where: str
+    """`*`, a tenant, or `tenant/model`."""
+    limit: float
+    value: float | None
+    """None: nothing was measured there, which is a miss."""
+    passed: bool
+
+
+class Fairness(msgspec.Struct, frozen=True, kw_only=True):
+    """Service per tenant, in completion tokens, while several tenants had requests waiting or running."""
+
+    jain: float | None
+    """Jain's index over tenants that were backlogged together; None when never two were."""
+    backlogged_s: float
+    tokens: dict[str, float]
+    """Tenant → tokens in that time."""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    at_s: float
+    values: dict[str, float]
+
+
+class ServerSide(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server told during the run; empty where nothing was observed."""
+
+    metrics: tuple[Sample, ...] = ()
+    table: tuple[Sample, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    schema: str = RESULTS_SCHEMA
+    cotenant_version: str
+    name: str
+    about: str
+    started: str
+    """ISO 8601, UTC."""
+    target: str
+    seed: int
+    plan_sha256: str
+    scenario: dict[str, Any]
+    """As it was run. It has no keys."""
+    machine: str
+    duration_s: float
+    window_from_s: float
+    window_to_s: float
+    interrupted: bool
+    verdict: Verdict
+    validity: Validity
+    slo: tuple[SloResult, ...]
+    total: Group
+    tenants: tuple[Group, ...]
+    models: tuple[Group, ...]
+    groups: tuple[Group, ...]
+    """Each tenant × model that had requests."""
+    errors: tuple[ErrorExample, ...]
+    timeline: Timeline
+    steps: tuple[Step, ...]
+    fairness: Fairness
+    server: ServerSide
+    extras: dict[str, Any] = {}
+    """Of `compare`, `fairness`, `coldstart`, `find-capacity` and `soak`: their own figures, by the command's name."""

@@ -1,0 +1,161 @@
+"""A scenario: who sends what to which endpoint, when, and what must hold. The schema of `scenarios/*.yaml`; pure."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cotenant_loadtests.spec_values import Amounts, Arrivals, AtLeastZero, Choice, Positive, Strict
+
+Api = Literal["chat", "completions", "embeddings", "oip"]
+Check = Literal["none", "shape", "echo"]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Target(Strict):
+    url: str = "http://127.0.0.1:8080"
+    """Scheme, host and port; a path is put before those of the APIs."""
+    ca_file: str | None = None
+    """PEM file of the authority that signed an https target's certificate. Default: the system's."""
+    verify_tls: bool = True
+
+
+class KeySource(Strict):
+    """Where a tenant's API key comes from; exactly one. A key never stands in a scenario."""
+
+    env: str | None = None
+    file: str | None = None
+    """Beside the scenario; `~` is the home directory."""
+
+
+class TenantSpec(Strict):
+    key: KeySource | None = None
+    """Absent: a key made for this run where `cotenant up` runs on this machine, else no key is sent."""
+
+
+class SharedPrefix(Strict):
+    """A beginning that prompts have in common, as system prompts are."""
+
+    tokens: Amounts
+    groups: Count = 1
+    """How many different ones there are; each request draws one."""
+
+
+class PromptSpec(Strict):
+    """Words of a fixed list, one token each for most tokenizers; or the lines of a file."""
+
+    tokens: Amounts | None = None
+    file: str | None = None
+    """Beside the scenario; a text per line, or JSON lines with `prompt` and perhaps `output_tokens`."""
+    shared_prefix: SharedPrefix | None = None
+    inputs: Count = 1
+    """Texts in each embeddings request."""
+
+
+class OutputSpec(Strict):
+    tokens: Amounts
+    """`max_tokens` of the request."""
+
+
+class ConversationSpec(Strict):
+    """Each arrival is a conversation. A turn has all before it as history, and comes `think_s` after its end."""
+
+    turns: Amounts
+    think_s: Amounts
+
+
+class OipInput(Strict):
+    name: str
+    datatype: Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64"]
+    shape: Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class StreamSpec(Strict):
+    """One stream of requests."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+    tenant: Choice
+    model: Choice
+    api: Api = "chat"
+    arrivals: Arrivals
+    prompt: PromptSpec | None = None
+    output: OutputSpec | None = None
+    conversation: ConversationSpec | None = None
+    inputs: tuple[OipInput, ...] = ()
+    """Of `oip`: tensors with values drawn from the seed."""
+    streamed: bool = True
+    """Server-sent events; chat and completions only."""
+    include_usage: bool = True
+    """Ask for `stream_options: {include_usage: true}`."""
+    cancel_after_tokens: Count | None = None
+    """Hang up once so many tokens have come."""
+    deadline_s: Positive = 60.0
+    """From the scheduled time; an answer that is not whole by then is a `timeout`."""
+    from_s: AtLeastZero = 0.0
+    to_s: Positive | None = None
+    """When in the run the stream begins and ends. Default: all of it."""
+    check: Check = "shape"
+    """`shape`: JSON, events, `[DONE]`, usage. `echo`: also every word and the checksum, of cotenant's echo engine."""
+    body: Mapping[str, Any] = {}
+    """Further fields of the request's body, as they are: `{temperature: 0, ignore_eos: true}`."""
+
+
+class Goodput(Strict):
+    """A request is good when it succeeded within all of these."""
+
+    ttft_ms: Positive | None = None
+    tpot_ms: Positive | None = None
+    e2e_ms: Positive | None = None
+
+
+class Limits(Strict):
+    """Bounds of a run, checked on the plan before it starts (`bytes`: also while it runs)."""
+
+    requests: Count = 200_000
+    rate_per_s: Positive = 2_000.0
+    """Most requests scheduled within one second."""
+    duration_s: Positive = 14_400.0
+    connections: Count = 6_000
+    bytes: Count = 20_000_000_000
+    """Sent and received together."""
+
+
+class Observe(Strict):
+    """What is sampled on the server's side during the run."""
+
+    metrics_url: str | None = None
+    """Prometheus text; its counters and gauges stand in the report beside the clients' view."""
+    metrics: tuple[str, ...] = ()
+    """Names or beginnings of names (`cotenant_`). Empty: a choice of what is known."""
+    table: bool = False
+    """cotenant's engines per model over time; see docs/load-testing.md."""
+    interval_s: Annotated[float, Field(ge=0.2)] = 1.0
+
+
+Limit = AtLeastZero | Mapping[str, AtLeastZero]
+"""A number for the whole run, or for each `tenant` or `tenant/model` by name."""
+
+
+class Scenario(Strict):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+    about: str = ""
+    """What it shows; stands on top of the report."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    target: Target = Target()
+    tenants: Mapping[str, TenantSpec] = {}
+    """Of the tenants that streams name, those that need something said about them."""
+    duration_s: Positive = 60.0
+    """Requests are scheduled within it."""
+    warmup_s: AtLeastZero = 0.0
+    cooldown_s: AtLeastZero = 0.0
+    """Requests scheduled in the first and the last seconds are sent but not measured."""
+    drain_s: AtLeastZero = 30.0
+    """How long to wait for answers after that; what has not ended then is `unfinished`."""
+    processes: Count = 1
+    streams: Annotated[tuple[StreamSpec, ...], Field(min_length=1)]
+    goodput: Goodput | None = None
+    slo: Mapping[str, Limit] = {}
+    """`ttft_p99_ms`, `success_rate`, `jain`, …: see gate.py."""
+    limits: Limits = Limits()
+    observe: Observe = Observe()
