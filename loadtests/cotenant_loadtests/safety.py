@@ -1,0 +1,134 @@
+"""What a run may do to whom: hosts that need to be named, and how much it is going to send at most."""
+
+import ipaddress
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from urllib.parse import urlsplit
+
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.spec import Limits, Scenario
+
+OPTION = "--i-may-load-this"
+HEAD_BYTES = 400
+"""About what a request's head has."""
+SAMPLE = 500
+"""So many bodies are rendered to say how many bytes all have; fewer are all of them."""
+Resolve = Callable[[str], Sequence[str]]
+
+
+def addresses_of(host: str) -> Sequence[str]:
+    """What the name resolves to. Raises OSError."""
+    return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+
+
+def check_target(url: str, permitted: str | None, resolve: Resolve = addresses_of) -> None:
+    """Only loopback, or exactly the host that is permitted. Raises RefusedError."""
+    host = host_of(url)
+    if permitted is not None and permitted.strip("[]").lower() != host:
+        raise RefusedError(
+            f"{OPTION} {permitted}: the target is {host}, not that; say {OPTION} {host}, or change the target"
+        )
+    try:
+        addresses = resolve(host)
+    except (OSError, UnicodeError):
+        raise RefusedError(
+            f"target.url: the host {host} is unknown; check its name, or the machine's name service"
+        ) from None
+    if permitted is None and not (addresses and all(map(_loopback, addresses))):
+        raise RefusedError(f"target.url: {host} is not this machine; if you may put load on it, say {OPTION} {host}")
+
+
+def host_of(url: str) -> str:
+    """Raises RefusedError for what is no address of a server."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or parts.username is not None:
+        shown = "with a user's name" if "@" in url else repr(url)  # it may hold a password
+        raise RefusedError(f"target.url: {shown} is no address of a server; give one such as http://127.0.0.1:8080")
+    return str(parts.hostname)
+
+
+def _loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a plan is going to send."""
+
+    requests: int
+    peak_per_s: int
+    """Most requests scheduled within one second; later turns of conversations are not known before."""
+    duration_s: float
+    """Of the schedule."""
+    connections: int
+    """Most at a time, if every answer took as long as its deadline allows."""
+    bytes: int
+    """Of all requests."""
+    estimated: bool
+    """Are the bytes those of a sample, scaled up?"""
+
+
+def extent_of(plan: Sequence[Planned], scenario: Scenario, size_of: Callable[[Planned], int]) -> Extent:
+    """`size_of`: bytes of a request's body."""
+    times = sorted(request.at_s for request in plan if request.at_s is not None)
+    step = max(1, len(plan) // SAMPLE)
+    sample = plan[::step]
+    total = sum(HEAD_BYTES + size_of(request) for request in sample)
+    return Extent(
+        requests=len(plan),
+        peak_per_s=_most_within(times, 1.0),
+        duration_s=scenario.duration_s,
+        connections=min(_most_open(plan, scenario), scenario.limits.connections),
+        bytes=round(total * len(plan) / max(1, len(sample))),
+        estimated=step > 1,
+    )
+
+
+def check_limits(extent: Extent, limits: Limits) -> None:
+    """Raises RefusedError that names what is too much."""
+    found = {
+        "requests": extent.requests,
+        "rate_per_s": extent.peak_per_s,
+        "duration_s": extent.duration_s,
+        "bytes": extent.bytes,
+    }
+    problems = [
+        f"limits.{name}: the plan has {value:,.0f}, more than {getattr(limits, name):,.0f}; plan less, or raise the limit"
+        for name, value in found.items()
+        if value > getattr(limits, name)
+    ]
+    if problems:
+        raise RefusedError("\n".join(problems))
+
+
+def _most_within(times: Sequence[float], span_s: float) -> int:
+    most, within = 0, deque[float]()
+    for time_s in times:
+        within.append(time_s)
+        while within[0] <= time_s - span_s:
+            within.popleft()
+        most = max(most, len(within))
+    return most
+
+
+def _most_open(plan: Sequence[Planned], scenario: Scenario) -> int:
+    """A conversation has one request at a time, and may go on to the end."""
+    continued = {request.after for request in plan if request.after is not None}
+    end_s = scenario.duration_s + scenario.drain_s
+    starts = sorted((request.at_s, request.id, request) for request in plan if request.at_s is not None)
+    most, open_until = 0, list[float]()
+    for at_s, _, request in starts:
+        while open_until and open_until[0] <= at_s:
+            heappop(open_until)
+        heappush(open_until, end_s if request.id in continued else min(end_s, at_s + request.deadline_s))
+        most = max(most, len(open_until))
+    return most
