@@ -109,6 +109,8 @@ class ProcessLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Of one core, over the window."""
     cpu_share_peak: float
     """The highest over one second."""
+    saturated_share: float = 0.0
+    """Share of the seconds in which it used more than 0.95 of a core."""
     requests: int
     max_rss_bytes: int
 
