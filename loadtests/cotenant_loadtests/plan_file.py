@@ -1,0 +1,74 @@
+"""A plan as a file: a header line, then a line of JSON for each request. The only place that reads and writes one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from cotenant_loadtests.planned import PLAN_SCHEMA, PlanHeader, Planned
+from cotenant_loadtests.spec import Scenario
+
+MAX_LINE_BYTES = 64 * 2**20
+_T = TypeVar("_T")
+
+
+class PlanError(Exception):
+    """A file that is no plan; str is the whole message."""
+
+
+def plan_lines(scenario: Scenario, plan: Sequence[Planned]) -> Iterator[bytes]:
+    """The lines of a plan file, each with its line feed; equal plans give equal lines."""
+    header = PlanHeader(
+        scenario=scenario.name, seed=scenario.seed, requests=len(plan), duration_s=scenario.duration_s
+    )
+    encoder = msgspec.json.Encoder()
+    yield encoder.encode(header) + b"\n"
+    for planned in plan:
+        yield encoder.encode(planned) + b"\n"
+
+
+def write_plan(path: Path, scenario: Scenario, plan: Sequence[Planned]) -> None:
+    with path.open("wb") as file:
+        file.writelines(plan_lines(scenario, plan))
+
+
+def read_plan(path: Path) -> tuple[PlanHeader, list[Planned]]:
+    """Raises PlanError with file, line and reason; OSError when the file cannot be read."""
+    with path.open("rb") as file:
+        header = _decoded(path, 1, file.readline(MAX_LINE_BYTES), msgspec.json.Decoder(PlanHeader))
+        if header.schema != PLAN_SCHEMA:
+            raise PlanError(f"{path}:1: schema is {header.schema!r}; this version reads {PLAN_SCHEMA!r}")
+        plan = list(_read_lines(path, iter(lambda: file.readline(MAX_LINE_BYTES), b"")))
+    if len(plan) != header.requests:
+        raise PlanError(f"{path}: has {len(plan)} requests, its first line says {header.requests}; is it whole?")
+    return header, plan
+
+
+def plan_sha256(plan: Iterable[Planned]) -> str:
+    """Hex SHA-256 of the requests' lines; equal for equal plans."""
+    encoder, digest = msgspec.json.Encoder(), sha256()
+    for planned in plan:
+        digest.update(encoder.encode(planned) + b"\n")
+    return digest.hexdigest()
+
+
+def _read_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Planned]:
+    decoder = msgspec.json.Decoder(Planned)
+    for index, line in enumerate(lines):
+        planned = _decoded(path, index + 2, line, decoder)
+        if planned.id != index:
+            raise PlanError(f"{path}:{index + 2}: id is {planned.id}, but its place is {index}")
+        if (planned.at_s is None) == (planned.after is None):
+            raise PlanError(f"{path}:{index + 2}: needs exactly one of at_s and after")
+        if planned.after is not None and not 0 <= planned.after < index:
+            raise PlanError(f"{path}:{index + 2}: after is {planned.after}; it must be a request above")
+        yield planned
+
+
+def _decoded(path: Path, line: int, text: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    try:
+        return decoder.decode(text)
+    except msgspec.MsgspecError as error:
+        raise PlanError(f"{path}:{line}: is no line of a plan: {error}") from None

@@ -1,0 +1,34 @@
+"""What is wrong with a scenario or a file of it, in sentences a user can act on. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """`line` counts from 1; 0 where there is none. `field` is dotted: `streams.0.arrivals.rate_per_s`."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.field, self.message) if part)
+
+
+class ScenarioError(Exception):
+    """Why a scenario cannot be run; str has a line for each problem."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def one_of(given: str, allowed: Iterable[str]) -> str:
+    """`did you mean 'x'? allowed: x, y`"""
+    names = list(allowed)
+    close = get_close_matches(given, names, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + "allowed: " + ", ".join(names)

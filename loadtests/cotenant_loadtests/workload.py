@@ -1,0 +1,108 @@
+"""Scenario → plan: every request with its time, its sender and its contents. Pure but for the files it names.
+
+Each stream draws from sub-streams of random numbers by its name (`arrivals`, `tenant`, `prompt`, …), so that a stream
+more, or a change in one, leaves the requests of the others as they were.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cotenant_loadtests.arrivals import arrival_times
+from cotenant_loadtests.contents import Contents
+from cotenant_loadtests.names import chooser
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.problems import Problem, ScenarioError
+from cotenant_loadtests.seeded import Source
+from cotenant_loadtests.spec import Scenario, StreamSpec
+from cotenant_loadtests.traces import TraceRow
+
+_US_PER_S = 1_000_000
+
+
+class Draft(NamedTuple):
+    """A request without its place in the plan; the first four fields order drafts, and no two agree in them."""
+
+    due_us: int
+    """When it is sent, or the earliest time it can be."""
+    stream: int
+    arrival: int
+    turn: int
+    """From 0 within its conversation."""
+    think_us: int
+    fields: dict[str, Any]
+    """Of `Planned`."""
+
+
+def make_plan(scenario: Scenario, folder: Path) -> list[Planned]:
+    """The plan, by time; ids are positions. `folder` is where the scenario's files are. Raises ScenarioError.
+
+    A later turn of a conversation stands where it would be sent if answers took no time.
+    """
+    drafts: list[Draft] = []
+    for index, stream in enumerate(scenario.streams):
+        for draft in _stream_drafts(scenario, index, stream):
+            drafts.append(draft)
+            if len(drafts) > scenario.limits.requests:
+                raise _too_many(scenario, index)
+    return _placed(drafts)
+
+
+def _too_many(scenario: Scenario, index: int) -> ScenarioError:
+    message = (
+        f"with stream {scenario.streams[index].name!r} the plan has more than {scenario.limits.requests} requests; "
+        "lower rates or duration_s, or raise limits.requests"
+    )
+    return ScenarioError([Problem(scenario.name, 0, f"streams.{index}", message)])
+
+
+def _stream_drafts(scenario: Scenario, index: int, stream: StreamSpec) -> Iterator[Draft]:
+    source = Source(scenario.seed, "stream", stream.name)
+    tenant = chooser(stream.tenant.names, stream.tenant.zipf, source.child("tenant"))
+    model = chooser(stream.model.names, stream.model.zipf, source.child("model"))
+    contents, common = Contents(stream, source), _common_fields(stream)
+    for arrival, (due_us, row) in enumerate(_arrivals(scenario, stream, source.child("arrivals"))):
+        who = {"tenant": tenant(), "model": model()}
+        for turn, (think_us, messages, tensors, max_tokens) in enumerate(contents.turns(row)):
+            due_us += think_us  # noqa: PLW2901 - the turns of one arrival
+            said = {"messages": messages, "tensors": tensors, "max_tokens": max_tokens}
+            yield Draft(due_us, index, arrival, turn, think_us, common | who | said)
+
+
+def _arrivals(scenario: Scenario, stream: StreamSpec, source: Source) -> Iterator[tuple[int, TraceRow | None]]:
+    """Whole microseconds, so that the last bit of a logarithm, which no two machines need share, cannot show."""
+    assert stream.arrivals.process != "trace"
+    to_s = min(stream.to_s or scenario.duration_s, scenario.duration_s)
+    for at_s in arrival_times(stream.arrivals, source, stream.from_s, to_s):
+        if (due_us := round(at_s * _US_PER_S)) < to_s * _US_PER_S:
+            yield due_us, None
+
+
+def _common_fields(stream: StreamSpec) -> dict[str, Any]:
+    """What all requests of a stream have alike."""
+    streamed = stream.streamed and stream.api in ("chat", "completions")
+    return {
+        "stream": stream.name,
+        "api": stream.api,
+        "streamed": streamed,
+        "include_usage": streamed and stream.include_usage,
+        "cancel_after_tokens": stream.cancel_after_tokens,
+        "deadline_s": stream.deadline_s,
+        "check": stream.check,
+        "body": dict(stream.body),
+    }
+
+
+def _placed(drafts: list[Draft]) -> list[Planned]:
+    drafts.sort(key=lambda draft: draft[:4])
+    plan: list[Planned] = []
+    turn_before: dict[tuple[int, int], int] = {}
+    for place, draft in enumerate(drafts):
+        conversation = (draft.stream, draft.arrival)
+        if draft.turn:
+            after, think_s = turn_before[conversation], draft.think_us / _US_PER_S
+            plan.append(Planned(id=place, after=after, think_s=think_s, **draft.fields))
+        else:
+            plan.append(Planned(id=place, at_s=draft.due_us / _US_PER_S, **draft.fields))
+        turn_before[conversation] = place
+    return plan
