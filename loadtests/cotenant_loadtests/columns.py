@@ -1,0 +1,218 @@
+"""Records as columns, one row for each: what the analysis reckons with. Pure.
+
+    plan + records ─▶ columns.py ─▶ measures · timeline · steps · fairness_index ─▶ summary
+
+Latencies count from the scheduled time, in whole microseconds, NEVER (-1) where there is none:
+
+- **TTFT**: the first event with text; of an answer that is not streamed, its end. Of successes.
+- **E2E**: the end. Of whole answers: `ok`, not `cancelled`.
+- **TPOT**: (end - first token) / (tokens - 1). Of whole streamed answers with two tokens or more; tokens as the
+  server counted them, or else our own count of events with text.
+- **ITL**: the gaps between events with text, of streamed successes.
+
+A request that failed has no latency: it counts in the success rate and in goodput instead.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotenant_loadtests.histogram import Ints
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.record import NEVER, SUCCESSES, Outcome, Record
+from cotenant_loadtests.spec import Goodput
+
+Bools = NDArray[np.bool_]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+_SUCCESS = np.array([outcome in SUCCESSES for outcome in OUTCOMES])
+_GENERATES = ("chat", "completions")
+_ROWS_AT_ONCE = 20_000
+"""Bounds the memory that decoded token times take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the numbers of the columns `tenant`, `model` and `stream` stand for; each sorted."""
+
+    tenants: tuple[str, ...]
+    models: tuple[str, ...]
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Arrays of equal length; rows in the order of the records. Tokens are completion tokens."""
+
+    names: Names
+    tenant: Ints
+    model: Ints
+    stream: Ints
+    outcome: Ints
+    """Index into OUTCOMES."""
+    streamed: Bools
+    scheduled_us: Ints
+    sent_us: Ints
+    connect_us: Ints
+    first_token_us: Ints
+    end_us: Ints
+    lateness_us: Ints
+    prompt_tokens: Ints
+    tokens: Ints
+    token_times: NDArray[np.object_]
+    """As record.py encodes them."""
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def rows(self, wanted: Bools | Ints) -> "Columns":
+        """Those of a mask, or of indices in their order."""
+        arrays = {item.name: getattr(self, item.name)[wanted] for item in fields(self) if item.name != "names"}
+        return Columns(names=self.names, **arrays)
+
+    def had(self, *outcomes: Outcome) -> Bools:
+        return np.isin(self.outcome, [_CODES[outcome] for outcome in outcomes])
+
+    @property
+    def success(self) -> Bools:
+        return _SUCCESS[self.outcome]
+
+    @property
+    def whole(self) -> Bools:
+        return self.had("ok")
+
+    @property
+    def ttft_us(self) -> Ints:
+        first = np.where(self.streamed, self.first_token_us, self.end_us)
+        return np.where(self.success & (first != NEVER), first - self.scheduled_us, NEVER)
+
+    @property
+    def e2e_us(self) -> Ints:
+        return np.where(self.whole, self.end_us - self.scheduled_us, NEVER)
+
+    @property
+    def tpot_us(self) -> Ints:
+        has = self.whole & self.streamed & (self.tokens > 1) & (self.first_token_us != NEVER)
+        per_token = (self.end_us - self.first_token_us) / np.maximum(self.tokens - 1, 1)
+        return np.where(has, np.rint(per_token).astype(np.int64), NEVER)
+
+    def good(self, goodput: Goodput | None) -> Bools:
+        """Succeeded within all limits; a limit on a latency that a request does not have is met."""
+        good = self.success
+        if goodput is None:
+            return good
+        limits = ((goodput.ttft_ms, self.ttft_us), (goodput.tpot_ms, self.tpot_us), (goodput.e2e_ms, self.e2e_us))
+        for limit_ms, latency_us in limits:
+            if limit_ms is not None:
+                good = good & (latency_us <= limit_ms * 1000)
+        return good
+
+
+def columns_of(plan: Sequence[Planned], records: Sequence[Record]) -> Columns:
+    """`plan[record.id]` is what a record is of."""
+    planned = [plan[record.id] for record in records]
+    names = Names(*(tuple(sorted({getattr(one, name) for one in planned})) for name in ("tenant", "model", "stream")))
+    numbers = [
+        {name: number for number, name in enumerate(some)} for some in (names.tenants, names.models, names.streams)
+    ]
+    times = np.empty(len(records), np.object_)
+    times[:] = [record.token_times for record in records]
+    return Columns(
+        names=names,
+        tenant=_ints(planned, lambda one: numbers[0][one.tenant]),
+        model=_ints(planned, lambda one: numbers[1][one.model]),
+        stream=_ints(planned, lambda one: numbers[2][one.stream]),
+        outcome=_ints(records, lambda record: _CODES[record.outcome]),
+        streamed=_ints(planned, lambda one: one.streamed).astype(np.bool_),
+        scheduled_us=_ints(records, lambda record: record.scheduled_us),
+        sent_us=_ints(records, lambda record: record.sent_us),
+        connect_us=_ints(records, lambda record: record.connect_us),
+        first_token_us=_ints(records, lambda record: record.first_token_us),
+        end_us=_ints(records, lambda record: record.end_us),
+        lateness_us=_ints(records, lambda record: record.lateness_us),
+        prompt_tokens=np.array(list(map(_prompt_tokens, planned, records)), np.int64),
+        tokens=np.array(list(map(completion_tokens, planned, records)), np.int64),
+        token_times=times,
+    )
+
+
+def completion_tokens(planned: Planned, record: Record) -> int:
+    """By the server's usage where it told, else our count of events with text; none where nothing is generated."""
+    if planned.api not in _GENERATES:
+        return 0
+    return record.events if record.completion_tokens == NEVER else record.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Events with text. Their `tokens` sum to the row's: a server may put several into one event."""
+
+    row: Ints
+    at_us: Ints
+    gap_us: Ints
+    """From the event before; NEVER for the first of a row."""
+    tokens: NDArray[np.float64]
+
+
+def tokens_in_parts(columns: Columns) -> Iterator[Tokens]:
+    """Every event with text of all rows, some thousand rows at a time; a row without token times has one, at its end.
+
+    A row whose server told no token and whose events none has none.
+    """
+    for start in range(0, len(columns), _ROWS_AT_ONCE):
+        yield _tokens(columns, np.arange(start, min(start + _ROWS_AT_ONCE, len(columns))))
+
+
+def _tokens(columns: Columns, rows: Ints) -> Tokens:
+    encoded = columns.token_times[rows].tolist()
+    steps, of = decode_steps(encoded)
+    first = np.ones(len(steps), np.bool_)
+    first[1:] = of[1:] != of[:-1]
+    reached = np.cumsum(steps)
+    before = (reached - steps)[first]
+    counts = np.bincount(of, minlength=len(rows))
+    at_us = reached - np.repeat(before, counts[counts > 0])
+    share = columns.tokens[rows] / np.maximum(counts, 1)
+    lumps = np.flatnonzero((counts == 0) & (columns.tokens[rows] > 0) & (columns.end_us[rows] != NEVER))
+    return Tokens(
+        row=np.concatenate([rows[of], rows[lumps]]),
+        at_us=np.concatenate([at_us, columns.end_us[rows[lumps]]]),
+        gap_us=np.concatenate([np.where(first, NEVER, steps), np.full(len(lumps), NEVER)]),
+        tokens=np.concatenate([share[of], columns.tokens[rows[lumps]].astype(np.float64)]),
+    )
+
+
+def decode_steps(encoded: Sequence[bytes]) -> tuple[Ints, Ints]:
+    """What `record.encode_times` wrote, many at once → (differences, which of `encoded` each is from).
+
+    The first difference of each counts from 0, so it is a time.
+    """
+    raw = np.frombuffer(b"".join(encoded), np.uint8)
+    if not len(raw):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    ends = np.flatnonzero(raw < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    steps = (raw[starts] & 0x7F).astype(np.int64)
+    lengths = ends - starts
+    for place in range(1, int(lengths.max()) + 1):
+        longer = np.flatnonzero(lengths >= place)
+        steps[longer] |= (raw[starts[longer] + place] & 0x7F).astype(np.int64) << (7 * place)
+    edges = np.cumsum([len(one) for one in encoded])
+    return steps, np.searchsorted(edges, ends, side="right")
+
+
+def _prompt_tokens(planned: Planned, record: Record) -> int:
+    """By the server's usage, else the words that were sent: a token each for most tokenizers."""
+    if record.prompt_tokens != NEVER:
+        return record.prompt_tokens
+    return sum(
+        len(message.text.split()) if message.text is not None else sum(segment.tokens for segment in message.segments)
+        for message in planned.messages
+    )
+
+
+def _ints(items: Sequence[Any], value: Callable[[Any], int]) -> Ints:
+    return np.fromiter(map(value, items), np.int64, len(items))

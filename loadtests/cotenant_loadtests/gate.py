@@ -1,0 +1,137 @@
+"""The gate: limits of a scenario's `slo`, checked against what was measured. Pure.
+
+    slo:
+      success_rate: 0.999                        # of the whole run
+      ttft_p99_ms: {search: 500, batch/llama: 5000}   # of a tenant; of a tenant's requests to a model
+
+| Name | Passes when the value is | What |
+| --- | --- | --- |
+| `ttft_p99_ms`, … | at most the limit | ttft, itl, tpot, e2e × mean, p50, p90, p95, p99, p999, max |
+| `error_count` | at most the limit | failed requests |
+| `success_rate` | at least the limit | succeeded / scheduled |
+| `goodput_rate` | at least the limit | good / scheduled |
+| `goodput_per_s` | at least the limit | good requests per second |
+| `tokens_per_s` | at least the limit | completion tokens per second, of successes |
+| `jain` | at least the limit | Jain's index over tenants backlogged together; only for the whole run |
+
+A limit for which nothing was measured is missed, with the value None: silence is no proof.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+
+from cotenant_loadtests import names
+from cotenant_loadtests.results import Fairness, Group, Quantiles, SloResult, Verdict
+from cotenant_loadtests.spec import Limit, Scenario
+
+ALL = "*"
+LATENCIES = ("ttft", "itl", "tpot", "e2e")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99", "p999", "max")
+LATENCY_SLOS = tuple(f"{latency}_{statistic}_ms" for latency in LATENCIES for statistic in STATISTICS)
+SHARES = ("success_rate", "goodput_rate", "jain")
+_VALUES: dict[str, Callable[[Group], float]] = {
+    "error_count": lambda group: group.failed,
+    "success_rate": lambda group: group.success_rate,
+    "goodput_rate": lambda group: group.good / group.scheduled,
+    "goodput_per_s": lambda group: group.goodput_per_s,
+    "tokens_per_s": lambda group: group.completion_tokens_per_s,
+}
+SLOS = (*LATENCY_SLOS, *_VALUES, "jain")
+_AT_MOST = (*LATENCY_SLOS, "error_count")
+
+
+def check_slo_names(scenario: Scenario) -> list[str]:
+    """A sentence for each limit that could never be checked; none when all can."""
+    known = sorted({where for stream in _pairs(scenario) for where in (stream[0], "/".join(stream))})
+    problems = []
+    for slo, limit in scenario.slo.items():
+        if slo not in SLOS:
+            problems.append(f"slo.{slo}: there is no such figure; {_instead(slo, SLOS)}")
+            continue
+        if isinstance(limit, Mapping):
+            problems += _check_places(slo, limit, known)
+        problems += _check_shares(slo, limit)
+    return problems
+
+
+def evaluate(slo: Mapping[str, Limit], groups: Sequence[Group], fairness: Fairness) -> tuple[SloResult, ...]:
+    """`groups`: the total, each tenant's, and each tenant × model's; of others there is nothing to measure."""
+    by_place = {_place(group): group for group in groups if group.scheduled}
+    return tuple(
+        _judge(name, where, number, by_place.get(where), fairness)
+        for name, limit in slo.items()
+        for where, number in (limit.items() if isinstance(limit, Mapping) else [(ALL, limit)])
+    )
+
+
+def verdict(valid: bool, slo: Sequence[SloResult]) -> Verdict:
+    """What is not valid has neither passed nor missed."""
+    if not valid:
+        return "not_valid"
+    return "passed" if all(result.passed for result in slo) else "missed"
+
+
+def bound(slo: str) -> str:
+    return "at most" if slo in _AT_MOST else "at least"
+
+
+def _judge(slo: str, where: str, limit: float, group: Group | None, fairness: Fairness) -> SloResult:
+    value = fairness.jain if slo == "jain" else _value(slo, group)
+    passed = value is not None and (value <= limit if slo in _AT_MOST else value >= limit)
+    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=passed)
+
+
+def _value(slo: str, group: Group | None) -> float | None:
+    if group is None:
+        return None
+    if slo in _VALUES:
+        return float(_VALUES[slo](group))
+    latency, statistic, _ = slo.split("_")
+    quantiles: Quantiles = getattr(group, f"{latency}_ms")
+    return float(getattr(quantiles, statistic)) if quantiles.count else None
+
+
+def _place(group: Group) -> str:
+    """`*`, `tenant`, `tenant/model`; a model's name may have slashes, a tenant's has none."""
+    return group.tenant if group.model == ALL else f"{group.tenant}/{group.model}"
+
+
+def _pairs(scenario: Scenario) -> set[tuple[str, str]]:
+    """Tenants and models that streams send together. What cannot be expanded is told where streams are checked."""
+    pairs: set[tuple[str, str]] = set()
+    for stream in scenario.streams:
+        try:
+            tenants, models = names.expand(stream.tenant.names), names.expand(stream.model.names)
+        except ValueError:
+            continue
+        pairs |= {(tenant, model) for tenant in tenants for model in models}
+    return pairs
+
+
+def _check_places(slo: str, limits: Mapping[str, float], known: Sequence[str]) -> list[str]:
+    if slo == "jain":
+        return ["slo.jain: has a value per tenant, but tells of all tenants together; write one number"]
+    return [
+        f"slo.{slo}.{where}: no stream sends such requests; {_instead(where, known)}"
+        for where in limits
+        if where not in known
+    ]
+
+
+def _check_shares(slo: str, limit: object) -> list[str]:
+    if slo not in SHARES:
+        return []
+    places = {f"slo.{slo}.{where}": number for where, number in limit.items()} if isinstance(limit, Mapping) else {}
+    return [
+        f"{place}: {number:g} is above 1; it is a share, so 99 % is 0.99"
+        for place, number in (places or {f"slo.{slo}": limit}).items()
+        if isinstance(number, int | float) and number > 1
+    ]
+
+
+def _instead(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=3)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    shown = ", ".join(known[:12])
+    return f"known: {shown}{', …' if len(known) > 12 else ''}"

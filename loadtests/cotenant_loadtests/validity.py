@@ -1,0 +1,147 @@
+"""May a run be believed? The tool measures itself, and says what would help. Pure.
+
+A run is not valid when
+
+- 1 % of the requests or more were sent over 5 ms late. Latencies count from the scheduled time, so the tool's own
+  lateness is in every one of them; beyond 5 ms it is no longer small against a first token. Waiting for a connection
+  to open is the server's time and no lateness.
+- a worker process had no CPU to spare: over 0.9 of a core on average, or above 0.95 in more than a twentieth of the
+  seconds. One thread reads all answers: near a whole core they wait in its queue, and it reads
+  tokens later than they came. The lateness shows that only where requests are sent at the same moment.
+- requests of the plan have no record, so that what became of them is not known.
+- nothing was measured within the window.
+
+`processes_needed` aims at 0.6 of a core each: enough room for bursts of half as much again.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cotenant_loadtests.columns import Columns
+from cotenant_loadtests.histogram import Ints, histogram_of, quantiles_ms
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.record import NEVER, Record
+from cotenant_loadtests.results import ProcessLoad, Quantiles, Validity
+from cotenant_loadtests.run_output import RunOutput
+from cotenant_loadtests.window import Window
+
+MOST_LATENESS_P99_MS = 5.0
+MOST_CPU_SHARE = 0.9
+MOST_SATURATED_SHARE = 0.05
+WANTED_CPU_SHARE = 0.6
+
+
+def validity_of(output: RunOutput, columns: Columns, window: Window, *, ends_s: float, cores: int) -> Validity:
+    """`ends_s`: nothing was scheduled from then on. `cores`: that this process may use."""
+    lateness = quantiles_ms(histogram_of(_lateness_us(columns)))
+    needed = processes_needed(output.processes, lateness)
+    advice = _advice(output.processes, needed, cores)
+    reasons = [
+        *_late(lateness, advice),
+        *_saturated(output.processes, advice),
+        *_missing(missing(output.plan, output.records, ends_s)),
+        *_nothing(int(np.count_nonzero(window.has(columns))), window, output.interrupted),
+    ]
+    return Validity(
+        valid=not reasons,
+        reasons=tuple(reasons),
+        lateness_ms=lateness,
+        processes=tuple(output.processes),
+        processes_needed=needed,
+    )
+
+
+def processes_needed(processes: Sequence[ProcessLoad], lateness: Quantiles) -> int:
+    """As many as there were, where they were enough; or where their CPU was idle, so that more would not help."""
+    used = len(processes)
+    busy = any(_is_saturated(load) for load in processes)
+    if not busy and lateness.p99 <= MOST_LATENESS_P99_MS:
+        return used
+    load = sum(max(load.cpu_share, load.cpu_share_peak) for load in processes)
+    by_cpu = math.ceil(round(load / WANTED_CPU_SHARE, 6))
+    return max(by_cpu, used + 1 if busy else used)
+
+
+def missing(plan: Sequence[Planned], records: Sequence[Record], ends_s: float) -> int:
+    """Planned requests that should have a record by `ends_s` and have none.
+
+    A later turn of a conversation should have one when the turn before succeeded, and its pause was over by then.
+    """
+    ended = {record.id: record for record in records}
+
+    def due(one: Planned) -> bool:
+        if one.at_s is not None:
+            return one.at_s < ends_s
+        before = ended.get(-1 if one.after is None else one.after)
+        return before is not None and before.success and before.end_us / 1e6 + one.think_s < ends_s
+
+    return sum(one.id not in ended and due(one) for one in plan)
+
+
+def _lateness_us(columns: Columns) -> Ints:
+    """Of what was sent, and of what stood there unsent when the run was over: late by at least that much."""
+    unsent = (columns.sent_us == NEVER) & columns.had("unfinished") & (columns.end_us != NEVER)
+    late_us: Ints = np.where(unsent, columns.end_us - columns.scheduled_us - columns.connect_us, columns.lateness_us)
+    known = unsent | (columns.lateness_us != NEVER)
+    at_least_none: Ints = np.maximum(late_us, 0)
+    return at_least_none[known]
+
+
+def _is_saturated(load: ProcessLoad) -> bool:
+    return load.cpu_share > MOST_CPU_SHARE or load.saturated_share > MOST_SATURATED_SHARE
+
+
+def _late(lateness: Quantiles, advice: str) -> list[str]:
+    if lateness.p99 <= MOST_LATENESS_P99_MS:
+        return []
+    return [
+        f"1 % of the requests were sent {lateness.p99:.1f} ms late or more (at most {MOST_LATENESS_P99_MS:g} ms is "
+        f"allowed), which is part of every latency here: {advice}"
+    ]
+
+
+def _saturated(processes: Sequence[ProcessLoad], advice: str) -> list[str]:
+    worst = [load for load in processes if _is_saturated(load)]
+    if not worst:
+        return []
+    load = max(worst, key=lambda one: (one.cpu_share, one.saturated_share))
+    who = f"{len(worst)} of {len(processes)} worker processes" if len(processes) > 1 else "the worker process"
+    return [
+        f"{who} had no CPU to spare (process {load.process}: {load.cpu_share:.0%} of a core on average, above 95% in "
+        f"{load.saturated_share:.0%} of the seconds), so answers were read late: {advice}"
+    ]
+
+
+def _missing(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} requests of the plan have no record, so what became of them is not known: run it again"]
+
+
+def _nothing(measured: int, window: Window, interrupted: bool) -> list[str]:
+    if measured:
+        return []
+    if interrupted:
+        return ["the run was interrupted before a request of the measured time had ended: let it run longer"]
+    return [
+        f"no request was scheduled in the measured time, {window.from_s:g} to {window.to_s:g} s: set a longer "
+        "duration_s, shorter warmup_s and cooldown_s, or a higher rate"
+    ]
+
+
+def _advice(processes: Sequence[ProcessLoad], needed: int, cores: int) -> str:
+    used = len(processes)
+    if needed <= used:
+        peak = max((load.cpu_share_peak for load in processes), default=0.0)
+        return (
+            f"the worker processes used {peak:.0%} of a core at most, so more of them would not help; something else "
+            "kept this machine busy: end it, or run the load test from another machine"
+        )
+    if needed > cores:
+        return (
+            f"it needs {needed} processes (now {used}), but this machine has {cores} cores: lower the rate, or run "
+            "it on a machine with more"
+        )
+    return f"set `processes: {needed}` (now {used})"
