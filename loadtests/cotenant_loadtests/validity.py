@@ -83,10 +83,9 @@ def missing(plan: Sequence[Planned], records: Sequence[Record], ends_s: float) -
 def _lateness_us(columns: Columns) -> Ints:
     """Of what was sent, and of what stood there unsent when the run was over: late by at least that much."""
     unsent = (columns.sent_us == NEVER) & columns.had("unfinished") & (columns.end_us != NEVER)
-    late_us: Ints = np.where(unsent, columns.end_us - columns.scheduled_us - columns.connect_us, columns.lateness_us)
-    known = unsent | (columns.lateness_us != NEVER)
-    at_least_none: Ints = np.maximum(late_us, 0)
-    return at_least_none[known]
+    late_us = np.where(unsent, columns.end_us - columns.scheduled_us - columns.connect_us, columns.lateness_us)
+    known: Ints = late_us[unsent | (columns.lateness_us != NEVER)].clip(min=0)
+    return known
 
 
 def _is_saturated(load: ProcessLoad) -> bool:
