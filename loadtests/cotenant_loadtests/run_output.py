@@ -8,10 +8,6 @@ from cotenant_loadtests.record import Record
 from cotenant_loadtests.results import ProcessLoad, ServerSide
 
 
-class RunError(Exception):
-    """The run itself failed, not the target; `str()` says how, and what to do next."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutput:
     """`records` by id; a planned request that was never scheduled (a run that ended early) has none."""
@@ -25,6 +21,17 @@ class RunOutput:
     duration_s: float
     """Until the last request had ended."""
     interrupted: bool
+    problems: Sequence[str] = ()
+    """Why it ended before its time, each a sentence; Ctrl-C and a step below `stop_below` are none."""
+
+
+class RunError(Exception):
+    """The run itself failed, not the target; `str()` says how, and what to do next."""
+
+    def __init__(self, problem: str, output: RunOutput | None = None) -> None:
+        super().__init__(problem)
+        self.output = output
+        """What was recorded up to then, if it could be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,7 +102,8 @@ def check_limits(extent: Extent, limits: Limits) -> None:
         "bytes": extent.bytes,
     }
     problems = [
-        f"limits.{name}: the plan has {value:,.0f}, more than {getattr(limits, name):,.0f}; plan less, or raise the limit"
+        f"limits.{name}: the plan has {value:,.0f}, more than {getattr(limits, name):,.0f}; "
+        "plan less, or raise the limit"
         for name, value in found.items()
         if value > getattr(limits, name)
     ]

@@ -1,0 +1,105 @@
+"""From what the command line says to a run that may begin: scenario, plan, limits, target, keys, folder.
+
+Every command that sends something goes this way, so that none forgets a bound.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cotenant_loadtests.keys import LocalKeys, keys_for
+from cotenant_loadtests.refusals import RefusedError
+
+if TYPE_CHECKING:
+    from cotenant_loadtests.planned import Planned
+    from cotenant_loadtests.safety import Extent
+    from cotenant_loadtests.spec import Scenario
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the command line says about a scenario."""
+
+    scenario: str
+    """A path, or the name of a shipped one."""
+    url: str | None = None
+    settings: Sequence[str] = ()
+    """`FIELD=VALUE` each."""
+    seed: int | None = None
+    processes: int | None = None
+    permitted: str | None = None
+    """The host that may be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    scenario: "Scenario"
+    folder: Path
+    """Where the scenario stands; its files are beside it."""
+    choices: Choices
+
+
+def load(choices: Choices, local: LocalKeys) -> Loaded:
+    """Read the scenario; a target that it does not name is the gateway that runs here.
+
+    Raises ScenarioError, RefusedError.
+    """
+    from cotenant_loadtests.reading import read_scenario, scenario_path
+
+    path = scenario_path(choices.scenario)
+    scenario = read_scenario(path, _overrides(choices))
+    changes: dict[str, str] = {}
+    if "url" not in scenario.target.model_fields_set and (here := local.gateway_url()) is not None:
+        changes["url"] = here
+    if scenario.target.ca_file is not None:
+        changes["ca_file"] = str(path.parent / Path(scenario.target.ca_file).expanduser())
+    target = scenario.target.model_copy(update=changes)
+    return Loaded(scenario.model_copy(update={"target": target}), path.parent, choices)
+
+
+def plan_of(loaded: Loaded) -> "Sequence[Planned]":
+    """Raises ScenarioError."""
+    from cotenant_loadtests.workload import make_plan
+
+    return make_plan(loaded.scenario, loaded.folder)
+
+
+def check(loaded: Loaded, plan: "Sequence[Planned]") -> "Extent":
+    """How much is going to be sent, when it may be sent there. Raises RefusedError."""
+    from cotenant_loadtests import bodies, safety
+
+    scenario = loaded.scenario
+    safety.check_target(scenario.target.url, loaded.choices.permitted)
+    if not plan:
+        raise RefusedError("the plan has no request; raise a rate or duration_s")
+    extent = safety.extent_of(plan, scenario, lambda request: len(bodies.render(request)))
+    safety.check_limits(extent, scenario.limits)
+    return extent
+
+
+def keys_of(loaded: Loaded, plan: "Sequence[Planned]", local: LocalKeys) -> AbstractContextManager[Mapping[str, str]]:
+    """Tenant → key while the block lasts. Raises RefusedError."""
+    tenants = sorted({request.tenant for request in plan})
+    return keys_for(loaded.scenario, tenants, loaded.folder, os.environ, local)
+
+
+def make_folder(given: Path | None, name: str) -> Path:
+    """The folder for what is written, made: `loadtest-NAME-TIME` when none is given. Raises RefusedError."""
+    folder = given or Path(f"loadtest-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise RefusedError(f"--out {folder} cannot be written: {error.strerror}; give another folder") from None
+    return folder
+
+
+def _overrides(choices: Choices) -> list[str]:
+    """`FIELD=VALUE` each; the options of their own last, so that they win."""
+    own = {"target.url": choices.url, "seed": choices.seed, "processes": choices.processes}
+    return [*choices.settings, *(f"{field}={value}" for field, value in own.items() if value is not None)]

@@ -1,0 +1,72 @@
+"""What workers tell each second → progress of the whole run, and how busy each of them was. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from cotenant_loadtests.orders import Tick
+from cotenant_loadtests.results import ProcessLoad
+from cotenant_loadtests.run_output import Progress
+
+SATURATED = 0.95
+"""Of a core."""
+_SHORT_S = 0.2
+"""What is shorter says nothing about the load of a second."""
+
+
+def progress_of(at_s: float, latest: Sequence[Tick], fresh: Sequence[Tick]) -> Progress:
+    """`latest`: the last tick of every worker, for the counts; `fresh`: those of the last second, for its samples."""
+    ttft_us: dict[str, list[int]] = {}
+    for tick in fresh:
+        for tenant, of_tenant in tick.tenants.items():
+            ttft_us.setdefault(tenant, []).extend(of_tenant.ttft_us)
+    return Progress(
+        at_s=at_s,
+        sent=_sums(latest, "sent"),
+        succeeded=_sums(latest, "succeeded"),
+        failed=_sums(latest, "failed"),
+        in_flight=_sums(latest, "in_flight"),
+        tokens=_sums(latest, "tokens"),
+        ttft_p50_ms={tenant: quantile(times, 0.5) / 1000 for tenant, times in ttft_us.items() if times},
+        lateness_p99_ms=max((quantile(tick.lateness_us, 0.99) / 1000 for tick in fresh), default=0.0),
+    )
+
+
+def quantile(values: Sequence[int], share: float) -> float:
+    """The smallest value that at least this share of them does not exceed; 0 without any."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return float(ordered[max(0, -int(-share * len(ordered) // 1) - 1)])
+
+
+def load_of(process: int, ticks: Sequence[Tick], window: tuple[float, float], *, requests: int) -> ProcessLoad:
+    """Over the ticks that touch the window, else over all of them; begins with 0 s of CPU at the start."""
+    spans = list(_spans(ticks))
+    within = [span for span in spans if span[0] < window[1] and span[1] > window[0]] or spans
+    seconds = sum(to_s - from_s for from_s, to_s, _ in within)
+    return ProcessLoad(
+        process=process,
+        cpu_share=sum(cpu_s for _, _, cpu_s in within) / seconds if seconds else 0.0,
+        cpu_share_peak=max((cpu_s / (to_s - from_s) for from_s, to_s, cpu_s in within), default=0.0),
+        saturated_share=sum(to_s - from_s for from_s, to_s, cpu_s in within if cpu_s > SATURATED * (to_s - from_s))
+        / (seconds or 1.0),
+        requests=requests,
+        max_rss_bytes=max((tick.rss_bytes for tick in ticks), default=0),
+    )
+
+
+def _spans(ticks: Iterable[Tick]) -> Iterable[tuple[float, float, float]]:
+    """(from, to, CPU seconds in between)."""
+    at_s = cpu_s = 0.0
+    for tick in ticks:
+        if tick.at_s - at_s > _SHORT_S:
+            yield at_s, tick.at_s, tick.cpu_s - cpu_s
+            at_s, cpu_s = tick.at_s, tick.cpu_s
+
+
+def _sums(ticks: Iterable[Tick], field: str) -> Mapping[str, int]:
+    sums: Counter[str] = Counter()
+    for tick in ticks:
+        for tenant, counts in tick.tenants.items():
+            sums[tenant] += getattr(counts, field)
+    return dict(sums)
