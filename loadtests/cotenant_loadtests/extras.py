@@ -30,7 +30,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """One figure of A and of B. `difference` says how B is to A: `none_shown` where the interval has 1 in it."""
 
     metric: str
-    """As SLOs are called (`ttft_p99_ms`), and `completion_tokens_per_s`, `goodput_per_s`."""
+    """As SLOs are called: `ttft_p99_ms`."""
     lower_is_better: bool
     a: float | None
     """Median of the rounds; None: not measured in each of them."""
@@ -213,12 +213,14 @@ class SoakSegment(msgspec.Struct, frozen=True, kw_only=True):
     server_rss_bytes: float | None
     """The last `process_resident_memory_bytes` that the server told."""
     tool_rss_bytes: int
-    valid: bool
-    why_not: tuple[str, ...]
+    """Of all the tool's processes."""
+    verdict: Verdict
+    missed: tuple[SloResult, ...]
+    why_not_valid: tuple[str, ...]
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """The slope of a figure over the segments. `trend` is `none_shown` where the interval has 0 in it."""
+    """The slope of a figure over the valid segments. `trend` is `none_shown` where the interval has 0 in it."""
 
     metric: str
     per_hour: float | None

@@ -71,24 +71,25 @@ def verdict(valid: bool, slo: Sequence[SloResult]) -> Verdict:
     return "passed" if all(result.passed for result in slo) else "missed"
 
 
-def bound(slo: str) -> str:
-    return "at most" if slo in _AT_MOST else "at least"
-
-
-def _judge(slo: str, where: str, limit: float, group: Group | None, fairness: Fairness) -> SloResult:
-    value = fairness.jain if slo == "jain" else _value(slo, group)
-    passed = value is not None and (value <= limit if slo in _AT_MOST else value >= limit)
-    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=passed)
-
-
-def _value(slo: str, group: Group | None) -> float | None:
-    if group is None:
+def value_of(slo: str, group: Group | None) -> float | None:
+    """Of any of SLOS but `jain`; None where nothing was measured."""
+    if group is None or not group.scheduled:
         return None
     if slo in _VALUES:
         return float(_VALUES[slo](group))
     latency, statistic, _ = slo.split("_")
     quantiles: Quantiles = getattr(group, f"{latency}_ms")
     return float(getattr(quantiles, statistic)) if quantiles.count else None
+
+
+def bound(slo: str) -> str:
+    return "at most" if slo in _AT_MOST else "at least"
+
+
+def _judge(slo: str, where: str, limit: float, group: Group | None, fairness: Fairness) -> SloResult:
+    value = fairness.jain if slo == "jain" else value_of(slo, group)
+    passed = value is not None and (value <= limit if slo in _AT_MOST else value >= limit)
+    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=passed)
 
 
 def _place(group: Group) -> str:

@@ -1,0 +1,154 @@
+"""`compare A B`: rounds of A and B in turn, and for each figure the ratio B / A with its interval; pure.
+
+    A B, B A, A B, …     what drifts (heat, other load) meets both alike; both of a round have the same seed
+
+A scenario's plan is drawn anew for each round, the same for A and B where they are one scenario at two addresses.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from cotenant_loadtests.bootstrap import FEWEST_ROUNDS, LEVEL, ratio, ratio_interval
+from cotenant_loadtests.extras import Compared, Comparison, Condition, Difference, Interval
+from cotenant_loadtests.gate import bound, value_of
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.results import Results
+
+Measure = Callable[[str, int], Results]
+"""(`a` or `b`, number of the round from 0) → its results."""
+Limit = tuple[str, str, float]
+"""Metric, `<` or `>`, limit of the ratio."""
+
+
+FIGURES = (
+    "ttft_p50_ms",
+    "ttft_p99_ms",
+    "itl_p50_ms",
+    "itl_p99_ms",
+    "tpot_p50_ms",
+    "tpot_p99_ms",
+    "e2e_p50_ms",
+    "e2e_p99_ms",
+    "tokens_per_s",
+    "success_rate",
+    "goodput_per_s",
+)
+"""As SLOs are called: gate.py."""
+
+
+def compare(
+    names: tuple[str, str], rounds: int, measure: Measure, conditions: Sequence[Limit] = ()
+) -> tuple[Comparison, Results]:
+    """What was found, and the last results of B (of A where there are none). An interrupted run ends it early."""
+    order: list[str] = []
+    pairs: list[dict[str, Results]] = []
+    last: dict[str, Results] = {}
+    for number in range(rounds):
+        turn = "ba" if number % 2 else "ab"
+        pair: dict[str, Results] = {}
+        for side in turn:
+            last[side] = measure(side, number)
+            if last[side].interrupted:
+                break
+            pair[side] = last[side]
+        if len(pair) < 2:
+            break
+        pairs.append(pair)
+        order.append(turn)
+    found = judge(names, order, pairs, conditions)
+    return found, (pairs[-1] if pairs else last).get("b") or last["a"]
+
+
+def judge(
+    names: tuple[str, str],
+    order: Sequence[str],
+    pairs: Sequence[dict[str, Results]],
+    conditions: Sequence[Limit] = (),
+) -> Comparison:
+    """`pairs`: of each whole round, the results of `a` and of `b`."""
+    metrics = tuple(_compared(metric, pairs) for metric in FIGURES)
+    by_name = {metric.metric: metric for metric in metrics}
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        rounds=len(pairs),
+        order=tuple(order),
+        metrics=metrics,
+        not_valid=tuple(_why_not(pairs)),
+        conditions=tuple(
+            Condition(text=f"{metric} {sign} {limit:g}", failed=_beyond(by_name[metric].interval, sign, limit))
+            for metric, sign, limit in conditions
+        ),
+    )
+
+
+def parse_condition(text: str) -> Limit:
+    """`ttft_p99_ms > 1.1`. Raises RefusedError."""
+    words = text.split()
+    if len(words) == 3 and words[0] in FIGURES and words[1] in ("<", ">"):
+        try:
+            limit = float(words[2])
+        except ValueError:
+            limit = -1.0
+        if 0 < limit < float("inf"):
+            return words[0], words[1], limit
+    raise RefusedError(
+        f"--fail-if {text!r}: say METRIC > RATIO or METRIC < RATIO, such as 'ttft_p99_ms > 1.1'; "
+        f"metrics: {', '.join(FIGURES)}"
+    )
+
+
+def _compared(metric: str, pairs: Sequence[dict[str, Results]]) -> Compared:
+    a = tuple(value_of(metric, pair["a"].total) for pair in pairs)
+    b = tuple(value_of(metric, pair["b"].total) for pair in pairs)
+    before, after = [value for value in a if value is not None], [value for value in b if value is not None]
+    whole = bool(pairs) and len(before) == len(after) == len(pairs)
+    measured = whole and min(before) > 0
+    interval = ratio_interval(before, after) if measured else None
+    return Compared(
+        metric=metric,
+        lower_is_better=bound(metric) == "at most",
+        a=median(before) if whole else None,
+        b=median(after) if whole else None,
+        ratio=ratio(before, after) if measured else None,
+        interval=interval,
+        difference=difference(measured, interval),
+        rounds_a=a,
+        rounds_b=b,
+    )
+
+
+def difference(measured: bool, interval: Interval | None) -> Difference:
+    if not measured:
+        return "not_measured"
+    if interval is None:
+        return "too_few_rounds"
+    if interval.low > 1:
+        return "higher"
+    return "lower" if interval.high < 1 else "none_shown"
+
+
+def too_few(rounds: int) -> str | None:
+    """A sentence where so many rounds can show no difference."""
+    if rounds >= FEWEST_ROUNDS:
+        return None
+    return (
+        f"{rounds} rounds are too few for an interval of {LEVEL:.0%} and show no difference; "
+        f"take --rounds {FEWEST_ROUNDS} or more"
+    ).replace("95%", "95 %")
+
+
+def _why_not(pairs: Sequence[dict[str, Results]]) -> list[str]:
+    return [
+        f"round {number}, {side.upper()}: {' '.join(results.validity.reasons)}"
+        for number, pair in enumerate(pairs, start=1)
+        for side, results in sorted(pair.items())
+        if not results.validity.valid
+    ]
+
+
+def _beyond(interval: Interval | None, sign: str, limit: float) -> bool:
+    """The whole interval: a failure is shown, not guessed."""
+    if interval is None:
+        return False
+    return interval.low > limit if sign == ">" else interval.high < limit
