@@ -1,0 +1,142 @@
+"""The search ends at the largest rate that is kept, and says when the tool and not the server was the limit."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.builders.load_results import results
+
+from cotenant_loadtests.capacity import Beyond, Search, decided, find_capacity
+from cotenant_loadtests.extras import Capacity
+from cotenant_loadtests.results import Results, Verdict
+
+Measure = Callable[[float, int], Results | Beyond]
+
+
+def search(
+    from_per_s: float = 10.0, to_per_s: float | None = None, *, repeats: int = 1, within: float = 0.05
+) -> Search:
+    return Search(scenario_per_s=10.0, from_per_s=from_per_s, to_per_s=to_per_s, repeats=repeats, within=within)
+
+
+def server(capacity_per_s: float, tool_per_s: float = 1e9, limit_per_s: float = 1e9) -> Measure:
+    """Keeps its SLOs up to the one rate; the tool keeps up to the second, the scenario's limits end at the third."""
+
+    def measure(factor: float, number: int) -> Results | Beyond:
+        rate = factor * 10.0
+        if rate > limit_per_s:
+            return Beyond("limits.rate_per_s: too many")
+        if rate > tool_per_s:
+            return results("not_valid")
+        return results("passed" if rate <= capacity_per_s else "missed", name=f"{rate:g}")
+
+    return measure
+
+
+def found(wanted: Search, measure: Measure) -> Capacity:
+    return find_capacity(wanted, measure)[0]
+
+
+@pytest.mark.parametrize("capacity", [10.0, 11.0, 73.0, 999.0])
+def test_the_capacity_is_found_within_the_step(capacity: float) -> None:
+    answer = found(search(), server(capacity))
+
+    assert answer.ended == "found"
+    assert answer.kept_per_s is not None
+    assert answer.missed_per_s is not None
+    assert answer.kept_per_s <= capacity < answer.missed_per_s
+    assert answer.missed_per_s - answer.kept_per_s <= 0.05 * answer.missed_per_s
+    assert answer.missed[0].slo == "ttft_p99_ms"
+    assert "missed ttft_p99_ms of * 900 (limit 500)" in answer.sentence
+
+
+def test_no_rate_is_tried_twice() -> None:
+    rates = [tried.rate_per_s for tried in found(search(), server(73.0)).tried]
+
+    assert len(rates) == len(set(rates))
+    assert rates[:4] == [10.0, 20.0, 40.0, 80.0]
+
+
+def test_a_lowest_rate_that_misses_ends_the_search() -> None:
+    answer = found(search(), server(5.0))
+
+    assert (answer.ended, answer.kept_per_s, answer.missed_per_s) == ("none_kept", None, 10.0)
+    assert "no rate was kept" in answer.sentence
+
+
+def test_the_highest_rate_asked_for_ends_the_search() -> None:
+    answer = found(search(to_per_s=50.0), server(1000.0))
+
+    assert (answer.ended, answer.kept_per_s) == ("all_kept", 50.0)
+    assert answer.sentence == "at least 50 requests/s kept the SLOs; no higher one was tried"
+
+
+def test_a_tool_that_is_saturated_gives_a_lower_bound_and_says_so() -> None:
+    answer = found(search(), server(1000.0, tool_per_s=100.0))
+
+    assert answer.ended == "tool_saturated"
+    assert answer.kept_per_s is not None
+    assert 95.0 <= answer.kept_per_s <= 100.0
+    assert answer.missed_per_s is None
+    assert answer.sentence.startswith("at least ")
+    assert "the tool was saturated: too late." in answer.sentence
+
+
+def test_the_scenarios_limits_give_a_lower_bound_and_are_named() -> None:
+    answer = found(search(), server(1000.0, limit_per_s=100.0))
+
+    assert answer.ended == "limits"
+    assert "limits.rate_per_s: too many" in answer.sentence
+
+
+def test_a_tool_that_cannot_do_the_lowest_rate_has_found_nothing() -> None:
+    assert found(search(), server(1000.0, tool_per_s=1.0)).ended == "not_valid"
+
+
+def test_one_run_that_is_not_valid_is_repeated_and_does_no_harm() -> None:
+    def measure(factor: float, number: int) -> Results | Beyond:
+        return results("not_valid") if number == 2 else server(73.0)(factor, number)
+
+    answer = found(search(), measure)
+
+    assert answer.ended == "found"
+    assert answer.tried[2].repeats == ("not_valid", "passed")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "kept"),
+    [
+        (["passed", "passed"], True),
+        (["passed", "missed"], False),
+        (["missed"], False),
+        (["passed", "not_valid", "passed"], True),
+    ],
+)
+def test_a_rate_is_kept_by_the_majority_of_two_repeats(verdicts: list[Verdict], kept: bool) -> None:
+    answer = found(search(to_per_s=10.0, repeats=2), lambda factor, number: results(verdicts[number]))
+
+    assert answer.tried[0].repeats == tuple(verdicts)
+    assert answer.tried[0].verdict == ("kept" if kept else "missed")
+
+
+def test_of_three_repeats_two_decide() -> None:
+    assert decided(3, passed=2, missed=0) is True
+    assert decided(3, passed=1, missed=2) is False
+    assert decided(3, passed=1, missed=1) is None
+
+
+def test_an_interrupted_search_says_what_it_knows() -> None:
+    def measure(factor: float, number: int) -> Results | Beyond:
+        return results(interrupted=True) if number == 4 else server(73.0)(factor, number)
+
+    answer, shown = find_capacity(search(), measure)
+
+    assert (answer.ended, answer.kept_per_s, answer.missed_per_s) == ("interrupted", 40.0, 80.0)
+    assert shown is not None
+    assert shown.name == "40"
+
+
+def test_a_search_that_is_interrupted_at_once_knows_nothing() -> None:
+    answer, shown = find_capacity(search(), lambda factor, number: results(interrupted=True))
+
+    assert (answer.ended, answer.kept_per_s, answer.tried) == ("interrupted", None, ())
+    assert shown is not None
