@@ -1,0 +1,131 @@
+"""Zero → first token, with what came when."""
+
+import msgspec
+import pytest
+from tests.builders.load_records import answered, failed, planned, run_of, scenario_of
+
+from cotenant_loadtests.coldstart import (
+    by_model,
+    client_phases,
+    joined,
+    requests_by_model,
+    schedule,
+    shifted,
+    wake_of,
+)
+from cotenant_loadtests.extras import Wake
+from cotenant_loadtests.record import decode_times
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.summary import summarise
+
+
+def wake(ttft_ms: float, model: str = "echo") -> Wake:
+    request, record = answered(ttft_ms=ttft_ms, gaps_ms=[5], model=model)
+    found = wake_of(request, run_of([(request, record)]))
+    assert found is not None
+    return found
+
+
+def test_models_are_woken_in_turn_each_with_the_next_of_its_requests() -> None:
+    plan = [planned(id=0, model="a", max_tokens=1), planned(id=1, model="b"), planned(id=2, model="a", max_tokens=2)]
+
+    woken = schedule(requests_by_model(plan), 3)
+
+    assert [(one.model, one.max_tokens) for one in woken] == [
+        ("a", 1), ("b", None), ("a", 2), ("b", None), ("a", 1), ("b", None),
+    ]  # fmt: skip
+    assert {(one.id, one.at_s) for one in woken} == {(0, 0.0)}
+
+
+def test_later_turns_of_conversations_wake_nothing() -> None:
+    plan = [planned(id=0, model="a"), planned(id=1, model="a", after=0)]
+
+    assert requests_by_model(plan) == {"a": [plan[0]]}
+
+
+def test_a_model_that_the_plan_does_not_have_is_refused() -> None:
+    plan = [planned(model="b"), planned(model="a")]
+
+    assert list(requests_by_model(plan, ["a"])) == ["a"]
+    with pytest.raises(RefusedError, match="--model c: the plan has no such model; it has a, b"):
+        requests_by_model(plan, ["c"])
+
+
+def test_a_wake_is_the_time_from_due_to_first_token() -> None:
+    found = wake(1500.0)
+
+    assert (found.first_token_ms, found.outcome, found.model) == (1500.0, "ok", "echo")
+    assert found.at_unix_s == 1_700_000_000.0
+
+
+def test_a_failed_wake_has_no_first_token_and_its_reason() -> None:
+    request, record = failed("overloaded", status=503, detail="no room")
+    found = wake_of(request, run_of([(request, record)]))
+
+    assert found is not None
+    assert (found.first_token_ms, found.status, found.detail) == (None, 503, "no room")
+
+
+def test_an_interrupted_wake_is_none() -> None:
+    assert wake_of(planned(), run_of([failed("interrupted")])) is None
+    assert wake_of(planned(), run_of([])) is None
+
+
+def test_phases_follow_each_other_from_due_to_end() -> None:
+    _, record = answered(at_s=2.0, ttft_ms=100, gaps_ms=[10, 10], late_ms=3)
+    record = msgspec.structs.replace(record, connect_us=2_000, first_byte_us=2_040_000)
+
+    phases = client_phases(record)
+
+    assert [(one.name, one.from_ms, one.to_ms) for one in phases] == [
+        ("late", 0.0, 1.0),
+        ("connect", 1.0, 3.0),
+        ("first byte", 3.0, 40.0),
+        ("first token", 40.0, 100.0),
+        ("rest", 100.0, 120.0),
+    ]
+
+
+def test_phases_that_never_began_are_left_out() -> None:
+    _, record = failed("timeout")
+
+    assert client_phases(record) == ()
+
+
+def test_wakes_of_a_model_are_summed_up_with_the_medians_of_their_phases() -> None:
+    request, record = failed("timeout", model="echo")
+    lost = wake_of(request, run_of([(request, record)]))
+    assert lost is not None
+
+    echo, other = by_model([wake(1000), wake(3000), wake(2000), lost, wake(10, "other")])
+
+    assert (echo.model, echo.wakes, echo.failed, echo.first_token_ms.count) == ("echo", 4, 1, 3)
+    assert echo.first_token_ms.p50 == pytest.approx(2000, rel=0.001)
+    assert [(one.name, one.from_ms, one.to_ms) for one in echo.phases] == [
+        ("first byte", 0.0, 2000.0),
+        ("rest", 2000.0, 2005.0),
+    ]
+    assert other.model == "other"
+
+
+def test_a_shifted_record_has_the_same_latencies_and_token_times() -> None:
+    _, record = answered(ttft_ms=20, gaps_ms=[10, 10])
+
+    later = shifted(record, 7, 5_000_000)
+
+    assert (later.id, later.scheduled_us) == (7, 5_000_000)
+    assert later.first_token_us - later.scheduled_us == 20_000
+    assert decode_times(later.token_times) == [time + 5_000_000 for time in decode_times(record.token_times)]
+    assert shifted(failed("timeout")[1], 1, 10).first_token_us == -1
+
+
+def test_all_wakes_are_summed_up_as_one_run() -> None:
+    runs = [answered(ttft_ms=100, gaps_ms=[10]), failed("timeout", took_ms=500), answered(ttft_ms=300, gaps_ms=[10])]
+
+    output = joined([request for request, _ in runs], [run_of([one]) for one in runs])
+    results = summarise(scenario_of(duration_s=output.duration_s), output, "http://127.0.0.1:1")
+
+    assert (results.total.scheduled, results.total.succeeded) == (3, 2)
+    assert results.total.ttft_ms.mean == 200
+    assert results.total.errors == {"timeout": 1}
+    assert [one.id for one in output.plan] == [record.id for record in output.records] == [0, 1, 2]
