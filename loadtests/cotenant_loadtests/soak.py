@@ -1,0 +1,125 @@
+"""`soak`: a scenario again and again for hours, and whether latency or memory drifts; pure.
+
+Each segment is one pass through the scenario with a seed of its own, planned when it begins: what is kept grows by a
+line for each segment, not by requests. Between segments the last answers are waited for: the load pauses there.
+"""
+
+from collections.abc import Callable, Sequence
+
+from cotenant_loadtests.bootstrap import slope, slope_interval
+from cotenant_loadtests.extras import Drift, Interval, Soak, SoakSegment, Trend
+from cotenant_loadtests.gate import value_of
+from cotenant_loadtests.results import Results, ServerSide, Verdict
+
+Measure = Callable[[int], tuple[Results, int]]
+"""Number of the segment from 0 → its results, and the memory of the tool's processes in bytes."""
+RSS = "process_resident_memory_bytes"
+MOST_NOT_VALID = 0.1
+"""A larger share of segments that are not valid, and the whole is not: in hours, one late second is no surprise."""
+DRIFTS: dict[str, Callable[[SoakSegment], float | None]] = {
+    "ttft_p50_ms": lambda segment: segment.ttft_p50_ms,
+    "ttft_p99_ms": lambda segment: segment.ttft_p99_ms,
+    "e2e_p99_ms": lambda segment: segment.e2e_p99_ms,
+    "server_rss_bytes": lambda segment: segment.server_rss_bytes,
+    "tool_rss_bytes": lambda segment: float(segment.tool_rss_bytes),
+}
+
+
+def soak(
+    hours: float,
+    segment_s: float,
+    measure: Measure,
+    now_s: Callable[[], float],
+    on_segment: Callable[[SoakSegment], None] = lambda segment: None,
+) -> tuple[Soak, Results]:
+    """What was found, and the results of the last whole segment, or of the first if there is none.
+
+    `segment_s` is the scenario's time: a segment begins while there is time for it, and the first in any case.
+    """
+    began_s, segments, shown = now_s(), list[SoakSegment](), None
+    while True:
+        from_s = now_s() - began_s
+        results, rss_bytes = measure(len(segments))
+        to_s = now_s() - began_s
+        if results.interrupted:
+            break
+        shown = results
+        segments.append(segment_of(results, from_s, to_s, rss_bytes))
+        on_segment(segments[-1])
+        if to_s + segment_s > hours * 3600:
+            break
+    found = Soak(
+        hours=hours,
+        ran_s=to_s,
+        segments=tuple(segments),
+        drifts=drifts_of(segments),
+        interrupted=results.interrupted,
+    )
+    return found, shown or results
+
+
+def drifts_of(segments: Sequence[SoakSegment]) -> tuple[Drift, ...]:
+    """Over the valid segments, each at its middle."""
+    valid = [segment for segment in segments if segment.verdict != "not_valid"]
+    return tuple(_drift(metric, valid, of) for metric, of in DRIFTS.items())
+
+
+def verdict_of(found: Soak) -> Verdict:
+    """Missed: a segment missed an SLO. Not valid: more than one segment in ten was not, or there is none."""
+    not_valid = sum(segment.verdict == "not_valid" for segment in found.segments)
+    if not found.segments or not_valid > MOST_NOT_VALID * len(found.segments):
+        return "not_valid"
+    return "missed" if any(segment.verdict == "missed" for segment in found.segments) else "passed"
+
+
+def segment_of(results: Results, from_s: float, to_s: float, rss_bytes: int) -> SoakSegment:
+    total = results.total
+    return SoakSegment(
+        from_s=from_s,
+        to_s=to_s,
+        requests=total.scheduled,
+        failed=total.failed,
+        success_rate=total.success_rate,
+        ttft_p50_ms=value_of("ttft_p50_ms", total),
+        ttft_p99_ms=value_of("ttft_p99_ms", total),
+        e2e_p99_ms=value_of("e2e_p99_ms", total),
+        completion_tokens_per_s=total.completion_tokens_per_s,
+        server_rss_bytes=server_rss_bytes(results.server),
+        tool_rss_bytes=rss_bytes,
+        verdict=results.verdict,
+        missed=tuple(slo for slo in results.slo if not slo.passed),
+        why_not_valid=results.validity.reasons,
+    )
+
+
+def server_rss_bytes(server: ServerSide) -> float | None:
+    """Of all its processes that the last sample with any names."""
+    for sample in reversed(server.metrics):
+        values = [value for series, value in sample.values.items() if series.partition("{")[0] == RSS]
+        if values:
+            return sum(values)
+    return None
+
+
+def _drift(metric: str, segments: Sequence[SoakSegment], of: Callable[[SoakSegment], float | None]) -> Drift:
+    points = [((one.from_s + one.to_s) / 7200, value) for one in segments if (value := of(one)) is not None]
+    hours, values = [at for at, _ in points], [value for _, value in points]
+    fitted = slope(hours, values) if points else None
+    interval = slope_interval(hours, values) if fitted else None
+    return Drift(
+        metric=metric,
+        per_hour=fitted[0] if fitted else None,
+        interval=interval,
+        begin=fitted[1] if fitted else None,
+        trend=trend(bool(points), interval),
+    )
+
+
+def trend(measured: bool, interval: Interval | None) -> Trend:
+    if not measured:
+        return "not_measured"
+    if interval is None:
+        return "too_few_segments"
+    if interval.low > 0:
+        return "rises"
+    return "falls" if interval.high < 0 else "none_shown"
