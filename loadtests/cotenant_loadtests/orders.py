@@ -46,9 +46,11 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """End at once: what is in flight gets this outcome, what was not due yet leaves no record."""
+    """What was not due yet is not sent and leaves no record; what is in flight gets this outcome."""
 
     outcome: Literal["interrupted", "unfinished"] = "interrupted"
+    drain_s: float = 0.0
+    """What is in flight may go on for so long before it gets it; 0: end at once."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

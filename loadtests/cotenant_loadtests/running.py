@@ -54,6 +54,7 @@ def run_plan(
     *,
     folder: Path,
     stop: threading.Event | None = None,
+    stop_drain_s: float = 0.0,
     on_progress: OnProgress | None = None,
     command: Sequence[str] = WORKER,
     silence_s: float = SILENCE_S,
@@ -61,8 +62,8 @@ def run_plan(
     """Send the plan, and return what came of it; blocks. `keys`: tenant → key.
 
     `folder` must exist; what workers need is in a private folder inside it while the run lasts. `stop`, once set,
-    ends the run within 2 s with what was measured. `on_progress` is called each second, in this thread. Raises
-    RunError when a worker fails, dies or hangs.
+    ends the run within 2 s with what was measured, or lets what is on its way end first, for `stop_drain_s` at most.
+    `on_progress` is called each second, in this thread. Raises RunError when a worker fails, dies or hangs.
     """
     private = Path(tempfile.mkdtemp(prefix="run-", dir=folder))  # 0700
     workers: list[WorkerProcess] = []
@@ -72,7 +73,8 @@ def run_plan(
             write_plan(Path(orders.plan_file), scenario, share)
             workers.append(WorkerProcess(orders, private / f"{number}.stderr", command))
             workers[-1].tell(orders)
-        return _Run(scenario, plan, workers, stop or threading.Event(), on_progress, silence_s).output()
+        stopping = stop or threading.Event(), stop_drain_s
+        return _Run(scenario, plan, workers, stopping, on_progress, silence_s).output()
     finally:
         for worker in workers:
             worker.end()
@@ -106,12 +108,14 @@ class _Run:
         scenario: Scenario,
         plan: Sequence[Planned],
         workers: Sequence[WorkerProcess],
-        stop: threading.Event,
+        stopping: tuple[threading.Event, float],
         on_progress: OnProgress | None,
         silence_s: float,
     ) -> None:
+        """`stopping`: the wish to stop, and how long what is on its way may go on then."""
         self._scenario, self._plan, self._workers = scenario, plan, workers
-        self._stop, self._on_progress, self._silence_s = stop, on_progress, silence_s
+        self._stop, self._stop_drain_s = stopping
+        self._on_progress, self._silence_s = on_progress, silence_s
         self._ready: set[int] = set()
         self._done: dict[int, Done] = {}
         self._ticks: dict[int, list[Tick]] = {worker.number: [] for worker in workers}
@@ -153,8 +157,8 @@ class _Run:
             self._show()
             if self._stop.is_set() and stopped_s is None:
                 stopped_s = self._now_s()
-                self._tell_all(Stop())
-            if stopped_s is not None and self._now_s() > stopped_s + STOP_S:
+                self._tell_all(Stop(drain_s=self._stop_drain_s))
+            if stopped_s is not None and self._now_s() > stopped_s + self._stop_drain_s + STOP_S:
                 return
             if stopped_s is None:
                 self._refuse_silence(self._running(), self._silence_s)

@@ -1,6 +1,6 @@
 """A worker that sends nothing: it tells and records what its one argument says, in no time.
 
-python fake_worker.py good|fails|dies|hangs|never-ready|nonsense|deaf|endless|full
+python fake_worker.py good|fails|dies|hangs|never-ready|nonsense|deaf|endless|drains|full
 """
 
 import json
@@ -33,6 +33,8 @@ from cotenant_loadtests.records_file import RecordsWriter
 
 CPU_PER_S = 0.25
 RSS_BYTES = 50_000_000
+LONG_S = 1.5
+"""What is in flight takes, of `drains`: longer than a stop without patience waits."""
 
 
 def tell(message: FromWorker) -> None:
@@ -92,15 +94,16 @@ def main(kind: str) -> None:
     message = decode_to_worker(sys.stdin.buffer.readline())
     assert isinstance(message, Start), message
     writer = RecordsWriter(Path(orders.records_file))
-    for one in plan:
+    late = [record(orders, one) for one in plan[-1:] if kind == "drains"]
+    for one in plan[: len(plan) - len(late)]:
         writer.write(record(orders, one))
     writer.flush()
     for second in range(1, 4):
         tell(tick(orders, plan, float(second)))
-    end(kind, orders, writer)
+    end(kind, orders, writer, late)
 
 
-def end(kind: str, orders: Orders, writer: RecordsWriter) -> None:
+def end(kind: str, orders: Orders, writer: RecordsWriter, late: list[Record]) -> None:
     if kind == "dies" and orders.process == 0:
         print("Traceback: the disk is full", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -112,7 +115,12 @@ def end(kind: str, orders: Orders, writer: RecordsWriter) -> None:
     if kind == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         threading.Event().wait()
-    line = sys.stdin.buffer.readline() if kind in ("endless", "dies", "nonsense") else b""
+    line = sys.stdin.buffer.readline() if kind in ("endless", "drains", "dies", "nonsense") else b""
+    if kind == "drains" and (message := decode_to_worker(line)):
+        assert isinstance(message, Stop)
+        if message.drain_s > LONG_S:
+            threading.Event().wait(LONG_S)
+            writer.write(late[0])
     stopped = bool(line) and isinstance(decode_to_worker(line), Stop)
     writer.close()
     tell(

@@ -38,13 +38,21 @@ PLAN = [planned(0), planned(1, "ads"), planned(2), planned(3, "ads", after=1), p
 KEYS = {"search": "key-of-search", "ads": "key-of-ads", "other": "key-of-other"}
 
 
-def run(kind: str, folder: Path, *, stop: threading.Event | None = None, silence_s: float = 30.0) -> RunOutput:
+def run(
+    kind: str,
+    folder: Path,
+    *,
+    stop: threading.Event | None = None,
+    stop_drain_s: float = 0.0,
+    silence_s: float = 30.0,
+) -> RunOutput:
     return run_plan(
         scenario(),
         PLAN,
         KEYS,
         folder=folder,
         stop=stop,
+        stop_drain_s=stop_drain_s,
         command=[sys.executable, "-P", FAKE, kind],
         silence_s=silence_s,
     )
@@ -165,6 +173,20 @@ def test_a_stop_ends_everything_within_two_seconds_with_what_was_recorded(kind: 
     assert output.interrupted
     assert len(output.records) == len(PLAN)
     assert children() == []
+
+
+def test_a_stop_with_patience_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def press() -> None:
+        until(lambda: list(tmp_path.glob("run-*/*.records")), "workers have begun")
+        stop.set()
+
+    threading.Thread(target=press).start()
+    output = run("drains", tmp_path, stop=stop, stop_drain_s=60.0)
+
+    assert output.interrupted
+    assert len(output.records) == len(PLAN)
 
 
 def test_a_stop_before_the_start_measures_nothing(tmp_path: Path) -> None:
