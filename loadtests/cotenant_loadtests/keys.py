@@ -4,10 +4,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.spec import KeySource, Scenario
+
+if TYPE_CHECKING:  # the command line imports this, and pydantic takes its time
+    from cotenant_loadtests.spec import KeySource, Scenario
 
 
 class LocalKeys(Protocol):
@@ -30,7 +32,7 @@ class NoLocalKeys:
 
 @contextlib.contextmanager
 def keys_for(
-    scenario: Scenario, tenants: Sequence[str], folder: Path, environment: Mapping[str, str], local: LocalKeys
+    scenario: "Scenario", tenants: Sequence[str], folder: Path, environment: Mapping[str, str], local: LocalKeys
 ) -> Iterator[Mapping[str, str]]:
     """Tenant → key, of those that need one; the scenario's files are beside it in `folder`. Raises RefusedError."""
     sources = {name: spec.key for name, spec in scenario.tenants.items() if spec.key is not None and name in tenants}
@@ -59,7 +61,7 @@ def _host(name: str | None) -> str:
     return "127.0.0.1" if name in ("localhost", "0.0.0.0", "::", "::1") else name or ""  # noqa: S104 - compared only
 
 
-def _given(tenant: str, source: KeySource, folder: Path, environment: Mapping[str, str]) -> str:
+def _given(tenant: str, source: "KeySource", folder: Path, environment: Mapping[str, str]) -> str:
     where = f"tenants.{tenant}.key"
     if (source.env is None) == (source.file is None):
         raise RefusedError(f"{where}: exactly one of env and file says where the key is; give one of them")

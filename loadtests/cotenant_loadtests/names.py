@@ -1,7 +1,6 @@
 """Names of tenants and models: `echo-{01..20}` and Zipf popularity. Standard library only; pure."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -16,9 +15,8 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
     expanded: list[str] = []
     for name in names:
         expanded += _expand_one(name, MAX_NAMES - len(expanded))
-    name, count = Counter(expanded).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"{name!r} stands there {count} times")
+    if twice := next((name for index, name in enumerate(expanded) if name in set(expanded[:index])), None):
+        raise ValueError(f"{twice!r} stands there twice")
     return tuple(expanded)
 
 

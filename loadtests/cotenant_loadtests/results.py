@@ -10,9 +10,6 @@ import msgspec
 
 RESULTS_SCHEMA = "cotenant.dev/loadtest-results/v1"
 Verdict = Literal["passed", "missed", "not_valid"]
-EXIT_CODES: dict[Verdict, int] = {"passed": 0, "missed": 1, "not_valid": 2}
-EXIT_BAD_SCENARIO = 3
-EXIT_INTERRUPTED = 130
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):

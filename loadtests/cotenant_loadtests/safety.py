@@ -76,6 +76,14 @@ class Extent:
     estimated: bool
     """Are the bytes those of a sample, scaled up?"""
 
+    def sentence(self, target: str) -> str:
+        """For a person, before anything is sent."""
+        about = "about " if self.estimated else ""
+        return (
+            f"sending {self.requests:,} requests to {target} within {self.duration_s:g} s: at most "
+            f"{self.peak_per_s:,} in a second, {self.connections:,} connections, {about}{_size(self.bytes)}"
+        )
+
 
 def extent_of(plan: Sequence[Planned], scenario: Scenario, size_of: Callable[[Planned], int]) -> Extent:
     """`size_of`: bytes of a request's body."""
@@ -109,6 +117,13 @@ def check_limits(extent: Extent, limits: Limits) -> None:
     ]
     if problems:
         raise RefusedError("\n".join(problems))
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def _most_within(times: Sequence[float], span_s: float) -> int:

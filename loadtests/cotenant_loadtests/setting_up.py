@@ -5,8 +5,8 @@ Every command that sends something goes this way, so that none forgets a bound.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +97,15 @@ def make_folder(given: Path | None, name: str) -> Path:
     except OSError as error:
         raise RefusedError(f"--out {folder} cannot be written: {error.strerror}; give another folder") from None
     return folder
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong with a file inside the block is a RefusedError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(f"{path}: {error.strerror or error}; give another file") from None
 
 
 def _overrides(choices: Choices) -> list[str]:

@@ -1,0 +1,66 @@
+"""How a command ends: with an exit code, and for what went wrong one sentence instead of a traceback."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_NOT_VALID
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.terminal import complain
+
+P = ParamSpec("P")
+EXTRA = ("uvloop", "httptools", "numpy", "pyarrow")
+"""Packages of the extra `loadtest`."""
+
+
+def ending(command: Callable[P, int]) -> Callable[P, int]:
+    """The command, with errors that people can act on told and turned into its exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except Exception as problem:
+            told = _told(problem)
+            if told is None:
+                raise
+            complain("error", told[0])
+            return told[1]
+
+    return wrapped
+
+
+def told_of_flags(problem: Exception) -> bool:
+    """A mistake in the flags, as every library of that kind reports it: told, if it is one."""
+    show = getattr(problem, "format_message", None)
+    if show is None:
+        return False
+    where = getattr(getattr(problem, "ctx", None), "command_path", "cotenant loadtest")
+    complain("error", f"{show()} (see `{where} --help`)")
+    return True
+
+
+def _told(problem: Exception) -> tuple[str, int] | None:
+    """Sentence and exit code; None for a mistake of our own."""
+    if isinstance(problem, ModuleNotFoundError) and (problem.name or "").partition(".")[0] in EXTRA:
+        return (
+            f"the package {problem.name} is not installed; run `pip install 'cotenant[loadtest]'`",
+            EXIT_BAD_SCENARIO,
+        )
+    from cotenant_loadtests.plan_file import PlanError
+    from cotenant_loadtests.problems import ScenarioError
+    from cotenant_loadtests.results_file import ResultsFileError
+    from cotenant_loadtests.run_output import RunError
+
+    if isinstance(problem, RefusedError | ScenarioError | PlanError | ResultsFileError):
+        return str(problem), EXIT_BAD_SCENARIO
+    if isinstance(problem, RunError):
+        return str(problem), EXIT_NOT_VALID
+    return None
+
+
+def quiet_about_a_closed_pipe() -> None:
+    """Python flushes stdout once more at exit, where nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,12 @@
+"""Exit codes of the commands that load something."""
+
+EXIT_PASSED = 0
+EXIT_MISSED = 1
+"""An SLO was missed."""
+EXIT_NOT_VALID = 2
+"""The run says nothing about the target."""
+EXIT_BAD_SCENARIO = 3
+"""So is every refusal before the start."""
+EXIT_INTERRUPTED = 130
+EXIT_CODES = {"passed": EXIT_PASSED, "missed": EXIT_MISSED, "not_valid": EXIT_NOT_VALID}
+"""By the verdict."""
