@@ -57,6 +57,7 @@ class Columns:
     scheduled_us: Ints
     sent_us: Ints
     connect_us: Ints
+    first_byte_us: Ints
     first_token_us: Ints
     end_us: Ints
     lateness_us: Ints
@@ -130,6 +131,7 @@ def columns_of(plan: Sequence[Planned], records: Sequence[Record]) -> Columns:
         scheduled_us=_ints(records, lambda record: record.scheduled_us),
         sent_us=_ints(records, lambda record: record.sent_us),
         connect_us=_ints(records, lambda record: record.connect_us),
+        first_byte_us=_ints(records, lambda record: record.first_byte_us),
         first_token_us=_ints(records, lambda record: record.first_token_us),
         end_us=_ints(records, lambda record: record.end_us),
         lateness_us=_ints(records, lambda record: record.lateness_us),
@@ -167,22 +169,27 @@ def tokens_in_parts(columns: Columns) -> Iterator[Tokens]:
 
 
 def _tokens(columns: Columns, rows: Ints) -> Tokens:
-    encoded = columns.token_times[rows].tolist()
+    of, at_us, gap_us = event_times(columns.token_times[rows].tolist())
+    counts = np.bincount(of, minlength=len(rows))
+    share = columns.tokens[rows] / np.maximum(counts, 1)
+    lumps = rows[(counts == 0) & (columns.tokens[rows] > 0) & (columns.end_us[rows] != NEVER)]
+    return Tokens(
+        row=np.concatenate([rows[of], lumps]),
+        at_us=np.concatenate([at_us, columns.end_us[lumps]]),
+        gap_us=np.concatenate([gap_us, np.full(len(lumps), NEVER)]),
+        tokens=np.concatenate([share[of], columns.tokens[lumps].astype(np.float64)]),
+    )
+
+
+def event_times(encoded: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
+    """`decode_times` of many: (which of `encoded` an event is of, its time, the gap from the one before or NEVER)."""
     steps, of = decode_steps(encoded)
     first = np.ones(len(steps), np.bool_)
     first[1:] = of[1:] != of[:-1]
     reached = np.cumsum(steps)
-    before = (reached - steps)[first]
-    counts = np.bincount(of, minlength=len(rows))
-    at_us = reached - np.repeat(before, counts[counts > 0])
-    share = columns.tokens[rows] / np.maximum(counts, 1)
-    lumps = np.flatnonzero((counts == 0) & (columns.tokens[rows] > 0) & (columns.end_us[rows] != NEVER))
-    return Tokens(
-        row=np.concatenate([rows[of], rows[lumps]]),
-        at_us=np.concatenate([at_us, columns.end_us[rows[lumps]]]),
-        gap_us=np.concatenate([np.where(first, NEVER, steps), np.full(len(lumps), NEVER)]),
-        tokens=np.concatenate([share[of], columns.tokens[rows[lumps]].astype(np.float64)]),
-    )
+    counts = np.bincount(of)
+    at_us = reached - np.repeat((reached - steps)[first], counts[counts > 0])
+    return of, at_us, np.where(first, NEVER, steps)
 
 
 def decode_steps(encoded: Sequence[bytes]) -> tuple[Ints, Ints]:

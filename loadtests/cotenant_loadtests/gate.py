@@ -86,6 +86,19 @@ def bound(slo: str) -> str:
     return "at most" if slo in _AT_MOST else "at least"
 
 
+def sentence(result: SloResult) -> str:
+    """`ttft_p99_ms of search is 612.3, not at most 500`."""
+    limit = f"{bound(result.slo)} {result.limit:g}"
+    if result.value is None:
+        return f"{place(result)}: nothing was measured, so {limit} is not shown"
+    return f"{place(result)} is {result.value:.6g}, {'' if result.passed else 'not '}{limit}"
+
+
+def place(result: SloResult) -> str:
+    """`success_rate`, `ttft_p99_ms of search`."""
+    return result.slo if result.where == ALL else f"{result.slo} of {result.where}"
+
+
 def _judge(slo: str, where: str, limit: float, group: Group | None, fairness: Fairness) -> SloResult:
     value = fairness.jain if slo == "jain" else value_of(slo, group)
     passed = value is not None and (value <= limit if slo in _AT_MOST else value >= limit)

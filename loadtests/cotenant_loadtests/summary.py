@@ -38,7 +38,7 @@ def summarise(scenario: Scenario, output: RunOutput, target: str) -> Results:
         target=target,
         seed=scenario.seed,
         plan_sha256=plan_sha256(output.plan),
-        scenario=scenario.model_dump(mode="json", exclude_defaults=True),
+        scenario=scenario.model_dump(mode="json"),
         machine=machine(),
         duration_s=output.duration_s,
         window_from_s=window.from_s,
