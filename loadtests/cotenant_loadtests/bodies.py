@@ -9,11 +9,9 @@ from urllib.parse import quote
 import msgspec
 
 from cotenant_loadtests.planned import Planned, Tensor
-from cotenant_loadtests.words import MEAN_WORD_BYTES, text_of
+from cotenant_loadtests.words import text_of
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
-_BYTES_AROUND = 200
-_BYTES_PER_VALUE = 8
 
 RESERVED_FIELDS = ("model", "messages", "prompt", "input", "stream", "stream_options", "max_tokens")
 """Fields of the body that the harness writes itself."""
@@ -44,14 +42,6 @@ def render(planned: Planned) -> bytes:
         if planned.include_usage:
             fields["stream_options"] = {"include_usage": True}
     return msgspec.json.encode(fields | planned.body)
-
-
-def estimated_bytes(planned: Planned) -> int:
-    """About how long the body is, without rendering it; exact within some percent for long texts."""
-    words = sum(segment.tokens for message in planned.messages for segment in message.segments)
-    letters = sum(len(message.text) for message in planned.messages if message.text)
-    values = sum(prod(tensor.shape) for tensor in planned.tensors)
-    return _BYTES_AROUND + round(words * MEAN_WORD_BYTES) + letters + values * _BYTES_PER_VALUE
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:

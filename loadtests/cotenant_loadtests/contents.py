@@ -84,11 +84,17 @@ class Contents:
         output_tokens = self._output_tokens(row) if self._output_tokens else None
         if self._prompt_tokens is None:
             prompt = next(self._prompts)
-            return Message("user", text=prompt.text), prompt.output_tokens or output_tokens
+            return Message("user", text=prompt.prompt), prompt.output_tokens or output_tokens
         tokens = self._prompt_tokens(row)
         if row and row.blocks and isinstance(self._stream.prompt and self._stream.prompt.tokens, FromTrace):
-            return Message("user", prefix + _block_segments(row.blocks, tokens)), output_tokens
+            return Message("user", prefix + self._blocks(row.blocks, tokens)), output_tokens
         return Message("user", (*prefix, Segment(text_seed(self._texts), tokens))), output_tokens
+
+    def _blocks(self, blocks: Sequence[int], tokens: int) -> tuple[Segment, ...]:
+        """The trace's blocks; what they do not reach is text of the request's own."""
+        rest = tokens - len(blocks) * BLOCK_TOKENS
+        own = (Segment(text_seed(self._texts), rest),) if rest > 0 else ()
+        return _block_segments(blocks, tokens) + own
 
     def _prefix(self) -> tuple[Segment, ...]:
         if not self._prefixes:
@@ -112,10 +118,14 @@ def _prefixes(stream: StreamSpec, source: Source) -> tuple[Segment, ...]:
 
 
 def _block_segments(blocks: Sequence[int], tokens: int) -> tuple[Segment, ...]:
-    """A block is the same text wherever its hash stands, so that prompts share what they shared in the trace."""
-    full = [Segment(derived_seed(block, "block") >> 11, BLOCK_TOKENS) for block in blocks]
-    last = tokens - BLOCK_TOKENS * (len(full) - 1)
-    return (*full[:-1], Segment(full[-1].seed, last))
+    """A block is the same text wherever its hash stands, so that prompts share what they shared in the trace.
+
+    There are no more blocks than the tokens fill; the last one may be cut.
+    """
+    return tuple(
+        Segment(derived_seed(block, "block") >> 11, min(BLOCK_TOKENS, tokens - index * BLOCK_TOKENS))
+        for index, block in enumerate(blocks)
+    )
 
 
 def _tokens(amount: Amounts | None, source: Source, of_row: str) -> Callable[[TraceRow | None], int] | None:

@@ -1,6 +1,7 @@
 """Names of tenants and models: `echo-{01..20}` and Zipf popularity. Standard library only; pure."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -15,8 +16,9 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
     expanded: list[str] = []
     for name in names:
         expanded += _expand_one(name, MAX_NAMES - len(expanded))
-    if twice := next((name for index, name in enumerate(expanded) if name in set(expanded[:index])), None):
-        raise ValueError(f"{twice!r} stands there twice")
+    name, count = Counter(expanded).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{name!r} stands there {count} times")
     return tuple(expanded)
 
 

@@ -27,6 +27,11 @@ class ScenarioError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+def refused(file: object, line: int, message: str, field: str = "") -> ScenarioError:
+    """An error with a single problem."""
+    return ScenarioError([Problem(str(file), line, field, message)])
+
+
 def one_of(given: str, allowed: Iterable[str]) -> str:
     """`did you mean 'x'? allowed: x, y`"""
     names = list(allowed)

@@ -1,8 +1,48 @@
-"""Prompts from a file: a text per line, or JSON lines."""
+"""Prompts from a file: a text per line; in `.jsonl` files a JSON object per line. The only place that reads them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from cotenant_loadtests.problems import refused
+
+MAX_BYTES = 64 * 2**20
 
 
-class Prompt(NamedTuple):
-    text: str
+class Prompt(msgspec.Struct, frozen=True):
+    """Of a line of JSON, other fields are passed over, so that data sets can be used as they are."""
+
+    prompt: str
     output_tokens: int | None = None
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """At least one; empty lines are passed over. Raises ScenarioError with file and line."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise refused(path, 0, f"has more than {MAX_BYTES} bytes; keep a part of it")
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise refused(path, 0, "is not text in UTF-8") from None
+    except OSError as error:
+        raise refused(path, 0, f"cannot be read: {error.strerror}") from None
+    read: Callable[[Path, int, str], Prompt] = _json_line if path.suffix == ".jsonl" else _text_line
+    prompts = [read(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not prompts:
+        raise refused(path, 0, "has no prompts; write one on each line")
+    return prompts
+
+
+def _text_line(path: Path, number: int, line: str) -> Prompt:
+    return Prompt(line.removesuffix("\r"))
+
+
+def _json_line(path: Path, number: int, line: str) -> Prompt:
+    try:
+        prompt = msgspec.json.decode(line, type=Prompt)
+    except msgspec.MsgspecError as error:
+        raise refused(path, number, f"is no JSON object with prompt and perhaps output_tokens: {error}") from None
+    if not prompt.prompt.strip() or (prompt.output_tokens is not None and prompt.output_tokens < 1):
+        raise refused(path, number, "prompt must not be empty, and output_tokens must be at least 1")
+    return prompt

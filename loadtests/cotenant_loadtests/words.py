@@ -48,8 +48,6 @@ wild wind wing wire with without wonder word world would yard yes you youth
 """
 WORDS: tuple[str, ...] = tuple(_LIST.split())
 _EVEN, _ODD = WORDS[0::2], WORDS[1::2]
-MEAN_WORD_BYTES = sum(map(len, WORDS)) / len(WORDS) + 1
-"""Of a word and the space after it."""
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)

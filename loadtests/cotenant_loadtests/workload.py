@@ -12,10 +12,12 @@ from cotenant_loadtests.arrivals import arrival_times
 from cotenant_loadtests.contents import Contents
 from cotenant_loadtests.names import chooser
 from cotenant_loadtests.planned import Planned
-from cotenant_loadtests.problems import Problem, ScenarioError
+from cotenant_loadtests.problems import ScenarioError, refused
+from cotenant_loadtests.prompts import read_prompts
 from cotenant_loadtests.seeded import Source
+from cotenant_loadtests.shipped import find_file
 from cotenant_loadtests.spec import Scenario, StreamSpec
-from cotenant_loadtests.traces import TraceRow
+from cotenant_loadtests.traces import TraceRow, trace_arrivals
 
 _US_PER_S = 1_000_000
 
@@ -41,7 +43,7 @@ def make_plan(scenario: Scenario, folder: Path) -> list[Planned]:
     """
     drafts: list[Draft] = []
     for index, stream in enumerate(scenario.streams):
-        for draft in _stream_drafts(scenario, index, stream):
+        for draft in _stream_drafts(scenario, index, stream, folder):
             drafts.append(draft)
             if len(drafts) > scenario.limits.requests:
                 raise _too_many(scenario, index)
@@ -53,15 +55,16 @@ def _too_many(scenario: Scenario, index: int) -> ScenarioError:
         f"with stream {scenario.streams[index].name!r} the plan has more than {scenario.limits.requests} requests; "
         "lower rates or duration_s, or raise limits.requests"
     )
-    return ScenarioError([Problem(scenario.name, 0, f"streams.{index}", message)])
+    return refused(scenario.name, 0, message, f"streams.{index}")
 
 
-def _stream_drafts(scenario: Scenario, index: int, stream: StreamSpec) -> Iterator[Draft]:
+def _stream_drafts(scenario: Scenario, index: int, stream: StreamSpec, folder: Path) -> Iterator[Draft]:
     source = Source(scenario.seed, "stream", stream.name)
     tenant = chooser(stream.tenant.names, stream.tenant.zipf, source.child("tenant"))
     model = chooser(stream.model.names, stream.model.zipf, source.child("model"))
-    contents, common = Contents(stream, source), _common_fields(stream)
-    for arrival, (due_us, row) in enumerate(_arrivals(scenario, stream, source.child("arrivals"))):
+    prompts = read_prompts(find_file(folder, stream.prompt.file)) if stream.prompt and stream.prompt.file else ()
+    contents, common = Contents(stream, source, prompts), _common_fields(stream)
+    for arrival, (due_us, row) in enumerate(_arrivals(scenario, stream, source.child("arrivals"), folder)):
         who = {"tenant": tenant(), "model": model()}
         for turn, (think_us, messages, tensors, max_tokens) in enumerate(contents.turns(row)):
             due_us += think_us  # noqa: PLW2901 - the turns of one arrival
@@ -69,13 +72,20 @@ def _stream_drafts(scenario: Scenario, index: int, stream: StreamSpec) -> Iterat
             yield Draft(due_us, index, arrival, turn, think_us, common | who | said)
 
 
-def _arrivals(scenario: Scenario, stream: StreamSpec, source: Source) -> Iterator[tuple[int, TraceRow | None]]:
+def _arrivals(
+    scenario: Scenario, stream: StreamSpec, source: Source, folder: Path
+) -> Iterator[tuple[int, TraceRow | None]]:
     """Whole microseconds, so that the last bit of a logarithm, which no two machines need share, cannot show."""
-    assert stream.arrivals.process != "trace"
     to_s = min(stream.to_s or scenario.duration_s, scenario.duration_s)
-    for at_s in arrival_times(stream.arrivals, source, stream.from_s, to_s):
+    for at_s, row in _times(stream, source, to_s, folder):
         if (due_us := round(at_s * _US_PER_S)) < to_s * _US_PER_S:
-            yield due_us, None
+            yield due_us, row
+
+
+def _times(stream: StreamSpec, source: Source, to_s: float, folder: Path) -> Iterator[tuple[float, TraceRow | None]]:
+    if stream.arrivals.process == "trace":
+        return ((row.at_s, row) for row in trace_arrivals(stream.arrivals, folder, source, stream.from_s, to_s))
+    return ((at_s, None) for at_s in arrival_times(stream.arrivals, source, stream.from_s, to_s))
 
 
 def _common_fields(stream: StreamSpec) -> dict[str, Any]:

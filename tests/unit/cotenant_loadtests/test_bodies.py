@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cotenant_loadtests.bodies import estimated_bytes, render, request_path
+from cotenant_loadtests.bodies import render, request_path
 from cotenant_loadtests.planned import Message, Planned, Segment, Tensor
 from cotenant_loadtests.words import segment_text
 
@@ -83,9 +83,3 @@ def test_a_tensor_has_values_of_its_type_drawn_from_its_seed(datatype: str, kind
 def test_the_path_is_that_of_the_api(api: str, model: str, path: str) -> None:
     assert request_path(planned(api=api, model=model)) == path
 
-
-def test_the_size_of_a_long_body_is_known_without_writing_it() -> None:
-    long = planned(
-        messages=(Message("user", (Segment(1, 5000),)), Message("user", text="word " * 1000)), max_tokens=1
-    )
-    assert estimated_bytes(long) == pytest.approx(len(render(long)), rel=0.03)

@@ -1,0 +1,70 @@
+"""`streams.0.arrivals.rate_per_s=2`: a field of a scenario, set on the command line. Pure."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cotenant_loadtests.problems import refused
+from cotenant_loadtests.yaml_values import Place, YamlError, load
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    place: Place
+    value: Any
+
+
+def parse_override(scenario: Any, text: str) -> Override:
+    """`field=value`, the value as YAML; streams go by position or by name. Raises ScenarioError."""
+    field, equals, yaml_text = text.partition("=")
+    if not equals or not all(field.split(".")):
+        raise refused("override", 0, f"{field!r} is no field=value, such as duration_s=10")
+    try:
+        value, _ = load(yaml_text)
+    except YamlError as error:
+        raise refused("override", 0, f"the value {error.message}", field) from None
+    return Override(place_in(scenario, field), value)
+
+
+def place_in(value: Any, field: str) -> Place:
+    """The place of a dotted field; items of a list go by their position, or by the name that they have."""
+    place: list[str | int] = []
+    for part in field.split("."):
+        found: str | int = part
+        if isinstance(value, list):
+            found = _position(value, part)
+        place.append(found)
+        value = _at(value, found)
+    return tuple(place)
+
+
+def with_override(value: Any, override: Override) -> Any:
+    """A copy of the value with the field set; mappings on the way that are absent are made."""
+    return _set(value, override.place, override)
+
+
+def _set(value: Any, rest: Place, override: Override) -> Any:
+    if not rest:
+        return override.value
+    part = rest[0]
+    field = ".".join(map(str, override.place[: len(override.place) - len(rest)]))
+    if isinstance(value, list):
+        if not isinstance(part, int) or part >= len(value):
+            raise refused("override", 0, f"has no item {part!r}; it has {len(value)}, counted from 0", field)
+        return [_set(item, rest[1:], override) if index == part else item for index, item in enumerate(value)]
+    if value is not None and not isinstance(value, dict):
+        raise refused("override", 0, "is a single value here and has no fields; set it as a whole", field)
+    return {**(value or {}), part: _set((value or {}).get(part), rest[1:], override)}
+
+
+def _position(items: list[Any], part: str) -> str | int:
+    if part.isdecimal():
+        return int(part)
+    named = (index for index, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part)
+    return next(named, part)
+
+
+def _at(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None
