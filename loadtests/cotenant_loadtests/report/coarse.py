@@ -1,0 +1,75 @@
+"""A series over time with no more points than a picture can show; pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cotenant_loadtests.results import Series, Timeline
+
+MOST_BINS = 240
+Value = float | None
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One tenant: a value for each bin, `bin_s` wide."""
+
+    tenant: str
+    bin_s: float
+    scheduled_per_s: tuple[Value, ...]
+    succeeded_per_s: tuple[Value, ...]
+    failed: tuple[int, ...]
+    in_flight: tuple[Value, ...]
+    tokens_per_s: tuple[Value, ...]
+    ttft_p50_ms: tuple[Value, ...]
+    ttft_p99_ms: tuple[Value, ...]
+
+    def points(self, values: Sequence[Value]) -> list[tuple[float, Value]]:
+        """Each at the middle of its bin."""
+        return [((i + 0.5) * self.bin_s, value) for i, value in enumerate(values)]
+
+    @property
+    def starts_s(self) -> list[float]:
+        return [i * self.bin_s for i in range(len(self.failed))]
+
+
+def drawn(timeline: Timeline, *, most: int = MOST_BINS) -> dict[str, Drawn]:
+    """Tenant → its series, neighbouring bins taken together until there are at most `most`."""
+    return {series.tenant: _coarse(series, timeline.bin_s, most) for series in timeline.series}
+
+
+def _coarse(series: Series, bin_s: float, most: int) -> Drawn:
+    together = max(1, -(-len(series.scheduled) // most))
+    width_s = bin_s * together
+
+    def rate(values: Sequence[int]) -> tuple[Value, ...]:
+        return tuple(total / width_s for total in merged(values, together, sum))
+
+    return Drawn(
+        tenant=series.tenant,
+        bin_s=width_s,
+        scheduled_per_s=rate(series.scheduled),
+        succeeded_per_s=rate(series.succeeded),
+        failed=tuple(merged(series.failed, together, sum)),
+        in_flight=tuple(merged(series.in_flight, together, max)),
+        tokens_per_s=rate(series.completion_tokens),
+        ttft_p50_ms=tuple(merged(series.ttft_p50_ms, together, middle)),
+        ttft_p99_ms=tuple(merged(series.ttft_p99_ms, together, highest)),
+    )
+
+
+def merged(values: Sequence[T], together: int, join: Callable[[Sequence[T]], R]) -> list[R]:
+    """`join` of each `together` neighbours; the last may have fewer."""
+    return [join(values[i : i + together]) for i in range(0, len(values), together)]
+
+
+def highest(values: Sequence[Value]) -> Value:
+    return max((value for value in values if value is not None), default=None)
+
+
+def middle(values: Sequence[Value]) -> Value:
+    """The upper median of what there is."""
+    known = sorted(value for value in values if value is not None)
+    return known[len(known) // 2] if known else None

@@ -1,0 +1,86 @@
+"""What went wrong, how often, and an example of each."""
+
+from collections.abc import Iterable
+
+from cotenant_loadtests.record import Outcome
+from cotenant_loadtests.report.cast import by_traffic
+from cotenant_loadtests.report.markup import Child, Markup, element, joined, named
+from cotenant_loadtests.report.picture import section
+from cotenant_loadtests.report.tables import folded, table
+from cotenant_loadtests.report.wording import number, percent, whole
+from cotenant_loadtests.results import ErrorExample, Results
+
+MEANINGS: dict[Outcome, str] = {
+    "ok": "a complete, correct answer",
+    "cancelled": "hung up after so many tokens, as planned",
+    "connect": "no connection: refused, unknown host, or no answer in time",
+    "tls": "the certificate or the TLS handshake was not accepted",
+    "reset": "the connection broke",
+    "cut_short": "the connection was closed before the answer was whole",
+    "timeout": "not whole by its deadline",
+    "rate_limited": "429: the tenant's limit was reached",
+    "overloaded": "503: no capacity",
+    "redirect": "3xx: never followed",
+    "http_error": "another status than 200",
+    "framing": "not HTTP/1.1: head, chunk or length",
+    "too_large": "a line or an answer beyond the limits",
+    "bad_json": "not JSON, or not of the API's shape",
+    "bad_event": "server-sent events that are not the API's",
+    "bad_utf8": "bytes that are not UTF-8",
+    "error_event": "an error within the stream",
+    "no_done": "the stream ended without [DONE]",
+    "after_done": "something followed [DONE]",
+    "empty": "an answer without a token",
+    "wrong_answer": "the words or the checksum of the echo engine do not match",
+    "wrong_model": "another model answered",
+    "wrong_usage": "the server's token counts do not add up",
+    "unfinished": "the run was over first",
+    "interrupted": "Ctrl-C; counts nowhere",
+}
+
+
+def failures_section(results: Results) -> Markup:
+    if not results.total.failed and not results.errors:
+        return section("errors", "Errors", element("p", "No measured request failed.", class_="quiet"))
+    return section(
+        "errors",
+        "Errors",
+        table("Failed requests by kind", ("kind", "requests", "share", "meaning"), _by_kind(results), words=(3,)),
+        table(
+            "Examples, the most frequent first",
+            ("kind", "requests", "status", "tenant", "model", "first after", "what was read"),
+            (_example(example) for example in sorted(results.errors, key=lambda one: (-one.count, one.first_at_s))),
+            words=(3, 4, 6),
+        ),
+        folded(
+            "Failures of each tenant",
+            table("Failures of each tenant", ("tenant", "kind", "requests"), _by_tenant(results), words=(1,)),
+        ),
+        lead=f"{whole(results.total.failed)} of {whole(results.total.scheduled)} measured requests failed. "
+        "Failed requests count as bad in success rate and goodput; without an answer they have no latency.",
+    )
+
+
+def _by_kind(results: Results) -> Iterable[tuple[Child, ...]]:
+    total = results.total.scheduled
+    for kind, count in sorted(results.total.errors.items(), key=lambda item: (-item[1], item[0])):
+        meaning = next((words for outcome, words in MEANINGS.items() if outcome == kind), "")
+        yield element("code", kind), whole(count), percent(count / total if total else None), meaning
+
+
+def _example(example: ErrorExample) -> tuple[Child, ...]:
+    return (
+        element("code", example.outcome),
+        whole(example.count),
+        str(example.status) if example.status else "none",
+        named(example.tenant),
+        named(example.model),
+        f"{number(example.first_at_s)} s",
+        joined(element("span", named(example.detail or "–"), class_="detail")),
+    )
+
+
+def _by_tenant(results: Results) -> Iterable[tuple[Child, ...]]:
+    for group in by_traffic(results.tenants):
+        for kind, count in sorted(group.errors.items(), key=lambda item: (-item[1], item[0])):
+            yield named(group.tenant), element("code", kind), whole(count)

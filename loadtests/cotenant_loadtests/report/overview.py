@@ -1,0 +1,138 @@
+"""What was run, the key figures, and each SLO with its figure."""
+
+from collections.abc import Iterator
+
+from cotenant_loadtests.report.markup import Child, Markup, element, joined, named
+from cotenant_loadtests.report.picture import section
+from cotenant_loadtests.report.tables import table
+from cotenant_loadtests.report.verdict import bound, icon
+from cotenant_loadtests.report.wording import (
+    duration,
+    milliseconds,
+    number,
+    per_second,
+    percent,
+    plural,
+    slo_value,
+    whole,
+)
+from cotenant_loadtests.results import Results
+
+
+def what_was_run(results: Results) -> Markup:
+    return section(
+        "run", "What was run", element("dl", (_fact(name, value) for name, value in _facts(results)), class_="facts")
+    )
+
+
+def key_figures(results: Results) -> Markup:
+    return section(
+        "figures",
+        "Key figures",
+        element("ul", (_tile(*figure) for figure in _figures(results)), class_="tiles"),
+        lead="All tenants and models together, measured from "
+        f"{duration(results.window_from_s)} to {duration(results.window_to_s)} of the run. "
+        "Latency counts from the moment a request was scheduled, so waiting is never hidden.",
+    )
+
+
+def objectives(results: Results) -> Markup:
+    if not results.slo:
+        return section("slo", "SLOs", element("p", "The scenario sets none.", class_="quiet"))
+    rows = [
+        (
+            named(slo.slo),
+            named("all requests" if slo.where == "*" else slo.where),
+            joined(icon("check" if slo.passed else "cross"), "held" if slo.passed else "missed"),
+            slo_value(slo.slo, slo.value),
+            f"{'at most' if bound(slo) == 'limit' else 'at least'} {slo_value(slo.slo, slo.limit)}",
+        )
+        for slo in sorted(results.slo, key=lambda slo: slo.passed)
+    ]
+    held = sum(slo.passed for slo in results.slo)
+    return section(
+        "slo",
+        "SLOs",
+        table("Each SLO with its figure", ("SLO", "of", "", "measured", "limit"), rows, words=(1, 2)),
+        lead=f"{held} of {len(results.slo)} held.",
+    )
+
+
+def _facts(results: Results) -> Iterator[tuple[str, Child]]:
+    warmup, cooldown = (results.scenario.get(f"{name}_s") for name in ("warmup", "cooldown"))
+    yield "Target", named(results.target)
+    yield "Started", results.started.replace("T", " ").removesuffix("Z").removesuffix("+00:00") + " UTC"
+    yield (
+        "Duration",
+        joined(
+            duration(results.duration_s),
+            element("span", f" (first {number(warmup)} s and last {number(cooldown)} s not measured)", class_="quiet")
+            if warmup or cooldown
+            else None,
+        ),
+    )
+    yield (
+        "Requests",
+        joined(
+            whole(results.total.scheduled),
+            " measured of ",
+            plural(sum(process.requests for process in results.validity.processes), "sent", "sent"),
+        ),
+    )
+    yield "Traffic", f"{plural(len(results.tenants), 'tenant')}, {plural(len(results.models), 'model')}"
+    yield (
+        "Tool",
+        f"cotenant {results.cotenant_version}, {plural(len(results.validity.processes), 'process', 'processes')}",
+    )
+    yield "Machine", named(results.machine)
+    yield "Seed", str(results.seed)
+    yield "Plan", element("code", results.plan_sha256)
+
+
+def _fact(name: str, value: Child) -> Markup:
+    return element("div", element("dt", name), element("dd", value))
+
+
+def _figures(results: Results) -> Iterator[tuple[str, str, str]]:
+    """(name, value, what stands below it)."""
+    total, lateness = results.total, results.validity.lateness_ms
+    yield (
+        "Requests that succeeded",
+        percent(total.success_rate),
+        f"{whole(total.failed)} of {whole(total.scheduled)} failed",
+    )
+    yield "Goodput", per_second(total.goodput_per_s), f"of {per_second(total.offered_per_s)} offered"
+    for name, what, values in (
+        ("Time to first token", "TTFT", total.ttft_ms),
+        ("Between tokens", "ITL", total.itl_ms),
+        ("Whole answer", "E2E", total.e2e_ms),
+    ):
+        shown = values.count > 0
+        middle = milliseconds(values.p50) if shown else "none measured"
+        yield f"{name}, p99", milliseconds(values.p99 if shown else None), f"{what} p50 {middle}"
+    yield "Tokens", per_second(total.completion_tokens_per_s), f"{whole(total.completion_tokens)} in answers"
+    if len(results.tenants) > 1:
+        yield (
+            "Fairness (Jain)",
+            number(results.fairness.jain),
+            f"1 is equal; {duration(results.fairness.backlogged_s)} contended",
+        )
+    yield (
+        "Own lateness, p99",
+        milliseconds(lateness.p99 if lateness.count else None),
+        "of this tool; limit 5 ms",
+    )
+
+
+def _tile(name: str, value: str, below: str) -> Markup:
+    figure, _, unit = value.partition(" ")
+    if unit and value[0].isdigit():
+        shown: Child = joined(figure, element("small", f" {unit}"))
+    else:
+        shown = value
+    return element(
+        "li",
+        element("span", name, class_="name"),
+        element("span", shown, class_="value"),
+        element("span", below, class_="below"),
+    )

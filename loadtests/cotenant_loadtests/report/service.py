@@ -1,0 +1,76 @@
+"""Who was served how much while tenants competed."""
+
+from collections.abc import Mapping
+
+from cotenant_loadtests.report.markup import Markup, element, named
+from cotenant_loadtests.report.picture import picture, section
+from cotenant_loadtests.report.tables import table
+from cotenant_loadtests.report.wording import duration, number, percent, plural
+from cotenant_loadtests.results import Results
+
+MOST_BARS = 12
+
+
+def service(results: Results) -> Markup | None:
+    """None where tenants never competed."""
+    fairness = results.fairness
+    if fairness.jain is None or not fairness.tokens:
+        return None
+    rows = [(named(tenant), number(tokens), percent(share)) for tenant, tokens, share in shares(fairness.tokens)]
+    return section(
+        "service",
+        "Service per tenant",
+        picture(
+            f"Jain's index: {number(fairness.jain)}",
+            "1: all who competed got the same; 1/n: one of n got all.",
+            bar_chart(
+                "s-service", "Completion tokens of each tenant while tenants competed", fairness.tokens, "tokens"
+            ),
+            table=table("Completion tokens while tenants competed", ("tenant", "tokens", "share"), rows),
+        ),
+        lead=f"Completion tokens in the {duration(fairness.backlogged_s)} in which several tenants had requests "
+        "waiting or running.",
+    )
+
+
+def shares(amounts: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """(name, amount, share of all), the largest first."""
+    total = sum(amounts.values())
+    ordered = sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
+    return [(name, amount, amount / total if total else 0.0) for name, amount in ordered]
+
+
+def bar_chart(slug: str, title: str, amounts: Mapping[str, float], unit: str) -> Markup:
+    """Bars beside one another's names; beyond MOST_BARS the rest stand together as others."""
+    ordered = shares(amounts)
+    shown, rest = (ordered, []) if len(ordered) <= MOST_BARS else (ordered[: MOST_BARS - 1], ordered[MOST_BARS - 1 :])
+    bars = [(named(name), name, amount, share) for name, amount, share in shown]
+    if rest:
+        words = plural(len(rest), "other")
+        bars.append((element("em", words), words, sum(row[1] for row in rest), sum(row[2] for row in rest)))
+    highest = max((amount for _, _, amount, _ in bars), default=0.0) or 1.0
+    rows = (
+        element(
+            "div",
+            element("span", label, class_="bar-name"),
+            _bar(f"{slug}-{i}", f"{title}: {name}", amount / highest, f"{number(amount)} {unit}"),
+            element("span", number(amount), " ", element("small", percent(share)), class_="bar-value"),
+            class_="bar-row",
+        )
+        for i, (label, name, amount, share) in enumerate(bars)
+    )
+    return element("div", rows, class_="bar-chart")
+
+
+def _bar(slug: str, title: str, share: float, words: str) -> Markup:
+    return element(
+        "svg",
+        element("title", title, id=f"{slug}-t"),
+        element("desc", words, id=f"{slug}-d"),
+        element("rect", width="100%", height="100%", class_="track"),
+        element("rect", width=f"{share * 100:.2f}%", height="100%", class_="fill"),
+        role="img",
+        aria_labelledby=f"{slug}-t {slug}-d",
+        width="100%",
+        height=14,
+    )

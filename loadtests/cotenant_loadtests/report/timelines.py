@@ -1,0 +1,222 @@
+"""What happened when: panels under one another with the same time axis."""
+
+from collections.abc import Callable, Sequence
+
+from cotenant_loadtests.report.cast import ALL, EVERYONE, Actor, Cast, legend, who_is_drawn
+from cotenant_loadtests.report.coarse import Drawn, Value, drawn
+from cotenant_loadtests.report.markup import Markup, element, joined
+from cotenant_loadtests.report.picture import picture, section
+from cotenant_loadtests.report.plot import Axes, Layer, band, bars, level, line, marks, plot, shade
+from cotenant_loadtests.report.scales import Scale, clock, fitting, linear, time
+from cotenant_loadtests.report.tables import table
+from cotenant_loadtests.report.wording import milliseconds, number, plural, slo_value
+from cotenant_loadtests.results import Results
+
+Column = Callable[[Drawn], Sequence[Value]]
+
+
+def timelines(results: Results, cast: Cast) -> Markup:
+    series = drawn(results.timeline)
+    everyone = series.get(ALL)
+    if everyone is None or not everyone.failed:
+        return section("time", "Over time", element("p", "Nothing was sent.", class_="quiet"))
+    axis = time_axis(results)
+    tenants = [(actor, series[actor.tenant]) for actor in cast.actors if actor.tenant in series]
+    return section(
+        "time",
+        "Over time",
+        _requests(results, axis, everyone),
+        _per_tenant(
+            results,
+            axis,
+            everyone,
+            tenants,
+            cast,
+            slug="t-flight",
+            title="Requests in flight",
+            unit="requests",
+            note="Sent and not ended; the most at a time.",
+            values=lambda one: one.in_flight,
+        ),
+        _per_tenant(
+            results,
+            axis,
+            everyone,
+            tenants,
+            cast,
+            slug="t-tokens",
+            title="Tokens",
+            unit="tokens/s",
+            note="Tokens per second, by when they came.",
+            values=lambda one: one.tokens_per_s,
+        ),
+        _first_tokens(results, axis, everyone),
+        lead=f"Each point covers {number(everyone.bin_s)} s. {_shading(results)}",
+    )
+
+
+def time_axis(results: Results) -> Scale:
+    """The whole run, with what was observed of the server."""
+    bins = max((len(series.scheduled) for series in results.timeline.series), default=0)
+    samples = [sample.at_s for sample in (*results.server.metrics, *results.server.table)]
+    return time(max(bins * results.timeline.bin_s, results.window_to_s, *samples, 0.0))
+
+
+def outside(results: Results, axes: Axes) -> tuple[Layer, Layer]:
+    """Warm-up and cool-down, shaded."""
+    return shade(axes, 0.0, results.window_from_s), shade(axes, results.window_to_s, axes.x.high)
+
+
+def failures(axes: Axes, series: Drawn, *, most: int = 70) -> Layer:
+    """A cross at the top of each bin in which a request failed."""
+    failed = ((i + 0.5) * series.bin_s for i, count in enumerate(series.failed) if count)
+    return marks(axes, failed, "cross", "bad", most=most)
+
+
+def failure_legend() -> tuple[str, str, Markup]:
+    return "none bad", "cross", Markup("a request failed")
+
+
+def _shading(results: Results) -> str:
+    if results.window_from_s <= 0 and results.window_to_s >= results.duration_s:
+        return ""
+    return "Shaded: warm-up, cool-down and what came after; not measured."
+
+
+def _requests(results: Results, axis: Scale, everyone: Drawn) -> Markup:
+    failed = [count / everyone.bin_s for count in everyone.failed]
+    highest = max(
+        (value or 0.0 for value in (*everyone.scheduled_per_s, *everyone.succeeded_per_s, *failed)), default=1.0
+    )
+    axes = Axes(axis, linear(highest))
+    layers = (
+        *outside(results, axes),
+        bars(axes, list(zip(everyone.starts_s, failed, strict=True)), everyone.bin_s, "bad"),
+        line(axes, everyone.points(everyone.scheduled_per_s), "plan"),
+        line(axes, everyone.points(everyone.succeeded_per_s), "s0"),
+        failures(axes, everyone),
+    )
+    total = sum(everyone.failed)
+    drawing = plot(
+        "t-requests",
+        "Requests per second over time",
+        f"Scheduled, succeeded and failed requests; at most {number(highest)} a second, {plural(total, 'failure')}.",
+        axes,
+        layers,
+    )
+    return picture(
+        "Requests",
+        "Per second, by when they were scheduled.",
+        drawing,
+        legend=legend(
+            [
+                ("plan", None, Markup("scheduled")),
+                ("s0", None, Markup("succeeded")),
+                ("bars bad", "cross", Markup("failed")),
+            ]
+        ),
+        table=_requests_table(everyone),
+    )
+
+
+def _requests_table(everyone: Drawn) -> Markup:
+    columns = (
+        everyone.scheduled_per_s,
+        everyone.succeeded_per_s,
+        everyone.failed,
+        everyone.in_flight,
+        everyone.tokens_per_s,
+    )
+    rows = [
+        (clock(start), *(number(value) for value in values))
+        for start, *values in zip(everyone.starts_s, *columns, strict=True)
+    ]
+    head = ("from", "scheduled /s", "succeeded /s", "failed", "in flight", "tokens /s")
+    return table(f"All tenants, for each {number(everyone.bin_s)} s", head, rows)
+
+
+def _per_tenant(
+    results: Results,
+    axis: Scale,
+    everyone: Drawn,
+    tenants: Sequence[tuple[Actor, Drawn]],
+    cast: Cast,
+    *,
+    slug: str,
+    title: str,
+    unit: str,
+    note: str,
+    values: Column,
+) -> Markup:
+    lines: list[tuple[Actor, Drawn]] = [(EVERYONE, everyone), *(tenants if cast.tenants > 1 else ())]
+    axes = Axes(axis, linear(max((value or 0.0 for value in values(everyone)), default=1.0)))
+    layers = (
+        *outside(results, axes),
+        *(line(axes, one.points(values(one)), actor.kind, marker=actor.marker) for actor, one in reversed(lines)),
+    )
+    most = max((value or 0.0 for value in values(everyone)), default=0.0)
+    return picture(
+        title,
+        joined(note, " ", who_is_drawn(len(tenants), cast.tenants, cast.share_drawn)),
+        plot(
+            slug,
+            f"{title} over time",
+            f"{unit} of all tenants and of the busiest; at most {number(most)}.",
+            axes,
+            layers,
+        ),
+        legend=legend([(actor.kind, actor.marker, actor.label) for actor, _ in lines]),
+        table=series_table(f"{title}, {unit}", lines, values),
+    )
+
+
+def series_table(caption: str, lines: Sequence[tuple[Actor, Drawn]], values: Column) -> Markup:
+    """A row for each bin, a column for each tenant."""
+    columns: list[Sequence[Value]] = [values(one) for _, one in lines]
+    rows = (
+        (clock(start), *(number(value) for value in row))
+        for start, *row in zip(lines[0][1].starts_s, *columns, strict=True)
+    )
+    return table(caption, ("from", *("all" if actor.tenant == ALL else actor.tenant for actor, _ in lines)), rows)
+
+
+def _first_tokens(results: Results, axis: Scale, everyone: Drawn) -> Markup:
+    limit = slo_limit(results, "ttft_p99_ms", ALL)
+    axes = Axes(axis, fitting((*everyone.ttft_p99_ms, *everyone.ttft_p50_ms), also=[] if limit is None else [limit]))
+    p50, p99 = everyone.points(everyone.ttft_p50_ms), everyone.points(everyone.ttft_p99_ms)
+    layers = [
+        *outside(results, axes),
+        band(axes, p50, p99, "s0"),
+        line(axes, p99, "p99"),
+        line(axes, p50, "s0"),
+        failures(axes, everyone),
+    ]
+    if limit is not None:
+        layers.append(level(axes, limit, f"limit of p99: {slo_value('ttft_p99_ms', limit)}"))
+    worst = max((value for value in everyone.ttft_p99_ms if value is not None), default=None)
+    rows = zip(everyone.starts_s, everyone.ttft_p50_ms, everyone.ttft_p99_ms, everyone.failed, strict=True)
+    return picture(
+        "Time to first token",
+        joined("Milliseconds, by when the request was scheduled, all tenants.", log_note(axes.y)),
+        plot(
+            "t-ttft",
+            "Time to first token over time",
+            f"Median and 99th percentile; the highest is {milliseconds(worst)}.",
+            axes,
+            layers,
+        ),
+        legend=legend([("s0", None, Markup("p50")), ("p99", None, Markup("p99")), failure_legend()]),
+        table=table(
+            "TTFT of all tenants",
+            ("from", "p50 ms", "p99 ms", "failed"),
+            [(clock(start), number(p50), number(p99), number(bad)) for start, p50, p99, bad in rows],
+        ),
+    )
+
+
+def slo_limit(results: Results, slo: str, where: str) -> float | None:
+    return next((one.limit for one in results.slo if one.slo == slo and one.where == where), None)
+
+
+def log_note(scale: Scale) -> str:
+    return " The axis is logarithmic." if scale.logarithmic else ""

@@ -1,0 +1,113 @@
+"""The tool itself: how late it was, and how busy. What it cannot vouch for, nobody should read."""
+
+from collections.abc import Sequence
+
+from cotenant_loadtests.report.cast import legend
+from cotenant_loadtests.report.markup import Markup, element, joined, named
+from cotenant_loadtests.report.percentiles import curve, summary
+from cotenant_loadtests.report.picture import picture, section
+from cotenant_loadtests.report.plot import Axes, level, line, plot
+from cotenant_loadtests.report.scales import fitting, percentile
+from cotenant_loadtests.report.tables import table
+from cotenant_loadtests.report.timelines import log_note
+from cotenant_loadtests.report.wording import number, percent, plural, size, whole
+from cotenant_loadtests.results import ProcessLoad, Quantiles, Results
+
+LATENESS_LIMIT_MS = 5.0
+MOST_PROCESSES = 16
+
+
+def tool(results: Results) -> Markup:
+    validity = results.validity
+    words = (
+        "It kept its schedule."
+        if validity.valid
+        else "It did not keep its schedule, or the run cannot be judged: see the top."
+    )
+    used = plural(len(validity.processes), "process", "processes")
+    return section(
+        "tool",
+        "The load generator itself",
+        element("div", _lateness(validity.lateness_ms), _processes(validity.processes), class_="pairs"),
+        lead=f"{words} {used} used, {validity.processes_needed} needed.",
+    )
+
+
+def _lateness(lateness: Quantiles) -> Markup:
+    if not lateness.count:
+        return picture(
+            "Lateness", "From scheduled to sent.", element("p", "Nothing was sent.", class_="quiet nothing")
+        )
+    points = curve(lateness)
+    axes = Axes(percentile(lateness.count), fitting((value for _, value in points), also=[LATENESS_LIMIT_MS]))
+    figures = (
+        ("p50", lateness.p50),
+        ("p90", lateness.p90),
+        ("p99", lateness.p99),
+        ("p99.9", lateness.p999),
+        ("max", lateness.max),
+    )
+    return picture(
+        "Lateness",
+        joined("Milliseconds from scheduled to sent; at p99 it may be 5 ms.", log_note(axes.y)),
+        plot(
+            "l-late",
+            "Percentile curve of this tool's lateness",
+            summary(lateness).capitalize(),
+            axes,
+            (line(axes, points, "s0"), level(axes, LATENESS_LIMIT_MS, "limit of p99: 5 ms")),
+            height=150,
+        ),
+        element("p", "percentile", class_="axis"),
+        legend=legend([("s0", None, Markup("all requests"))]),
+        table=table("Lateness", ("percentile", "ms"), [(name, number(value)) for name, value in figures]),
+    )
+
+
+def _processes(processes: Sequence[ProcessLoad]) -> Markup:
+    rows = [
+        (
+            str(load.process),
+            percent(load.cpu_share),
+            percent(load.cpu_share_peak),
+            whole(load.requests),
+            size(load.max_rss_bytes),
+        )
+        for load in processes
+    ]
+    bars = [_load_bar(load) for load in sorted(processes, key=lambda load: -load.cpu_share)[:MOST_PROCESSES]]
+    more = f" The {MOST_PROCESSES} busiest of {len(processes)}." if len(processes) > MOST_PROCESSES else ""
+    return picture(
+        "CPU",
+        f"Of one core each, over the window; the thin mark is the busiest second.{more}",
+        element("div", bars, class_="bar-chart") if bars else element("p", "No process ran.", class_="quiet nothing"),
+        table=table("Each process", ("process", "CPU", "busiest second", "requests", "memory"), rows),
+    )
+
+
+def _load_bar(load: ProcessLoad) -> Markup:
+    share, peak = (min(1.0, max(0.0, value)) * 100 for value in (load.cpu_share, load.cpu_share_peak))
+    slug = f"l-cpu-{load.process}"
+    drawing = element(
+        "svg",
+        element("title", f"CPU of process {load.process}", id=f"{slug}-t"),
+        element(
+            "desc",
+            f"{percent(load.cpu_share)} of a core, {percent(load.cpu_share_peak)} in its busiest second",
+            id=f"{slug}-d",
+        ),
+        element("rect", width="100%", height="100%", class_="track"),
+        element("rect", width=f"{share:.2f}%", height="100%", class_="fill"),
+        element("line", x1=f"{peak:.2f}%", x2=f"{peak:.2f}%", y1="0", y2="100%", class_="peak"),
+        role="img",
+        aria_labelledby=f"{slug}-t {slug}-d",
+        width="100%",
+        height=14,
+    )
+    return element(
+        "div",
+        element("span", "process ", named(str(load.process)), class_="bar-name"),
+        drawing,
+        element("span", percent(load.cpu_share), class_="bar-value"),
+        class_="bar-row",
+    )
