@@ -1,0 +1,147 @@
+"""Is an answer right? Pure. Every finding is an outcome and a short word that quotes neither prompt nor answer."""
+
+import re
+import zlib
+from itertools import cycle, islice
+from math import prod
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cotenant_loadtests.answer_shapes import Embeddings, Inference, OutputTensor, Usage
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.record import NEVER, Outcome
+from cotenant_loadtests.words import text_of
+
+_CODE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
+_OTHERS = re.compile(r"[^\x21-\x7e]+")
+MAX_WORD_CHARS = 64
+
+
+class Finding(NamedTuple):
+    outcome: Outcome
+    detail: str = ""
+
+
+class EchoAnswer(NamedTuple):
+    text: str
+    tokens: int
+
+
+def status_outcome(status: int) -> Outcome | None:
+    """None: 200, the answer decides."""
+    if status == 200:
+        return None
+    if 300 <= status < 400:
+        return "redirect"
+    known: dict[int, Outcome] = {429: "rate_limited", 503: "overloaded"}
+    return known.get(status, "http_error")
+
+
+def echo_answer(planned: Planned) -> EchoAnswer:
+    """What cotenant's echo engine answers: words of the last user message (the prompt) in turn, then a checksum.
+
+    A word is a token; with `max_tokens` n there are n, the checksum is the last. Without, each word comes once.
+    """
+    users = [message for message in planned.messages if message.role == "user"]
+    words = text_of((users or planned.messages)[-1]).split()
+    tokens = planned.max_tokens or len(words) + 1
+    spoken = " ".join(islice(cycle(words or ["empty"]), tokens - 1))
+    return EchoAnswer(f"{spoken} [crc32={zlib.crc32(spoken.encode()):08x}]", tokens)
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """A name may be said with its namespace or bare: `team/echo` and `echo`."""
+    if asked == answered:
+        return True
+    return ("/" in asked) != ("/" in answered) and asked.rsplit("/", 1)[-1] == answered.rsplit("/", 1)[-1]
+
+
+def check_usage(usage: Usage | None, expected_tokens: int | None) -> Finding | None:
+    """Of chat and completions: all three counts are there and add up; an echo answer's length is known."""
+    if usage is None:
+        return Finding("wrong_usage", "missing")
+    if min(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) < 0:
+        return Finding("wrong_usage", "incomplete")
+    if usage.prompt_tokens + usage.completion_tokens != usage.total_tokens:
+        return Finding("wrong_usage", "sum")
+    if expected_tokens is not None and usage.completion_tokens != expected_tokens:
+        return Finding("wrong_usage", "completion_tokens")
+    return None
+
+
+def check_embeddings(planned: Planned, answer: Embeddings) -> Finding | None:
+    """A vector for each input, in order, all of the same length."""
+    if not answer.data:
+        return Finding("empty")
+    if [vector.index for vector in answer.data] != list(range(len(planned.messages))):
+        return Finding("wrong_answer", "vectors")
+    if len({len(vector.embedding) for vector in answer.data}) > 1 or not answer.data[0].embedding:
+        return Finding("wrong_answer", "dimensions")
+    usage = answer.usage
+    if usage is not None and usage.total_tokens < usage.prompt_tokens + max(0, usage.completion_tokens):
+        return Finding("wrong_usage", "sum")
+    return None
+
+
+def check_inference(answer: Inference) -> Finding | None:
+    """Every output has as many values as its shape says."""
+    if not answer.outputs:
+        return Finding("empty")
+    return None if all(map(_fits_its_shape, answer.outputs)) else Finding("wrong_answer", "shape")
+
+
+def _fits_its_shape(output: OutputTensor) -> bool:
+    if output.data is None:
+        return isinstance((output.parameters or {}).get("binary_data_size"), int)
+    return _values(output.data) == prod(output.shape)
+
+
+def _values(data: list[Any]) -> int:
+    """Tensors may be nested or flat."""
+    return sum(_values(row) if isinstance(row, list) else 1 for row in data)
+
+
+def decoding_finding(data: bytes, problem: Exception, shape: Outcome) -> Finding:
+    """Why `data` could not be decoded; `shape` where it is JSON of another form."""
+    if not is_utf8(data):
+        return Finding("bad_utf8")
+    return Finding(shape, "shape") if isinstance(problem, msgspec.ValidationError) else Finding("bad_json")
+
+
+def is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def error_code(body: bytes) -> str:
+    """Of an error's JSON: `error.code`, else `error.type`; empty where there is none that looks like a code."""
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    return code_of(fields.get("error", fields)) if isinstance(fields, dict) else ""
+
+
+def code_of(error: Any) -> str:
+    """An error's code. Its message is never taken: some servers quote the request there."""
+    if not isinstance(error, dict):
+        return ""
+    codes = [error.get("code"), error.get("type")]
+    named = [code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)]
+    return named[0] if named else ""
+
+
+def short_word(text: str) -> str:
+    """A server's word, fit to be shown: printable, without spaces, bounded."""
+    return _OTHERS.sub("?", text[:MAX_WORD_CHARS])
+
+
+def tokens_of(usage: Usage | None) -> tuple[int, int]:
+    """(prompt, completion) tokens, or NEVER."""
+    return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (NEVER, NEVER)

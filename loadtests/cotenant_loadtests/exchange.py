@@ -1,0 +1,128 @@
+"""One request under way: what is known of it so far, and the record it leaves. Times are CLOCK_MONOTONIC ns."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cotenant_loadtests.answers import Answer
+from cotenant_loadtests.checks import EchoAnswer, Finding, tokens_of
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.record import NEVER, Record, encode_times
+
+if TYPE_CHECKING:
+    from cotenant_loadtests.connection import Connection
+
+
+@dataclass(slots=True)
+class TenantCount:
+    """Of one tenant, since the start."""
+
+    sent: int = 0
+    ended: int = 0
+    """Of the sent ones."""
+    succeeded: int = 0
+    failed: int = 0
+    tokens: int = 0
+    """Events with text, of ended answers."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of all connections: of HTTP, without TLS's own."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Exchange:
+    """Made when its bytes are rendered, ahead of its time; ended when `finding` is set."""
+
+    __slots__ = (
+        "answer",
+        "bytes_in",
+        "bytes_out",
+        "connect_ns",
+        "connection",
+        "dial",
+        "dialled_ns",
+        "expected",
+        "finding",
+        "first_byte_ns",
+        "payload",
+        "planned",
+        "request_id",
+        "retry_after_s",
+        "scheduled_ns",
+        "sent_ns",
+        "slot",
+        "status",
+        "tenant",
+    )
+
+    def __init__(
+        self, planned: Planned, payload: bytes, *, scheduled_ns: int, tenant: TenantCount, expected: EchoAnswer | None
+    ) -> None:
+        self.planned = planned
+        self.payload = payload
+        self.scheduled_ns = scheduled_ns
+        self.tenant = tenant
+        self.expected = expected
+        self.answer: Answer | None = None
+        self.finding: Finding | None = None
+        self.connection: Connection | None = None
+        """That carries it."""
+        self.dial: asyncio.Task[None] | None = None
+        """That opens a connection for it."""
+        self.dialled_ns = self.sent_ns = self.first_byte_ns = NEVER
+        self.connect_ns = 0
+        self.status = self.bytes_in = self.bytes_out = self.slot = 0
+        self.retry_after_s = -1.0
+        self.request_id = ""
+
+    @property
+    def first_token_ns(self) -> int:
+        return self.answer.text_times[0] if self.answer is not None and self.answer.text_times else NEVER
+
+    @property
+    def tokens(self) -> int:
+        return len(self.answer.text_times) if self.answer is not None else 0
+
+    @property
+    def lateness_ns(self) -> int:
+        """Of one that was sent: see `Record.lateness_us`."""
+        return max(0, self.sent_ns - self.scheduled_ns - self.connect_ns)
+
+
+def make_record(exchange: Exchange, *, process: int, start_ns: int, end_ns: int) -> Record:
+    """Of an exchange that has ended at `end_ns`."""
+    assert exchange.finding is not None
+    answer = exchange.answer
+    prompt_tokens, completion_tokens = tokens_of(answer.usage if answer is not None else None)
+    times_us = [(time_ns - start_ns) // 1000 for time_ns in answer.text_times] if answer is not None else []
+    return Record(
+        id=exchange.planned.id,
+        process=process,
+        outcome=exchange.finding.outcome,
+        status=exchange.status,
+        scheduled_us=(exchange.scheduled_ns - start_ns) // 1000,
+        sent_us=_since(start_ns, exchange.sent_ns),
+        connect_us=exchange.connect_ns // 1000,
+        first_byte_us=_since(start_ns, exchange.first_byte_ns),
+        first_token_us=times_us[0] if times_us else NEVER,
+        end_us=(end_ns - start_ns) // 1000,
+        token_times=encode_times(times_us),
+        events=len(times_us),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        retry_after_s=exchange.retry_after_s,
+        bytes_in=exchange.bytes_in,
+        bytes_out=exchange.bytes_out,
+        request_id=exchange.request_id,
+        detail=exchange.finding.detail,
+    )
+
+
+def _since(start_ns: int, time_ns: int) -> int:
+    return (time_ns - start_ns) // 1000 if time_ns != NEVER else NEVER

@@ -1,0 +1,221 @@
+"""Connections to one endpoint: kept between requests, opened when none is free, never more than agreed."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic_ns
+from urllib.parse import urlsplit
+
+from cotenant_loadtests.checks import Finding
+from cotenant_loadtests.connection import Connection
+from cotenant_loadtests.exchange import Exchange, Traffic
+
+MAX_IDLE_S = 4
+"""Uvicorn, and with it vLLM, hangs up after 5 s; a request sent in that moment would fail by the tool's doing."""
+_NO_TIME_LIMIT_S = 86_400.0
+"""Deadlines end a handshake, not the loop's own limit."""
+
+
+class EndpointError(Exception):
+    """The endpoint cannot be used as told; str is the whole message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go; its name was looked up once."""
+
+    host: str
+    port: int
+    prefix: str
+    """Path before those of the APIs, without a slash at its end."""
+    authority: str
+    """For the header `host`."""
+    tls: ssl.SSLContext | None
+    addresses: tuple[str, ...]
+    """Empty: the name is unknown."""
+
+
+def make_endpoint(url: str, ca_file: str | None, *, verify_tls: bool) -> Endpoint:
+    """Raises EndpointError."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        port = 0
+    if not port or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise EndpointError(f"target.url: {url!r} is not http(s)://host:port/path. Give scheme, host and port.")
+    host = parts.hostname
+    return Endpoint(
+        host=host,
+        port=port,
+        prefix=parts.path.rstrip("/"),
+        authority=parts.netloc,
+        tls=_tls_context(ca_file, verify_tls=verify_tls) if parts.scheme == "https" else None,
+        addresses=_addresses(host, port),
+    )
+
+
+def _tls_context(ca_file: str | None, *, verify_tls: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as problem:
+        raise EndpointError(
+            f"target.ca_file: {ca_file!r} cannot be used: {problem}. It must be a PEM file."
+        ) from None
+    context.set_alpn_protocols(["http/1.1"])
+    if not verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _addresses(host: str, port: int) -> tuple[str, ...]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+@dataclass(slots=True)
+class Pool:
+    """An exchange that is given to `submit` is sent at once, or opens a connection, or waits for one.
+
+    `ended` is told of each end: exchange, finding, time. `limit`: connections open or opening.
+    """
+
+    endpoint: Endpoint
+    limit: int
+    ended: Callable[[Exchange, Finding, int], None]
+    traffic: Traffic = field(default_factory=Traffic)
+    _open: int = 0
+    _idle: dict[Connection, int] = field(default_factory=dict)
+    """→ since when, the longest first."""
+    _waiting: deque[Exchange] = field(default_factory=deque)
+
+    @property
+    def waiting(self) -> int:
+        return sum(exchange.finding is None for exchange in self._waiting)
+
+    def submit(self, exchange: Exchange) -> None:
+        if self._idle:
+            self._idle.popitem()[0].send(exchange)
+        elif self._open < self.limit:
+            self._dial(exchange)
+        else:
+            self._waiting.append(exchange)
+
+    def give_up(self, exchange: Exchange) -> None:
+        """Stop working on it; it has ended."""
+        if exchange.dial is not None:
+            exchange.dial.cancel()
+        if exchange.connection is not None:
+            connection, exchange.connection = exchange.connection, None
+            connection.drop()
+
+    def close_idle(self, now_ns: int) -> None:
+        """Those that have not been used for `MAX_IDLE_S`."""
+        while self._idle:
+            connection, since_ns = next(iter(self._idle.items()))
+            if now_ns - since_ns < MAX_IDLE_S * 1_000_000_000:
+                return
+            connection.drop()
+
+    def close(self) -> None:
+        for connection in list(self._idle):
+            connection.drop()
+
+    # What connections tell
+
+    def opened(self, connection: Connection) -> None:
+        exchange, connection.first = connection.first, None
+        now_ns = monotonic_ns()
+        if exchange is None or exchange.finding is not None:
+            self.free(connection, now_ns)
+            return
+        exchange.connect_ns = now_ns - exchange.dialled_ns
+        connection.send(exchange)
+
+    def answered(self, exchange: Exchange, finding: Finding, now_ns: int) -> None:
+        self.ended(exchange, finding, now_ns)
+
+    def free(self, connection: Connection, now_ns: int) -> None:
+        following = self._next_waiting()
+        if following is None:
+            self._idle[connection] = now_ns
+        else:
+            connection.send(following)
+
+    def closing(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+
+    def lost(self, connection: Connection) -> None:
+        self._one_less()
+
+    # Opening
+
+    def _dial(self, exchange: Exchange) -> None:
+        self._open += 1
+        exchange.dialled_ns = monotonic_ns()
+        exchange.dial = asyncio.get_running_loop().create_task(self._connect(exchange))
+
+    async def _connect(self, exchange: Exchange) -> None:
+        connection = Connection(self, exchange, tls=self.endpoint.tls is not None)
+        problem: OSError | None = None
+        try:
+            problem = await self._try_addresses(connection)
+        finally:
+            exchange.dial = None
+            if not connection.made:
+                self._one_less()
+        if problem is not None and exchange.finding is None:
+            self.ended(exchange, connect_finding(problem, tls=self.endpoint.tls is not None), monotonic_ns())
+
+    async def _try_addresses(self, connection: Connection) -> OSError | None:
+        """None: it is open, or was."""
+        endpoint, problem = self.endpoint, OSError(errno.EHOSTUNREACH, "unknown host")
+        loop = asyncio.get_running_loop()
+        for address in endpoint.addresses:
+            try:
+                await loop.create_connection(
+                    lambda: connection,
+                    address,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                    server_hostname=endpoint.host if endpoint.tls else None,
+                    ssl_handshake_timeout=_NO_TIME_LIMIT_S if endpoint.tls else None,
+                )
+            except OSError as error:
+                problem = error
+            if connection.made:
+                return None
+        return problem
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        if self._open < self.limit and (following := self._next_waiting()) is not None:
+            self._dial(following)
+
+    def _next_waiting(self) -> Exchange | None:
+        while self._waiting:
+            exchange = self._waiting.popleft()
+            if exchange.finding is None:
+                return exchange
+        return None
+
+
+def connect_finding(problem: OSError, *, tls: bool) -> Finding:
+    """Why no connection came about."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return Finding("tls", "certificate")
+    if isinstance(problem, ssl.SSLError):
+        return Finding("tls", (problem.reason or "handshake").lower())
+    if tls and isinstance(problem, ConnectionResetError | ConnectionAbortedError):
+        return Finding("tls", "handshake")
+    if str(problem.strerror) == "unknown host":
+        return Finding("connect", "unknown_host")
+    return Finding("connect", errno.errorcode.get(problem.errno or 0, type(problem).__name__))

@@ -1,0 +1,95 @@
+"""What a worker tells of itself: a `Tick` each second, and how it ended."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+import psutil
+
+from cotenant_loadtests.exchange import Exchange
+from cotenant_loadtests.orders import Done, Ending, TenantTick, Tick
+from cotenant_loadtests.record import NEVER
+from cotenant_loadtests.sending import Sender
+
+_NS_PER_US = 1000
+_NS_PER_S = 1_000_000_000
+_RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class Ticker:
+    """Looks at a sender. Made when it starts: processor time counts from then on."""
+
+    def __init__(self, sender: Sender, start_ns: int) -> None:
+        self._sender, self._start_ns = sender, start_ns
+        self._cpu_s = time.process_time()
+        self._process = psutil.Process()
+        self._unsent: list[Exchange] = []
+        self._silent: list[Exchange] = []
+
+    def tick(self, now_ns: int) -> Tick:
+        new = self._sender.new
+        self._unsent += new
+        self._silent += new
+        new.clear()
+        lateness_us = self._take_lateness()
+        ttft_us = self._take_ttft()
+        tokens = _tokens_under_way(self._sender.under_way)
+        traffic = self._sender.pool.traffic
+        return Tick(
+            at_s=(now_ns - self._start_ns) / _NS_PER_S,
+            tenants={
+                name: TenantTick(
+                    sent=count.sent,
+                    succeeded=count.succeeded,
+                    failed=count.failed,
+                    in_flight=count.sent - count.ended,
+                    tokens=count.tokens + tokens[name],
+                    ttft_us=tuple(ttft_us[name]),
+                )
+                for name, count in self._sender.tenants.items()
+            },
+            waiting=self._sender.pool.waiting,
+            lateness_us=lateness_us,
+            cpu_s=time.process_time() - self._cpu_s,
+            rss_bytes=self._process.memory_info().rss,
+            bytes_in=traffic.bytes_in,
+            bytes_out=traffic.bytes_out,
+        )
+
+    def done(self, ending: Ending, records: int, now_ns: int) -> Done:
+        traffic = self._sender.pool.traffic
+        return Done(
+            ended=ending,
+            at_s=(now_ns - self._start_ns) / _NS_PER_S,
+            records=records,
+            cpu_s=time.process_time() - self._cpu_s,
+            max_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES,
+            bytes_in=traffic.bytes_in,
+            bytes_out=traffic.bytes_out,
+        )
+
+    def _take_lateness(self) -> tuple[int, ...]:
+        sent = [exchange.lateness_ns // _NS_PER_US for exchange in self._unsent if exchange.sent_ns != NEVER]
+        self._unsent = [each for each in self._unsent if each.sent_ns == NEVER and each.finding is None]
+        return tuple(sent)
+
+    def _take_ttft(self) -> dict[str, array[int]]:
+        """Of those whose first token came since the last tick, by tenant."""
+        found: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+        for exchange in self._silent:
+            if (first_ns := exchange.first_token_ns) != NEVER:
+                found[exchange.planned.tenant].append((first_ns - exchange.scheduled_ns) // _NS_PER_US)
+        self._silent = [each for each in self._silent if each.first_token_ns == NEVER and each.finding is None]
+        return found
+
+
+def _tokens_under_way(exchanges: Iterable[Exchange]) -> Counter[str]:
+    tokens: Counter[str] = Counter()
+    for exchange in exchanges:
+        tokens[exchange.planned.tenant] += exchange.tokens
+    return tokens
