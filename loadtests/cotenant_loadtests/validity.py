@@ -10,6 +10,7 @@ A run is not valid when
   tokens later than they came. The lateness shows that only where requests are sent at the same moment.
 - requests of the plan have no record, so that what became of them is not known.
 - nothing was measured within the window.
+- the run ended before its time, other than by Ctrl-C or `stop_below`: at the limit of bytes.
 
 `processes_needed` aims at 0.6 of a core each: enough room for bursts of half as much again.
 """
@@ -39,6 +40,7 @@ def validity_of(output: RunOutput, columns: Columns, window: Window, *, ends_s: 
     needed = processes_needed(output.processes, lateness)
     advice = _advice(output.processes, needed, cores)
     reasons = [
+        *(f"the run ended before its time: {problem}" for problem in output.problems),
         *_late(lateness, advice),
         *_saturated(output.processes, advice),
         *_missing(missing(output.plan, output.records, ends_s)),

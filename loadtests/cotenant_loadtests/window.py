@@ -2,8 +2,8 @@
 
 A run that was interrupted is measured up to the first request that the interruption cut off. Later ones must stay
 out: of those scheduled then, only the quick ones had ended, and their latencies would look better than they were. As
-no request takes longer than its deadline, at most that much is lost. A run that ended early by itself (`stop_below`)
-is measured as far as it scheduled.
+no request takes longer than its deadline, at most that much is lost. A run that ended early by itself is measured as
+far as it scheduled, and one that `stop_below` ended up to the end of its last whole step.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from cotenant_loadtests.columns import Bools, Columns
 from cotenant_loadtests.run_output import RunOutput
 from cotenant_loadtests.spec import Scenario, StreamSpec
 from cotenant_loadtests.spec_values import Steps
+
+STOPPING_S = 1.0
+"""Worker processes hear of a stop at moments that are at most so far apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +40,34 @@ class Window:
 
 
 def window_of(scenario: Scenario, output: RunOutput, columns: Columns) -> Window:
-    ends = [scenario.duration_s - scenario.cooldown_s, scheduled_until_s(scenario, output)]
+    until_s = scheduled_until_s(scenario, output)
+    ends = [scenario.duration_s - scenario.cooldown_s, until_s]
     cut_off = columns.scheduled_us[columns.had("interrupted")]
-    if output.interrupted and len(cut_off):
+    if len(cut_off):
         ends.append(float(np.min(cut_off)) / 1e6)
+    if until_s < scenario.duration_s and not output.interrupted:
+        ends += [_last_whole_step(stream, until_s) for stream in scenario.streams if _may_stop(stream)]
     return Window(scenario.warmup_s, max(min(ends), scenario.warmup_s))
 
 
 def scheduled_until_s(scenario: Scenario, output: RunOutput) -> float:
-    """From then on the run scheduled nothing more: its time was over, it was cut short, or `stop_below` ended it."""
-    until_s = min(scenario.duration_s, output.duration_s) if output.interrupted else scenario.duration_s
-    if output.interrupted or not any(_may_stop(stream) for stream in scenario.streams):
-        return until_s
+    """From then on nothing more was scheduled: the run's time was over, or it ended early."""
+    may_stop = any(_may_stop(stream) for stream in scenario.streams)
     recorded = {record.id for record in output.records}
-    last_s = max((record.scheduled_us for record in output.records), default=-1) / 1e6
-    unsent_s = min(
-        (one.at_s for one in output.plan if one.at_s is not None and one.id not in recorded), default=until_s
-    )
-    return unsent_s if unsent_s >= last_s else until_s
+    unsent_s = [one.at_s for one in output.plan if one.at_s is not None and one.id not in recorded]
+    if not (output.interrupted or output.problems or (may_stop and unsent_s)):
+        return scenario.duration_s
+    sent_s = max((one.at_s for one in output.plan if one.at_s is not None and one.id in recorded), default=0.0)
+    ended_s = min((at_s for at_s in unsent_s if at_s > sent_s - STOPPING_S), default=scenario.duration_s)
+    return min(ended_s, output.duration_s, scenario.duration_s)
 
 
 def _may_stop(stream: StreamSpec) -> bool:
     return isinstance(stream.arrivals, Steps) and stream.arrivals.stop_below is not None
+
+
+def _last_whole_step(stream: StreamSpec, until_s: float) -> float:
+    """The end of it; `until_s` where none was whole."""
+    assert isinstance(stream.arrivals, Steps)
+    whole = (until_s - stream.from_s) // stream.arrivals.step_s
+    return stream.from_s + whole * stream.arrivals.step_s if whole > 0 else until_s

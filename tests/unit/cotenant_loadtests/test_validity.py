@@ -138,3 +138,8 @@ def test_interrupted_before_anything_was_measured_says_so() -> None:
 
 def test_every_reason_is_told() -> None:
     assert len(validity(late(100, 20), processes=[busy(0.95)], window=(500, 600)).reasons) == 3
+
+
+def test_a_run_that_ended_at_a_limit_is_not_valid_and_says_which() -> None:
+    (reason,) = validity(problems=["limits.bytes: 5 bytes were sent and received; raise it, or send less"]).reasons
+    assert reason.startswith("the run ended before its time: limits.bytes: 5 bytes")
