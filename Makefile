@@ -6,12 +6,15 @@ TORCH ?=
 RUN := $(VENV)/bin
 # Two test files at a time: they mostly wait for programs to start.
 PARALLEL ?= -n 2 --dist loadfile
+# Programs that cotenant is compared with or tested against, each in a virtual environment of its own.
+PEERS ?= guidellm locust litellm vllm-router
 # Compiled now rather than by the first engine that imports torch: its first wake is 20 s faster and 100 MiB smaller.
 INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints constraints.txt --compile-bytecode \
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench-accounting bench-engines bench-wake fix generate clean
+.PHONY: help install demo test check peers bench-accounting bench-engines bench-loadtest bench-wake \
+	fix generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -32,11 +35,16 @@ check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI run
 	$(RUN)/python -m tests.golden.update --check
 	$(RUN)/python scripts/generate_docs.py --check
 
+peers: $(PEERS:%=.peers/%/.installed) ## Install what cotenant is compared with into .peers; PEERS="locust …" for some
+
 bench-accounting: $(VENV)/.dev ## Measure what the gateway pays to count a request
 	$(RUN)/python -m benchmarks.accounting $(ARGS)
 
 bench-engines: $(VENV)/.dev ## Tokens and sentences a second, against the model alone (about 5 minutes)
 	$(RUN)/python -m benchmarks.engines $(ARGS)
+
+bench-loadtest: $(VENV)/.dev .peers/guidellm/.installed .peers/locust/.installed ## What the load test costs, against GuideLLM and locust (ARGS=--quick)
+	$(RUN)/python -m benchmarks.loadtest $(ARGS)
 
 bench-wake: $(VENV)/.dev ## From no engine to the first token, and what an idle `up` costs (about 2 minutes)
 	$(RUN)/python -m benchmarks.wake $(ARGS)
@@ -67,3 +75,8 @@ $(VENV)/.local: $(VENV)/.uv pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.local
+
+.peers/%/.installed: benchmarks/peers/%.txt $(VENV)/.uv
+	$(RUN)/python -m uv venv --quiet --clear --python $(RUN)/python .peers/$*
+	$(RUN)/python -m uv pip install --quiet --python .peers/$*/bin/python --requirement $< $(if $(TORCH),--torch-backend=$(TORCH))
+	@touch $@

@@ -67,7 +67,7 @@ def read_request(path: str, body: bytes) -> Asked:
     )
     inputs = fields.get("input", fields.get("inputs", ()))
     words = _words(api, fields)
-    max_tokens = fields.get("max_tokens")
+    max_tokens = fields.get("max_tokens", fields.get("max_completion_tokens"))
     return Asked(
         api=api,
         model=path.split("/")[3] if api == "oip" else fields["model"],
@@ -83,14 +83,20 @@ def read_request(path: str, body: bytes) -> Asked:
 
 def _words(api: str, fields: dict[str, Any]) -> tuple[str, ...]:
     if api == "chat":
-        users = [message["content"] for message in fields["messages"] if message["role"] == "user"]
-        return tuple((users or [fields["messages"][-1]["content"]])[-1].split())
+        users = [message for message in fields["messages"] if message["role"] == "user"]
+        return tuple(_text((users or fields["messages"])[-1]).split())
     return tuple(fields["prompt"].split()) if api == "completions" else ()
+
+
+def _text(message: dict[str, Any]) -> str:
+    """Content is a text, or a list of parts as some clients send it."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _prompt_tokens(api: str, fields: dict[str, Any]) -> int:
     if api == "chat":
-        return sum(len(message["content"].split()) for message in fields["messages"])
+        return sum(len(_text(message).split()) for message in fields["messages"])
     texts = fields.get("prompt", fields.get("input", ()))
     return sum(len(text.split()) for text in ([texts] if isinstance(texts, str) else texts))
 
@@ -205,6 +211,12 @@ def _whole(asked: Asked, fault: str | None) -> dict[str, Any]:
     shown = {"text": text} if asked.api == "completions" else {"message": {"role": "assistant", "content": text}}
     choice = {"index": 0, **shown, "finish_reason": "length" if asked.limited else "stop"}
     return {"id": "ref-1", "created": 1700000000, "model": model, "choices": [choice], "usage": _usage(asked, fault)}
+
+
+def render_about() -> bytes:
+    """What routers and benchmarks ask before they begin: health and models."""
+    body = b'{"object":"list","data":[{"id":"reference","object":"model","created":1700000000,"owned_by":"tests"}]}'
+    return HEAD % (200, b"OK", b"application/json", b"about") + b"content-length: %d\r\n\r\n%s" % (len(body), body)
 
 
 def render_error(kind: str, request_id: bytes) -> bytes:

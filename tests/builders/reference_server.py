@@ -22,7 +22,14 @@ import msgspec
 import uvloop
 
 from cotenant_loadtests.alarm import make_alarm
-from tests.builders.reference_answers import Asked, read_request, render_error, render_stream, render_whole
+from tests.builders.reference_answers import (
+    Asked,
+    read_request,
+    render_about,
+    render_error,
+    render_stream,
+    render_whole,
+)
 
 GRID_NS = 1_000_000
 """Answers are due at whole milliseconds: streams that are due together share a timer."""
@@ -165,7 +172,10 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         path, body = self._path.decode(), b"".join(self._body)
         self._path, self._body = b"", []
-        self._server.answer(self, path, body)
+        if self._parser.get_method() == b"GET":
+            self.write(render_about())
+        else:
+            self._server.answer(self, path, body)
 
     def write(self, data: bytes) -> None:
         if self._transport.get_write_buffer_size():
