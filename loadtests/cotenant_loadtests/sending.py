@@ -34,6 +34,9 @@ class Sender:
         self._alarm = make_alarm(self._loop, self._ring)
         self._filling = False
         self._start_ns = self._last_ns = 0
+        self._drain_ns = round(orders.drain_s * _NS_PER_S)
+        self._last: tuple[Outcome, Ending] = ("unfinished", "finished")
+        """What becomes of those that are under way when the time is over, and how that is called."""
         self._upcoming: Upcoming
         self.pool = Pool(endpoint, orders.connections, self._ended)
         self.under_way = Deadlines()
@@ -49,6 +52,13 @@ class Sender:
         self._loop.call_later(SLOT_NS / _NS_PER_S, self._look_round)
         self._fill()
         self._arm()
+        self._end_if_done()
+
+    def drain(self, outcome: Outcome, patience_s: float) -> None:
+        """Send nothing more. What is under way may end for so long, and has this outcome then."""
+        self._upcoming.forget()
+        self._last_ns, self._drain_ns = monotonic_ns(), round(patience_s * _NS_PER_S)
+        self._last = (outcome, "stopped")
         self._end_if_done()
 
     def stop(self, outcome: Outcome, ending: Ending, detail: str = "") -> None:
@@ -112,8 +122,8 @@ class Sender:
         traffic = self.pool.traffic
         if traffic.bytes_in + traffic.bytes_out > self._orders.bytes:
             self.stop("unfinished", "bytes", "bytes")
-        elif now_ns > self._last_ns + self._orders.drain_s * _NS_PER_S:
-            self.stop("unfinished", "finished")
+        elif now_ns > self._last_ns + self._drain_ns:
+            self.stop(*self._last)
         else:
             self.pool.close_idle(now_ns)
             self._fill_soon()
@@ -150,7 +160,7 @@ class Sender:
 
     def _end_if_done(self) -> None:
         if not self.under_way and self._upcoming.next_ns == NEVER_NS:
-            self.stop("unfinished", "finished")
+            self.stop(*self._last)
 
     def _count(self, exchange: Exchange) -> None:
         tenant = exchange.tenant

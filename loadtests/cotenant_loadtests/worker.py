@@ -118,7 +118,11 @@ class Worker:
         self._pipes.say(self._ticker.done(ending, self._records.count, monotonic_ns()))
 
     async def _listen(self) -> None:
+        """Whoever is to end with patience ends at once when told again, or when stdin ends."""
         message = await self._pipes.hear()
+        if isinstance(message, Stop) and message.drain_s:
+            self._sender.drain(message.outcome, message.drain_s)
+            message = await self._pipes.hear()
         self._sender.stop(message.outcome if isinstance(message, Stop) else "interrupted", "stopped")
 
     async def _tick_each_second(self, start_ns: int) -> None:
