@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import loadtest_docs
 import yaml
 from field_fates import request_fields
+from loadtest_docs import Struct
 from pydantic import BaseModel
 
 from cotenant_operator import schema, spec
@@ -85,7 +87,28 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
         "routes": table(("Route", "What", "Key"), routes()),
         "request-fields": table(("Route", "Fields", "What happens to them"), request_fields()),
+        **loadtest_parts(),
     }
+
+
+def loadtest_parts() -> dict[str, str]:
+    results, extras = loadtest_docs.results(), loadtest_docs.extras()
+    return {
+        "loadtest-results": _structs(results, results),
+        "loadtest-extras": _structs(extras, [*extras, *results]),
+        "loadtest-outcomes": table(("Outcome", "Counts as", "What"), loadtest_docs.outcomes()),
+        "loadtest-columns": table(("Column", "Type", "What"), loadtest_docs.columns()),
+        "loadtest-slo": loadtest_docs.slo_table(),
+    }
+
+
+def _structs(structs: list[Struct], known: list[Struct]) -> str:
+    """A heading, its words and its table for each."""
+    made = (
+        f"### {struct.name}\n\n{struct.about}\n\n".replace("\n\n\n\n", "\n\n") + table(loadtest_docs.FIELDS, rows)
+        for struct, rows in loadtest_docs.tables(structs, known)
+    )
+    return "\n".join(made)
 
 
 def pages(folder: Path, made: Mapping[str, str]) -> dict[Path, str]:

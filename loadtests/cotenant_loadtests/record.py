@@ -9,7 +9,7 @@ Outcome = Literal[
     "ok",  # a complete, correct answer
     "cancelled",  # hung up after so many tokens, as planned
     "connect",  # no connection: refused, unknown host, no answer in time
-    "tls",
+    "tls",  # no agreement on encryption, or a certificate that is not trusted
     "reset",  # the connection broke
     "cut_short",  # the connection was closed before the answer was whole
     "timeout",  # not whole by its deadline
@@ -19,9 +19,9 @@ Outcome = Literal[
     "http_error",  # any other status than 200
     "framing",  # not HTTP/1.1: head, chunk or length
     "too_large",  # a line or an answer beyond the limits
-    "bad_json",
+    "bad_json",  # an answer or an event that is no JSON
     "bad_event",  # server-sent events that are not the API's
-    "bad_utf8",
+    "bad_utf8",  # text that is not UTF-8
     "error_event",  # `data: {"error": …}` in a stream
     "no_done",  # a stream that ends without `[DONE]`
     "after_done",  # something follows `[DONE]`

@@ -13,7 +13,11 @@ Verdict = Literal["passed", "missed", "not_valid"]
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `count` values. `curve`: (percentile from 0 to 100, value) pairs for drawing; empty when count is 0."""
+    """Of `count` values; percentiles by nearest rank, off by at most 0.05 %.
+
+    `curve`: (percentile from 0 to 100, value) pairs for drawing, even on the scale -log10(1 - percentile / 100) as
+    far as `count` can tell, then 100; empty when `count` is 0.
+    """
 
     count: int
     mean: float = 0.0
@@ -32,10 +36,13 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     model: str
     scheduled: int
+    """Within the window, without those that were `interrupted`."""
     succeeded: int
     """Whole and correct, or cancelled as planned."""
     cancelled: int
+    """Of the succeeded ones."""
     failed: int
+    """All others."""
     errors: dict[str, int]
     """Outcome → requests."""
     success_rate: float
@@ -43,28 +50,38 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     good: int
     """Succeeded within `goodput` of the scenario."""
     goodput_per_s: float
+    """Good ones per second of the window."""
     offered_per_s: float
+    """Scheduled ones per second of the window."""
     succeeded_per_s: float
     prompt_tokens: int
+    """Of successes, by the server's usage where it told, else the words that were sent."""
     completion_tokens: int
-    """By the server's usage where it told, else by our count."""
+    """Of successes, by the server's usage where it told, else by our count."""
     completion_tokens_per_s: float
     ttft_ms: Quantiles
+    """First event with text, or the end of an answer that is not streamed, from the scheduled time. Of successes."""
     itl_ms: Quantiles
-    """Gaps between events with text, of all streams together."""
+    """Gaps between events with text, of all streamed successes together."""
     tpot_ms: Quantiles
-    """(end - first token) / (tokens - 1), per request."""
+    """(end - first token) / (tokens - 1), per request that was streamed, whole and longer than one token."""
     e2e_ms: Quantiles
+    """End of a whole answer, from the scheduled time."""
 
 
 class ErrorExample(msgspec.Struct, frozen=True, kw_only=True):
+    """Failures that are alike: the fifty most frequent kinds, at least one of each outcome."""
+
     outcome: str
     status: int
+    """HTTP; 0: none came."""
     detail: str
+    """A word on what went wrong; never a prompt, an answer or a key."""
     tenant: str
     model: str
     count: int
     first_at_s: float
+    """When the first such request was scheduled."""
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,12 +94,14 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: tuple[int, ...]
     """Requests sent and not ended at the end of the bin."""
     completion_tokens: tuple[int, ...]
-    """By when they came."""
+    """By when they came; of all requests, whatever became of them."""
     ttft_p50_ms: tuple[float | None, ...]
     ttft_p99_ms: tuple[float | None, ...]
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole run in some 60 to 240 bins, warm-up and cool-down included."""
+
     bin_s: float
     series: tuple[Series, ...]
     """All tenants together (`*`) first, then each."""
@@ -94,7 +113,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     from_s: float
     to_s: float
+    """Within the window: a step outside is left out, one partly outside is cut."""
     rate_per_s: float
+    """What was scheduled, which of a Poisson process is not quite its rate."""
     good_per_s: float
     success_rate: float
     ttft_p99_ms: float | None
@@ -119,7 +140,7 @@ class Validity(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     """Why not: each a sentence with its figure and what to do."""
     lateness_ms: Quantiles
-    """From scheduled to sent, of every request."""
+    """From scheduled to sent, less the wait for a connection to open; of every request of the run."""
     processes: tuple[ProcessLoad, ...]
     processes_needed: int
     """How many would be enough; the number used where it was enough."""
@@ -143,10 +164,12 @@ class Fairness(msgspec.Struct, frozen=True, kw_only=True):
     """Jain's index over tenants that were backlogged together; None when never two were."""
     backlogged_s: float
     tokens: dict[str, float]
-    """Tenant → tokens in that time."""
+    """Tenant → tokens in that time, of all requests. Where none are generated: answers."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read at one moment: name → value."""
+
     at_s: float
     values: dict[str, float]
 
@@ -167,16 +190,22 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """ISO 8601, UTC."""
     target: str
+    """The address that was loaded."""
     seed: int
     plan_sha256: str
+    """Of the plan's requests: equal plans sent equal bytes."""
     scenario: dict[str, Any]
     """As it was run. It has no keys."""
     machine: str
+    """That ran the load test."""
     duration_s: float
+    """Until the last request had ended."""
     window_from_s: float
     window_to_s: float
+    """Requests scheduled from `window_from_s` up to before this are measured."""
     interrupted: bool
     verdict: Verdict
+    """`not_valid` beats `missed` beats `passed`."""
     validity: Validity
     slo: tuple[SloResult, ...]
     total: Group
