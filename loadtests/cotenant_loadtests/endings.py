@@ -7,12 +7,10 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_NOT_VALID
-from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
 from cotenant_loadtests.terminal import complain
 
 P = ParamSpec("P")
-EXTRA = ("uvloop", "httptools", "numpy", "pyarrow")
-"""Packages of the extra `loadtest`."""
 
 
 def ending(command: Callable[P, int]) -> Callable[P, int]:
@@ -37,6 +35,8 @@ def told_of_flags(problem: Exception) -> bool:
     show = getattr(problem, "format_message", None)
     if show is None:
         return False
+    if not show().strip():  # no command was given: its help is on the screen
+        return True
     where = getattr(getattr(problem, "ctx", None), "command_path", "cotenant loadtest")
     complain("error", f"{show()} (see `{where} --help`)")
     return True
@@ -45,10 +45,7 @@ def told_of_flags(problem: Exception) -> bool:
 def _told(problem: Exception) -> tuple[str, int] | None:
     """Sentence and exit code; None for a mistake of our own."""
     if isinstance(problem, ModuleNotFoundError) and (problem.name or "").partition(".")[0] in EXTRA:
-        return (
-            f"the package {problem.name} is not installed; run `pip install 'cotenant[loadtest]'`",
-            EXIT_BAD_SCENARIO,
-        )
+        return missing(str(problem.name)), EXIT_BAD_SCENARIO
     from cotenant_loadtests.plan_file import PlanError
     from cotenant_loadtests.problems import ScenarioError
     from cotenant_loadtests.results_file import ResultsFileError

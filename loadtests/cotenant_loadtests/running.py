@@ -164,6 +164,9 @@ class _Run:
                 self._refuse_silence(self._running(), self._silence_s)
             if self._now_s() > last_s:
                 raise self._failure(self._running()[0], "goes on after everything was over")
+        for worker in self._workers:
+            if code := worker.ended(STOP_S):
+                raise self._failure(worker, f"was mistaken somewhere, {_status(code)}")
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         for key, _ in selector.select(LOOK_S):

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests.keys import LocalKeys, keys_for
-from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
 
 if TYPE_CHECKING:
     from cotenant_loadtests.planned import Planned
@@ -72,6 +73,9 @@ def check(loaded: Loaded, plan: "Sequence[Planned]") -> "Extent":
     """How much is going to be sent, when it may be sent there. Raises RefusedError."""
     from cotenant_loadtests import bodies, safety
 
+    for package in EXTRA:
+        if find_spec(package) is None:
+            raise RefusedError(missing(package))
     scenario = loaded.scenario
     safety.check_target(scenario.target.url, loaded.choices.permitted)
     if not plan:

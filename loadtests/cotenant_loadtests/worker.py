@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from cotenant_loadtests.lifeline import end_with_parent
 from cotenant_loadtests.orders import (
     Failed,
     FromWorker,
@@ -157,6 +158,7 @@ async def _main() -> int:
 
 
 def main() -> None:
+    end_with_parent()
     with contextlib.suppress(KeyboardInterrupt):
         sys.exit(uvloop.run(_main()))
 

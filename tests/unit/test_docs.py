@@ -47,7 +47,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, se
 
 
 def documented_commands() -> dict[str, set[str]]:
-    sections = re.split(r"^### `(cotenant [\w ]+)`\n", (DOCS / "cli.md").read_text(), flags=re.MULTILINE)[1:]
+    sections = re.split(r"^### `(cotenant [\w -]+)`\n", (DOCS / "cli.md").read_text(), flags=re.MULTILINE)[1:]
     bodies = dict(zip(sections[::2], sections[1::2], strict=True))
     rows = {
         name: re.findall(r"^\| (`-[^|]*) \|", body.split("\n## ")[0], re.MULTILINE) for name, body in bodies.items()

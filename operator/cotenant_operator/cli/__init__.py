@@ -5,7 +5,8 @@
     looking.py   get, explain        keys.py       key create, list, revoke
     logs.py      logs                usage.py      usage
     talking.py   chat, embed         doctor.py     doctor
-    about.py     version             completion.py names for the shell
+    loadtest.py  loadtest …          about.py      version
+    completion.py names for the shell
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
 """
@@ -18,6 +19,7 @@ import typer
 from cotenant_operator.cli.about import version
 from cotenant_operator.cli.doctor import doctor
 from cotenant_operator.cli.keys import create_key, list_keys, revoke_key
+from cotenant_operator.cli.loadtest import loadtest_app
 from cotenant_operator.cli.logs import logs
 from cotenant_operator.cli.looking import explain_model, get_models, get_pools, get_tenants
 from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
@@ -47,6 +49,7 @@ app.add_typer(explain_app, name="explain", rich_help_panel=LOOK)
 app.add_typer(key_app, name="key", rich_help_panel=CALL)
 app.command(rich_help_panel=CALL)(chat)
 app.command(rich_help_panel=CALL)(embed)
+app.add_typer(loadtest_app, name="loadtest", rich_help_panel=CALL)
 app.command()(version)
 get_app.command("models")(get_models)
 get_app.command("pools")(get_pools)

@@ -1,0 +1,149 @@
+"""`cotenant loadtest`, and `python -m cotenant_loadtests`. Parses, calls, prints; light to import.
+
+run_command.py       run              cli_options.py   options that commands share
+cli_comparisons.py   compare, find-capacity, fairness, coldstart, soak
+setting_up.py        what comes before a run, for all of them
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cotenant_loadtests.cli_options import Out, Permitted, Processes, Quiet, Scenarios, Seed, Settings, Url
+from cotenant_loadtests.endings import ending, quiet_about_a_closed_pipe, told_of_flags
+from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_INTERRUPTED
+from cotenant_loadtests.keys import NoLocalKeys
+
+
+class Requests(StrEnum):
+    CSV = "csv"
+    PARQUET = "parquet"
+    NONE = "none"
+
+
+class Document(StrEnum):
+    SCENARIO = "scenario"
+    RESULTS = "results"
+
+
+class _Group(TyperGroup):
+    """A mistake in the flags is a refusal before the start, under whichever command this is."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as problem:
+            if told_of_flags(problem):
+                raise typer.Exit(EXIT_BAD_SCENARIO) from None
+            raise
+
+
+def make_app() -> typer.Typer:
+    """The commands. Another callback may put `LocalKeys` of a gateway on this machine into `context.obj`."""
+    app = typer.Typer(
+        name="loadtest",
+        help="Load any OpenAI- or OIP-compatible endpoint: many tenants, many models, open loop.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        cls=_Group,
+    )
+
+    @app.callback()
+    def use(context: typer.Context) -> None:
+        context.obj = NoLocalKeys()
+
+    for command in (run, scenarios, report, schema):
+        app.command()(ending(command))
+    return app
+
+
+def run(
+    context: typer.Context,
+    scenario: Scenarios,
+    url: Url = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    processes: Processes = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Write the plan to this file (`-`: stdout), and send nothing.")
+    ] = None,
+    from_plan: Annotated[
+        Path | None, typer.Option(help="Send exactly this plan; the scenario says the rest.")
+    ] = None,
+    out: Out = None,
+    requests: Annotated[Requests, typer.Option(help="Format of the table of requests.")] = Requests.CSV,
+    permitted: Permitted = None,
+    quiet: Quiet = False,
+) -> int:
+    """Send a scenario's requests, and say what became of them: terminal, report.html, results.json, JUnit XML."""
+    from cotenant_loadtests.run_command import Wishes, run_scenario
+    from cotenant_loadtests.setting_up import Choices
+
+    choices = Choices(
+        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted
+    )
+    wishes = Wishes(plan_file=plan, from_plan=from_plan, out=out, requests=requests, quiet=quiet)
+    return run_scenario(choices, wishes, context.obj)
+
+
+def scenarios() -> int:
+    """List the scenarios that come with cotenant."""
+    from cotenant_loadtests.reading import read_scenario
+    from cotenant_loadtests.shipped import shipped_scenarios
+    from cotenant_loadtests.terminal import print_table
+
+    about = {name: read_scenario(path).about for name, path in shipped_scenarios().items()}
+    print_table(("SCENARIO", "WHAT"), [(name, text.partition("\n")[0]) for name, text in sorted(about.items())])
+    return 0
+
+
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json.")],
+    out: Annotated[Path | None, typer.Option(help="The page. Default: report.html beside the results.")] = None,
+) -> int:
+    """Draw the report of a run again."""
+    from cotenant_loadtests.report import write_report
+    from cotenant_loadtests.results_file import read_results
+    from cotenant_loadtests.setting_up import readable
+    from cotenant_loadtests.terminal import say
+
+    page = out or results.with_name("report.html")
+    with readable(results):
+        found = read_results(results)
+    with readable(page):
+        write_report(page, found)
+    say(str(page))
+    return 0
+
+
+def schema(
+    document: Annotated[Document, typer.Argument(help="`scenario` or `results`.")] = Document.SCENARIO,
+) -> int:
+    """Print the JSON Schema of a scenario, for editors, or of results.json."""
+    from cotenant_loadtests.schemas import schema_text
+
+    sys.stdout.write(schema_text(document))
+    return 0
+
+
+def main() -> int:
+    """Entry point of `python -m cotenant_loadtests`: the exit status."""
+    try:
+        result = make_app()(prog_name="python -m cotenant_loadtests", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        quiet_about_a_closed_pipe()
+        return 1
+    except Exception as problem:
+        if not told_of_flags(problem):
+            raise
+        return EXIT_BAD_SCENARIO
+    return result if isinstance(result, int) else 0

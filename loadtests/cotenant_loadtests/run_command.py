@@ -1,0 +1,73 @@
+"""`run`: a scenario's plan is bounded, sent, measured, judged and written."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cotenant_loadtests.keys import LocalKeys
+from cotenant_loadtests.setting_up import Choices, Loaded, check, keys_of, load, make_folder, plan_of, readable
+from cotenant_loadtests.terminal import note
+
+if TYPE_CHECKING:
+    from cotenant_loadtests.planned import Planned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the command line says about the run, beside the scenario."""
+
+    plan_file: Path | None = None
+    from_plan: Path | None = None
+    out: Path | None = None
+    requests: str = "csv"
+    quiet: bool = False
+
+
+def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
+    """The exit code. Raises ScenarioError, RefusedError, RunError."""
+    from cotenant_loadtests.live import watching
+    from cotenant_loadtests.one_run import exit_code, measure
+    from cotenant_loadtests.stopping import stopping
+    from cotenant_loadtests.terminal_summary import print_summary
+    from cotenant_loadtests.written import write_run
+
+    loaded = load(choices, local)
+    plan = _plan(loaded, wishes.from_plan)
+    if wishes.plan_file is not None:
+        return _print_plan(loaded, plan, wishes.plan_file)
+    extent = check(loaded, plan)
+    folder = make_folder(wishes.out, loaded.scenario.name)
+    note(extent.sentence(loaded.scenario.target.url))
+    with stopping() as stop:
+        with (
+            keys_of(loaded, plan, local) as keys,
+            watching(loaded.scenario, plan, quiet=wishes.quiet) as on_progress,
+        ):
+            measured = measure(loaded, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
+        write_run(folder, loaded.scenario, measured, requests=wishes.requests)
+        print_summary(measured.results, folder)
+    return exit_code(measured.results)
+
+
+def _plan(loaded: Loaded, from_plan: Path | None) -> "Sequence[Planned]":
+    from cotenant_loadtests.plan_file import read_plan
+
+    if from_plan is None:
+        return plan_of(loaded)
+    with readable(from_plan):
+        return read_plan(from_plan)[1]
+
+
+def _print_plan(loaded: Loaded, plan: "Sequence[Planned]", path: Path) -> int:
+    from cotenant_loadtests.plan_file import plan_lines, write_plan
+
+    if str(path) == "-":
+        sys.stdout.buffer.writelines(plan_lines(loaded.scenario, plan))
+        sys.stdout.buffer.flush()
+    else:
+        with readable(path):
+            write_plan(path, loaded.scenario, plan)
+        note(f"{len(plan):,} requests in {path}; nothing was sent")
+    return 0

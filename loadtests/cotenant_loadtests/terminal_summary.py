@@ -1,0 +1,116 @@
+"""What a run measured, as lines and tables for a terminal. Rows are pure; one function prints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cotenant_loadtests.gate import place, sentence
+from cotenant_loadtests.results import Group, Quantiles, Results
+from cotenant_loadtests.terminal import complain, print_table, say
+
+GROUP_COLUMNS = ("TENANT", "MODEL", "REQUESTS", "FAILED", "SUCCESS", "TTFT", "ITL", "TPOT", "E2E")
+ERROR_COLUMNS = ("ERROR", "STATUS", "TENANT", "MODEL", "COUNT", "DETAIL")
+SLO_COLUMNS = ("SLO", "LIMIT", "MEASURED", "")
+
+
+def print_summary(results: Results, folder: Path) -> None:
+    """Tables on stdout; what was missed, or makes the run not valid, on stderr."""
+    say()
+    say(headline(results))
+    print_table(GROUP_COLUMNS, group_rows(results), right=range(2, len(GROUP_COLUMNS)))
+    say("TTFT, ITL, TPOT, E2E: p50 / p99 in ms, from the scheduled time")
+    if results.errors:
+        say()
+        print_table(ERROR_COLUMNS, error_rows(results), right=(1, 4))
+    if results.slo:
+        say()
+        print_table(SLO_COLUMNS, slo_rows(results), right=(1, 2))
+    say()
+    say(tool_line(results))
+    say(f"{verdict_line(results)}; report: {folder / 'report.html'}")
+    for reason in results.validity.reasons:
+        complain("not valid", reason)
+    if results.validity.valid:
+        for slo in results.slo:
+            if not slo.passed:
+                complain("missed", sentence(slo))
+
+
+def headline(results: Results) -> str:
+    ended = ", interrupted" if results.interrupted else ""
+    window_s = results.window_to_s - results.window_from_s
+    return (
+        f"{results.name} against {results.target}: {window_s:,.1f} s measured of {results.duration_s:,.1f} s{ended}; "
+        f"{results.total.offered_per_s:,.1f} requests/s, {results.total.completion_tokens_per_s:,.0f} tokens/s"
+    )
+
+
+def group_rows(results: Results) -> list[tuple[str, ...]]:
+    """One for each tenant and model, and one for all where there are several."""
+    groups: Sequence[Group] = results.groups
+    return [_group_row(group) for group in ([*groups, results.total] if len(groups) != 1 else groups)]
+
+
+def error_rows(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            error.outcome,
+            str(error.status or ""),
+            error.tenant,
+            error.model,
+            f"{error.count:,}",
+            error.detail,
+        )
+        for error in results.errors
+    ]
+
+
+def slo_rows(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            place(slo),
+            f"{slo.limit:g}",
+            "nothing" if slo.value is None else f"{slo.value:.5g}",
+            ("passed" if slo.passed else "missed") if results.validity.valid else "not judged",
+        )
+        for slo in results.slo
+    ]
+
+
+def tool_line(results: Results) -> str:
+    """How the tool itself did."""
+    validity = results.validity
+    peak = max((load.cpu_share_peak for load in validity.processes), default=0.0)
+    used = len(validity.processes)
+    return (
+        f"sent late by p50 {_ms(validity.lateness_ms.p50)}, p99 {_ms(validity.lateness_ms.p99)} ms; "
+        f"{used} worker process{'es' if used != 1 else ''}, the busiest at {peak:.0%} of a core for a second"
+        + (f"; {validity.processes_needed} would be enough" if validity.processes_needed > used else "")
+    )
+
+
+def verdict_line(results: Results) -> str:
+    if results.verdict == "not_valid":
+        return "not valid"
+    missed = sum(not slo.passed for slo in results.slo)
+    if missed:
+        return f"{missed} of {len(results.slo)} SLOs missed"
+    return f"all {len(results.slo)} SLOs passed" if results.slo else "passed: valid, and no SLO was set"
+
+
+def _group_row(group: Group) -> tuple[str, ...]:
+    return (
+        "all" if group.tenant == "*" else group.tenant,
+        "" if group.model == "*" else group.model,
+        f"{group.scheduled:,}",
+        f"{group.failed:,}",
+        f"{group.success_rate:.2%}",
+        *(_pair(of) for of in (group.ttft_ms, group.itl_ms, group.tpot_ms, group.e2e_ms)),
+    )
+
+
+def _pair(quantiles: Quantiles) -> str:
+    return f"{_ms(quantiles.p50)} / {_ms(quantiles.p99)}" if quantiles.count else "-"
+
+
+def _ms(value_ms: float) -> str:
+    return f"{value_ms:,.0f}" if value_ms >= 100 else f"{value_ms:.1f}" if value_ms >= 10 else f"{value_ms:.2f}"
