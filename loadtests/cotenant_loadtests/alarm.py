@@ -38,15 +38,25 @@ class _TimerFile:
         self._fd = libc.timerfd_create(CLOCK_MONOTONIC, _TFD_NONBLOCK_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "making a timer (timerfd_create)")
+        self._soon: asyncio.Handle | None = None
         loop.add_reader(self._fd, self._woken)
 
     def set(self, at_ns: int) -> None:
-        seconds, rest_ns = divmod(max(1, at_ns), _NS_PER_S)
+        if at_ns <= monotonic_ns():  # to set a timer for what is over costs an interrupt
+            self._soon = self._soon or self._loop.call_soon(self._ring_now)
+            return
+        seconds, rest_ns = divmod(at_ns, _NS_PER_S)
         self._set_time(self._fd, _TFD_TIMER_ABSTIME, struct.pack("qqqq", 0, 0, seconds, rest_ns), None)
 
     def close(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
+
+    def _ring_now(self) -> None:
+        self._soon = None
+        self._ring()
 
     def _woken(self) -> None:
         try:

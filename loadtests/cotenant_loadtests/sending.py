@@ -20,6 +20,8 @@ from cotenant_loadtests.upcoming import NEVER_NS, Upcoming
 
 BURST = 16
 """Requests sent before the loop looks at answers again: at most a millisecond."""
+FILLING_NS = 100_000
+"""Likewise for making requests ahead; one long prompt may take longer."""
 _NS_PER_S = 1_000_000_000
 
 
@@ -105,11 +107,13 @@ class Sender:
             self._loop.call_soon(self._fill)
 
     def _fill(self) -> None:
-        """One request at a time, so that answers are read in between."""
+        """A few requests at a time, so that answers are read in between."""
         self._filling = False
-        if self._upcoming.wants_preparing(monotonic_ns()):
+        began_ns = now_ns = monotonic_ns()
+        while now_ns - began_ns < FILLING_NS and self._upcoming.wants_preparing(now_ns):
             self._upcoming.prepare()
-            self._fill_soon()
+            now_ns = monotonic_ns()
+        self._fill_soon()
 
     def _look_round(self) -> None:
         """Deadlines, the bounds of the run, idle connections."""

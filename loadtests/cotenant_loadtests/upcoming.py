@@ -24,12 +24,15 @@ class Upcoming:
 
     def __init__(self, share: Share, make: Callable[[Planned, int], Exchange], start_ns: int) -> None:
         self._share, self._make, self._start_ns = share, make, start_ns
-        self._arrival = 0
+        self._arrival = -1
+        self._arrival_ns = NEVER_NS
+        """Of the next arrival whose bytes are not made yet."""
         self._turns: list[tuple[int, int]] = []
         """(due, place), a heap."""
         self._ready: list[tuple[int, int, Exchange]] = []
         """(due, id, …), a heap."""
         self._ready_bytes = 0
+        self._step()
 
     @property
     def next_ns(self) -> int:
@@ -41,7 +44,7 @@ class Upcoming:
 
     def forget(self) -> None:
         """Nothing more is sent."""
-        self._arrival = self._share.arrivals
+        self._arrival_ns = NEVER_NS
         self._turns.clear()
         self._ready.clear()
 
@@ -66,19 +69,17 @@ class Upcoming:
 
     def _next_raw_ns(self) -> int:
         """Of those whose bytes are not made yet."""
-        turn_ns = self._turns[0][0] if self._turns else NEVER_NS
-        return min(turn_ns, self._arrival_ns())
+        return min(self._turns[0][0], self._arrival_ns) if self._turns else self._arrival_ns
 
-    def _arrival_ns(self) -> int:
-        if self._arrival >= self._share.arrivals:
-            return NEVER_NS
-        return self._start_ns + self._share.arrival(self._arrival)[0]
+    def _step(self) -> None:
+        self._arrival += 1
+        more = self._arrival < self._share.arrivals
+        self._arrival_ns = self._start_ns + self._share.arrival(self._arrival)[0] if more else NEVER_NS
 
     def _make_next(self) -> Exchange:
-        if self._turns and self._turns[0][0] <= self._arrival_ns():
+        if self._turns and self._turns[0][0] <= self._arrival_ns:
             due_ns, place = heapq.heappop(self._turns)
         else:
-            at_ns, place = self._share.arrival(self._arrival)
-            due_ns = self._start_ns + at_ns
-            self._arrival += 1
+            due_ns, place = self._arrival_ns, self._share.arrival(self._arrival)[1]
+            self._step()
         return self._make(self._share.planned(place), due_ns)
