@@ -51,6 +51,7 @@ class Columns:
     tenant: Ints
     model: Ints
     stream: Ints
+    process: Ints
     outcome: Ints
     """Index into OUTCOMES."""
     streamed: Bools
@@ -126,6 +127,7 @@ def columns_of(plan: Sequence[Planned], records: Sequence[Record]) -> Columns:
         tenant=_ints(planned, lambda one: numbers[0][one.tenant]),
         model=_ints(planned, lambda one: numbers[1][one.model]),
         stream=_ints(planned, lambda one: numbers[2][one.stream]),
+        process=_ints(records, lambda record: record.process),
         outcome=_ints(records, lambda record: _CODES[record.outcome]),
         streamed=_ints(planned, lambda one: one.streamed).astype(np.bool_),
         scheduled_us=_ints(records, lambda record: record.scheduled_us),

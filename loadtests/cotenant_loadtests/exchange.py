@@ -108,7 +108,7 @@ def make_record(exchange: Exchange, *, process: int, start_ns: int, end_ns: int)
         status=exchange.status,
         scheduled_us=(exchange.scheduled_ns - start_ns) // 1000,
         sent_us=_since(start_ns, exchange.sent_ns),
-        connect_us=exchange.connect_ns // 1000,
+        connect_us=_connect_ns(exchange, end_ns) // 1000,
         first_byte_us=_since(start_ns, exchange.first_byte_ns),
         first_token_us=times_us[0] if times_us else NEVER,
         end_us=(end_ns - start_ns) // 1000,
@@ -122,6 +122,12 @@ def make_record(exchange: Exchange, *, process: int, start_ns: int, end_ns: int)
         request_id=exchange.request_id,
         detail=exchange.finding.detail,
     )
+
+
+def _connect_ns(exchange: Exchange, end_ns: int) -> int:
+    """Of one that was never sent: as long as it waited for its connection in vain."""
+    in_vain = exchange.sent_ns == NEVER and exchange.dialled_ns != NEVER
+    return end_ns - exchange.dialled_ns if in_vain else exchange.connect_ns
 
 
 def _since(start_ns: int, time_ns: int) -> int:

@@ -50,7 +50,7 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     sent_us: int = NEVER
     """When its bytes were handed to the kernel."""
     connect_us: int = 0
-    """How long it waited for a new connection to open: the server's time, not counted as lateness."""
+    """How long it waited for a new connection to open, or in vain: the server's time, not counted as lateness."""
     first_byte_us: int = NEVER
     first_token_us: int = NEVER
     """First event with text, or the whole answer where nothing is streamed."""

@@ -16,7 +16,7 @@ from cotenant_loadtests.steps import steps_of
 from cotenant_loadtests.this_machine import cores, machine
 from cotenant_loadtests.timeline import timeline_of
 from cotenant_loadtests.validity import validity_of
-from cotenant_loadtests.window import scheduled_until_s, window_of
+from cotenant_loadtests.window import window_of
 
 
 def summarise(scenario: Scenario, output: RunOutput, target: str) -> Results:
@@ -27,8 +27,7 @@ def summarise(scenario: Scenario, output: RunOutput, target: str) -> Results:
     measures = measure(columns.rows(measured), window, scenario.goodput)
     run_end_us = round(output.duration_s * 1e6)
     fairness = fairness_of(columns, window, run_end_us)
-    ends_s = scheduled_until_s(scenario, output)
-    validity = validity_of(output, columns, window, ends_s=ends_s, cores=cores())
+    validity = validity_of(scenario, output, columns, window, cores=cores())
     slo = evaluate(scenario.slo, [measures.total, *measures.tenants, *measures.groups], fairness)
     return Results(
         cotenant_version=version("cotenant"),

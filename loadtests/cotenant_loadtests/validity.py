@@ -23,10 +23,11 @@ import numpy as np
 from cotenant_loadtests.columns import Columns
 from cotenant_loadtests.histogram import Ints, histogram_of, quantiles_ms
 from cotenant_loadtests.planned import Planned
-from cotenant_loadtests.record import NEVER, Record
+from cotenant_loadtests.record import NEVER
 from cotenant_loadtests.results import ProcessLoad, Quantiles, Validity
 from cotenant_loadtests.run_output import RunOutput
-from cotenant_loadtests.window import Window
+from cotenant_loadtests.spec import Scenario
+from cotenant_loadtests.window import Window, scheduled_until_s
 
 MOST_LATENESS_P99_MS = 5.0
 MOST_CPU_SHARE = 0.9
@@ -34,16 +35,15 @@ MOST_SATURATED_SHARE = 0.05
 WANTED_CPU_SHARE = 0.6
 
 
-def validity_of(output: RunOutput, columns: Columns, window: Window, *, ends_s: float, cores: int) -> Validity:
-    """`ends_s`: nothing was scheduled from then on. `cores`: that this process may use."""
+def validity_of(scenario: Scenario, output: RunOutput, columns: Columns, window: Window, *, cores: int) -> Validity:
+    """`cores`: that this process may use."""
     lateness = quantiles_ms(histogram_of(_lateness_us(columns)))
     needed = processes_needed(output.processes, lateness)
-    advice = _advice(output.processes, needed, cores)
     reasons = [
         *(f"the run ended before its time: {problem}" for problem in output.problems),
-        *_late(lateness, advice),
-        *_saturated(output.processes, advice),
-        *_missing(missing(output.plan, output.records, ends_s)),
+        *_late(lateness, _connections(scenario, columns) or _advice(output.processes, needed, cores)),
+        *_saturated(output.processes, _advice(output.processes, needed, cores)),
+        *_missing(missing(scenario, output)),
         *_nothing(int(np.count_nonzero(window.has(columns))), window, output.interrupted),
     ]
     return Validity(
@@ -61,33 +61,60 @@ def processes_needed(processes: Sequence[ProcessLoad], lateness: Quantiles) -> i
     busy = any(_is_saturated(load) for load in processes)
     if not busy and lateness.p99 <= MOST_LATENESS_P99_MS:
         return used
-    load = sum(max(load.cpu_share, load.cpu_share_peak) for load in processes)
-    by_cpu = math.ceil(round(load / WANTED_CPU_SHARE, 6))
-    return max(by_cpu, used + 1 if busy else used)
+    return max(_by_cpu(processes), used + 1 if busy else used)
 
 
-def missing(plan: Sequence[Planned], records: Sequence[Record], ends_s: float) -> int:
-    """Planned requests that should have a record by `ends_s` and have none.
+def missing(scenario: Scenario, output: RunOutput) -> int:
+    """Planned requests that should have a record and have none.
 
-    A later turn of a conversation should have one when the turn before succeeded, and its pause was over by then.
+    A later turn of a conversation is due when the turn before has ended, however, and its pause is over.
+    In a run that ended early it cannot be told which turns were still due.
     """
-    ended = {record.id: record for record in records}
+    ends_s = scheduled_until_s(scenario, output)
+    whole = ends_s >= scenario.duration_s and not output.interrupted
+    ended_s = {record.id: record.end_us / 1e6 for record in output.records}
 
     def due(one: Planned) -> bool:
-        if one.at_s is not None:
-            return one.at_s < ends_s
-        before = ended.get(-1 if one.after is None else one.after)
-        return before is not None and before.success and before.end_us / 1e6 + one.think_s < ends_s
+        if one.after is None:
+            return one.at_s is not None and one.at_s < ends_s
+        return whole and ended_s.get(one.after, ends_s) + one.think_s < ends_s
 
-    return sum(one.id not in ended and due(one) for one in plan)
+    return sum(one.id not in ended_s and due(one) for one in output.plan)
 
 
 def _lateness_us(columns: Columns) -> Ints:
-    """Of what was sent, and of what stood there unsent when the run was over: late by at least that much."""
-    unsent = (columns.sent_us == NEVER) & columns.had("unfinished") & (columns.end_us != NEVER)
-    late_us = np.where(unsent, columns.end_us - columns.scheduled_us - columns.connect_us, columns.lateness_us)
-    known: Ints = late_us[unsent | (columns.lateness_us != NEVER)].clip(min=0)
+    """Of all that were sent; and of those that never were, how long they stood there without even a connection."""
+    waited_us = columns.end_us - columns.scheduled_us - columns.connect_us
+    late_us = np.where(columns.sent_us == NEVER, waited_us, columns.lateness_us)
+    known: Ints = late_us[(columns.sent_us != NEVER) | (columns.end_us != NEVER)].clip(min=0)
     return known
+
+
+def _connections(scenario: Scenario, columns: Columns) -> str | None:
+    """What to do where requests waited for one of the agreed connections; None where there were enough."""
+    numbers = np.unique(columns.process)
+    each = max(1, scenario.limits.connections // max(1, len(numbers)))
+    if all(_most_connections(columns.rows(columns.process == number)) < each for number in numbers):
+        return None
+    return (
+        f"all of the {scenario.limits.connections} connections were in use, so requests waited for one: raise "
+        "limits.connections, or lower the rate"
+    )
+
+
+def _most_connections(columns: Columns) -> int:
+    """Open at a time, for requests under way: each from its dialling, or else its sending, to its end."""
+    begun_us = np.where(columns.sent_us == NEVER, columns.end_us, columns.sent_us) - columns.connect_us
+    had = (columns.end_us != NEVER) & (begun_us < columns.end_us)
+    begun_us, ended_us = np.sort(begun_us[had]), np.sort(columns.end_us[had])
+    already_ended = np.searchsorted(ended_us, begun_us, side="right")
+    return int(np.max(np.arange(1, len(begun_us) + 1) - already_ended, initial=0))
+
+
+def _by_cpu(processes: Sequence[ProcessLoad]) -> int:
+    """So many processes that none takes more than the wanted share of a core, even in its busiest second."""
+    load = sum(max(one.cpu_share, one.cpu_share_peak) for one in processes)
+    return math.ceil(round(load / WANTED_CPU_SHARE, 6))
 
 
 def _is_saturated(load: ProcessLoad) -> bool:
@@ -134,15 +161,15 @@ def _nothing(measured: int, window: Window, interrupted: bool) -> list[str]:
 
 def _advice(processes: Sequence[ProcessLoad], needed: int, cores: int) -> str:
     used = len(processes)
+    if _by_cpu(processes) > cores:
+        return (
+            f"it needs {needed} processes (now {used}), but this machine has {cores} cores: lower the rate, or run "
+            "it on a machine with more"
+        )
     if needed <= used:
         peak = max((load.cpu_share_peak for load in processes), default=0.0)
         return (
             f"the worker processes used {peak:.0%} of a core at most, so more of them would not help; something else "
-            "kept this machine busy: end it, or run the load test from another machine"
-        )
-    if needed > cores:
-        return (
-            f"it needs {needed} processes (now {used}), but this machine has {cores} cores: lower the rate, or run "
-            "it on a machine with more"
+            "kept this machine busy (the target, if it runs here): run the load test from another machine"
         )
     return f"set `processes: {needed}` (now {used})"

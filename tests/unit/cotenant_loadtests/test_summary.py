@@ -1,5 +1,5 @@
 import pytest
-from tests.builders.load_records import answered, failed, run_of, scenario_of, stream
+from tests.builders.load_records import answered, failed, run_of, scenario_of
 
 from cotenant_loadtests.summary import summarise
 
@@ -44,11 +44,3 @@ def test_a_run_without_a_single_record_says_so() -> None:
     assert results.total.scheduled == 0
     assert results.total.success_rate == 1.0
     assert results.fairness.jain is None
-
-
-def test_a_conversation_turn_that_failed_leaves_the_next_without_a_record_and_the_run_valid() -> None:
-    first = failed("timeout", at_s=1)
-    output = run_of([first, answered(at_s=2, after=0)])
-    without = run_of([first, answered(at_s=2, after=0)], records=output.records[:1])
-    scenario = scenario_of(streams=[stream(conversation={"turns": 2, "think_s": 0})])
-    assert summarise(scenario, without, "http://127.0.0.1:1").validity.valid

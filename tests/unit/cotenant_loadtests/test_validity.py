@@ -1,11 +1,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
-from tests.builders.load_records import Request, answered, failed, never_sent, planned, process_load, run_of
+from tests.builders.load_records import Request, answered, failed, never_sent, process_load, run_of, scenario_of
 
 from cotenant_loadtests.columns import columns_of
+from cotenant_loadtests.record import Outcome
 from cotenant_loadtests.results import ProcessLoad, Validity
+from cotenant_loadtests.run_output import RunOutput
 from cotenant_loadtests.validity import missing, validity_of
 from cotenant_loadtests.window import Window
 
@@ -18,12 +21,13 @@ def validity(
     processes: Sequence[ProcessLoad] = (process_load(),),
     window: tuple[float, float] = (0, 1000),
     cores: int = 8,
-    ends_s: float = 1000.0,
+    connections: int = 6000,
     **fields: Any,
 ) -> Validity:
     output = run_of(requests, processes=tuple(processes), **fields)
+    scenario = scenario_of(duration_s=1000, limits={"connections": connections})
     columns = columns_of(output.plan, output.records)
-    return validity_of(output, columns, Window(*window), ends_s=ends_s, cores=cores)
+    return validity_of(scenario, output, columns, Window(*window), cores=cores)
 
 
 def late(count: int, late_ms: float) -> list[Request]:
@@ -61,8 +65,24 @@ def test_requests_still_unsent_at_the_end_are_as_late_as_that() -> None:
     assert found.lateness_ms.max == 30_000
 
 
-def test_a_request_that_never_got_a_connection_says_nothing_of_lateness() -> None:
-    assert validity([*ON_TIME, *(never_sent("connect", took_ms=3000) for _ in range(9))]).valid
+@pytest.mark.parametrize("outcome", ["connect", "unfinished", "timeout"])
+def test_a_connection_that_never_opened_says_nothing_of_lateness(outcome: Outcome) -> None:
+    in_vain = []
+    for _ in range(9):
+        one, record = never_sent(outcome, took_ms=3001)
+        in_vain.append((one, msgspec.structs.replace(record, connect_us=3_000_000)))
+    found = validity([*ON_TIME, *in_vain])
+    assert (found.valid, found.lateness_ms.max) == (True, 1)
+
+
+def test_waiting_for_one_of_the_agreed_connections_is_lateness_and_says_what_to_raise() -> None:
+    """Two connections, always in use; every answer takes 100 ms, and one is due each 40 ms."""
+    queued = [answered(at_s=at * 0.04, ttft_ms=100 + at * 10, late_ms=at * 10) for at in range(100)]
+    (reason,) = validity(queued, connections=2).reasons
+    assert "all of the 2 connections were in use" in reason
+    assert "raise limits.connections" in reason
+    (reason,) = validity(queued, connections=4).reasons
+    assert "connections" not in reason
 
 
 def test_a_saturated_worker_makes_a_run_not_valid_and_says_how_many_it_needs() -> None:
@@ -96,6 +116,11 @@ def test_late_with_an_idle_cpu_is_blamed_on_the_machine_and_not_on_the_number_of
     assert "more of them would not help" in found.reasons[0]
 
 
+def test_more_processes_than_cores_that_are_all_busy_ask_for_more_cores() -> None:
+    crowd = [busy(0.45, peak=0.5, process=number) for number in range(4)]
+    assert "this machine has 2 cores" in validity(late(100, 20), processes=crowd, cores=2).reasons[0]
+
+
 def test_late_with_a_busy_cpu_asks_for_more_processes() -> None:
     assert validity(late(100, 20), processes=[busy(0.7, peak=0.9)]).processes_needed == 2
 
@@ -107,23 +132,37 @@ def test_requests_without_a_record_make_a_run_not_valid() -> None:
     assert "3 requests of the plan have no record" in found.reasons[0]
 
 
-def test_what_was_not_due_before_the_end_is_not_missing() -> None:
-    output = run_of(ON_TIME)
-    assert missing(output.plan, output.records[:100], 100.0) == 0
-    assert missing(output.plan, output.records[:100], 101.5) == 2
+def lost(output: RunOutput, duration_s: float = 1000) -> int:
+    return missing(scenario_of(duration_s=duration_s), output)
+
+
+def test_what_an_interrupted_run_did_not_get_to_is_not_missing() -> None:
+    records = run_of(ON_TIME).records[:100]
+    assert lost(run_of(ON_TIME, records=records, interrupted=True)) == 0
+    assert lost(run_of(ON_TIME, records=[*records[:50], *records[60:]], interrupted=True)) == 10
+    assert lost(run_of(ON_TIME, records=records)) == 100
 
 
 TURNS = [
-    ("the turn before succeeded in time", answered(at_s=1), 5.0, 1),
+    ("the turn before ended in time", answered(at_s=1), 5.0, 1),
+    ("the turn before failed in time", failed("reset", at_s=1), 5.0, 1),
     ("its pause was not over", answered(at_s=1), 1.5, 0),
-    ("the turn before failed", failed("reset", at_s=1), 5.0, 0),
+    ("the turn before never ended", failed("unfinished", at_s=1, took_ms=10_000), 5.0, 0),
 ]
 
 
-@pytest.mark.parametrize(("first", "ends_s", "count"), [row[1:] for row in TURNS], ids=[row[0] for row in TURNS])
-def test_a_later_turn_is_missing_only_when_it_was_due(first: Request, ends_s: float, count: int) -> None:
-    plan = [first[0], planned(id=1, after=0, think_s=2.0)]
-    assert missing(plan, [first[1]], ends_s) == count
+@pytest.mark.parametrize(("first", "duration_s", "count"), [row[1:] for row in TURNS], ids=[row[0] for row in TURNS])
+def test_a_later_turn_is_missing_only_when_it_was_due(first: Request, duration_s: float, count: int) -> None:
+    turn = answered(after=0, think_s=2.0)
+    output = run_of([first, turn])
+    assert lost(run_of([first, turn], records=output.records[:1]), duration_s) == count
+    assert lost(run_of([first, turn], records=output.records[:1], interrupted=True), duration_s) == 0
+
+
+def test_turns_after_a_turn_that_is_missing_count_once() -> None:
+    requests = [answered(at_s=1), answered(after=0), answered(after=1)]
+    output = run_of(requests)
+    assert lost(run_of(requests, records=output.records[:1])) == 1
 
 
 def test_nothing_measured_is_not_valid() -> None:
