@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cotenant_loadtests.extras import Capacity, KeptOrNot, RateTried, SearchEnd
-from cotenant_loadtests.results import Results
+from cotenant_loadtests.results import Results, Verdict
 
 MOST_RATES = 60
 """A search from 1 to 10^12 within 5 % takes fewer."""
@@ -95,6 +95,13 @@ def decided(repeats: int, passed: int, missed: int) -> bool | None:
     return False if 2 * missed >= repeats else None
 
 
+def verdict_of(found: Capacity) -> Verdict:
+    """A rate that was kept is an answer, if only a lower bound; a miss is one that the lowest rate missed."""
+    if found.kept_per_s is not None:
+        return "passed"
+    return "missed" if found.missed_per_s is not None else "not_valid"
+
+
 def _try(rate: float, search: Search, measure: Measure, trail: _Trail) -> RateTried | None:
     """None when it was interrupted."""
     factor, runs = rate / search.scenario_per_s, list[Results]()
@@ -175,8 +182,10 @@ def _sentence(ended: SearchEnd, kept: float | None, at_bound: RateTried | None) 
         )
         found = f"{largest}; {above} missed {slos}"
         return f"{found}; the search was interrupted" if ended == "interrupted" else found
-    reach = "the plan is beyond the limits" if at_bound.verdict == "beyond_limits" else "the tool was saturated"
-    return f"{'' if kept is None else 'at least '}{largest}; at {above} {reach}: {at_bound.why}"
+    least = "" if kept is None else "at least "
+    if at_bound.verdict == "beyond_limits":
+        return f"{least}{largest}; {above} is beyond the scenario's limits: {at_bound.why}"
+    return f"{least}{largest}; at {above} the tool, not the server, was the limit: {at_bound.why}"
 
 
 def _rate(rate_per_s: float) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cotenant_loadtests.cli_comparisons import add_comparisons
 from cotenant_loadtests.cli_options import Out, Permitted, Processes, Quiet, Scenarios, Seed, Settings, Url
 from cotenant_loadtests.endings import ending, quiet_about_a_closed_pipe, told_of_flags
 from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_INTERRUPTED
@@ -59,6 +60,7 @@ def make_app() -> typer.Typer:
 
     for command in (run, scenarios, report, schema):
         app.command()(ending(command))
+    add_comparisons(app)
     return app
 
 

@@ -3,20 +3,24 @@
 due ── late ── connect ── first byte ── first token ── rest ── end
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from cotenant_loadtests.extras import ModelWakes, Phase, Wake
+from cotenant_loadtests.extras import ColdStarts, ModelWakes, Phase, Wake
 from cotenant_loadtests.histogram import histogram_of, quantiles_ms
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import NEVER, Record, decode_times, encode_times
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.results import Quantiles
+from cotenant_loadtests.results import ProcessLoad, Quantiles, Results
 from cotenant_loadtests.run_output import RunOutput
 
+Coldness = Literal["cold", "warm", "stopped"]
+Wait = Callable[[str, bool], Coldness]
+"""(model, is this the first wake?) → did it get cold?"""
 GAP_US = 1_000_000
 """Between the wakes, in the results where they follow each other."""
 
@@ -43,6 +47,50 @@ def schedule(by_model: dict[str, list[Planned]], times: int) -> list[Planned]:
         for turn in range(times)
         for requests in by_model.values()
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    requests: Sequence[Planned]
+    outputs: Sequence[RunOutput]
+    """Of each, its run; an interrupted one is the last."""
+    problem: str
+    """Why there are not all; empty when there are, or when it was interrupted."""
+
+
+def wake_each(
+    requests: Sequence[Planned],
+    wait: Wait,
+    run: Callable[[Planned], RunOutput],
+    on_wake: Callable[[Wake], None] = lambda wake: None,
+) -> Woken:
+    """One after the other, each from cold."""
+    sent, outputs = list[Planned](), list[RunOutput]()
+    for request in requests:
+        state = wait(request.model, not sent)
+        if state == "warm":
+            return Woken(sent, outputs, f"model {request.model} did not get cold for wake {len(sent) + 1}")
+        sent.append(request)
+        outputs.append(run(request))
+        wake = wake_of(request, outputs[-1])
+        if wake is None or outputs[-1].interrupted:
+            break
+        on_wake(wake)
+    return Woken(sent, outputs, "")
+
+
+def cold_starts(woken: Woken, idle_s: float | None, results: Results) -> ColdStarts:
+    """`results`: of all wakes `joined`."""
+    pairs = zip(woken.requests, woken.outputs, strict=True)
+    wakes = tuple(wake for request, output in pairs if (wake := wake_of(request, output)) is not None)
+    return ColdStarts(
+        cold_by="engines" if idle_s is None else "idle",
+        idle_s=idle_s,
+        phases_by="client",
+        models=by_model(wakes),
+        wakes=wakes,
+        not_valid=(*((woken.problem,) if woken.problem else ()), *results.validity.reasons),
+    )
 
 
 def wake_of(request: Planned, output: RunOutput) -> Wake | None:
@@ -100,11 +148,12 @@ def joined(requests: Sequence[Planned], outputs: Sequence[RunOutput]) -> RunOutp
     return RunOutput(
         plan=plan,
         records=records,
-        processes=[load for output in outputs for load in output.processes][-len(first.processes) :],
+        processes=sorted((load for output in outputs for load in output.processes), key=_cpu_share)[-1:],
         server=first.server,
         started_unix_s=first.started_unix_s,
         duration_s=now_us / 1e6,
         interrupted=any(output.interrupted for output in outputs),
+        problems=tuple(problem for output in outputs for problem in output.problems),
     )
 
 
@@ -118,6 +167,10 @@ def shifted(record: Record, number: int, by_us: int) -> Record:
     if record.token_times:
         moved["token_times"] = encode_times(time_us + by_us for time_us in decode_times(record.token_times))
     return msgspec.structs.replace(record, id=number, **moved)
+
+
+def _cpu_share(load: ProcessLoad) -> float:
+    return load.cpu_share
 
 
 def _of_model(model: str, wakes: Sequence[Wake]) -> ModelWakes:

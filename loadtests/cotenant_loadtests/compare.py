@@ -12,7 +12,7 @@ from cotenant_loadtests.bootstrap import FEWEST_ROUNDS, LEVEL, ratio, ratio_inte
 from cotenant_loadtests.extras import Compared, Comparison, Condition, Difference, Interval
 from cotenant_loadtests.gate import bound, value_of
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.results import Results
+from cotenant_loadtests.results import Results, SloResult, Verdict
 
 Measure = Callable[[str, int], Results]
 """(`a` or `b`, number of the round from 0) → its results."""
@@ -96,6 +96,21 @@ def parse_condition(text: str) -> Limit:
         f"--fail-if {text!r}: say METRIC > RATIO or METRIC < RATIO, such as 'ttft_p99_ms > 1.1'; "
         f"metrics: {', '.join(FIGURES)}"
     )
+
+
+def slo_of(found: Comparison, conditions: Sequence[Limit]) -> tuple[SloResult, ...]:
+    """The conditions as the gate has its limits."""
+    ratios = {metric.metric: metric.ratio for metric in found.metrics}
+    return tuple(
+        SloResult(slo=metric, where="B / A", limit=limit, value=ratios[metric], passed=not condition.failed)
+        for (metric, _, limit), condition in zip(conditions, found.conditions, strict=True)
+    )
+
+
+def verdict_of(found: Comparison) -> Verdict:
+    if found.not_valid or not found.rounds:
+        return "not_valid"
+    return "missed" if any(condition.failed for condition in found.conditions) else "passed"
 
 
 def _compared(metric: str, pairs: Sequence[dict[str, Results]]) -> Compared:

@@ -4,11 +4,12 @@ with `msgspec.to_builtins`, read by the report with `msgspec.convert`.
 The rest of such a results.json is one of the command's runs as `run` would write it; each class says which.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from cotenant_loadtests.results import Quantiles, SloResult, Verdict
+from cotenant_loadtests.results import Quantiles, Results, SloResult, Verdict
 
 Difference = Literal["higher", "lower", "none_shown", "too_few_rounds", "not_measured"]
 KeptOrNot = Literal["kept", "missed", "not_valid", "beyond_limits"]
@@ -239,3 +240,27 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
     segments: tuple[SoakSegment, ...]
     drifts: tuple[Drift, ...]
     interrupted: bool
+
+
+Found = Comparison | Capacity | FairnessFound | ColdStarts | Soak
+
+
+def concluded(
+    results: Results,
+    command: str,
+    found: Found,
+    *,
+    verdict: Verdict,
+    interrupted: bool,
+    not_valid: Sequence[str] = (),
+) -> Results:
+    """What a command writes: its figures beside the results of one of its runs, and the verdict on all of it."""
+    reasons = tuple(dict.fromkeys((*not_valid, *results.validity.reasons)))
+    validity = msgspec.structs.replace(results.validity, valid=False, reasons=reasons)
+    return msgspec.structs.replace(
+        results,
+        verdict=verdict,
+        interrupted=interrupted,
+        validity=validity if verdict == "not_valid" else results.validity,
+        extras={**results.extras, command: msgspec.to_builtins(found)},
+    )

@@ -4,6 +4,7 @@ Each segment is one pass through the scenario with a seed of its own, planned wh
 line for each segment, not by requests. Between segments the last answers are waited for: the load pauses there.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from cotenant_loadtests.bootstrap import slope, slope_interval
@@ -56,6 +57,11 @@ def soak(
         interrupted=results.interrupted,
     )
     return found, shown or results
+
+
+def segment_count(hours: float, segment_s: float) -> int:
+    """At most; each is followed by a pause."""
+    return max(1, math.floor(hours * 3600 / segment_s + 1e-9))
 
 
 def drifts_of(segments: Sequence[SoakSegment]) -> tuple[Drift, ...]:

@@ -78,7 +78,7 @@ def test_a_tool_that_is_saturated_gives_a_lower_bound_and_says_so() -> None:
     assert 95.0 <= answer.kept_per_s <= 100.0
     assert answer.missed_per_s is None
     assert answer.sentence.startswith("at least ")
-    assert "the tool was saturated: too late." in answer.sentence
+    assert "the tool, not the server, was the limit: too late." in answer.sentence
 
 
 def test_the_scenarios_limits_give_a_lower_bound_and_are_named() -> None:

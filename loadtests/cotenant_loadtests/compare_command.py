@@ -1,0 +1,96 @@
+"""`compare A B`: loads both, bounds both, measures them in turn, judges, writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from cotenant_loadtests import safety
+from cotenant_loadtests.bootstrap import FEWEST_ROUNDS
+from cotenant_loadtests.compare import Limit, compare, parse_condition, slo_of, too_few, verdict_of
+from cotenant_loadtests.concluding import conclude, in_short
+from cotenant_loadtests.extras import concluded
+from cotenant_loadtests.keys import LocalKeys
+from cotenant_loadtests.measuring import Wishes, measuring
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.results import Results
+from cotenant_loadtests.setting_up import Choices, Loaded, check, load, make_folder, plan_of
+from cotenant_loadtests.stopping import stopping
+from cotenant_loadtests.terminal import note
+from cotenant_loadtests.variants import with_seed
+
+
+def compare_two(
+    names: Mapping[str, str],
+    choices: Choices,
+    wishes: Wishes,
+    local: LocalKeys,
+    *,
+    permitted: Sequence[str],
+    rounds: int,
+    fail_if: Sequence[str],
+) -> int:
+    """`names`: `a` and `b`, each a URL or a scenario; `choices.scenario` is that of URLs, empty where there are none.
+
+    The exit code. Raises ScenarioError, RefusedError, RunError.
+    """
+    conditions = _conditions(fail_if, rounds)
+    sides = sides_of(names, choices, permitted, local)
+    plans = {side: plan_of(loaded) for side, loaded in sides.items()}
+    extents = {side: check(loaded, plans[side]) for side, loaded in sides.items()}
+    folder = make_folder(wishes.out, f"compare-{sides['a'].scenario.name}")
+    for side, loaded in sides.items():
+        note(f"{side.upper()}: {rounds} rounds, each {extents[side].sentence(loaded.scenario.target.url)}")
+    with (
+        stopping() as stop,
+        measuring(sides["a"], plans["a"], local, folder=folder, stop=stop, quiet=wishes.quiet) as a,
+        measuring(sides["b"], plans["b"], local, folder=folder, stop=stop, quiet=wishes.quiet) as b,
+    ):
+        runs = {"a": a, "b": b}
+
+        def measure(side: str, turn: int) -> Results:
+            results = runs[side].results(with_seed(sides[side].scenario, turn))
+            note(f"round {turn + 1} of {rounds}, {side.upper()}: {in_short(results)}")
+            return results
+
+        found, results = compare((names["a"], names["b"]), rounds, measure, conditions)
+        done = concluded(
+            msgspec.structs.replace(results, slo=slo_of(found, conditions)),
+            "compare",
+            found,
+            verdict=verdict_of(found),
+            interrupted=found.rounds < rounds,
+            not_valid=found.not_valid,
+        )
+        return conclude(folder, done, found)
+
+
+def sides_of(
+    names: Mapping[str, str], choices: Choices, permitted: Sequence[str], local: LocalKeys
+) -> dict[str, Loaded]:
+    """Raises ScenarioError, RefusedError."""
+    sides = {side: load(_choices_of(name, choices), local) for side, name in names.items()}
+    hosts = {side: safety.host_of(loaded.scenario.target.url) for side, loaded in sides.items()}
+    allowed = {host.strip("[]").lower(): host for host in permitted}
+    strange = [host for plain, host in allowed.items() if plain not in hosts.values()]
+    if strange:
+        raise RefusedError(f"{safety.OPTION} {strange[0]}: the targets are {hosts['a']} and {hosts['b']}, not that")
+    return {
+        side: replace(loaded, choices=replace(loaded.choices, permitted=allowed.get(hosts[side])))
+        for side, loaded in sides.items()
+    }
+
+
+def _choices_of(name: str, choices: Choices) -> Choices:
+    if "://" not in name:
+        return replace(choices, scenario=name)
+    if not choices.scenario:
+        raise RefusedError(f"{name} is an address: say with --scenario what shall be sent there")
+    return replace(choices, url=name)
+
+
+def _conditions(fail_if: Sequence[str], rounds: int) -> list[Limit]:
+    conditions = [parse_condition(text) for text in fail_if]
+    if conditions and rounds < FEWEST_ROUNDS:
+        raise RefusedError(f"--fail-if: {too_few(rounds)}")
+    return conditions

@@ -1,0 +1,51 @@
+"""The end of a command beside `run`: what it found is written and printed, and becomes an exit code.
+
+```
+report.html     a page that opens offline       results.json    with what was found in `extras`
+junit.xml       the gate, for CI
+```
+"""
+
+from pathlib import Path
+
+from cotenant_loadtests.extras import Found
+from cotenant_loadtests.findings import Findings, findings_of
+from cotenant_loadtests.one_run import exit_code
+from cotenant_loadtests.results import Results
+from cotenant_loadtests.terminal import complain, print_table, say
+
+
+def conclude(folder: Path, results: Results, found: Found) -> int:
+    """`results` with `found` among its extras. Returns the exit code."""
+    from cotenant_loadtests.junit import write_junit
+    from cotenant_loadtests.report import write_report
+    from cotenant_loadtests.results_file import write_results
+
+    write_results(folder / "results.json", results)
+    write_report(folder / "report.html", results)
+    write_junit(folder / "junit.xml", results)
+    print_findings(findings_of(found))
+    verdict = results.verdict.replace("_", " ")
+    say(f"{'interrupted; ' if results.interrupted else ''}{verdict}; report: {folder / 'report.html'}")
+    return exit_code(results)
+
+
+def print_findings(findings: Findings) -> None:
+    """Tables and sentences on stdout, what is not valid on stderr."""
+    for header, rows in findings.tables:
+        if rows:
+            say()
+            print_table(header, rows)
+    say()
+    for sentence in findings.sentences:
+        say(sentence)
+    for problem in findings.problems:
+        complain("not valid", problem)
+
+
+def in_short(results: Results) -> str:
+    """One run, in a line."""
+    total = results.total
+    ttft = f"{total.ttft_ms.p50:.1f} / {total.ttft_ms.p99:.1f} ms" if total.ttft_ms.count else "none"
+    valid = "" if results.validity.valid else "; NOT VALID"
+    return f"{total.scheduled:,} requests, {total.success_rate:.2%} succeeded, TTFT p50 / p99 {ttft}{valid}"

@@ -1,0 +1,70 @@
+"""`soak`: the scenario again and again, for hours."""
+
+import time
+from collections.abc import Sequence
+
+from cotenant_loadtests.concluding import conclude, in_short
+from cotenant_loadtests.extras import concluded
+from cotenant_loadtests.keys import LocalKeys
+from cotenant_loadtests.measuring import Wishes, ready
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.results import Results
+from cotenant_loadtests.setting_up import Choices
+from cotenant_loadtests.soak import RSS, segment_count, soak, verdict_of
+from cotenant_loadtests.spec import Limits, Scenario
+from cotenant_loadtests.terminal import note
+from cotenant_loadtests.variants import with_seed
+
+
+def run(choices: Choices, wishes: Wishes, local: LocalKeys, *, hours: float) -> int:
+    """The exit code. Raises ScenarioError, RefusedError, RunError."""
+
+    def refuse(scenario: Scenario, plan: Sequence[Planned]) -> None:
+        _check_limits(scenario.limits, hours, segment_count(hours, scenario.duration_s) * len(plan))
+
+    with ready(choices, wishes, local, refuse) as here:
+        note(f"for {hours:g} h, again and again: {here.extent}")
+        scenario = _observing_memory(here.loaded.scenario)
+
+        def measure(number: int) -> tuple[Results, int]:
+            results = here.runs.results(with_seed(scenario, number))
+            note(f"segment {number + 1}: {in_short(results)}")
+            return results, _rss_bytes(results)
+
+        found, results = soak(hours, scenario.duration_s, measure, time.monotonic)
+        verdict = verdict_of(found)
+        done = concluded(results, "soak", found, verdict=verdict, interrupted=found.interrupted)
+        return conclude(here.folder, done, found)
+
+
+def _check_limits(limits: Limits, hours: float, requests: int) -> None:
+    """Those of all segments together. Raises RefusedError."""
+    if hours * 3600 > limits.duration_s:
+        raise RefusedError(
+            f"--hours {hours:g} is {hours * 3600:,.0f} s, more than limits.duration_s of {limits.duration_s:,.0f}; "
+            f"take fewer, or say --set limits.duration_s={hours * 3600:.0f}"
+        )
+    if requests > limits.requests:
+        raise RefusedError(
+            f"--hours {hours:g}: about {requests:,} requests, more than limits.requests of {limits.requests:,}; "
+            f"take fewer hours, or say --set limits.requests={requests}"
+        )
+
+
+def _observing_memory(scenario: Scenario) -> Scenario:
+    """Where metrics are named, also the server's memory."""
+    names = scenario.observe.metrics
+    if not names:
+        return scenario
+    return scenario.model_copy(
+        update={"observe": scenario.observe.model_copy(update={"metrics": tuple(dict.fromkeys((*names, RSS)))})}
+    )
+
+
+def _rss_bytes(results: Results) -> int:
+    """Of this process now, and of its workers at most."""
+    import psutil
+
+    workers = sum(load.max_rss_bytes for load in results.validity.processes)
+    return int(psutil.Process().memory_info().rss) + workers
