@@ -96,6 +96,7 @@ class StreamedAnswer(Answer):
     """
 
     __slots__ = (
+        "_after_error",
         "_at",
         "_cancel_after",
         "_decode",
@@ -117,9 +118,11 @@ class StreamedAnswer(Answer):
         self._model = planned.model
         self._events = EventStream()
         self._plain = True
-        """No event is under way and `[DONE]` has not come."""
+        """No event is under way, `[DONE]` has not come, and nothing was wrong."""
         self._done = False
         self._finding: Finding | None = None
+        self._after_error = False
+        """Something came after what was wrong."""
         if content_type.startswith(b"application/json") and planned.check != "none":
             self._finding = Finding("bad_event", "application/json")
 
@@ -137,7 +140,7 @@ class StreamedAnswer(Answer):
             return ended.finding
         if self._planned.check == "none":
             return OK
-        return self._finding or self._final_finding() or OK
+        return self._what_ended_it() or self._final_finding() or OK
 
     def _take_event(self, data: bytes, now_ns: int) -> None:
         try:
@@ -166,9 +169,10 @@ class StreamedAnswer(Answer):
     def _take_pieces(self, piece: bytes, now_ns: int) -> None:
         for data in self._whole_events(lambda: self._events.feed(piece)):
             self._take_data(data, now_ns)
-        self._plain = not self._events.rest and not self._done
+        self._plain = not self._events.rest and not self._done and self._finding is None
 
     def _take_data(self, data: bytes, now_ns: int) -> None:
+        self._after_error = self._after_error or self._finding is not None
         if self._done:
             self._end(Finding("after_done"))
         elif data.strip() == _DONE:
@@ -210,11 +214,19 @@ class StreamedAnswer(Answer):
     def _find(self, finding: Finding) -> None:
         """The first thing that is wrong counts."""
         self._finding = self._finding or finding
+        self._plain = False
 
     def _end(self, finding: Finding) -> None:
         """What follows means nothing any more."""
         if self._planned.check != "none":
-            raise HangUpError(self._finding or finding)
+            raise HangUpError(self._what_ended_it() or finding)
+
+    def _what_ended_it(self) -> Finding | None:
+        """An error should be the last event. Some servers send `[DONE]` after it: told, but no failure of its own."""
+        finding = self._finding
+        if finding is None or finding.outcome != "error_event" or not self._after_error:
+            return finding
+        return Finding(finding.outcome, f"{finding.detail or 'error'}, then {'[DONE]' if self._done else 'more'}")
 
     def _final_finding(self) -> Finding | None:
         if not self._done:
