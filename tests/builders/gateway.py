@@ -70,7 +70,8 @@ def model_row(
 
 
 def event(text: str) -> bytes:
-    chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
+    choice = {"index": 0, "delta": {"content": text}}
+    chunk = {"object": "chat.completion.chunk", "model": "search/echo", "choices": [choice]}
     return b"data: " + orjson.dumps(chunk) + b"\n\n"
 
 

@@ -1,188 +1,162 @@
-"""Mixed load on echo models, and a verdict on every single answer.
+"""Load on what is tested, by the project's own harness: open loop, seeded, a verdict on every single answer.
+
+    with Load(echo_chats(up.url, "search", ["left", "right"], rate_per_s=10, seed=1), keys, folder) as load:
+        …break something…
+    assert set(load.outcomes) == {"ok", "error_event"}
 
 Each request has words of its own, so an answer that is cut, mixed up with another or given by another model shows.
+`error_event` is how a stream that had begun must end when its engine is lost: the right beginning, an error, nothing
+after it and no `[DONE]`. The harness has another word for everything else (record.py).
 """
 
-import http.client
-import json
-import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
-from cotenant_serving.engine.echo import answer_tokens, verify
-from tests.builders.up import Up, key_of, until
+from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.record import Record
+from cotenant_loadtests.run_output import Progress, RunOutput
+from cotenant_loadtests.running import run_plan
+from cotenant_loadtests.spec import Scenario
+from cotenant_loadtests.words import text_of
+from cotenant_loadtests.workload import make_plan
+from tests.builders.up import Up, until
 
-Verdict = Literal["complete", "broken"] | str
-"""`broken`: it ends as a stream that had begun must. Anything else is a sentence about what is wrong."""
 HANG_S = 60.0
-"""Silence that counts as a hang; engines come back within a few seconds."""
+"""An answer that takes longer counts as a hang, `timeout`; engines come back within a few seconds."""
+LONGEST_S = 600.0
+"""More than any test breaks things for; the load ends with its block."""
+PATIENCE_S = 2 * HANG_S
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    model: str
-    words: tuple[str, ...]
-    stream: bool
-
-    @property
-    def answer(self) -> str:
-        return "".join(answer_tokens(self.words, self.tokens))
-
-    @property
-    def tokens(self) -> int:
-        return len(self.words) + 1
-
-    @property
-    def body(self) -> bytes:
-        message = {"role": "user", "content": " ".join(self.words)}
-        return json.dumps({"model": self.model, "messages": [message], "stream": self.stream}).encode()
+def echo_chats(
+    url: str, tenant: str, models: Sequence[str], *, rate_per_s: float, seed: int, duration_s: float = LONGEST_S
+) -> Scenario:
+    """Seven of ten are streams of 5 to 60 words, the others have 1 to 10 words and come whole."""
+    streams = [
+        _stream(tenant, models, 0.7 * rate_per_s, (5, 60), streamed=True),
+        _stream(tenant, models, 0.3 * rate_per_s, (1, 10), streamed=False),
+    ]
+    return scenario(url, *streams, seed=seed, duration_s=duration_s)
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What the client of one request saw. `events`: pieces of the answer, without errors and `[DONE]`."""
+def scenario(url: str, *streams: Mapping[str, Any], seed: int = 1, **fields: Any) -> Scenario:
+    """`streams` and `fields` as they stand in YAML."""
+    value = {"name": "test", "target": {"url": url}, "seed": seed, "drain_s": HANG_S, "streams": streams, **fields}
+    return Scenario.model_validate(value)
 
-    question: Question
-    request_id: str = ""
-    status: int = 0
-    text: str = ""
-    models: set[str] = field(default_factory=set)
-    events: int = 0
-    done: bool = False
-    error: dict[str, Any] | None = None
-    after_the_end: bytes = b""
-    problem: str = ""
-    """The connection's own failure: time-out, reset."""
 
-    @property
-    def verdict(self) -> Verdict:
-        if self.problem:
-            return f"no end: {self.problem}"
-        if self.status != 200 or (self.error and not self.question.stream):
-            return f"HTTP {self.status}: {self.error}"
-        if self.models - {self.question.model}:
-            return f"answered by {self.models}"
-        if self.after_the_end:
-            return f"something follows the end: {self.after_the_end!r}"
-        if self.error:
-            return self._judge_broken()
-        if self.question.stream and not self.done:
-            return f"cut off without an error after {self.text!r}"
-        if not verify(self.text) or self.text != self.question.answer:
-            return f"wrong answer {self.text!r}"
-        return "complete"
-
-    def _judge_broken(self) -> Verdict:
-        if self.done:
-            return f"[DONE] in spite of the error {self.error}"
-        if not self.question.answer.startswith(self.text):
-            return f"wrong beginning {self.text!r}"
-        return "broken"
+def _stream(
+    tenant: str, models: Sequence[str], rate_per_s: float, words: tuple[int, int], *, streamed: bool
+) -> dict[str, Any]:
+    return {
+        "name": "streamed" if streamed else "whole",
+        "streamed": streamed,
+        "tenant": tenant,
+        "model": list(models),
+        "arrivals": {"process": "poisson", "rate_per_s": rate_per_s},
+        "prompt": {"tokens": {"distribution": "uniform", "min": words[0], "max": words[1]}},
+        "include_usage": False,
+        "deadline_s": HANG_S,
+        "check": "echo",
+    }
 
 
 class Load:
-    """`with Load(...)`: clients that ask without pause, streamed or not, until the block ends.
+    """Sends the scenario's plan until the block ends, and waits for the answers that are on their way then.
 
-    Every client makes at most `most` requests over one connection. `outcomes` is whole once the block has ended.
+    `records` and `outcomes` are whole once the block has ended; `succeeded` is up to a second old meanwhile.
     """
 
-    def __init__(self, up: Up, who: str, models: Sequence[str], *, clients: int, seed: int, most: int = 2000) -> None:
-        self.outcomes: list[Outcome] = []
-        self.began = time.time()
-        self._up, self._who, self._models, self._most = up, who, tuple(models), most
+    def __init__(self, scenario: Scenario, keys: Mapping[str, str], folder: Path) -> None:
+        self.planned: Sequence[Planned] = make_plan(scenario, folder)
+        self.output: RunOutput | None = None
+        self.began_unix_s = time.time()
+        self._scenario, self._keys, self._folder = scenario, keys, folder
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._ask, args=(client, random.Random(seed * 1000 + client)), daemon=True)
-            for client in range(clients)
-        ]
+        self._progress: Progress | None = None
+        self._thread = ThreadPoolExecutor(1, "load")
 
     def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._running = self._thread.submit(self._run)
+
+    def stop(self) -> None:
+        """Blocks until every answer has ended; may be called again. Raises RunError."""
         self._stop.set()
-        for thread in self._threads:
-            thread.join(2 * HANG_S)
-        assert not any(thread.is_alive() for thread in self._threads), "a client never came to an end"
+        self.output = self._running.result(PATIENCE_S)
+        self._thread.shutdown()
 
-    def verdicts(self) -> Counter[str]:
-        return Counter(outcome.verdict for outcome in self.outcomes)
+    @property
+    def succeeded(self) -> int:
+        if self._running.done():
+            self._running.result()  # raises what ended it too early
+        return sum(self._progress.succeeded.values()) if self._progress else 0
 
-    def at(self) -> int:
-        """Requests that have ended."""
-        return len(self.outcomes)
+    @property
+    def ended(self) -> bool:
+        """Everything that was planned was sent, and has ended."""
+        return self._running.done()
 
-    def _ask(self, client: int, rng: random.Random) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._up.port, timeout=HANG_S)
-        for number in range(self._most):
-            if self._stop.is_set():
-                break
-            stream = rng.random() < 0.7
-            count = rng.randint(5, 60) if stream else rng.randint(1, 10)
-            words = tuple(f"c{client}q{number}w{word}" for word in range(count))
-            self.outcomes.append(ask(connection, self._who, Question(rng.choice(self._models), words, stream)))
-        connection.close()
+    @property
+    def records(self) -> Sequence[Record]:
+        assert self.output is not None, "the block has not ended"
+        return self.output.records
 
+    @property
+    def outcomes(self) -> Counter[str]:
+        return Counter(record.outcome for record in self.records)
 
-def ask(connection: http.client.HTTPConnection, who: str, question: Question) -> Outcome:
-    """One request to its end, whatever that is."""
-    outcome = Outcome(question)
-    headers = {"authorization": f"Bearer {key_of(who)}", "content-type": "application/json"}
-    try:
-        connection.request("POST", "/v1/chat/completions", question.body, headers)
-        response = connection.getresponse()
-        outcome.status, outcome.request_id = response.status, response.headers["x-request-id"]
-        if response.headers["content-type"].startswith("text/event-stream"):
-            _read_events(response, outcome)
-        else:
-            _read_whole(response, outcome)
-    except (OSError, http.client.HTTPException) as problem:
-        outcome.problem = f"{type(problem).__name__}: {problem}"
-        connection.close()
-    return outcome
+    def wrong(self, *right: str) -> list[str]:
+        """What became of the requests that ended in no right way: a sentence for each kind.
 
+        After an error nothing may follow. To the harness that is no failure of its own, as some servers send `[DONE]`
+        there; its `detail` tells.
+        """
+        kinds = Counter(
+            (one.outcome, one.status, one.detail)
+            for one in self.records
+            if one.outcome not in right or ", then " in one.detail
+        )
+        return [f"{count} × {outcome} ({status}) {detail}" for (outcome, status, detail), count in kinds.items()]
 
-def _read_whole(response: http.client.HTTPResponse, outcome: Outcome) -> None:
-    body = json.loads(response.read())
-    outcome.error = body.get("error")
-    if outcome.error is None:
-        outcome.models = {body["model"]}
-        outcome.text = body["choices"][0]["message"]["content"]
+    def words(self, record: Record) -> int:
+        """How many its prompt has; an echo model answers with one token more."""
+        return len(text_of(self.planned[record.id].messages[-1]).split())
 
+    def _run(self) -> RunOutput:
+        return run_plan(
+            self._scenario,
+            self.planned,
+            self._keys,
+            folder=self._folder,
+            stop=self._stop,
+            stop_drain_s=HANG_S,
+            on_progress=self._note,
+        )
 
-def _read_events(response: http.client.HTTPResponse, outcome: Outcome) -> None:
-    for line in response:
-        if outcome.done or outcome.error:
-            outcome.after_the_end += line.strip()
-        elif line.strip() == b"data: [DONE]":
-            outcome.done = True
-        elif line.startswith(b"data: "):
-            _read_event(json.loads(line[6:]), outcome)
+    def _note(self, progress: Progress) -> None:
+        self._progress = progress
 
 
-def _read_event(event: dict[str, Any], outcome: Outcome) -> None:
-    if "error" in event:
-        outcome.error = event["error"]
-        return
-    outcome.events += 1
-    outcome.models.add(event["model"])
-    outcome.text += "".join(choice["delta"].get("content") or "" for choice in event["choices"])
-
-
-def usage_since(up: Up, began: float, count: int) -> list[dict[str, Any]]:
-    """The usage records of requests that ended after `began` (Unix seconds), once there are `count` of them.
+def usage_since(up: Up, began_unix_s: float, count: int) -> list[dict[str, Any]]:
+    """The usage records of requests that ended after `began_unix_s`, once there are `count` of them.
 
     One more look shows records that should not be.
     """
 
     def written() -> list[dict[str, Any]]:
-        return [record for record in up.usage() if record["time"] >= began]
+        return [record for record in up.usage() if record["time"] >= began_unix_s]
 
     until(lambda: len(written()) >= count, f"{count} usage records", explain=lambda: str(len(written())))
     time.sleep(0.5)

@@ -4,10 +4,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.builders.load import Load, Outcome, usage_since
-from tests.builders.up import Up, echo, keys, kill, pool, tenant, until
+from tests.builders.load import Load, echo_chats, usage_since
+from tests.builders.up import Up, echo, key_of, keys, kill, pool, tenant, until
 
 from cotenant_operator.control import ControlError
 from cotenant_serving.contract import EngineStatus
@@ -18,7 +19,9 @@ MODELS = ("search/left", "search/right")
 KILLS = 50
 PAUSE_S = (0.1, 1.0)
 """Between two kills, drawn at random; an engine is back after about two seconds, so several are down at a time."""
-CLIENTS = 10
+RATE_PER_S = 6.0
+"""What one engine of each model can serve while the others are down."""
+KEYS = {"search": key_of("search")}
 
 
 @pytest.fixture(scope="module")
@@ -31,43 +34,46 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     running.stop()
 
 
-def test_engines_killed_50_times_at_random_break_only_what_they_had_begun(up):
-    with Load(up, "search", MODELS, clients=CLIENTS, seed=1) as load:
+def test_engines_killed_50_times_at_random_break_only_what_they_had_begun(up, tmp_path):
+    with load_of(up, tmp_path, seed=1) as load:
         kill_engines(up, random.Random(1), KILLS)
         # A slow machine gets fewer answers through between two kills: the load goes on until there are enough.
-        until(lambda: load.verdicts()["complete"] > 100, "more than 100 requests are complete")
-    verdicts = load.verdicts()
-    assert set(verdicts) == {"complete", "broken"}, verdicts
-    assert verdicts["complete"] > 100
-    assert verdicts["broken"] > 10
+        until(lambda: load.succeeded > 100, "more than 100 requests are complete")
+    assert load.wrong("ok", "error_event") == []
+    assert load.outcomes["ok"] > 100
+    assert load.outcomes["error_event"] > 10
     until(lambda: len(ready(up)) == 4, "every engine is back", explain=up.said)
-    check_usage(usage_since(up, load.began, load.at()), load.outcomes)
+    check_usage(up, load)
 
 
-def test_conductors_killed_under_load_break_nothing_and_restart_no_engine(up):
+def test_conductors_killed_under_load_break_nothing_and_restart_no_engine(up, tmp_path):
     until(lambda: len(ready(up)) == 4, "four engines are ready", explain=up.said)
     engines = ready(up)
-    with Load(up, "search", MODELS, clients=CLIENTS, seed=2) as load:
+    with load_of(up, tmp_path, seed=2) as load:
         for _ in range(4):
             kill_conductor(up)
-    assert set(load.verdicts()) == {"complete"}, load.verdicts()
-    assert load.at() > 20
+        until(lambda: load.succeeded > 20, "more than 20 requests are complete")
+    assert load.wrong("ok") == []
     assert ready(up).keys() == engines.keys()
-    check_usage(usage_since(up, load.began, load.at()), load.outcomes)
+    check_usage(up, load)
 
 
-def test_an_engine_that_dies_while_the_conductor_is_away_leaves_the_others_serving_and_comes_back(up):
+def test_an_engine_that_dies_while_the_conductor_is_away_leaves_the_others_serving_and_comes_back(up, tmp_path):
     until(lambda: len(ready(up)) == 4, "four engines are ready", explain=up.said)
     rng = random.Random(3)
-    with Load(up, "search", MODELS, clients=CLIENTS, seed=3) as load:
+    with load_of(up, tmp_path, seed=3) as load:
         for _ in range(3):
             victim = rng.choice(sorted(ready(up).values(), key=lambda engine: engine.pid))
             kill(up.child("cotenant_serving.conductor").pid)
             kill(victim.pid)
             until(lambda: len(ready(up)) == 4 and victim.instance not in ready(up), "the engine is back")  # noqa: B023
-    assert set(load.verdicts()) <= {"complete", "broken"}, load.verdicts()
-    assert load.verdicts()["complete"] > 20
-    check_usage(usage_since(up, load.began, load.at()), load.outcomes)
+        until(lambda: load.succeeded > 20, "more than 20 requests are complete")
+    assert load.wrong("ok", "error_event") == []
+    check_usage(up, load)
+
+
+def load_of(up: Up, folder: Path, *, seed: int) -> Load:
+    return Load(echo_chats(up.url, "search", MODELS, rate_per_s=RATE_PER_S, seed=seed), KEYS, folder)
 
 
 def kill_engines(up: Up, rng: random.Random, count: int) -> None:
@@ -105,19 +111,21 @@ def ready(up: Up) -> dict[str, EngineStatus]:
     return {engine.instance: engine for model in models for engine in model.engines if engine.state == "ready"}
 
 
-def check_usage(records: list[dict], outcomes: list[Outcome]) -> None:
+def check_usage(up: Up, load: Load) -> None:
     """Exactly one record for each request, exact for complete answers, and what was forwarded for broken ones.
 
     `estimated` also proves that an engine had begun to answer: a request that no engine answered uses nothing.
     """
-    assert Counter(record["request_id"] for record in records) == Counter(one.request_id for one in outcomes)
+    records = usage_since(up, load.began_unix_s, len(load.records))
+    assert Counter(record["request_id"] for record in records) == Counter(one.request_id for one in load.records)
     by_id = {record["request_id"]: record for record in records}
-    for one in outcomes:
-        record, question = by_id[one.request_id], one.question
-        assert (record["tenant"], record["model"], record["status"]) == ("search", question.model, 200)
+    for one in load.records:
+        record, words = by_id[one.request_id], load.words(one)
+        model = load.planned[one.id].model
+        assert (record["tenant"], record["model"], record["status"]) == ("search", model, 200)
         counted = (record["outcome"], record["estimated"], record["completion_tokens"])
-        if one.verdict == "complete":
-            assert counted == ("ok", False, question.tokens)
-            assert record["prompt_tokens"] == len(question.words)
+        if one.outcome == "ok":
+            assert counted == ("ok", False, words + 1)
+            assert record["prompt_tokens"] == words
         else:
             assert counted == ("upstream_error", True, one.events)

@@ -6,7 +6,6 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-import aiohttp
 import orjson
 import psutil
 import pytest
@@ -17,21 +16,26 @@ from tests.builders.gateway import (
     GatewayProcess,
     Seen,
     Wire,
-    chat,
     event,
     eventually,
     say_hello,
     stream_end,
 )
 from tests.builders.gateway_calls import run
+from tests.builders.load import LONGEST_S, Load, scenario
+
+from cotenant_loadtests.spec import Scenario
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 KILLS = ("worker", "all", "worker", "first process", "worker", "worker")
-CLIENTS = 10
 WORKERS = ("--workers", "2")
+RATE_PER_S = 100.0
+"""Some ten requests are under way at any time."""
 ENOUGH = 40
 """Whole answers between two kills."""
+CUT_OFF = ("connect", "reset", "cut_short")
+"""What may become of a request when its gateway is killed."""
 
 
 class Served:
@@ -49,40 +53,26 @@ class Served:
         await wire.stream_head()
         for _ in range(self._rng.randint(1, 4)):
             await wire.chunk(event("word"))
-            await asyncio.sleep(self._rng.choice((0, 0, 0.01)))
+            await asyncio.sleep(self._rng.choice((0, 0.02, 0.08)))
         await wire.chunk(stream_end())
         await wire.end()
 
 
-class Clients:
-    """They ask again and again; `done` are the ids of whole answers, `wrong` is what must not be."""
+def chats(url: str) -> Scenario:
+    """Half of them streamed."""
 
-    def __init__(self, port: int) -> None:
-        self.done: list[str] = []
-        self.wrong: list[object] = []
-        self._url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        self._stop = False
-        self._tasks = [asyncio.create_task(self._ask()) for _ in range(CLIENTS)]
+    def stream(name: str, *, streamed: bool) -> dict[str, object]:
+        return {
+            "name": name,
+            "tenant": "search",
+            "model": "echo",
+            "arrivals": {"process": "poisson", "rate_per_s": RATE_PER_S / 2},
+            "prompt": {"tokens": 3},
+            "streamed": streamed,
+            "include_usage": False,
+        }
 
-    async def stop(self) -> None:
-        self._stop = True
-        await asyncio.gather(*self._tasks)
-
-    async def _ask(self) -> None:
-        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {KEYS['search']}"}) as session:
-            while not self._stop:
-                try:
-                    await self._ask_once(session, stream=bool(len(self.done) % 2))
-                except (aiohttp.ClientError, OSError):  # its gateway was killed
-                    await asyncio.sleep(0.02)
-
-    async def _ask_once(self, session: aiohttp.ClientSession, *, stream: bool) -> None:
-        async with session.post(self._url, data=chat(stream=stream)) as response:
-            body = await response.read()
-            if response.status == 200 and body.endswith(b"data: [DONE]\n\n" if stream else b"}"):
-                self.done.append(response.headers["x-request-id"])
-            else:
-                self.wrong.append((response.status, body))
+    return scenario(url, stream("streamed", streamed=True), stream("whole", streamed=False), duration_s=LONGEST_S)
 
 
 async def kill(gateway: GatewayProcess, what: str, rng: random.Random) -> GatewayProcess:
@@ -107,28 +97,29 @@ async def kill(gateway: GatewayProcess, what: str, rng: random.Random) -> Gatewa
 async def test_every_request_that_an_engine_had_is_counted_once_whatever_is_killed(tmp_path: Path):
     rng = random.Random(1)
     served = Served(rng)
-    async with FakeConductor() as conductor, FakeEngine(slots=12) as engine:
+    async with FakeConductor() as conductor, FakeEngine(slots=40) as engine:
         engine.usual = served.answer
         gateway = GatewayProcess(tmp_path)
         await run(gateway, conductor, engine, options=WORKERS)
-        clients = Clients(gateway.port)
+        load = Load(chats(gateway.url), {"search": KEYS["search"]}, tmp_path)
         try:
+            load.start()
             for what in KILLS:
-                before = len(clients.done)
-                await eventually(lambda before=before: len(clients.done) > before + ENOUGH)
+                before = load.succeeded
+                await eventually(lambda before=before: load.succeeded > before + ENOUGH)
                 await asyncio.sleep(rng.uniform(0, 0.05))
                 gateway = await kill(gateway, what, rng)
-            await clients.stop()
+            await asyncio.to_thread(load.stop)
             await eventually(lambda: served.ids.keys() <= {record["request_id"] for record in gateway.usage()})
         finally:
-            await clients.stop()
+            await asyncio.to_thread(load.stop)
             await gateway.stop()
 
-    assert clients.wrong == []
+    assert load.wrong("ok", *CUT_OFF) == []
     records = gateway.usage()
     assert max(Counter(record["request_id"] for record in records).values()) == 1
     outcomes = {record["request_id"]: record["outcome"] for record in records}
-    assert {outcomes[one] for one in clients.done} == {"ok"}
+    assert {outcomes[one.request_id] for one in load.records if one.outcome == "ok"} == {"ok"}
     assert set(outcomes.values()) <= {"ok", "gateway_lost", "client_closed"}
     assert "gateway_lost" in outcomes.values()
     assert {record["completion_tokens"] for record in records if record["outcome"] == "ok"} == {2}

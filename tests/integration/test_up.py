@@ -12,6 +12,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.builders.load import Load, echo_chats
 from tests.builders.up import Up, echo, key_of, keys, model, pool, read_stream, tenant, until
 
 import cotenant_serving
@@ -146,10 +147,12 @@ def test_curl_streams(up):
     assert "cotenant-usage" not in out
 
 
-def test_200_first_requests_start_one_engine(up):
-    with ThreadPoolExecutor(200) as threads:
-        texts = list(threads.map(lambda n: up.text("ads", "quick", f"request {n}"), range(200)))
-    assert all(verify(text) for text in texts)
+def test_200_first_requests_start_one_engine(up, tmp_path):
+    at_once = echo_chats(up.url, "ads", ["quick"], rate_per_s=400, seed=1, duration_s=0.5)
+    with Load(at_once, {"ads": key_of("ads")}, tmp_path) as load:
+        until(lambda: load.ended, "all have their answers")
+    assert load.wrong("ok") == []
+    assert len(load.records) == len(load.planned) > 150
     starts = (up.state / "logs" / "conductor.log").read_text().count("starting ads.quick-")
     assert starts == 1
 

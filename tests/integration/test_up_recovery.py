@@ -13,13 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.builders.engine import make_tiny_llama
-from tests.builders.up import Up, echo, keys, kill, model, pool, tenant, until
+from tests.builders.load import Load, echo_chats
+from tests.builders.up import Up, echo, key_of, keys, kill, model, pool, tenant, until
 
 from cotenant_serving.engine.echo import verify
 
 pytestmark = pytest.mark.integration
 
 CPU = {"name": "cpu", "device": "cpu", "memory": "6Gi"}
+RATE_PER_S = 20.0
 CUDA = {"name": "cuda", "device": "cuda", "memory": "80Gi"}
 
 
@@ -68,31 +70,9 @@ def up(tmp_path_factory: pytest.TempPathFactory, base: list[dict]) -> Iterator[U
     running.stop()
 
 
-class Traffic:
-    """Asks one model again and again from a few threads; remembers every failure."""
-
-    def __init__(self, up: Up, name: str, *, threads: int = 4, words: int = 5) -> None:
-        self.up, self.name, self.words = up, name, words
-        self.answers, self.failures = 0, []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        while not self._stop.is_set():
-            status, answer = self.up.chat("search", self.name, "word " * self.words)
-            if status != 200 or not verify(answer["choices"][0]["message"]["content"]):
-                self.failures.append((status, answer))
-            self.answers += 1
+def traffic_on(up: Up, name: str, folder: Path) -> Load:
+    scenario = echo_chats(up.url, "search", [name], rate_per_s=RATE_PER_S, seed=1)
+    return Load(scenario, {"search": key_of("search")}, folder)
 
 
 def test_models_that_cannot_load_are_named_while_others_serve_and_come_back_by_themselves(up, folders):
@@ -161,32 +141,32 @@ def test_an_engine_over_its_share_is_ended_and_named_and_its_neighbour_does_not_
     until(lambda: up.chat("search", "greedy", "hello")[0] == 200, "it is back within its share")
 
 
-def test_a_killed_conductor_restarts_nothing_and_wakes_nothing(up):
+def test_a_killed_conductor_restarts_nothing_and_wakes_nothing(up, tmp_path):
     up.wait_for("search/warm", "ready")
     before = up.engine("search/warm")
-    with Traffic(up, "warm") as traffic:
+    with traffic_on(up, "warm", tmp_path) as traffic:
         for _ in range(3):
             old = up.child("cotenant_serving.conductor")
             kill(old.pid)
             until(lambda old=old: restarted(up, old.pid), "the conductor is back")
             up.wait_for("search/warm", "ready")
-    assert traffic.failures == []
-    assert traffic.answers > 10
+        until(lambda: traffic.succeeded > 10, "more than 10 answers are there")
+    assert traffic.wrong("ok") == []
     assert up.engine("search/warm").pid == before.pid
     assert up.model("search/cold").state == "cold"
 
 
-def test_a_new_revision_that_cannot_load_leaves_the_old_one_and_a_good_one_replaces_it(up, base):
+def test_a_new_revision_that_cannot_load_leaves_the_old_one_and_a_good_one_replaces_it(up, base, tmp_path):
     up.text("search", "app", "wake up")
     first = up.engine("search/app")
-    with Traffic(up, "app") as traffic:
+    with traffic_on(up, "app", tmp_path) as traffic:
         up.write(*documents(*base, echo("app", concurrency=8, allocate="500Mi", gpu={"memory": "300Mi"})))
         until(lambda: "the earlier revision serves" in up.model("search/app").message, "the bad revision is told")
         assert up.engine("search/app").pid == first.pid
         up.write(*documents(*base, echo("app", concurrency=9)))
         until(lambda: replaced(up, "search/app", first.pid), "the good revision serves")
-    assert traffic.failures == []
-    assert traffic.answers > 10
+        until(lambda: traffic.succeeded > 10, "more than 10 answers are there")
+    assert traffic.wrong("ok") == []
 
 
 def test_a_port_in_use_and_a_bad_file_are_told_at_once(up, tmp_path):
