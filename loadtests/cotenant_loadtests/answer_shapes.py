@@ -45,6 +45,12 @@ class Completion(msgspec.Struct, gc=False):
     text: str
 
 
+class CompletionDelta(msgspec.Struct, gc=False):
+    """LiteLLM's last events have choices without a text."""
+
+    text: str = ""
+
+
 class ChatEvent(msgspec.Struct, gc=False):
     choices: list[ChatDelta]
     model: str
@@ -53,7 +59,7 @@ class ChatEvent(msgspec.Struct, gc=False):
 
 
 class CompletionEvent(msgspec.Struct, gc=False):
-    choices: list[Completion]
+    choices: list[CompletionDelta]
     model: str
     usage: Usage | None = None
     error: Any = None
