@@ -13,7 +13,7 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check peers bench-accounting bench-engines bench-loadtest bench-wake \
+.PHONY: help install demo test check peers bench-accounting bench-agreement bench-engines bench-loadtest bench-wake \
 	fix generate clean
 
 help: ## Show this list
@@ -39,6 +39,9 @@ peers: $(PEERS:%=.peers/%/.installed) ## Install what cotenant is compared with 
 
 bench-accounting: $(VENV)/.dev ## Measure what the gateway pays to count a request
 	$(RUN)/python -m benchmarks.accounting $(ARGS)
+
+bench-agreement: $(VENV)/.dev .peers/guidellm/.installed ## Do the load test's figures agree with GuideLLM's? (about 3 minutes)
+	$(RUN)/python -m benchmarks.agreement $(ARGS)
 
 bench-engines: $(VENV)/.dev ## Tokens and sentences a second, against the model alone (about 5 minutes)
 	$(RUN)/python -m benchmarks.engines $(ARGS)

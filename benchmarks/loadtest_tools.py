@@ -91,7 +91,15 @@ def step_of(asked: float, window: Window, watch: Watch, server: Server) -> Step:
 
 
 def harness(server: Server, load: Load, rate_per_s: float, folder: Path, *, processes: int = 1) -> Step:
-    """One run of `cotenant loadtest run`. Raises RuntimeError when it ends with anything but 0 or 2 (not valid)."""
+    """One run of `cotenant loadtest run` and what it took."""
+    results, watch = run_harness(server, load, rate_per_s, folder, processes=processes)
+    return step_of(rate_per_s, window_of_results(results), watch, server)
+
+
+def run_harness(
+    server: Server, load: Load, rate_per_s: float, folder: Path, *, processes: int = 1
+) -> tuple[dict[str, Any], Watch]:
+    """Its results.json. Raises RuntimeError with its output when it wrote none, or when a request failed."""
     prompts = folder / "prompts.jsonl"
     write_lines(prompts, [{"prompt": prompt, "output_tokens": load.tokens} for prompt in PROMPTS])
     path, out, log = folder / "scenario.yaml", folder / "out", folder / "harness.log"
@@ -99,10 +107,12 @@ def harness(server: Server, load: Load, rate_per_s: float, folder: Path, *, proc
     command = [sys.executable, "-m", "cotenant_operator", "loadtest", "run", str(path), "--out", str(out)]
     watch = run_pinned(command, GENERATOR_CORE, log, env={}, timeout_s=120 + load.step_s)
     try:
-        results = json.loads((out / "results.json").read_text())
+        results: dict[str, Any] = json.loads((out / "results.json").read_text())
     except FileNotFoundError:
         raise RuntimeError(f"the harness: {log.read_text()[-2000:]}") from None
-    return step_of(rate_per_s, window_of_results(results), watch, server)
+    if results["total"]["failed"]:
+        raise RuntimeError(f"the harness counts {results['total']['errors']}")
+    return results, watch
 
 
 def scenario(url: str, load: Load, rate_per_s: float, processes: int) -> dict[str, Any]:
@@ -129,10 +139,7 @@ def scenario(url: str, load: Load, rate_per_s: float, processes: int) -> dict[st
 
 
 def window_of_results(results: Mapping[str, Any]) -> Window:
-    """From results.json. Raises RuntimeError when a request failed."""
     total = results["total"]
-    if total["failed"]:
-        raise RuntimeError(f"the harness counts {total['errors']}")
     started_s = datetime.fromisoformat(results["started"]).timestamp()
     from_s, to_s = started_s + results["window_from_s"], started_s + results["window_to_s"]
     return Window(
@@ -149,7 +156,16 @@ def window_of_results(results: Mapping[str, Any]) -> Window:
 
 
 def guidellm(server: Server, load: Load, rates_per_s: Sequence[float], folder: Path) -> list[Step]:
-    """One run of `guidellm run`, a step for each rate."""
+    """One run of GuideLLM, a step for each rate."""
+    benchmarks, watch = run_guidellm(server, load, rates_per_s, folder)
+    windows = [window_of(guidellm_answers(one), WARMUP_S, server.ttft_ms) for one in benchmarks]
+    return [step_of(rate, window, watch, server) for rate, window in zip(rates_per_s, windows, strict=True)]
+
+
+def run_guidellm(
+    server: Server, load: Load, rates_per_s: Sequence[float], folder: Path
+) -> tuple[list[dict[str, Any]], Watch]:
+    """`benchmarks` of its JSON, one for each rate. Raises RuntimeError with its output when it wrote none."""
     program = peer("guidellm")
     data, out, config = folder / "guidellm.jsonl", folder / "guidellm.json", folder / "guidellm-config.json"
     count = round(2 * sum(rates_per_s) * load.step_s)
@@ -162,9 +178,8 @@ def guidellm(server: Server, load: Load, rates_per_s: Sequence[float], folder: P
     watch = run_pinned(command, GENERATOR_CORE, folder / "guidellm.log", env=env, timeout_s=timeout_s)
     if not out.exists():
         raise RuntimeError(f"GuideLLM: {(folder / 'guidellm.log').read_text()[-2000:]}")
-    benchmarks = json.loads(out.read_text())["benchmarks"]
-    windows = [window_of(guidellm_answers(one), WARMUP_S, server.ttft_ms) for one in benchmarks]
-    return [step_of(rate, window, watch, server) for rate, window in zip(rates_per_s, windows, strict=True)]
+    benchmarks: list[dict[str, Any]] = json.loads(out.read_text())["benchmarks"]
+    return benchmarks, watch
 
 
 def guidellm_spec(url: str, load: Load, rates_per_s: Sequence[float], data: Path, out: Path) -> dict[str, Any]:
