@@ -15,29 +15,37 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
     """Each name with its ranges written out; `{01..20}` keeps leading zeros. Raises ValueError with a sentence."""
     expanded: list[str] = []
     for name in names:
-        expanded += _expand_one(name, MAX_NAMES - len(expanded))
+        _check(name)
+        expanded += _expand_one(name)
+        if len(expanded) > MAX_NAMES:
+            raise ValueError(f"stands for more than {MAX_NAMES} names")
     name, count = Counter(expanded).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{name!r} stands there {count} times")
     return tuple(expanded)
 
 
-def _expand_one(name: str, at_most: int) -> list[str]:
+def _check(name: str) -> None:
+    count = 1
+    for found in _RANGE.finditer(name):
+        first, last = int(found[1]), int(found[2])
+        if first > last:
+            raise ValueError(f"{name!r} has a range that runs backwards; write {{{last}..{first}}}")
+        count *= last - first + 1
+    if count > MAX_NAMES:
+        raise ValueError(f"{name!r} stands for {count} names; at most {MAX_NAMES} are allowed")
+    if {"{", "}"} & set(_RANGE.sub("", name)):
+        raise ValueError(f"{name!r} has a brace that is no range; write a range like {{01..20}}")
+
+
+def _expand_one(name: str) -> list[str]:
     found = _RANGE.search(name)
     if found is None:
-        if "{" in name or "}" in name:
-            raise ValueError(f"{name!r} has a brace that is no range; write a range like {{01..20}}")
         return [name]
-    first, last = int(found[1]), int(found[2])
-    if first > last:
-        raise ValueError(f"{name!r} has a range that runs backwards; write {{{last}..{first}}}")
-    if last - first >= at_most:
-        raise ValueError(f"{name!r} stands for {last - first + 1} names; at most {MAX_NAMES} are allowed")
     width = len(found[1]) if found[1].startswith("0") else 0
-    before, after = name[: found.start()], name[found.end() :]
-    return [
-        one for number in range(first, last + 1) for one in _expand_one(f"{before}{number:0{width}}{after}", at_most)
-    ]
+    numbers = (f"{number:0{width}}" for number in range(int(found[1]), int(found[2]) + 1))
+    after = _expand_one(name[found.end() :])
+    return [name[: found.start()] + number + rest for number in numbers for rest in after]
 
 
 def chooser(names: Sequence[str], zipf: float, source: Source) -> Callable[[], str]:

@@ -1,8 +1,10 @@
-"""What is wrong with a scenario or a file of it, in sentences a user can act on. Pure."""
+"""What is wrong with a scenario or a file of it, in sentences a user can act on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,6 +32,23 @@ class ScenarioError(Exception):
 def refused(file: object, line: int, message: str, field: str = "") -> ScenarioError:
     """An error with a single problem."""
     return ScenarioError([Problem(str(file), line, field, message)])
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """While a file is read: what goes wrong becomes a ScenarioError that names it."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise refused(path, 0, "is not text in UTF-8") from None
+    except OSError as error:
+        raise refused(path, 0, f"cannot be read: {error.strerror}") from None
+
+
+def check_size(path: Path, most_bytes: int) -> None:
+    """Raises ScenarioError; OSError."""
+    if (size_bytes := path.stat().st_size) > most_bytes:
+        raise refused(path, 0, f"has {size_bytes} bytes; keep a part of at most {most_bytes}")
 
 
 def one_of(given: str, allowed: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from cotenant_loadtests.problems import refused
+from cotenant_loadtests.problems import check_size, read_errors, refused
 
 MAX_BYTES = 64 * 2**20
 
@@ -19,14 +19,9 @@ class Prompt(msgspec.Struct, frozen=True):
 
 def read_prompts(path: Path) -> list[Prompt]:
     """At least one; empty lines are passed over. Raises ScenarioError with file and line."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise refused(path, 0, f"has more than {MAX_BYTES} bytes; keep a part of it")
+    with read_errors(path):
+        check_size(path, MAX_BYTES)
         lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise refused(path, 0, "is not text in UTF-8") from None
-    except OSError as error:
-        raise refused(path, 0, f"cannot be read: {error.strerror}") from None
     read: Callable[[Path, int, str], Prompt] = _json_line if path.suffix == ".jsonl" else _text_line
     prompts = [read(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from cotenant_loadtests.fields import message_of, place_of
 from cotenant_loadtests.overrides import Override, parse_override, place_in, with_override
-from cotenant_loadtests.problems import Problem, ScenarioError, refused
+from cotenant_loadtests.problems import Problem, ScenarioError, read_errors, refused
 from cotenant_loadtests.rules import findings
 from cotenant_loadtests.shipped import scenario_path
 from cotenant_loadtests.spec import Scenario
@@ -23,13 +23,10 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     Fields of streams are set by the stream's position or name: `streams.chat.arrivals.rate_per_s=2`.
     """
     try:
-        value, lines = load(path.read_text(encoding="utf-8"))
+        with read_errors(path):
+            value, lines = load(path.read_text(encoding="utf-8"))
     except YamlError as error:
         raise refused(path, error.line, error.message) from None
-    except UnicodeDecodeError:
-        raise refused(path, 0, "is not text in UTF-8") from None
-    except OSError as error:
-        raise refused(path, 0, f"cannot be read: {error.strerror}") from None
     if not isinstance(value, dict):
         raise refused(path, 1, "is no scenario: begin with name, duration_s and streams")
     given = [parse_override(value, text) for text in overrides]

@@ -46,7 +46,7 @@ def _url(field: str, url: str, *, query: bool) -> Iterator[Finding]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        yield field, "is no URL; write it like http://127.0.0.1:8080"
+        yield field, "is no http or https URL with a host; write it like http://127.0.0.1:8080"
         return
     if parts.username is not None or parts.password is not None:
         yield field, "holds a name or password; keys belong to tenants: {NAME: {key: {env: VARIABLE}}}"

@@ -7,9 +7,11 @@ from typing import Any
 from cotenant_loadtests.bodies import RESERVED_FIELDS
 from cotenant_loadtests.names import expand
 from cotenant_loadtests.spec import Scenario, StreamSpec
-from cotenant_loadtests.spec_values import Amounts, Choice, Exponential, FromTrace, Lognormal, Trace, Uniform
+from cotenant_loadtests.spec_values import Amounts, Choice, Exponential, Fixed, FromTrace, Lognormal, Trace, Uniform
 
 MAX_TENSOR_VALUES = 1_000_000
+MAX_TURNS = 100
+"""A turn sends all before it, so that their number counts squared."""
 _MAX_NAME = 256
 
 Finding = tuple[str, str]
@@ -112,7 +114,13 @@ def _amounts(stream: StreamSpec) -> Iterator[Finding]:
     yield from _amount("output.tokens", stream.output.tokens if stream.output else None, from_trace)
     yield from _amount("prompt.shared_prefix.tokens", shared.tokens if shared else None, False)
     yield from _amount("conversation.turns", conversation.turns if conversation else None, False)
+    if conversation and (most := _most(conversation.turns)) > MAX_TURNS:
+        yield "conversation.turns", f"may be up to {most:g}; give it a max of at most {MAX_TURNS}"
     yield from _amount("conversation.think_s", conversation.think_s if conversation else None, False, whole=False)
+
+
+def _most(amount: Amounts) -> float:
+    return 0 if isinstance(amount, FromTrace) else amount.value if isinstance(amount, Fixed) else amount.max
 
 
 def _amount(field: str, amount: Amounts | None, from_trace: bool, *, whole: bool = True) -> Iterator[Finding]:

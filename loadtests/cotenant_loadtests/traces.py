@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from cotenant_loadtests.problems import one_of, refused
+from cotenant_loadtests.problems import check_size, one_of, read_errors, refused
 from cotenant_loadtests.seeded import Source
 from cotenant_loadtests.shipped import find_file
 from cotenant_loadtests.spec_values import Trace
@@ -33,7 +33,9 @@ BLOCK_TOKENS = 512
 _AZURE = {"time_s": "TIMESTAMP", "prompt_tokens": "ContextTokens", "output_tokens": "GeneratedTokens"}
 _CSV = {"time_s": "time_s", "prompt_tokens": "prompt_tokens", "output_tokens": "output_tokens"}
 _MICROSECOND = timedelta(microseconds=1)
-_Number = TypeVar("_Number", int, float)
+_US_PER_S = 1_000_000
+_Row = tuple[int, tuple[int, int, tuple[int, ...]]]
+"""Time in microseconds, whole because seconds since a far day leave them no room; then the other fields."""
 
 
 class TraceRow(NamedTuple):
@@ -70,33 +72,27 @@ def trace_arrivals(trace: Trace, folder: Path, source: Source, from_s: float, to
 
 def read_trace(path: Path, form: str, columns: Mapping[str, str]) -> list[TraceRow]:
     """The rows by time, in seconds from the first. Raises ScenarioError with file, line and value."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise refused(path, 0, f"has more than {MAX_BYTES} bytes; cut it to the part that you replay")
+    with read_errors(path):
+        check_size(path, MAX_BYTES)
         with path.open(encoding="utf-8", newline="") as lines:
-            if form == "mooncake":
-                rows = list(islice(_mooncake(path, lines), MAX_ROWS + 1))
-            else:
-                names = _AZURE if form == "azure" else _CSV | dict(columns)
-                time = _azure_time if form == "azure" else _seconds
-                rows = list(islice(_csv(path, lines, names, time), MAX_ROWS + 1))
-    except UnicodeDecodeError:
-        raise refused(path, 0, "is not text in UTF-8") from None
-    except OSError as error:
-        raise refused(path, 0, f"cannot be read: {error.strerror}") from None
-    if not rows or len(rows) > MAX_ROWS:
-        reason = (
-            f"has more than {MAX_ROWS} requests; cut it to the part that you replay" if rows else "has no requests"
-        )
-        raise refused(path, 0, reason)
-    rows.sort(key=lambda row: row.at_s)
-    first_s = rows[0].at_s
-    return [row._replace(at_s=row.at_s - first_s) for row in rows]
+            rows = sorted(islice(_rows(path, lines, form, columns), MAX_ROWS + 1), key=lambda row: row[0])
+    if not rows:
+        raise refused(path, 0, "has no requests")
+    if len(rows) > MAX_ROWS:
+        raise refused(path, 0, f"has more than {MAX_ROWS} requests; cut it to the part that you replay")
+    first_us = rows[0][0]
+    return [TraceRow((time_us - first_us) / _US_PER_S, *lengths) for time_us, lengths in rows]
 
 
-def _csv(
-    path: Path, lines: Iterable[str], names: Mapping[str, str], time: Callable[[str], float]
-) -> Iterator[TraceRow]:
+def _rows(path: Path, lines: Iterable[str], form: str, columns: Mapping[str, str]) -> Iterator[_Row]:
+    if form == "mooncake":
+        return _mooncake(path, lines)
+    if form == "azure":
+        return _csv(path, lines, _AZURE, _azure_time)
+    return _csv(path, lines, _CSV | dict(columns), _seconds)
+
+
+def _csv(path: Path, lines: Iterable[str], names: Mapping[str, str], time: Callable[[str], int]) -> Iterator[_Row]:
     reader = csv.reader(lines, strict=True)
     try:
         header = [name.strip().removeprefix("\ufeff") for name in next(reader, [])]
@@ -104,12 +100,11 @@ def _csv(
         for row in reader:
             if not row:
                 continue
-            found = {field: row[place] if place < len(row) else "" for field, place in places.items()}
-            yield TraceRow(
-                _value(path, reader.line_num, names["time_s"], found["time_s"], time),
-                _value(path, reader.line_num, names["prompt_tokens"], found["prompt_tokens"], _tokens),
-                _value(path, reader.line_num, names["output_tokens"], found["output_tokens"], _tokens),
-            )
+            line, values = reader.line_num, {field: _cell(row, place) for field, place in places.items()}
+            time_us = _value(path, line, names["time_s"], values["time_s"], time)
+            prompt = _value(path, line, names["prompt_tokens"], values["prompt_tokens"], _tokens)
+            output = _value(path, line, names["output_tokens"], values["output_tokens"], _tokens)
+            yield time_us, (prompt, output, ())
     except csv.Error as error:
         raise refused(path, reader.line_num, f"is not CSV: {error}") from None
 
@@ -120,30 +115,34 @@ def _column(path: Path, header: list[str], name: str) -> int:
     return header.index(name)
 
 
-def _value(path: Path, line: int, name: str, text: str, read: Callable[[str], _Number]) -> _Number:
+def _cell(row: list[str], place: int) -> str:
+    return row[place] if place < len(row) else ""
+
+
+def _value(path: Path, line: int, name: str, text: str, read: Callable[[str], int]) -> int:
     try:
         return read(text)
     except ValueError as error:
         raise refused(path, line, f"{name}: {text[:60]!r} {error}") from None
 
 
-def _azure_time(text: str) -> float:
+def _azure_time(text: str) -> int:
     """`2023-11-16 18:15:46.6805900`, UTC; more than whole microseconds are cut off."""
     try:
         moment = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         raise ValueError("is no time like 2023-11-16 18:15:46.6805900") from None
-    return (moment - datetime(2000, 1, 1)) // _MICROSECOND / 1_000_000
+    return (moment - datetime(2000, 1, 1)) // _MICROSECOND
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str) -> int:
     try:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
     if not isfinite(seconds):
         raise ValueError("is no number of seconds")
-    return seconds
+    return round(seconds * _US_PER_S)
 
 
 def _tokens(text: str) -> int:
@@ -152,7 +151,7 @@ def _tokens(text: str) -> int:
     return int(text)
 
 
-def _mooncake(path: Path, lines: Iterable[str]) -> Iterator[TraceRow]:
+def _mooncake(path: Path, lines: Iterable[str]) -> Iterator[_Row]:
     decoder = msgspec.json.Decoder(MooncakeLine)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -165,4 +164,4 @@ def _mooncake(path: Path, lines: Iterable[str]) -> Iterator[TraceRow]:
             if not 0 <= tokens <= MAX_TOKENS:
                 raise refused(path, number, f"{name}: {tokens} is no whole number from 0 to {MAX_TOKENS}")
         blocks = read.hash_ids[: -(-read.input_length // BLOCK_TOKENS)]
-        yield TraceRow(read.timestamp / 1000, read.input_length, read.output_length, blocks)
+        yield round(read.timestamp * 1000), (read.input_length, read.output_length, blocks)

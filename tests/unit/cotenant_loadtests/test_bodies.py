@@ -82,4 +82,3 @@ def test_a_tensor_has_values_of_its_type_drawn_from_its_seed(datatype: str, kind
 )
 def test_the_path_is_that_of_the_api(api: str, model: str, path: str) -> None:
     assert request_path(planned(api=api, model=model)) == path
-
