@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """`line` counts from 1; 0 where there is none. `field` is dotted: `streams.0.arrivals.rate_per_s`."""
+class Problem(NamedTuple):
+    """One thing that is wrong; sorts by file and line."""
 
     file: str
     line: int
+    """From 1; 0 where there is none."""
     field: str
+    """Dotted: `streams.0.arrivals.rate_per_s`."""
     message: str
 
     def __str__(self) -> str:
