@@ -42,14 +42,14 @@ _AT_MOST = (*LATENCY_SLOS, "error_count")
 
 def check_slo_names(scenario: Scenario) -> list[str]:
     """A sentence for each limit that could never be checked; none when all can."""
-    known = sorted({where for stream in _pairs(scenario) for where in (stream[0], "/".join(stream))})
+    sent = _sent(scenario)
     problems = []
     for slo, limit in scenario.slo.items():
         if slo not in SLOS:
             problems.append(f"slo.{slo}: there is no such figure; {_instead(slo, SLOS)}")
             continue
         if isinstance(limit, Mapping):
-            problems += _check_places(slo, limit, known)
+            problems += _check_places(slo, limit, sent)
         problems += _check_shares(slo, limit)
     return problems
 
@@ -110,26 +110,45 @@ def _place(group: Group) -> str:
     return group.tenant if group.model == ALL else f"{group.tenant}/{group.model}"
 
 
-def _pairs(scenario: Scenario) -> set[tuple[str, str]]:
-    """Tenants and models that streams send together. What cannot be expanded is told where streams are checked."""
-    pairs: set[tuple[str, str]] = set()
-    for stream in scenario.streams:
-        try:
-            tenants, models = names.expand(stream.tenant.names), names.expand(stream.model.names)
-        except ValueError:
-            continue
-        pairs |= {(tenant, model) for tenant in tenants for model in models}
-    return pairs
+_Sent = Mapping[str, Sequence[frozenset[str]]]
+"""Tenant → the models of each of its streams. Pairs are not listed: many tenants may share many models."""
 
 
-def _check_places(slo: str, limits: Mapping[str, float], known: Sequence[str]) -> list[str]:
+def _sent(scenario: Scenario) -> _Sent | None:
+    """None where names cannot be expanded, which is told where streams are checked."""
+    sent: dict[str, list[frozenset[str]]] = {}
+    try:
+        for stream in scenario.streams:
+            models = frozenset(names.expand(stream.model.names))
+            for tenant in names.expand(stream.tenant.names):
+                sent.setdefault(tenant, []).append(models)
+    except ValueError:
+        return None
+    return sent
+
+
+def _check_places(slo: str, limits: Mapping[str, float], sent: _Sent | None) -> list[str]:
     if slo == "jain":
         return ["slo.jain: has a value per tenant, but tells of all tenants together; write one number"]
+    if not limits:
+        return [f"slo.{slo}: has no limit; write a number, or one for a tenant: {{search: 500}}"]
     return [
-        f"slo.{slo}.{where}: no stream sends such requests; {_instead(where, known)}"
+        f"slo.{slo}.{where}: no stream sends such requests; {_instead(where, _near(where, sent))}"
         for where in limits
-        if where not in known
+        if sent is not None and not _sends(sent, where)
     ]
+
+
+def _sends(sent: _Sent, where: str) -> bool:
+    tenant, slash, model = where.partition("/")
+    return tenant in sent and (not slash or any(model in models for models in sent[tenant]))
+
+
+def _near(where: str, sent: _Sent | None) -> list[str]:
+    """Places that may have been meant: the tenants, or what the tenant sends to."""
+    tenant, slash, _ = where.partition("/")
+    models = sorted({model for some in (sent or {}).get(tenant, ()) for model in some}) if slash else []
+    return [f"{tenant}/{model}" for model in models] or sorted(sent or ())
 
 
 def _check_shares(slo: str, limit: object) -> list[str]:

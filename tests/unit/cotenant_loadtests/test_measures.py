@@ -98,3 +98,17 @@ def test_nothing_measured_is_a_total_of_noughts() -> None:
     found = measured()
     assert (found.total.scheduled, found.total.success_rate, found.total.ttft_ms.count) == (0, 1.0, 0)
     assert found.groups == found.tenants == found.models == ()
+
+
+def test_a_stall_shows_in_the_percentiles_as_long_as_requests_waited_for_it() -> None:
+    """One request each 10 ms for 60 s; from second 20 on nothing is answered for 3 s: 5 % of the requests wait.
+
+    They wait evenly for 0 to 3 s, so 1 % of all wait for over 2.4 s. A closed loop would have seen one slow request.
+    """
+    due_s = [number / 100 for number in range(6000)]
+    requests = [answered(at_s=at, ttft_ms=10 + (max(0, 23 - at) * 1000 if at >= 20 else 0)) for at in due_s]
+    ttft_ms = measured(*requests, window=Window(0, 60)).total.ttft_ms
+    assert ttft_ms.p50 == pytest.approx(10, rel=0.001)
+    assert ttft_ms.p99 == pytest.approx(2410, abs=15)
+    assert ttft_ms.p999 == pytest.approx(2950, abs=15)
+    assert ttft_ms.max == pytest.approx(3010)

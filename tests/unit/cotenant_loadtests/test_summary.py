@@ -1,6 +1,12 @@
+import msgspec
 import pytest
-from tests.builders.load_records import answered, failed, run_of, scenario_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.builders.load_records import Request, answered, failed, planned, run_of, scenario_of, stream
 
+from cotenant_loadtests.columns import OUTCOMES
+from cotenant_loadtests.record import NEVER, Record, encode_times
+from cotenant_loadtests.results import Results
 from cotenant_loadtests.summary import summarise
 
 
@@ -44,3 +50,53 @@ def test_a_run_without_a_single_record_says_so() -> None:
     assert results.total.scheduled == 0
     assert results.total.success_rate == 1.0
     assert results.fairness.jain is None
+
+
+@st.composite
+def strange_requests(draw: st.DrawFn) -> Request:
+    """Any outcome with any times: what a broken server, or a worker that was stopped, may leave."""
+    at_us = draw(st.integers(0, 12_000_000))
+    times_us = sorted(at_us + draw(st.integers(0, 3_000_000)) for _ in range(draw(st.integers(0, 4))))
+    later_us = st.just(NEVER) | st.integers(at_us, at_us + 3_000_000)
+    sent_us = draw(later_us)
+    record = Record(
+        id=0,
+        process=draw(st.integers(0, 2)),
+        outcome=draw(st.sampled_from(OUTCOMES)),
+        status=draw(st.sampled_from([0, 200, 429, 503])),
+        scheduled_us=at_us,
+        sent_us=sent_us,
+        connect_us=draw(st.integers(0, 1_000_000)),
+        first_byte_us=draw(later_us),
+        first_token_us=times_us[0] if times_us else draw(later_us),
+        end_us=draw(st.just(NEVER) | st.integers(max(at_us, sent_us), at_us + 3_000_000)),
+        token_times=encode_times(times_us),
+        events=len(times_us),
+        prompt_tokens=draw(st.integers(NEVER, 9)),
+        completion_tokens=draw(st.integers(NEVER, 9)),
+    )
+    api = draw(st.sampled_from(["chat", "embeddings", "oip"]))
+    tenant, model = draw(st.sampled_from("ab")), draw(st.sampled_from(["x", "y/z"]))
+    return planned(at_s=at_us / 1e6, tenant=tenant, model=model, api=api, streamed=draw(st.booleans())), record
+
+
+@settings(max_examples=40)
+@given(st.lists(strange_requests(), max_size=12), st.booleans(), st.sampled_from([None, 4.0, 12.0]))
+def test_whatever_is_recorded_can_be_summed_up(
+    requests: list[Request], interrupted: bool, duration_s: float | None
+) -> None:
+    arrivals = {"process": "steps", "rates_per_s": [1, 2], "step_s": 5, "stop_below": 0.5}
+    scenario = scenario_of(
+        warmup_s=2,
+        cooldown_s=1,
+        slo={"ttft_p99_ms": {"a": 100, "b/y/z": 100}, "jain": 0.5, "goodput_rate": 0.5},
+        goodput={"ttft_ms": 500, "tpot_ms": 50, "e2e_ms": 1000},
+        streams=[stream(arrivals=arrivals, tenant=["a", "b"], model=["x", "y/z"])],
+    )
+    results = summarise(scenario, run_of(requests, interrupted=interrupted, duration_s=duration_s), "http://h")
+    assert msgspec.json.decode(msgspec.json.encode(results), type=Results) == results
+    assert results.total.scheduled == sum(group.scheduled for group in results.groups)
+    assert 0 <= results.total.good <= results.total.succeeded <= results.total.scheduled
+    assert (results.verdict == "not_valid") == bool(results.validity.reasons)
+    assert len(results.slo) == 4
+    assert min(results.timeline.series[0].in_flight) >= 0
