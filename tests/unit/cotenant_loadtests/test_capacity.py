@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from tests.builders.load_findings import search, server
 from tests.builders.load_results import results
 
 from cotenant_loadtests.capacity import Beyond, Search, decided, find_capacity
@@ -10,26 +11,6 @@ from cotenant_loadtests.extras import Capacity
 from cotenant_loadtests.results import Results, Verdict
 
 Measure = Callable[[float, int], Results | Beyond]
-
-
-def search(
-    from_per_s: float = 10.0, to_per_s: float | None = None, *, repeats: int = 1, within: float = 0.05
-) -> Search:
-    return Search(scenario_per_s=10.0, from_per_s=from_per_s, to_per_s=to_per_s, repeats=repeats, within=within)
-
-
-def server(capacity_per_s: float, tool_per_s: float = 1e9, limit_per_s: float = 1e9) -> Measure:
-    """Keeps its SLOs up to the one rate; the tool keeps up to the second, the scenario's limits end at the third."""
-
-    def measure(factor: float, number: int) -> Results | Beyond:
-        rate = factor * 10.0
-        if rate > limit_per_s:
-            return Beyond("limits.rate_per_s: too many")
-        if rate > tool_per_s:
-            return results("not_valid")
-        return results("passed" if rate <= capacity_per_s else "missed", name=f"{rate:g}")
-
-    return measure
 
 
 def found(wanted: Search, measure: Measure) -> Capacity:

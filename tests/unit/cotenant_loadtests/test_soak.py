@@ -1,49 +1,14 @@
 """Segments for hours, in a memory that does not grow with requests, and the drift over them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from tests.builders.load_findings import slowing, soaked
 from tests.builders.load_results import group, quantiles, results
 
 from cotenant_loadtests.extras import Drift, Soak
 from cotenant_loadtests.results import Results, Sample, ServerSide
-from cotenant_loadtests.soak import server_rss_bytes, soak, verdict_of
-
-NOISE = (0.1, -0.2, 0.3, -0.1, 0.2, -0.3)
-
-
-class Hours:
-    """A clock that a segment moves by `segment_s` and a pause after it."""
-
-    def __init__(self, segment_s: float = 60.0, pause_s: float = 0.0) -> None:
-        self.now, self.step_s = 100.0, segment_s + pause_s
-
-    def now_s(self) -> float:
-        return self.now
-
-
-def ran(
-    hours: float,
-    of: Callable[[int], Results],
-    *,
-    clock: Hours | None = None,
-    rss_bytes: Callable[[int], int] = lambda n: 1,
-) -> tuple[Soak, Results]:
-    clock = clock or Hours()
-
-    def measure(number: int) -> tuple[Results, int]:
-        clock.now += clock.step_s
-        return of(number), rss_bytes(number)
-
-    return soak(hours, 60.0, measure, clock.now_s)
-
-
-def slowing(per_segment_ms: float) -> Callable[[int], Results]:
-    def of(number: int) -> Results:
-        ttft_ms = 50 + per_segment_ms * number + NOISE[number % 6]
-        return results(total=group(ttft_ms=quantiles(ttft_ms, 2 * ttft_ms)))
-
-    return of
+from cotenant_loadtests.soak import server_rss_bytes, verdict_of
 
 
 def drift(found: Soak, metric: str) -> Drift:
@@ -51,7 +16,7 @@ def drift(found: Soak, metric: str) -> Drift:
 
 
 def test_a_server_that_gets_slower_is_found_with_its_slope_per_hour() -> None:
-    found, _ = ran(0.5, slowing(1.0))
+    found, _ = soaked(0.5, slowing(1.0))
 
     slower = drift(found, "ttft_p50_ms")
     assert slower.trend == "rises"
@@ -62,7 +27,7 @@ def test_a_server_that_gets_slower_is_found_with_its_slope_per_hour() -> None:
 
 
 def test_of_a_steady_server_no_drift_is_shown() -> None:
-    found, _ = ran(0.5, slowing(0.0))
+    found, _ = soaked(0.5, slowing(0.0))
 
     assert drift(found, "ttft_p50_ms").trend == "none_shown"
     assert drift(found, "tool_rss_bytes").trend == "none_shown"
@@ -73,7 +38,7 @@ def test_a_leak_of_server_and_tool_is_seen() -> None:
         sample = Sample(at_s=1.0, values={'process_resident_memory_bytes{pid="1"}': 1e6 * number})
         return results(server=ServerSide(metrics=(sample,)))
 
-    found, _ = ran(0.5, of, rss_bytes=lambda number: 2_000_000 * number)
+    found, _ = soaked(0.5, of, rss_bytes=lambda number: 2_000_000 * number)
 
     assert drift(found, "server_rss_bytes").trend == "rises"
     assert drift(found, "server_rss_bytes").per_hour == pytest.approx(60e6)
@@ -81,7 +46,7 @@ def test_a_leak_of_server_and_tool_is_seen() -> None:
 
 
 def test_what_the_server_does_not_tell_was_not_measured() -> None:
-    assert drift(ran(0.5, slowing(0.0))[0], "server_rss_bytes").trend == "not_measured"
+    assert drift(soaked(0.5, slowing(0.0))[0], "server_rss_bytes").trend == "not_measured"
     assert (
         server_rss_bytes(ServerSide(metrics=(Sample(at_s=1.0, values={"process_resident_memory_bytes_x": 1.0}),)))
         is None
@@ -100,13 +65,13 @@ def test_memory_is_that_of_all_processes_in_the_last_sample_that_tells_it() -> N
 
 
 def test_segments_begin_while_there_is_time_for_them() -> None:
-    assert len(ran(0.1, slowing(0), clock=Hours())[0].segments) == 6
-    assert len(ran(0.1, slowing(0), clock=Hours(pause_s=30))[0].segments) == 4
-    assert len(ran(0.001, slowing(0))[0].segments) == 1
+    assert len(soaked(0.1, slowing(0))[0].segments) == 6
+    assert len(soaked(0.1, slowing(0), pause_s=30)[0].segments) == 4
+    assert len(soaked(0.001, slowing(0))[0].segments) == 1
 
 
 def test_few_segments_have_a_slope_without_a_claim() -> None:
-    few = drift(ran(0.05, slowing(1.0))[0], "ttft_p50_ms")
+    few = drift(soaked(0.05, slowing(1.0))[0], "ttft_p50_ms")
 
     assert (few.trend, few.interval) == ("too_few_segments", None)
     assert few.per_hour is not None
@@ -116,7 +81,7 @@ def test_an_early_stop_reports_the_whole_segments() -> None:
     def of(number: int) -> Results:
         return results(name=str(number), interrupted=number == 7)
 
-    found, shown = ran(1.0, of)
+    found, shown = soaked(1.0, of)
 
     assert (len(found.segments), found.interrupted, found.hours) == (7, True, 1.0)
     assert found.ran_s == 8 * 60
@@ -124,7 +89,7 @@ def test_an_early_stop_reports_the_whole_segments() -> None:
 
 
 def test_a_stop_in_the_first_segment_shows_that() -> None:
-    found, shown = ran(1.0, lambda number: results(name="cut", interrupted=True))
+    found, shown = soaked(1.0, lambda number: results(name="cut", interrupted=True))
 
     assert (found.segments, shown.name, verdict_of(found)) == ((), "cut", "not_valid")
 
@@ -133,7 +98,7 @@ def test_a_segment_that_is_not_valid_is_kept_out_of_the_drift_of_latency() -> No
     def of(number: int) -> Results:
         return results("not_valid", total=group(ttft_ms=quantiles(9_000.0))) if number == 5 else slowing(0.0)(number)
 
-    found, _ = ran(0.5, of)
+    found, _ = soaked(0.5, of)
 
     assert found.segments[5].why_not_valid == ("too late.",)
     assert drift(found, "ttft_p50_ms").trend == "none_shown"
@@ -143,14 +108,14 @@ def test_a_segment_that_is_not_valid_is_kept_out_of_the_drift_of_latency() -> No
 def test_many_segments_that_are_not_valid_make_the_whole_not_valid() -> None:
     verdicts: Iterator[bool] = iter([True, True, *[False] * 8])
 
-    found, _ = ran(1 / 6, lambda number: results("not_valid" if next(verdicts) else "passed"))
+    found, _ = soaked(1 / 6, lambda number: results("not_valid" if next(verdicts) else "passed"))
 
     assert len(found.segments) == 10
     assert verdict_of(found) == "not_valid"
 
 
 def test_one_missed_slo_in_hours_is_a_miss_and_is_named() -> None:
-    found, _ = ran(0.5, lambda number: results("missed" if number == 3 else "passed"))
+    found, _ = soaked(0.5, lambda number: results("missed" if number == 3 else "passed"))
 
     assert verdict_of(found) == "missed"
     assert [slo.slo for slo in found.segments[3].missed] == ["ttft_p99_ms"]

@@ -1,0 +1,82 @@
+"""When is a model cold? When its server says so, or after long enough."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cotenant_loadtests.coldness import SETTLE_S, check, wait_until_cold
+from cotenant_loadtests.refusals import RefusedError
+
+
+class Pauses:
+    """Counts seconds instead of waiting; wants to stop after so many pauses."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.waited: list[float] = []
+        self.stop_after = stop_after
+
+    def __call__(self, seconds: float) -> bool:
+        self.waited.append(seconds)
+        return self.stop_after is not None and len(self.waited) >= self.stop_after
+
+
+def told(*engines: float | None) -> Callable[[str], float | None]:
+    left: Iterator[float | None] = iter(engines)
+    return lambda model: next(left)
+
+
+def test_a_model_without_an_engine_is_cold_at_once() -> None:
+    pauses = Pauses()
+
+    assert wait_until_cold("m", told(0), idle_s=None, patience_s=9, pause=pauses, first=True) == "cold"
+    assert pauses.waited == []
+
+
+def test_a_warm_model_is_looked_at_until_its_engine_has_gone() -> None:
+    pauses = Pauses()
+
+    assert wait_until_cold("m", told(2, 1, 0), idle_s=None, patience_s=9, pause=pauses, first=True) == "cold"
+    assert pauses.waited == [1.0, 1.0]
+
+
+def test_after_a_wake_what_was_told_before_it_is_not_believed() -> None:
+    pauses = Pauses()
+
+    wait_until_cold("m", told(0), idle_s=None, patience_s=9, pause=pauses, first=False)
+
+    assert pauses.waited == [SETTLE_S]
+
+
+def test_silence_is_no_sign_of_cold() -> None:
+    pauses = Pauses()
+
+    assert wait_until_cold("m", told(None, 0), idle_s=None, patience_s=9, pause=pauses, first=True) == "cold"
+    assert pauses.waited == [1.0]
+
+
+def test_a_model_that_stays_warm_is_given_up() -> None:
+    pauses = Pauses()
+
+    assert wait_until_cold("m", lambda model: 1, idle_s=None, patience_s=3, pause=pauses, first=True) == "warm"
+    assert sum(pauses.waited) == 3
+
+
+@pytest.mark.parametrize(("first", "idle_s"), [(True, None), (False, None), (True, 5.0)])
+def test_a_wish_to_stop_ends_the_wait(first: bool, idle_s: float | None) -> None:
+    pauses = Pauses(stop_after=1)
+
+    assert wait_until_cold("m", lambda model: 1, idle_s=idle_s, patience_s=9, pause=pauses, first=first) == "stopped"
+
+
+def test_with_a_time_given_nobody_is_asked() -> None:
+    pauses = Pauses()
+
+    assert wait_until_cold("m", told(), idle_s=5.0, patience_s=9, pause=pauses, first=False) == "cold"
+    assert pauses.waited == [5.0]
+
+
+def test_a_server_that_does_not_tell_needs_a_time() -> None:
+    with pytest.raises(RefusedError, match=r"model b: the target does not tell .* --idle-s"):
+        check(["a", "b"], told(0, None), None)
+    check(["a"], told(1), None)
+    check(["a"], told(), 5.0)
