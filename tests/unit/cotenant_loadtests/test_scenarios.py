@@ -71,7 +71,7 @@ def test_a_scenario_keeps_to_the_limits_of_a_run(name: str) -> None:
     check_limits(extent_of(plan_of(name), scenario, lambda request: len(render(request))), scenario.limits)
 
 
-def test_the_loud_neighbours_ask_for_five_times_what_the_model_gives_and_the_quiet_ones_for_little() -> None:
+def test_the_loud_neighbours_ask_for_far_more_than_the_model_gives_and_the_quiet_ones_for_little() -> None:
     """The figures in its comment."""
     engine = MODELS["contended"]["engine"]
     given = engine["concurrency"] * engine["tokensPerSecond"]
@@ -79,7 +79,7 @@ def test_the_loud_neighbours_ask_for_five_times_what_the_model_gives_and_the_qui
     loud = sum(request.max_tokens or 0 for request in plan if request.tenant in ("analytics", "batch")) / 20
     quiet = sum(request.max_tokens or 0 for request in plan if request.tenant in ("search", "mail")) / 40
     assert given == 200
-    assert loud == pytest.approx(1000, rel=0.15)
+    assert loud == pytest.approx(500, rel=0.15)
     assert quiet == pytest.approx(30, rel=0.3)
 
 
