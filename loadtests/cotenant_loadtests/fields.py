@@ -6,7 +6,7 @@ from typing import Any
 
 from cotenant_loadtests.problems import one_of
 from cotenant_loadtests.spec import Scenario
-from cotenant_loadtests.yaml_values import Place
+from cotenant_loadtests.yaml_values import Place, value_at
 
 _SHOWN = 60
 _SENTENCES = {
@@ -46,7 +46,7 @@ def place_of(value: Any, loc: tuple[str | int, ...], kind: str) -> Place:
 
 def message_of(value: Any, place: Place, item: Any) -> str:
     """A sentence about one of pydantic's errors, with the value unless a key may stand there."""
-    kind, context, found = item["type"], item.get("ctx") or {}, _at(value, place)
+    kind, context, found = item["type"], item.get("ctx") or {}, value_at(value, place)
     if kind == "extra_forbidden":
         return f"is no field of a scenario here; {one_of(str(place[-1]), allowed_fields(value, place[:-1]))}"
     if kind == "missing":
@@ -75,7 +75,7 @@ def allowed_fields(value: Any, place: Place) -> list[str]:
             schema = schema.get("items", {})
         else:
             schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties") or {}
-        value = _at(value, (part,))
+        value = value_at(value, (part,))
     return list(schema.get("properties", {}))
 
 
@@ -86,7 +86,7 @@ def _resolved(schema: Any, definitions: Any, value: Any) -> Any:
             schema = definitions[schema["$ref"].rpartition("/")[2]]
         elif "discriminator" in schema:
             tags = schema["discriminator"]
-            schema = {"$ref": tags["mapping"].get(_at(value, (tags["propertyName"],)))}
+            schema = {"$ref": tags["mapping"].get(value_at(value, (tags["propertyName"],)))}
             if schema["$ref"] is None:
                 return {}
         elif "anyOf" in schema:
@@ -112,12 +112,3 @@ def _plain(message: str) -> str:
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def _at(value: Any, place: Place) -> Any:
-    for part in place:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value

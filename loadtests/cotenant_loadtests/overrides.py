@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotenant_loadtests.problems import refused
-from cotenant_loadtests.yaml_values import Place, YamlError, load
+from cotenant_loadtests.yaml_values import Place, YamlError, load, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def place_in(value: Any, field: str) -> Place:
         if isinstance(value, list):
             found = _position(value, part)
         place.append(found)
-        value = _at(value, found)
+        value = value_at(value, (found,))
     return tuple(place)
 
 
@@ -61,10 +61,3 @@ def _position(items: list[Any], part: str) -> str | int:
         return int(part)
     named = (index for index, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part)
     return next(named, part)
-
-
-def _at(value: Any, part: str | int) -> Any:
-    try:
-        return value[part]
-    except (KeyError, IndexError, TypeError):
-        return None

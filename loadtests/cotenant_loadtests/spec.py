@@ -51,9 +51,12 @@ class PromptSpec(Strict):
     tokens: Amounts | None = None
     """How long: words drawn from the seed, without the shared prefix. This or `file`."""
     file: str | None = None
-    """Beside the scenario; a text per line, or JSON lines with `prompt` and perhaps `output_tokens`."""
+    """Beside the scenario; a text per line, or in `.jsonl` objects with `prompt` and perhaps `output_tokens`.
+
+    Each stream sends the lines in turn, from the first again after the last.
+    """
     shared_prefix: SharedPrefix | None = None
-    """A beginning that prompts have in common, as system prompts are."""
+    """A beginning that prompts have in common: in chat the system message, else the prompt's first words."""
     inputs: Count = 1
     """Texts in each embeddings request."""
 

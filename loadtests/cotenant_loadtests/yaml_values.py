@@ -1,6 +1,7 @@
 """YAML text → plain values, and the line of each. Safe tags only, one document, bounded in size; pure."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -37,6 +38,15 @@ def load(text: str) -> tuple[Any, dict[Place, int]]:
         raise YamlError(1, "has characters that YAML does not allow") from None
     except RecursionError:
         raise YamlError(1, "is nested too deep, or an alias stands within what it names") from None
+
+
+def value_at(value: Any, place: Place) -> Any:
+    """What stands at the place; None where nothing does."""
+    with suppress(KeyError, IndexError, TypeError):
+        for part in place:
+            value = value[part]
+        return value
+    return None
 
 
 def _reason(error: yaml.MarkedYAMLError) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,9 @@ print(plan_sha256(make_plan(read_scenario(path), path.parent)))
 """
 
 
-def run(interpreter: str, script: str, *arguments: str, **environment: str) -> str:
+def run(interpreter: str, script: str, *arguments: str, options: Sequence[str] = (), **environment: str) -> str:
     given = {"PYTHONPATH": str(ROOT / "loadtests"), "PYTHONDONTWRITEBYTECODE": "1"} | environment
-    command = [interpreter, "-W", "error", "-c", script, *arguments]
+    command = [interpreter, *options, "-W", "error", "-c", script, *arguments]
     done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -97,6 +98,11 @@ def test_another_python_draws_the_same_arrivals_lengths_names_and_words(version:
     assert there.pop("version") == [int(part) for part in version.split(".")]
     here.pop("version")
     assert there == here
+
+
+def test_drawing_needs_nothing_but_the_standard_library() -> None:
+    """So that other Pythons can be asked, which have none of our packages."""
+    assert run(sys.executable, DRAW, options=["-S"]) == run(sys.executable, DRAW)
 
 
 @pytest.mark.parametrize("name", ["noisy-neighbour", "azure-replay", "conversations"])
