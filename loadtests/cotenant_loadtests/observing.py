@@ -71,7 +71,8 @@ class Observer:
 
     def _sample(self) -> None:
         assert self._url is not None
-        due_s = self._now_s()
+        due_s = max(0.0, self._now_s())  # a run's clock may start a little below 0
+        self._stop.wait(due_s - self._now_s())
         while not self._stop.is_set():
             self._sample_once(self._url)
             # The next beat that is still to come: a page that took long is followed by no burst.
