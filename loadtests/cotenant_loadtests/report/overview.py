@@ -1,11 +1,13 @@
 """What was run, the key figures, and each SLO with its figure."""
 
+import re
 from collections.abc import Iterator
 
+from cotenant_loadtests.gate import bound
 from cotenant_loadtests.report.markup import Child, Markup, element, joined, named
 from cotenant_loadtests.report.picture import section
 from cotenant_loadtests.report.tables import table
-from cotenant_loadtests.report.verdict import bound, icon
+from cotenant_loadtests.report.verdict import icon
 from cotenant_loadtests.report.wording import (
     duration,
     milliseconds,
@@ -45,7 +47,7 @@ def objectives(results: Results) -> Markup:
             named("all requests" if slo.where == "*" else slo.where),
             joined(icon("check" if slo.passed else "cross"), "held" if slo.passed else "missed"),
             slo_value(slo.slo, slo.value),
-            f"{'at most' if bound(slo) == 'limit' else 'at least'} {slo_value(slo.slo, slo.limit)}",
+            f"{bound(slo.slo)} {slo_value(slo.slo, slo.limit)}",
         )
         for slo in sorted(results.slo, key=lambda slo: slo.passed)
     ]
@@ -58,10 +60,16 @@ def objectives(results: Results) -> Markup:
     )
 
 
+def started_utc(iso: str) -> str:
+    """`2026-11-26T14:03:11.123+00:00` → `2026-11-26 14:03:11 UTC`; anything else as it is."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", iso)
+    return f"{match[1]} {match[2]} UTC" if match else iso
+
+
 def _facts(results: Results) -> Iterator[tuple[str, Child]]:
     warmup, cooldown = (results.scenario.get(f"{name}_s") for name in ("warmup", "cooldown"))
     yield "Target", named(results.target)
-    yield "Started", results.started.replace("T", " ").removesuffix("Z").removesuffix("+00:00") + " UTC"
+    yield "Started", started_utc(results.started)
     yield (
         "Duration",
         joined(

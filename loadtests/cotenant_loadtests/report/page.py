@@ -56,7 +56,7 @@ def _body(results: Results) -> Markup:
         ),
         element(
             "main",
-            comparisons(results),
+            comparisons(results, cast),
             what_was_run(results),
             key_figures(results),
             objectives(results),

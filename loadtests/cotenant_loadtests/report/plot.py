@@ -103,7 +103,7 @@ def level(axes: Axes, value: float, label: str) -> Layer:
     if not axes.y.low <= value <= axes.y.high:
         return Layer()
     y = 1 - axes.y.place(value)
-    words = element("text", label, x="100%", y=_percent(y), dy=-4 if y > 0.1 else 12, class_="limit-label")
+    words = element("text", label, x="100%", y=percent_of(y), dy=-4 if y > 0.1 else 12, class_="limit-label")
     return Layer(element("path", d=f"M0 {round(y * UNITS)}H{UNITS}", class_="limit"), words)
 
 
@@ -113,7 +113,7 @@ def upright(axes: Axes, x: float, label: str) -> Layer:
     words = element(
         "text",
         label,
-        x=_percent(place),
+        x=percent_of(place),
         y="0",
         dy=12,
         dx=-5 if place > 0.5 else 5,
@@ -123,12 +123,17 @@ def upright(axes: Axes, x: float, label: str) -> Layer:
 
 
 def marks(axes: Axes, xs: Iterable[float], marker: str, kind: str, *, most: int = 70) -> Layer:
-    """Markers along the top: that something happened, and when. `most` have room beside one another."""
+    """Markers along the top: that something happened, and when. `most` have room, and half as many on a phone."""
     places: list[float] = []
     for place in (axes.x.place(x) for x in sorted(xs)):
         if not places or place - places[-1] >= 1 / most:
             places.append(place)
-    used = (element("use", href=f"#m-{marker}", x=_percent(at), y="7", class_=f"mark {kind}") for at in places)
+    used, last = [], -1.0
+    for at in places:
+        dense = at - last < 1 / 36
+        last = last if dense else at
+        style = f"mark {kind} dense" if dense else f"mark {kind}"
+        used.append(element("use", href=f"#m-{marker}", x=percent_of(at), y="7", class_=style))
     return Layer(fixed=joined(used))
 
 
@@ -136,8 +141,8 @@ def mark(axes: Axes, x: float, y: float, marker: str, kind: str) -> Markup:
     return element(
         "use",
         href=f"#m-{marker}",
-        x=_percent(axes.x.place(x)),
-        y=_percent(1 - axes.y.place(y)),
+        x=percent_of(axes.x.place(x)),
+        y=percent_of(1 - axes.y.place(y)),
         class_=f"mark {kind}",
     )
 
@@ -175,8 +180,8 @@ def _grid(axes: Axes) -> Markup:
     """Lines across at the ticks of y, labels at those of both axes."""
     rows = [
         joined(
-            element("line", x1="0", x2="100%", y1=_percent(1 - tick.at), y2=_percent(1 - tick.at), class_="grid"),
-            element("text", tick.label, x="-8", y=_percent(1 - tick.at), dy="0.35em", class_="tick y"),
+            element("line", x1="0", x2="100%", y1=percent_of(1 - tick.at), y2=percent_of(1 - tick.at), class_="grid"),
+            element("text", tick.label, x="-8", y=percent_of(1 - tick.at), dy="0.35em", class_="tick y"),
         )
         for tick in axes.y.ticks
     ]
@@ -185,9 +190,14 @@ def _grid(axes: Axes) -> Markup:
         kind = "tick x first" if tick.at < 0.02 else "tick x last" if tick.at > 0.98 else "tick x"
         columns.append(
             joined(
-                element("use", href="#m-notch", x=_percent(tick.at), y="100%", class_="notch"),
+                element("use", href="#m-notch", x=percent_of(tick.at), y="100%", class_="notch"),
                 element(
-                    "text", tick.label, x=_percent(tick.at), y="100%", dy=18, class_=f"{kind} odd" if i % 2 else kind
+                    "text",
+                    tick.label,
+                    x=percent_of(tick.at),
+                    y="100%",
+                    dy=18,
+                    class_=f"{kind} odd" if i % 2 else kind,
                 ),
             )
         )
@@ -198,5 +208,5 @@ def _at(axes: Axes, x: float, y: float) -> str:
     return f"{round(axes.x.place(x) * UNITS)} {round((1 - axes.y.place(y)) * UNITS)}"
 
 
-def _percent(place: float) -> str:
+def percent_of(place: float) -> str:
     return f"{place * 100:.2f}".rstrip("0").rstrip(".") + "%"

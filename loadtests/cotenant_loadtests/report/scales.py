@@ -48,7 +48,8 @@ def logarithmic(low: float, high: float) -> Scale:
     first = math.floor(math.log10(low) + 1e-9)
     last = max(first + 1, math.ceil(math.log10(max(high, low)) - 1e-9))
     factors = (1, 2, 5) if last - first <= 1 else (1, 3) if last - first == 2 else (1,)
-    values = [factor * 10.0**power for power in range(first, last) for factor in factors] + [10.0**last]
+    powers = range(first, last, 1 if last - first <= 5 else 2)
+    values = [factor * 10.0**power for power in powers for factor in factors] + [10.0**last]
 
     def place(value: float) -> float:
         return _held((math.log10(value) - first) / (last - first)) if value > 0 else 0.0
@@ -64,6 +65,15 @@ def fitting(values: Iterable[float | None], *, also: Iterable[float] = ()) -> Sc
     if len(positive) >= 2 and high > 20 * positive[len(positive) // 2]:
         return logarithmic(positive[0], high)
     return linear(high)
+
+
+def spreading(values: Iterable[float | None], *, ticks: int = 5) -> Scale:
+    """For rates: logarithmic where the largest is more than eight times the smallest above 0, else linear from 0."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    positive = [value for value in known if value > 0]
+    if positive and max(positive) > 8 * min(positive):
+        return logarithmic(min(positive), max(positive))
+    return linear(max(known, default=1.0), ticks=ticks)
 
 
 def time(seconds: float) -> Scale:

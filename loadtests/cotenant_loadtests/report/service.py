@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from cotenant_loadtests.report.markup import Markup, element, named
+from cotenant_loadtests.report.markup import Markup, element, joined, named
 from cotenant_loadtests.report.picture import picture, section
+from cotenant_loadtests.report.plot import percent_of
+from cotenant_loadtests.report.rows import row, rows
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.wording import duration, number, percent, plural
 from cotenant_loadtests.results import Results
@@ -16,7 +18,7 @@ def service(results: Results) -> Markup | None:
     fairness = results.fairness
     if fairness.jain is None or not fairness.tokens:
         return None
-    rows = [(named(tenant), number(tokens), percent(share)) for tenant, tokens, share in shares(fairness.tokens)]
+    cells = [(named(tenant), number(tokens), percent(share)) for tenant, tokens, share in shares(fairness.tokens)]
     return section(
         "service",
         "Service per tenant",
@@ -26,7 +28,7 @@ def service(results: Results) -> Markup | None:
             bar_chart(
                 "s-service", "Completion tokens of each tenant while tenants competed", fairness.tokens, "tokens"
             ),
-            table=table("Completion tokens while tenants competed", ("tenant", "tokens", "share"), rows),
+            table=table("Completion tokens while tenants competed", ("tenant", "tokens", "share"), cells),
         ),
         lead=f"Completion tokens in the {duration(fairness.backlogged_s)} in which several tenants had requests "
         "waiting or running.",
@@ -49,28 +51,20 @@ def bar_chart(slug: str, title: str, amounts: Mapping[str, float], unit: str) ->
         words = plural(len(rest), "other")
         bars.append((element("em", words), words, sum(row[1] for row in rest), sum(row[2] for row in rest)))
     highest = max((amount for _, _, amount, _ in bars), default=0.0) or 1.0
-    rows = (
-        element(
-            "div",
-            element("span", label, class_="bar-name"),
-            _bar(f"{slug}-{i}", f"{title}: {name}", amount / highest, f"{number(amount)} {unit}"),
-            element("span", number(amount), " ", element("small", percent(share)), class_="bar-value"),
-            class_="bar-row",
-        )
-        for i, (label, name, amount, share) in enumerate(bars)
-    )
-    return element("div", rows, class_="bar-chart")
-
-
-def _bar(slug: str, title: str, share: float, words: str) -> Markup:
-    return element(
-        "svg",
-        element("title", title, id=f"{slug}-t"),
-        element("desc", words, id=f"{slug}-d"),
-        element("rect", width="100%", height="100%", class_="track"),
-        element("rect", width=f"{share * 100:.2f}%", height="100%", class_="fill"),
-        role="img",
-        aria_labelledby=f"{slug}-t {slug}-d",
-        width="100%",
-        height=14,
+    return rows(
+        [
+            row(
+                f"{slug}-{i}",
+                label,
+                joined(
+                    element("rect", width="100%", height="100%", class_="track"),
+                    element("rect", width=percent_of(amount / highest), height="100%", class_="fill"),
+                ),
+                joined(number(amount), " ", element("small", percent(share))),
+                title=f"{title}: {name}",
+                told=f"{number(amount)} {unit}",
+                height=14,
+            )
+            for i, (label, name, amount, share) in enumerate(bars)
+        ]
     )

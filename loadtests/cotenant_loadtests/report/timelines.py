@@ -218,5 +218,7 @@ def slo_limit(results: Results, slo: str, where: str) -> float | None:
     return next((one.limit for one in results.slo if one.slo == slo and one.where == where), None)
 
 
-def log_note(scale: Scale) -> str:
-    return " The axis is logarithmic." if scale.logarithmic else ""
+def log_note(*scales: Scale) -> str:
+    count = sum(scale.logarithmic for scale in scales)
+    words = " The axis is logarithmic." if len(scales) == 1 else " One axis is logarithmic."
+    return ("", words, " Both axes are logarithmic.")[count]

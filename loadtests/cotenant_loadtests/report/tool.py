@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from cotenant_loadtests.report.cast import legend
-from cotenant_loadtests.report.markup import Markup, element, joined, named
+from cotenant_loadtests.report.markup import Markup, element, joined
 from cotenant_loadtests.report.percentiles import curve, summary
 from cotenant_loadtests.report.picture import picture, section
-from cotenant_loadtests.report.plot import Axes, level, line, plot
+from cotenant_loadtests.report.plot import Axes, level, line, percent_of, plot
+from cotenant_loadtests.report.rows import row, rows
 from cotenant_loadtests.report.scales import fitting, percentile
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.timelines import log_note
@@ -65,7 +66,7 @@ def _lateness(lateness: Quantiles) -> Markup:
 
 
 def _processes(processes: Sequence[ProcessLoad]) -> Markup:
-    rows = [
+    cells = [
         (
             str(load.process),
             percent(load.cpu_share),
@@ -80,34 +81,24 @@ def _processes(processes: Sequence[ProcessLoad]) -> Markup:
     return picture(
         "CPU",
         f"Of one core each, over the window; the thin mark is the busiest second.{more}",
-        element("div", bars, class_="bar-chart") if bars else element("p", "No process ran.", class_="quiet nothing"),
-        table=table("Each process", ("process", "CPU", "busiest second", "requests", "memory"), rows),
+        rows(bars) if bars else element("p", "No process ran.", class_="quiet nothing"),
+        table=table("Each process", ("process", "CPU", "busiest second", "requests", "memory"), cells),
     )
 
 
 def _load_bar(load: ProcessLoad) -> Markup:
-    share, peak = (min(1.0, max(0.0, value)) * 100 for value in (load.cpu_share, load.cpu_share_peak))
-    slug = f"l-cpu-{load.process}"
-    drawing = element(
-        "svg",
-        element("title", f"CPU of process {load.process}", id=f"{slug}-t"),
-        element(
-            "desc",
-            f"{percent(load.cpu_share)} of a core, {percent(load.cpu_share_peak)} in its busiest second",
-            id=f"{slug}-d",
-        ),
+    share, peak = (percent_of(min(1.0, max(0.0, value))) for value in (load.cpu_share, load.cpu_share_peak))
+    drawing = joined(
         element("rect", width="100%", height="100%", class_="track"),
-        element("rect", width=f"{share:.2f}%", height="100%", class_="fill"),
-        element("line", x1=f"{peak:.2f}%", x2=f"{peak:.2f}%", y1="0", y2="100%", class_="peak"),
-        role="img",
-        aria_labelledby=f"{slug}-t {slug}-d",
-        width="100%",
-        height=14,
+        element("rect", width=share, height="100%", class_="fill"),
+        element("line", x1=peak, x2=peak, y1="0", y2="100%", class_="peak"),
     )
-    return element(
-        "div",
-        element("span", "process ", named(str(load.process)), class_="bar-name"),
+    return row(
+        f"l-cpu-{load.process}",
+        f"process {load.process}",
         drawing,
-        element("span", percent(load.cpu_share), class_="bar-value"),
-        class_="bar-row",
+        percent(load.cpu_share),
+        title=f"CPU of process {load.process}",
+        told=f"{percent(load.cpu_share)} of a core, {percent(load.cpu_share_peak)} in its busiest second",
+        height=14,
     )

@@ -1,5 +1,6 @@
 """The first screen: may the numbers be believed, and what was missed, in words."""
 
+from cotenant_loadtests.gate import bound
 from cotenant_loadtests.report.markup import Child, Markup, element, joined
 from cotenant_loadtests.report.wording import duration, plural, slo_value
 from cotenant_loadtests.results import Results, SloResult
@@ -32,22 +33,20 @@ def icon(name: str) -> Markup:
 def missed(result: SloResult) -> str:
     """`ttft_p99_ms of ads is 812 ms, limit 500 ms`."""
     where = "all requests" if result.where == "*" else result.where
+    limit = f"{limit_words(result.slo)} {slo_value(result.slo, result.limit)}"
     if result.value is None:
-        return f"{result.slo} of {where}: nothing was measured there, limit {slo_value(result.slo, result.limit)}"
-    value, limit = slo_value(result.slo, result.value), slo_value(result.slo, result.limit)
-    return f"{result.slo} of {where} is {value}, {bound(result)} {limit}"
+        return f"{result.slo} of {where}: nothing was measured there, {limit}"
+    return f"{result.slo} of {where} is {slo_value(result.slo, result.value)}, {limit}"
 
 
-def bound(result: SloResult) -> str:
-    """Whether the limit is one from above or from below, as the result shows."""
-    return "limit" if is_ceiling(result) else "at least"
+def sentence(text: str) -> str:
+    """With a capital, and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def is_ceiling(result: SloResult) -> bool:
-    """Times and errors must stay below their limit, rates and shares above."""
-    if result.value is None or result.value == result.limit:
-        return result.slo.endswith("_ms") or "error" in result.slo
-    return (result.value < result.limit) == result.passed
+def limit_words(slo: str) -> str:
+    """Whether the limit holds from above or from below."""
+    return "limit" if bound(slo) == "at most" else bound(slo)
 
 
 def _heading(results: Results) -> str:
@@ -65,25 +64,13 @@ def _reasons(results: Results) -> Child:
     misses = [slo for slo in results.slo if not slo.passed]
     if results.verdict == "not_valid":
         return joined(
-            element(
-                "p",
-                "The load generator could not keep its own schedule, or the run cannot be judged: "
-                "the figures below describe this tool as much as the target. Do not quote them.",
-            ),
-            element("ul", (element("li", reason) for reason in results.validity.reasons)),
-            _advice(results),
+            element("p", "The figures below cannot be relied on, and no SLO is judged by them. Why, and what to do:"),
+            element("ul", (element("li", sentence(reason)) for reason in results.validity.reasons)),
             element("p", f"As measured, {plural(len(misses), 'SLO')} would be missed.") if misses else None,
         )
     if misses:
         return element("ul", (element("li", element("strong", "missed: "), missed(slo)) for slo in misses))
     return None
-
-
-def _advice(results: Results) -> Child:
-    used, needed = len(results.validity.processes), results.validity.processes_needed
-    if needed <= used:
-        return None
-    return element("p", f"What to do: run it with processes: {needed} instead of {used}, or at a lower rate.")
 
 
 def _interrupted(results: Results) -> Child:

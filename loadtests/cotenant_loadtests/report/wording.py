@@ -28,6 +28,13 @@ def compact(value: float) -> str:
     return number(value)
 
 
+def ratio(value: float | None) -> str:
+    """Two decimals, so that those below one another line up: `0.88`, `1.00`; the usual digits far from 1."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.2f}" if 0.1 <= value < 100 else number(value)
+
+
 def whole(value: int) -> str:
     return f"{value:,}".replace("-", MINUS)
 

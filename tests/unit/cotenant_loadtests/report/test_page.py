@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 from tests.builders import drawn_result_cases as odd
-from tests.builders.drawn_results import load_results, passed_results
+from tests.builders.drawn_results import load_results, passed_results, short_results
+from tests.builders.found_extras import every_extra, nothing_found
 
 from cotenant_loadtests.record import Outcome
 from cotenant_loadtests.report import render_report, write_report
@@ -16,6 +17,8 @@ from cotenant_loadtests.report.failures import MEANINGS
 RUNS = {
     "ordinary": load_results, "passed": passed_results, "not valid": odd.not_valid_results,
     "interrupted": odd.interrupted_results, "crowded": odd.crowded_results, "hostile": odd.hostile_results,
+    "comparisons": lambda: short_results(extras=every_extra()),
+    "comparisons cut short": lambda: short_results(extras=nothing_found()),
     "empty": odd.empty_results, "one request": odd.one_request_results, "all failed": odd.all_failed_results,
 }  # fmt: skip
 VOID = ("meta", "link", "br", "path", "line", "rect", "circle", "use")
@@ -137,6 +140,32 @@ def test_the_whole_scenario_is_in_the_page(pages):
 
 def test_every_outcome_of_a_request_has_its_meaning():
     assert set(MEANINGS) == set(get_args(Outcome))
+
+
+def test_a_comparison_says_in_words_whether_a_difference_is_shown(pages):
+    text = Outline(pages["comparisons"]).text
+    assert "B is 12 % lower: better" in text
+    assert "B is 30 % higher: worse" in text
+    assert text.count("no difference shown") >= 2
+    assert "too few rounds to say" in text
+
+
+def test_what_each_command_found_is_drawn_before_the_rest(pages):
+    text = Outline(pages["comparisons"]).text
+    for words in (
+        "36 /s keep the SLOs",
+        "2.42 times",
+        "Where the time goes",
+        "rises 24 ms per hour (22 ms to 26 ms)",
+    ):
+        assert text.index(words) < text.index("What was run")
+    assert "no drift shown" in text
+
+
+def test_figures_of_another_shape_are_told_and_the_rest_is_drawn():
+    text = Outline(render_report(short_results(extras={"soak": {"hours": "many"}, "other": 1}))).text
+    assert "The figures of soak are not of the shape that this version knows" in text
+    assert "What was run" in text
 
 
 def test_a_report_is_written_whole_over_one_that_was_there(tmp_path: Path):
