@@ -16,6 +16,8 @@ from cotenant_loadtests.words import text_of
 _CODE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _OTHERS = re.compile(r"[^\x21-\x7e]+")
 MAX_WORD_CHARS = 64
+_KEY_CHARS = 16
+"""Enough of a key to know it by, should the word end within it."""
 
 
 class Finding(NamedTuple):
@@ -140,6 +142,11 @@ def code_of(error: Any) -> str:
 def short_word(text: str) -> str:
     """A server's word, fit to be shown: printable, without spaces, bounded."""
     return _OTHERS.sub("?", text[:MAX_WORD_CHARS])
+
+
+def without_key(word: str, key: str) -> str:
+    """A server's word, unless it has said the client's key there."""
+    return "hidden" if key and key[:_KEY_CHARS] in word else word
 
 
 def tokens_of(usage: Usage | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests.answers import Answer
-from cotenant_loadtests.checks import EchoAnswer, Finding, tokens_of
+from cotenant_loadtests.checks import EchoAnswer, Finding, tokens_of, without_key
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import NEVER, Record, encode_times
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class TenantCount:
     """Of one tenant, since the start."""
 
+    key: str = ""
+    """Which must not stand in a record."""
     sent: int = 0
     ended: int = 0
     """Of the sent ones."""
@@ -119,8 +121,8 @@ def make_record(exchange: Exchange, *, process: int, start_ns: int, end_ns: int)
         retry_after_s=exchange.retry_after_s,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
-        request_id=exchange.request_id,
-        detail=exchange.finding.detail,
+        request_id=without_key(exchange.request_id, exchange.tenant.key),
+        detail=without_key(exchange.finding.detail, exchange.tenant.key),
     )
 
 

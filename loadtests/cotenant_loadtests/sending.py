@@ -80,9 +80,14 @@ class Sender:
             planned,
             self._writer.write(planned),
             scheduled_ns=due_ns,
-            tenant=self.tenants.setdefault(planned.tenant, TenantCount()),
+            tenant=self._tenant(planned.tenant),
             expected=echo_answer(planned) if planned.check == "echo" else None,
         )
+
+    def _tenant(self, name: str) -> TenantCount:
+        if name not in self.tenants:
+            self.tenants[name] = TenantCount(self._orders.keys.get(name, ""))
+        return self.tenants[name]
 
     # On time
 
