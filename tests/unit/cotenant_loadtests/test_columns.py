@@ -30,8 +30,9 @@ def test_many_records_times_are_decoded_as_each_alone(many: list[list[int]]) -> 
 
 
 def test_nothing_encoded_is_no_time() -> None:
-    steps, of = decode_steps([b"", b""])
-    assert (len(steps), len(of)) == (0, 0)
+    steps, counts = decode_steps([b"", b""])
+    assert (len(steps), counts.tolist()) == (0, [0, 0])
+    assert [len(part) for part in event_times([])] == [0, 0, 0]
 
 
 def test_latencies_of_a_streamed_answer_count_from_its_schedule() -> None:
