@@ -23,7 +23,10 @@ import yaml
 from field_fates import request_fields
 from loadtest_docs import Struct
 from pydantic import BaseModel
+from scenario_fields import amounts, arrivals
 
+from cotenant_loadtests import spec as loadtest_spec
+from cotenant_loadtests import spec_values
 from cotenant_operator import schema, spec
 from cotenant_operator.estimate import RUNTIME_BYTES
 from cotenant_operator.quantity import as_quantity, parse_bytes, parse_seconds, show_bytes, show_seconds
@@ -37,7 +40,13 @@ DOCS = ROOT / "docs"
 TEXTS = ROOT / "scripts" / "docs_text.yaml"
 SERVING = ROOT / "serving" / "cotenant_serving"
 _PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_NAMES = ((schema.Name, "name"), (schema.Namespace, "namespace"))
+_NAMES = (
+    (schema.Name, "name"),
+    (schema.Namespace, "namespace"),
+    (spec_values.Choice, "name or names"),
+    (spec_values.Amounts, "amount"),
+    (spec_values.Arrivals, "arrivals"),
+)
 
 
 class DocsError(Exception):
@@ -79,6 +88,10 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "modeldeployment": table(FIELDS, fields(spec.ModelDeploymentSpec, "spec")),
         "tenant": table(FIELDS, fields(spec.TenantSpec, "spec")),
         "gpupool": table(FIELDS, fields(spec.GPUPoolSpec, "spec")),
+        "scenario": table(FIELDS, fields(loadtest_spec.Scenario)),
+        "arrivals": table(("`process`", "Fields", "Requests come"), arrivals()),
+        "trace": table(FIELDS, fields(spec_values.Trace, "arrivals")),
+        "amounts": table(("`distribution`", "Fields", "Drawn"), amounts()),
         "gateway-errors": table(ERROR, gateway_errors(texts["errors"])),
         "request-errors": table(ERROR, request_errors(texts["codes"], texts["internal"])),
         "reasons": table(("Reason", "Cause", "What to do"), reasons(texts["reasons"])),
@@ -137,13 +150,13 @@ FIELDS = ("Field", "Type", "Default", "Description")
 ERROR = ("Status", "Type", "Code", "Cause", "What to do")
 
 
-def fields(model: type[BaseModel], path: str) -> list[tuple[str, ...]]:
+def fields(model: type[BaseModel], path: str = "") -> list[tuple[str, ...]]:
     """A row for each field, depth first."""
     rows: list[tuple[str, ...]] = []
     hints = typing.get_type_hints(model, include_extras=True)
     for name, info in model.model_fields.items():
         inner, many = _model_in(hints[name])
-        here = f"{path}.{info.alias or name}" + ("[]" if inner and many else "")
+        here = f"{path}.{info.alias or name}".removeprefix(".") + many
         if not info.description:
             raise DocsError(f"{model.__name__}.{name} has no description; give its Field one")
         default = "**required**" if info.is_required() else _default(info.default, hints[name])
@@ -167,7 +180,7 @@ def _type(hint: Any) -> str:
         return " or ".join(f"`{str(item).lower() if item is True else item}`" for item in arguments)
     if origin is tuple:
         return f"list of {_type(arguments[0])}"
-    if origin is dict or hint is dict:
+    if origin in (dict, Mapping) or hint is dict:
         return "map"
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return "object"
@@ -201,20 +214,27 @@ def _default(value: Any, hint: Any) -> str:
         return f"`{as_quantity(value) if value else 0}`"
     if _type(hint) == "duration":
         return f"`{show_seconds(value)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
     return f'`"{value}"`' if value == "" else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def _model_in(hint: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The model inside a hint, and whether it stands in a list."""
+def _model_in(hint: Any) -> tuple[type[BaseModel] | None, str]:
+    """The model inside a hint, and what a path to it has after the name: where there are many, `[]` or `.NAME`."""
+    if any(hint == known for known, _ in _NAMES):
+        return None, ""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return hint, False
+        return hint, ""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Mapping:
+        inner, _ = _model_in(arguments[1])
+        return inner, ".NAME" if inner else ""
     if origin in (typing.Annotated, tuple, typing.Union, types.UnionType):
         inner, many = _model_in(arguments[0])
-        return inner, many or origin is tuple
-    return None, False
+        return inner, "[]" if inner and origin is tuple else many
+    return None, ""
 
 
 def gateway_errors(texts: Mapping[str, Any]) -> list[tuple[str, ...]]:

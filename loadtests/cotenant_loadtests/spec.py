@@ -192,7 +192,7 @@ class Scenario(Strict):
     goodput: Goodput | None = None
     """What makes a request good; absent: that it succeeded."""
     slo: Mapping[str, Limit] = {}
-    """`ttft_p99_ms`, `success_rate`, `jain`, …: see gate.py."""
+    """Limits by name, for the whole run or by tenant: [SLOs](#the-gate-and-ci)."""
     limits: Limits = Limits()
     """Bounds of the run."""
     observe: Observe = Observe()

@@ -20,6 +20,8 @@ AtLeastZero = Annotated[float, Field(ge=0)]
 
 
 class Fixed(Strict):
+    """Always the same. A number alone says it too."""
+
     distribution: Literal["fixed"] = "fixed"
     value: AtLeastZero
 
@@ -35,6 +37,8 @@ class Lognormal(Strict):
 
 
 class Exponential(Strict):
+    """Memoryless, with this mean before it is cut to [min, max]: think times."""
+
     distribution: Literal["exponential"]
     mean: Positive
     min: AtLeastZero = 0
@@ -98,11 +102,15 @@ Choice = Annotated[Names, BeforeValidator(_name)]
 
 
 class Constant(Strict):
+    """Equally spaced."""
+
     process: Literal["constant"]
     rate_per_s: Positive
 
 
 class Poisson(Strict):
+    """Independent of each other, as of many users: exponential gaps."""
+
     process: Literal["poisson"]
     rate_per_s: Positive
 
@@ -147,10 +155,13 @@ class Trace(Strict):
     """Requests when the trace has them, `speed` times as fast."""
 
     process: Literal["trace"]
+    """`trace`."""
     file: str
     """Beside the scenario. Or the name of one that comes with cotenant: `azure-llm-2023-conv-excerpt.csv`."""
     format: Literal["azure", "mooncake", "csv"]
+    """Azure LLM inference traces (CSV), Mooncake's JSON lines, or any CSV."""
     speed: Positive = 1.0
+    """So many times as fast as it was."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Keep this share of the requests, each with the same chance."""
     skip_s: AtLeastZero = 0.0

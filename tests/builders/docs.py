@@ -39,6 +39,11 @@ NOT_RUN = {
     "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 cotenant up -f models.yaml": (
         "an up runs already; spans are sent to a collector by tests/integration/test_tracing.py"
     ),
+    "cotenant loadtest run loadtests/scenarios/noisy-neighbour.yaml": (
+        "takes 40 s; its short form is run by tests/integration/test_loadtest_up.py"
+    ),
+    "cotenant loadtest run chat-steady --url http://gpu-1:8000 --i-may-load-this gpu-1 "
+    "--set streams.0.model=Qwen/Qwen3-0.6B --set streams.0.check=shape": "needs another machine with a server",
     "pip install openai": "needs a network; it is among the packages of the tests",
     "pip install 'tritonclient[http]'": "needs a network; it is among the packages of the tests",
 }
