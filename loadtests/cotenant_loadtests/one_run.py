@@ -2,10 +2,8 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import msgspec
 
 from cotenant_loadtests.exit_codes import EXIT_CODES, EXIT_INTERRUPTED
 from cotenant_loadtests.planned import Planned
@@ -38,19 +36,11 @@ def measure(
     scenario = loaded.scenario
     try:
         output = run_plan(scenario, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
-        problems = output.problems
     except RunError as error:
         if error.output is None or not error.output.records:
             raise
-        output, problems = error.output, (str(error),)
-    results = summarise(scenario, output, scenario.target.url)
-    return Measured(output, not_valid(results, problems) if problems else results)
-
-
-def not_valid(results: Results, reasons: Sequence[str]) -> Results:
-    """The same, with more reasons not to believe it."""
-    validity = msgspec.structs.replace(results.validity, valid=False, reasons=(*reasons, *results.validity.reasons))
-    return msgspec.structs.replace(results, verdict="not_valid", validity=validity)
+        output = replace(error.output, problems=(*error.output.problems, str(error)))
+    return Measured(output, summarise(scenario, output, scenario.target.url))
 
 
 def exit_code(results: Results) -> int:

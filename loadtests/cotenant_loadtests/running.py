@@ -29,7 +29,8 @@ from cotenant_loadtests.records_file import iterate_records
 from cotenant_loadtests.run_output import Progress, RunError, RunOutput
 from cotenant_loadtests.shares import shares
 from cotenant_loadtests.spec import Scenario
-from cotenant_loadtests.ticks import load_of, progress_of
+from cotenant_loadtests.step_search import StepSearch
+from cotenant_loadtests.ticks import TickBook
 from cotenant_loadtests.worker_process import WORKER, WorkerProcess
 
 __all__ = ["Progress", "RunError", "RunOutput", "run_plan"]
@@ -118,10 +119,10 @@ class _Run:
         self._on_progress, self._silence_s = on_progress, silence_s
         self._ready: set[int] = set()
         self._done: dict[int, Done] = {}
-        self._ticks: dict[int, list[Tick]] = {worker.number: [] for worker in workers}
-        self._shown = {worker.number: 0 for worker in workers}
-        """Ticks of each worker that were in a progress already."""
-        self._shown_s = 0.0
+        self._ticks = TickBook(worker.number for worker in workers)
+        self._search = StepSearch(scenario, plan)
+        self._last_s: float | None = None
+        """When what still runs after a Stop is killed; None: no Stop was told."""
         self._heard_s = {worker.number: time.monotonic() for worker in workers}
         self._start_ns = 0
         self._observer = Observer(scenario, self._now_s)
@@ -150,23 +151,28 @@ class _Run:
         self._tell_all(Start(self._start_ns))
         self._observer.start()
         self._heard_s = dict.fromkeys(self._heard_s, time.monotonic())
-        last_s = self._scenario.duration_s + self._scenario.drain_s + self._silence_s
-        stopped_s: float | None = None
+        everything_s = self._scenario.duration_s + self._scenario.drain_s + self._silence_s
+        stopping = False
         while len(self._done) < len(self._workers):
             self._listen(selector)
             self._show()
-            if self._stop.is_set() and stopped_s is None:
-                stopped_s = self._now_s()
-                self._tell_all(Stop(drain_s=self._stop_drain_s))
-            if stopped_s is not None and self._now_s() > stopped_s + self._stop_drain_s + STOP_S:
-                return
-            if stopped_s is None:
+            if self._stop.is_set() and not stopping:
+                stopping = True
+                self._halt(Stop(drain_s=self._stop_drain_s))
+            if self._last_s is None:
                 self._refuse_silence(self._running(), self._silence_s)
-            if self._now_s() > last_s:
-                raise self._failure(self._running()[0], "goes on after everything was over")
+                if self._now_s() > everything_s:
+                    raise self._failure(self._running()[0], "goes on after everything was over")
+            elif self._now_s() > self._last_s:
+                return
         for worker in self._workers:
             if code := worker.ended(STOP_S):
                 raise self._failure(worker, f"was mistaken somewhere, {_status(code)}")
+
+    def _halt(self, stop: Stop) -> None:
+        """Those that do not end by themselves now are killed a little later."""
+        self._last_s = self._now_s() + stop.drain_s + STOP_S
+        self._tell_all(stop)
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         for key, _ in selector.select(LOOK_S):
@@ -188,7 +194,8 @@ class _Run:
             case Ready():
                 self._ready.add(worker.number)
             case Tick():
-                self._ticks[worker.number].append(message)
+                self._ticks.take(worker.number, message)
+                self._look_at_steps(worker)
             case Done():
                 self._done[worker.number] = message
                 if message.ended == "bytes" and not self._problems:
@@ -196,22 +203,21 @@ class _Run:
                     self._problems.append(
                         f"limits.bytes: {limit} bytes were sent and received; raise it, or send less"
                     )
-                    self._tell_all(Stop("unfinished"))
+                    self._halt(Stop("unfinished"))
             case Failed():
                 raise RunError(message.problem)
 
     def _show(self) -> None:
-        """Progress, once every worker that runs has told of another second; and at the end what was not shown yet."""
-        running = [self._ticks[worker.number] for worker in self._running()]
-        fresh = [tick for number, ticks in self._ticks.items() for tick in ticks[self._shown[number] :]]
-        if self._on_progress is None or not fresh or not all(running):
-            return
-        latest = [ticks[-1] for ticks in self._ticks.values() if ticks]
-        at_s = min(ticks[-1].at_s for ticks in running) if running else max(tick.at_s for tick in latest)
-        if at_s > self._shown_s:
-            self._shown_s = at_s
-            self._shown = {number: len(ticks) for number, ticks in self._ticks.items()}
-            self._on_progress(progress_of(at_s, latest, fresh))
+        progress = self._ticks.progress([worker.number for worker in self._running()])
+        if progress is not None and self._on_progress is not None:
+            self._on_progress(progress)
+
+    def _look_at_steps(self, worker: WorkerProcess) -> None:
+        """With each tick a worker's records can be read up to there."""
+        if self._search.active and self._last_s is None:
+            self._search.read(worker.records_file)
+            if self._search.is_over(self._now_s()):
+                self._halt(Stop("unfinished", drain_s=self._scenario.drain_s))
 
     def _refuse_silence(self, workers: Sequence[WorkerProcess], patience_s: float) -> None:
         for worker in workers:
@@ -247,7 +253,7 @@ class _Run:
         return RunOutput(
             plan=self._plan,
             records=records,
-            processes=[load_of(number, self._ticks[number], window, requests=counts[number]) for number in counts],
+            processes=[self._ticks.load(number, window, requests=count) for number, count in counts.items()],
             server=self._observer.stop(),
             started_unix_s=started_unix_s,
             duration_s=max((record.end_us for record in records), default=0) / 1e6,

@@ -15,6 +15,7 @@ from cotenant_loadtests.spec import Limits, Scenario
 OPTION = "--i-may-load-this"
 HEAD_BYTES = 400
 """About what a request's head has."""
+US_PER_S = 1_000_000
 SAMPLE = 500
 """So many bodies are rendered to say how many bytes all have; fewer are all of them."""
 Resolve = Callable[[str], Sequence[str]]
@@ -87,13 +88,13 @@ class Extent:
 
 def extent_of(plan: Sequence[Planned], scenario: Scenario, size_of: Callable[[Planned], int]) -> Extent:
     """`size_of`: bytes of a request's body."""
-    times = sorted(request.at_s for request in plan if request.at_s is not None)
+    times_us = sorted(round(request.at_s * US_PER_S) for request in plan if request.at_s is not None)
     step = max(1, len(plan) // SAMPLE)
     sample = plan[::step]
     total = sum(HEAD_BYTES + size_of(request) for request in sample)
     return Extent(
         requests=len(plan),
-        peak_per_s=_most_within(times, 1.0),
+        peak_per_s=_most_within(times_us, US_PER_S),
         duration_s=scenario.duration_s,
         connections=min(_most_open(plan, scenario), scenario.limits.connections),
         bytes=round(total * len(plan) / max(1, len(sample))),
@@ -126,11 +127,11 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _most_within(times: Sequence[float], span_s: float) -> int:
-    most, within = 0, deque[float]()
-    for time_s in times:
-        within.append(time_s)
-        while within[0] <= time_s - span_s:
+def _most_within(times_us: Sequence[int], span_us: int) -> int:
+    most, within = 0, deque[int]()
+    for time_us in times_us:
+        within.append(time_us)
+        while within[0] <= time_us - span_us:
             within.popleft()
         most = max(most, len(within))
     return most

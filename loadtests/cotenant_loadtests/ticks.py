@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from cotenant_loadtests.orders import Tick
 from cotenant_loadtests.results import ProcessLoad
 from cotenant_loadtests.run_output import Progress
@@ -11,6 +13,36 @@ SATURATED = 0.95
 """Of a core."""
 _SHORT_S = 0.2
 """What is shorter says nothing about the load of a second."""
+
+
+class TickBook:
+    """The ticks of a run's workers; of what was shown, only what tells of their load is kept."""
+
+    def __init__(self, workers: Iterable[int]) -> None:
+        self._latest: dict[int, Tick] = {}
+        self._fresh: list[Tick] = []
+        self._kept: dict[int, list[Tick]] = {number: [] for number in workers}
+        self._shown_s = 0.0
+
+    def take(self, worker: int, tick: Tick) -> None:
+        self._latest[worker] = tick
+        self._fresh.append(tick)
+        self._kept[worker].append(msgspec.structs.replace(tick, tenants={}, lateness_us=()))
+
+    def progress(self, running: Sequence[int]) -> Progress | None:
+        """Once every worker that runs has told of another second; when none runs, what was not shown yet."""
+        if not self._fresh or not all(worker in self._latest for worker in running):
+            return None
+        ends_s = [self._latest[worker].at_s for worker in running] or [max(tick.at_s for tick in self._fresh)]
+        if min(ends_s) <= self._shown_s:
+            return None
+        self._shown_s = min(ends_s)
+        fresh, self._fresh = self._fresh, []
+        return progress_of(self._shown_s, list(self._latest.values()), fresh)
+
+    def load(self, worker: int, window: tuple[float, float], *, requests: int) -> ProcessLoad:
+        """`window`: seconds from the start."""
+        return load_of(worker, self._kept[worker], window, requests=requests)
 
 
 def progress_of(at_s: float, latest: Sequence[Tick], fresh: Sequence[Tick]) -> Progress:
