@@ -5,11 +5,10 @@ with its middle, so a percentile is off by at most 1/2,048 (0.05 %) of the exact
 exact.
 
 A percentile p is the nearest rank: the least recorded value that at least p % of the values do not exceed. After
-Gil Tene's HdrHistogram (hdrhistogram.org); the layout of buckets is the same, the bytes are our own.
+Gil Tene's HdrHistogram (hdrhistogram.org), whose layout of buckets this is.
 """
 
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +23,6 @@ HIGHEST_US = 2**37 - 1
 """38 hours. What is above counts as this and in `clamped`, what is below 0 as 0."""
 _PRECISION_BITS = 11
 _HALF = 1 << (_PRECISION_BITS - 1)
-_HEAD = struct.Struct("<IQQqqQ")
 _PER_DECADE = 10
 _UNIT = 1_000_000
 
@@ -56,54 +54,6 @@ class Histogram:
     @property
     def mean_us(self) -> float:
         return self.sum_us / self.count if self.count else 0.0
-
-    def to_bytes(self) -> bytes:
-        head = _HEAD.pack(self.first, self.count, self.sum_us, self.min_us, self.max_us, self.clamped)
-        return head + self.counts.astype("<i8").tobytes()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> "Histogram":
-        """Raises ValueError when `to_bytes` cannot have made `data`."""
-        if len(data) < _HEAD.size or (len(data) - _HEAD.size) % 8:
-            raise ValueError(f"{len(data)} bytes are no histogram")
-        first, count, sum_us, min_us, max_us, clamped = _HEAD.unpack_from(data)
-        counts = np.frombuffer(data, "<i8", offset=_HEAD.size).astype(np.int64)
-        if int(counts.sum()) != count:
-            raise ValueError(f"a histogram of {count} values has {int(counts.sum())} in its buckets")
-        return Histogram(first, counts, count, sum_us, min_us, max_us, clamped)
-
-
-class Recorder:
-    """Counts one value at a time without numpy: what a worker keeps between two ticks."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
-        self._count = self._sum = self._max = self._clamped = 0
-        self._min = HIGHEST_US
-
-    def record(self, value_us: int) -> None:
-        if not 0 <= value_us <= HIGHEST_US:
-            value_us = min(max(value_us, 0), HIGHEST_US)
-            self._clamped += 1
-        shift = max(0, value_us.bit_length() - _PRECISION_BITS)
-        bucket = shift * _HALF + (value_us >> shift)
-        self._counts[bucket] = self._counts.get(bucket, 0) + 1
-        self._count += 1
-        self._sum += value_us
-        self._min = min(self._min, value_us)
-        self._max = max(self._max, value_us)
-
-    def take(self) -> Histogram:
-        """What was recorded since the last call."""
-        counts = self._counts
-        if not counts:
-            return Histogram()
-        first = min(counts)
-        dense = np.zeros(max(counts) - first + 1, np.int64)
-        dense[np.fromiter(counts, np.int64, len(counts)) - first] = list(counts.values())
-        taken = Histogram(first, dense, self._count, self._sum, self._min, self._max, self._clamped)
-        self.__init__()  # type: ignore[misc]
-        return taken
 
 
 def histogram_of(values_us: Ints) -> Histogram:
