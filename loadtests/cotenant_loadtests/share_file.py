@@ -26,17 +26,21 @@ class Share:
 
     def __init__(self, path: Path) -> None:
         """Raises PlanError, OSError."""
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._planned = msgspec.json.Decoder(Planned).decode
         self._at_ns, self._places = array("q"), array("q")
         self._followers: dict[int, list[tuple[int, int]]] = {}
-        self.requests = 0
+        self._lines = 0
         try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._read()
-        except msgspec.MsgspecError as problem:
-            raise PlanError(f"{path}: line {self.requests + 2} is no line of a plan: {problem}") from None
+        except ValueError as problem:  # of mmap: an empty file; of msgspec: anything else
+            raise PlanError(f"{path}:{self._lines + 1}: is no line of a plan: {problem}") from None
         self._order = sorted(range(len(self._at_ns)), key=self._at_ns.__getitem__)
+
+    @property
+    def requests(self) -> int:
+        return self._lines - 1
 
     @property
     def arrivals(self) -> int:
@@ -59,6 +63,7 @@ class Share:
         if header.schema != PLAN_SCHEMA:
             raise msgspec.ValidationError(f"schema is {header.schema!r}; this version reads {PLAN_SCHEMA!r}")
         decode, size = msgspec.json.Decoder(_When).decode, len(self._map)
+        self._lines = 1
         place = self._map.find(b"\n") + 1
         while 0 < place < size:
             line = self._line(place)
@@ -68,8 +73,8 @@ class Share:
             elif when.at_s is not None:
                 self._at_ns.append(round(when.at_s * _NS_PER_S))
                 self._places.append(place)
-            self.requests += 1
             place += len(line)
+            self._lines += 1
 
     def _line(self, place: int) -> bytes:
         end = self._map.find(b"\n", place) + 1
