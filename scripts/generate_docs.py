@@ -142,8 +142,9 @@ def pages(folder: Path, made: Mapping[str, str]) -> dict[Path, str]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    """A cell is one line: what has several paragraphs would end the table."""
+    cells = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
+    return "".join("| " + " | ".join(line) + " |\n" for line in [columns, ["---"] * len(columns), *cells])
 
 
 FIELDS = ("Field", "Type", "Default", "Description")

@@ -80,6 +80,12 @@ def test_a_page_that_differs_from_the_code_is_renewed(tmp_path: Path) -> None:
     assert made[page] == "before\n<!-- generated: metrics -->\nnew\n<!-- end -->\nafter\n"
 
 
+def test_a_cell_of_a_table_is_one_line_and_ends_no_column() -> None:
+    made = generate_docs.table(("A", "B"), [("one\n\ntwo", "x | y")])
+
+    assert made.splitlines()[2:] == ["| one two | x \\| y |"]
+
+
 @pytest.mark.parametrize("name", ["unknown", "labels"])
 def test_a_part_that_does_not_exist_or_stands_on_no_page_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(f"<!-- generated: {name} -->\n<!-- end -->\n")
