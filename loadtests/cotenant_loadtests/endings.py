@@ -44,8 +44,8 @@ def told_of_flags(problem: Exception) -> bool:
 
 def _told(problem: Exception) -> tuple[str, int] | None:
     """Sentence and exit code; None for a mistake of our own."""
-    if isinstance(problem, ModuleNotFoundError) and (problem.name or "").partition(".")[0] in EXTRA:
-        return missing(str(problem.name)), EXIT_BAD_SCENARIO
+    if isinstance(problem, ModuleNotFoundError) and (package := (problem.name or "").partition(".")[0]) in EXTRA:
+        return missing(package), EXIT_BAD_SCENARIO
     from cotenant_loadtests.plan_file import PlanError
     from cotenant_loadtests.problems import ScenarioError
     from cotenant_loadtests.results_file import ResultsFileError

@@ -1,0 +1,167 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.builders.load_records import answered, run_of, scenario_of
+
+from cotenant_loadtests import cli
+from cotenant_loadtests.endings import ending
+from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_NOT_VALID
+from cotenant_loadtests.results_file import write_results
+from cotenant_loadtests.run_output import RunError
+from cotenant_loadtests.shipped import shipped_scenarios
+from cotenant_loadtests.summary import summarise
+
+HEAVY = ("torch", "ray", "transformers", "kubernetes", "numpy", "pyarrow", "uvloop", "msgspec", "yaml")
+
+
+class Ran:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def loadtest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["loadtest", *map(str, arguments)])
+        code = cli.main()
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.mark.parametrize("module", ["cotenant_loadtests", "cotenant_operator"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    arguments = ["--help"] if module == "cotenant_loadtests" else ["loadtest", "run", "--help"]
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', *{arguments!r}]\n"
+        "try:\n"
+        f"    runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "Usage:" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_nothing_of_a_run_needs_torch_ray_or_kubernetes() -> None:
+    program = (
+        "import sys, cotenant_loadtests.run_command, cotenant_loadtests.written, cotenant_loadtests.worker\n"
+        "import cotenant_loadtests.live, cotenant_loadtests.terminal_summary\n"
+        f"print([name for name in {HEAVY[:4]!r} if name in sys.modules])\n"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "[]\n"
+
+
+def test_the_shipped_scenarios_are_listed_with_what_they_show(loadtest: Run) -> None:
+    ran = loadtest("scenarios")
+
+    header, *rows = ran.out.splitlines()
+    assert (ran.code, header.split()) == (0, ["SCENARIO", "WHAT"])
+    assert [row.split()[0] for row in rows] == sorted(shipped_scenarios())
+    assert all(row.endswith(".") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Missing argument 'SCENARIO'. (see `"),
+        (["run", "chat-steady", "--frob"], "No such option"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["run", "no-such"], "no-such: there is no such file, and no scenario of that name comes with cotenant"),
+        (["run", "chat-steady", "--set", "nonsense"], "nonsense"),
+        (["run", "chat-steady", "--seed", "-1"], "--seed"),
+        (["report", "/nowhere/results.json"], "/nowhere/results.json: No such file or directory"),
+        (["schema", "plan"], "plan"),
+    ],
+)
+def test_a_mistake_before_the_start_is_one_sentence_and_exit_code_3(
+    loadtest: Run, arguments: list[str], message: str
+) -> None:
+    ran = loadtest(*arguments)
+
+    assert (ran.code, ran.out) == (EXIT_BAD_SCENARIO, "")
+    (line,) = ran.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_report_is_drawn_again_from_its_results(loadtest: Run, tmp_path: Path) -> None:
+    results = summarise(scenario_of(), run_of([answered()]), "http://127.0.0.1:1")
+    write_results(tmp_path / "results.json", results)
+
+    ran = loadtest("report", tmp_path / "results.json")
+    other = loadtest("report", tmp_path / "results.json", "--out", tmp_path / "other.html")
+
+    assert (ran.code, ran.out) == (0, f"{tmp_path}/report.html\n")
+    assert (other.code, (tmp_path / "other.html").read_text()) == (0, (tmp_path / "report.html").read_text())
+
+
+def test_a_file_that_is_no_result_is_refused(loadtest: Run, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"schema": "something else"}')
+
+    ran = loadtest("report", tmp_path / "results.json")
+
+    assert ran.code == EXIT_BAD_SCENARIO
+    assert "its schema is 'something else'" in ran.err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_schemas_are_json_schemas(loadtest: Run) -> None:
+    scenario = json.loads(loadtest("schema").out)
+    results = json.loads(loadtest("schema", "results").out)
+
+    assert "streams" in scenario["properties"]
+    assert "validity" in results["$defs"]["Results"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (RunError("worker 0 died"), EXIT_NOT_VALID, "error: worker 0 died\n"),
+        (
+            ModuleNotFoundError("No module named 'numpy.random'", name="numpy.random"),
+            EXIT_BAD_SCENARIO,
+            "error: the package numpy is not installed; run `pip install 'cotenant[loadtest]'`\n",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence_and_a_code(
+    problem: Exception, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> int:
+        raise problem
+
+    assert ending(fails)() == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_mistake_of_our_own_is_not_hidden() -> None:
+    def fails() -> int:
+        raise ModuleNotFoundError("No module named 'cotenant_loadtests.gone'", name="cotenant_loadtests.gone")
+
+    with pytest.raises(ModuleNotFoundError):
+        ending(fails)()
+
+
+def test_a_pipe_that_is_closed_is_no_traceback() -> None:
+    command = f"{sys.executable} -m cotenant_loadtests schema | true"
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+    assert ran.stderr == ""

@@ -1,0 +1,81 @@
+import contextlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.builders.load_records import stream
+
+from cotenant_loadtests.keys import NoLocalKeys
+from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.setting_up import Choices, check, load, make_folder, plan_of
+
+
+class UpHere:
+    def gateway_url(self) -> str | None:
+        return "http://127.0.0.1:18080"
+
+    def keys(self, tenants: Sequence[str]) -> AbstractContextManager[Mapping[str, str]]:
+        return contextlib.nullcontext({})
+
+
+def written(folder: Path, **fields: object) -> str:
+    file = folder / "scenario.yaml"
+    file.write_text(yaml.safe_dump({"name": "x", "duration_s": 5, "streams": [stream()], **fields}))
+    return str(file)
+
+
+def test_a_target_that_the_scenario_does_not_name_is_the_gateway_that_runs_here(tmp_path: Path) -> None:
+    scenario = written(tmp_path)
+
+    assert load(Choices(scenario=scenario), UpHere()).scenario.target.url == "http://127.0.0.1:18080"
+    assert load(Choices(scenario=scenario), NoLocalKeys()).scenario.target.url == "http://127.0.0.1:8080"
+
+
+def test_a_target_that_is_named_is_meant(tmp_path: Path) -> None:
+    scenario = written(tmp_path, target={"url": "http://127.0.0.1:8080"})
+    other = Choices(scenario=scenario, url="http://127.0.0.1:7")
+
+    assert load(Choices(scenario=scenario), UpHere()).scenario.target.url == "http://127.0.0.1:8080"
+    assert load(other, UpHere()).scenario.target.url == "http://127.0.0.1:7"
+
+
+def test_options_of_their_own_win_over_settings(tmp_path: Path) -> None:
+    settings = ["seed=3", "duration_s=7", "target.url=http://127.0.0.1:1"]
+    choices = Choices(scenario=written(tmp_path), settings=settings, seed=4, processes=2, url="http://127.0.0.1:2")
+
+    scenario = load(choices, NoLocalKeys()).scenario
+
+    assert (scenario.seed, scenario.duration_s, scenario.processes) == (4, 7, 2)
+    assert scenario.target.url == "http://127.0.0.1:2"
+
+
+def test_a_certificate_stands_beside_the_scenario(tmp_path: Path) -> None:
+    choices = Choices(scenario=written(tmp_path, target={"url": "https://127.0.0.1", "ca_file": "ca.pem"}))
+
+    assert load(choices, NoLocalKeys()).scenario.target.ca_file == str(tmp_path / "ca.pem")
+
+
+def test_a_plan_without_a_request_is_refused(tmp_path: Path) -> None:
+    loaded = load(Choices(scenario=written(tmp_path)), NoLocalKeys())
+
+    with pytest.raises(RefusedError, match="the plan has no request"):
+        check(loaded, [])
+
+
+def test_what_a_plan_is_going_to_send_is_told_in_a_sentence(tmp_path: Path) -> None:
+    arrivals = {"process": "constant", "rate_per_s": 2}
+    loaded = load(Choices(scenario=written(tmp_path, streams=[stream(arrivals=arrivals)])), NoLocalKeys())
+
+    said = check(loaded, plan_of(loaded)).sentence("http://127.0.0.1:8080")
+
+    assert said.startswith("sending 10 requests to http://127.0.0.1:8080 within 5 s: at most 2 in a second, 10 conn")
+    assert said.endswith(" kB")
+
+
+def test_a_folder_is_made_for_each_run_and_named_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert make_folder(None, "noisy").name.startswith("loadtest-noisy-2")
+    assert make_folder(tmp_path / "a" / "b", "noisy").is_dir()
