@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     Drawn = Fixed | Lognormal | Exponential | Uniform
 
 
+_MOST_EXPONENT = 700.0
+"""`exp` of more raises; every `max` is far below."""
+
+
 def drawer(amount: Drawn, source: Source) -> Callable[[], float]:
     """Draws a number."""
     if amount.distribution == "fixed":
@@ -25,7 +29,7 @@ def drawer(amount: Drawn, source: Source) -> Callable[[], float]:
         mean = amount.mean
         return lambda: min(max(source.exponential(mean), low), high)
     median, sigma = amount.median, amount.sigma
-    return lambda: min(max(median * exp(sigma * source.normal()), low), high)
+    return lambda: min(max(median * exp(min(sigma * source.normal(), _MOST_EXPONENT)), low), high)
 
 
 def whole_drawer(amount: Drawn, source: Source, lowest: int = 1) -> Callable[[], int]:

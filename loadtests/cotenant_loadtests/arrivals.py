@@ -71,7 +71,7 @@ def _poisson(parts: Iterator[Piece] | Sequence[Piece], source: Source) -> Iterat
 
 
 def _gamma(process: Gamma, source: Source, from_s: float, to_s: float) -> Iterator[float]:
-    scale_s = 1 / (process.rate_per_s * process.burstiness)
+    scale_s = 1 / process.rate_per_s / process.burstiness
     at_s = from_s
     while (at_s := at_s + scale_s * source.gamma(process.burstiness)) < to_s:
         yield at_s

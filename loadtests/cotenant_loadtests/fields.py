@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from cotenant_loadtests.problems import one_of
@@ -57,7 +58,7 @@ def message_of(value: Any, place: Place, item: Any) -> str:
         return _not_one_of(str(context["tag"]), str(context["expected_tags"]))
     if kind == "literal_error":
         return _not_one_of(str(found), str(context["expected"]))
-    sentence = _SENTENCES.get(kind) or _plain(str(item["msg"]))
+    sentence = _SENTENCES.get(kind) or _plain(str(context.get("error") or item["msg"]))
     if "key" in place or isinstance(found, Mapping | list):
         return sentence
     return f"{_shown(found)} {sentence}"
@@ -65,7 +66,7 @@ def message_of(value: Any, place: Place, item: Any) -> str:
 
 def allowed_fields(value: Any, place: Place) -> list[str]:
     """The fields that may stand in the mapping at `place`, from the schema."""
-    schema = Scenario.model_json_schema()
+    schema: Any = _schema()
     definitions = schema["$defs"]
     for part in (*place, None):
         schema = _resolved(schema, definitions, value)
@@ -77,6 +78,11 @@ def allowed_fields(value: Any, place: Place) -> list[str]:
             schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties") or {}
         value = value_at(value, (part,))
     return list(schema.get("properties", {}))
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Scenario.model_json_schema()
 
 
 def _resolved(schema: Any, definitions: Any, value: Any) -> Any:

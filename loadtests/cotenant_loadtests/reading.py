@@ -67,7 +67,8 @@ class _Places:
     def problem(self, place: Place, message: str) -> Problem:
         field = ".".join(map(str, place))
         for override in reversed(self._overrides):
-            if place[: len(override.place)] == override.place:
+            around = place == override.place[: len(place)] and place not in self._lines
+            if around or place[: len(override.place)] == override.place:
                 return Problem("override", 0, field, message)
         return Problem(self._path, self._line_of(place), field, message)
 

@@ -9,10 +9,13 @@ from cotenant_loadtests.problems import one_of
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.stream_rules import Finding, stream_findings
 
+MAX_PROCESSES = 64
+
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Dotted fields and what is wrong with them."""
     yield from _window(scenario)
+    yield from _processes(scenario)
     yield from _url("target.url", scenario.target.url, query=False)
     if scenario.observe.metrics_url is not None:
         yield from _url("observe.metrics_url", scenario.observe.metrics_url, query=True)
@@ -37,6 +40,14 @@ def _window(scenario: Scenario) -> Iterator[Finding]:
                 f"with cooldown_s it is {cut_s:g} s of a run of {scenario.duration_s:g} s (duration_s), "
                 "so that nothing would be measured"
             ),
+        )
+
+
+def _processes(scenario: Scenario) -> Iterator[Finding]:
+    if scenario.processes > MAX_PROCESSES:
+        yield (
+            "processes",
+            f"{scenario.processes} is more than {MAX_PROCESSES}; one sends thousands of requests a second",
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 
 
 class Strict(BaseModel):
@@ -12,8 +12,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-Positive = Annotated[float, Field(gt=0)]
-AtLeastZero = Annotated[float, Field(ge=0)]
+MOST = 1e9
+"""Of any number; more is a slip, and no sum of such numbers overflows."""
+
+
+def _bounded(value: float) -> float:
+    if value > MOST:
+        raise ValueError(f"must be at most {MOST:,.0f}")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0), AfterValidator(_bounded)]
+AtLeastZero = Annotated[float, Field(ge=0), AfterValidator(_bounded)]
 
 
 # How many: tokens, turns, seconds

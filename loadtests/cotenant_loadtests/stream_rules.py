@@ -7,9 +7,15 @@ from typing import Any
 from cotenant_loadtests.bodies import RESERVED_FIELDS
 from cotenant_loadtests.names import expand
 from cotenant_loadtests.spec import Scenario, StreamSpec
-from cotenant_loadtests.spec_values import Amounts, Choice, Exponential, Fixed, FromTrace, Lognormal, Trace, Uniform
+from cotenant_loadtests.spec_values import Amounts, Choice, Fixed, FromTrace, Trace, Uniform
 
 MAX_TENSOR_VALUES = 1_000_000
+MAX_AMOUNT = 1_000_000
+"""Tokens of one text, seconds of one pause."""
+MAX_INPUTS = 2048
+"""The most that OpenAI's API takes."""
+MAX_GROUPS = 100_000
+LEAST_PHASE_S = 0.01
 MAX_TURNS = 100
 """A turn sends all before it, so that their number counts squared."""
 _MAX_NAME = 256
@@ -44,6 +50,8 @@ def _when(scenario: Scenario, stream: StreamSpec) -> Iterator[Finding]:
                     f"but the stream has {time_s:g} s; raise duration_s or shorten the steps"
                 ),
             )
+    if arrivals.process == "on_off" and min(arrivals.on_s, arrivals.off_s) < LEAST_PHASE_S:
+        yield "arrivals", f"on_s and off_s must be at least {LEAST_PHASE_S:g} s; use poisson with the mean rate"
     if arrivals.process == "trace" and arrivals.columns and arrivals.format != "csv":
         yield "arrivals.columns", f"is for format csv only; the columns of {arrivals.format} are known"
 
@@ -102,6 +110,10 @@ def _prompt(stream: StreamSpec) -> Iterator[Finding]:
         return
     if (prompt.tokens is None) == (prompt.file is None):
         yield "prompt", "needs exactly one of tokens and file"
+    if prompt.inputs > MAX_INPUTS:
+        yield "prompt.inputs", f"{prompt.inputs} is more than {MAX_INPUTS}"
+    if prompt.shared_prefix and prompt.shared_prefix.groups > MAX_GROUPS:
+        yield "prompt.shared_prefix.groups", f"{prompt.shared_prefix.groups} is more than {MAX_GROUPS}"
     if prompt.file and prompt.shared_prefix and stream.api != "chat":
         yield "prompt.shared_prefix", "goes with a file in chat only, where it is the system message"
 
@@ -119,20 +131,23 @@ def _amounts(stream: StreamSpec) -> Iterator[Finding]:
     yield from _amount("conversation.think_s", conversation.think_s if conversation else None, False, whole=False)
 
 
-def _most(amount: Amounts) -> float:
-    return 0 if isinstance(amount, FromTrace) else amount.value if isinstance(amount, Fixed) else amount.max
-
-
 def _amount(field: str, amount: Amounts | None, from_trace: bool, *, whole: bool = True) -> Iterator[Finding]:
-    if isinstance(amount, FromTrace) and not from_trace:
-        yield (
-            field,
-            ("trace is for the prompt and the output of streams with arrivals: {process: trace} and no conversation"),
-        )
-    elif isinstance(amount, Uniform | Lognormal | Exponential) and amount.min > amount.max:
+    if amount is None:
+        return
+    if isinstance(amount, FromTrace):
+        if not from_trace:
+            yield field, "trace is for prompt and output where arrivals are {process: trace}, without a conversation"
+        return
+    if _most(amount) > MAX_AMOUNT:
+        yield field, f"may be up to {_most(amount):g}; give it a max of at most {MAX_AMOUNT}"
+    if not isinstance(amount, Fixed) and amount.min > amount.max:
         yield f"{field}.min", f"{amount.min:g} is above max, {amount.max:g}"
     elif whole and isinstance(amount, Uniform) and ceil(amount.min) > floor(amount.max):
         yield field, f"there is no whole number from {amount.min:g} to {amount.max:g}"
+
+
+def _most(amount: Amounts) -> float:
+    return 0 if isinstance(amount, FromTrace) else amount.value if isinstance(amount, Fixed) else amount.max
 
 
 def _answers(stream: StreamSpec) -> Iterator[Finding]:

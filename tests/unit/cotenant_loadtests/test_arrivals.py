@@ -73,6 +73,7 @@ def test_equal_seeds_give_equal_times(process: dict[str, Any]) -> None:
 
 
 @given(RATES, st.floats(0, 100), st.floats(0.1, 50))
+@MANY
 def test_constant_comes_at_even_gaps_from_the_first_moment(rate: float, from_s: float, length_s: float) -> None:
     found = times(from_s=from_s, to_s=from_s + length_s, process="constant", rate_per_s=rate)
     assert found[0] == from_s

@@ -76,6 +76,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_their_lines(tmp_path: Pat
     ("old", "new", "problem"),
     [
         ("duration_s: 10", "duration_s: ten", '2: duration_s: "ten" must be a number'),
+        ("duration_s: 10", "duration_s: 1.0e+12", "2: duration_s: 1000000000000.0 must be at most 1,000,000,000"),
         ("duration_s: 10", "duration_s: -1", "2: duration_s: -1 must be greater than 0"),
         ("duration_s: 10", "duration_s: .inf", "2: duration_s: Infinity must be a finite number"),
         ("name: small", "name: Small!", "must be 1 to 63 lower-case letters, digits and '-'"),

@@ -55,6 +55,10 @@ def test_a_stream_that_makes_sense_is_left_alone(fields: dict[str, Any]) -> None
             {"arrivals": TRACE | {"format": "azure", "columns": {"time_s": "T"}}},
             "arrivals.columns: is for format csv",
         ),
+        (
+            {"arrivals": {"process": "on_off", "rate_per_s": 1, "on_s": 1, "off_s": 0.001}},
+            "arrivals: on_s and off_s must be at least 0.01 s",
+        ),
         # who
         ({"tenant": "a/b"}, "tenant: 'a/b' must not be '*' or have a '/'"),
         ({"tenant": ["*"]}, "tenant: '*' must not be '*'"),
@@ -87,11 +91,11 @@ def test_a_stream_that_makes_sense_is_left_alone(fields: dict[str, Any]) -> None
         # amounts
         (
             {"prompt": {"tokens": "trace"}},
-            "prompt.tokens: trace is for the prompt and the output of streams",
+            "prompt.tokens: trace is for prompt and output where arrivals are",
         ),
         (
             {"arrivals": TRACE, "output": {"tokens": "trace"}, "conversation": {"turns": 2, "think_s": 1}},
-            "output.tokens: trace is for the prompt and the output of streams",
+            "output.tokens: trace is for prompt and output where arrivals are",
         ),
         (
             {"arrivals": TRACE, "prompt": {"tokens": 1, "shared_prefix": {"tokens": "trace"}}},
@@ -117,6 +121,12 @@ def test_a_stream_that_makes_sense_is_left_alone(fields: dict[str, Any]) -> None
         (
             {"conversation": {"turns": {"distribution": "exponential", "mean": 3}, "think_s": 1}},
             "conversation.turns: may be up to 1e+06; give it a max of at most 100",
+        ),
+        ({"prompt": {"tokens": 1_000_001}}, "prompt.tokens: may be up to 1e+06; give it a max of at most 1000000"),
+        (EMBEDDINGS | {"prompt": {"tokens": 1, "inputs": 2049}}, "prompt.inputs: 2049 is more than 2048"),
+        (
+            {"prompt": {"tokens": 1, "shared_prefix": {"tokens": 1, "groups": 100_001}}},
+            "prompt.shared_prefix.groups: 100001 is more than 100000",
         ),
         # answers
         ({"cancel_after_tokens": 3, "streamed": False}, "cancel_after_tokens: needs a streamed answer"),
@@ -145,6 +155,7 @@ def test_streams_have_names_of_their_own() -> None:
     ("fields", "problem"),
     [
         ({"warmup_s": 6, "cooldown_s": 4}, "warmup_s: with cooldown_s it is 10 s of a run of 10 s (duration_s)"),
+        ({"processes": 65}, "processes: 65 is more than 64"),
         ({"tenants": {"serach": {}}}, "tenants.serach: no stream sends for this tenant; did you mean 'search'?"),
         ({"tenants": {"search": {"key": {}}}}, "tenants.search.key: needs exactly one"),
         (
