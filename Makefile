@@ -60,8 +60,8 @@ generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python -m tests.golden.update
 	$(RUN)/python scripts/generate_docs.py
 
-clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove the virtual environments and caches
+	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

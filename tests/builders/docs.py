@@ -33,6 +33,8 @@ NOT_RUN = {
     "make bench-wake": "takes minutes; its parts are in tests/unit/benchmarks",
     "make bench-engines": "takes minutes",
     "make bench-accounting": "takes minutes",
+    "make bench-loadtest": "takes minutes, and installs GuideLLM and locust; its parts are in tests/unit/benchmarks",
+    "make bench-agreement": "takes minutes, and installs GuideLLM; its parts are in tests/unit/benchmarks",
     "make check": "a step of its own before the tests",
     ". .venv/bin/activate": "the tests run in the environment that they were started in",
     "pip install 'cotenant[tracing]'": "needs a network; it is among the packages of the tests",
