@@ -76,6 +76,8 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", kw_only=True):
     """Seconds since the start."""
     tenants: dict[str, TenantTick]
     """Those that have been due so far."""
+    errors: dict[str, int] = {}
+    """Outcome → failed requests, since the start."""
     waiting: int = 0
     """Requests that are due and have no connection yet."""
     lateness_us: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from time import monotonic_ns
 
 from cotenant_loadtests.alarm import make_alarm
@@ -43,6 +44,7 @@ class Sender:
         self.pool = Pool(endpoint, orders.connections, self._ended)
         self.under_way = Deadlines()
         self.tenants: dict[str, TenantCount] = {}
+        self.errors: Counter[str] = Counter()
         self.new: list[Exchange] = []
         """Due since the last time somebody emptied it."""
         self.end: asyncio.Future[Ending] = self._loop.create_future()
@@ -181,6 +183,7 @@ class Sender:
             tenant.succeeded += 1
         elif exchange.finding.outcome != "interrupted":
             tenant.failed += 1
+            self.errors[exchange.finding.outcome] += 1
 
 
 def _timeout(exchange: Exchange) -> Finding:

@@ -60,6 +60,7 @@ def progress_of(at_s: float, latest: Sequence[Tick], fresh: Sequence[Tick]) -> P
         tokens=_sums(latest, "tokens"),
         ttft_p50_ms={tenant: quantile(times, 0.5) / 1000 for tenant, times in ttft_us.items() if times},
         lateness_p99_ms=max((quantile(tick.lateness_us, 0.99) / 1000 for tick in fresh), default=0.0),
+        errors=_added(tick.errors for tick in latest),
     )
 
 
@@ -96,9 +97,12 @@ def _spans(ticks: Iterable[Tick]) -> Iterable[tuple[float, float, float]]:
             at_s, cpu_s = tick.at_s, tick.cpu_s
 
 
-def _sums(ticks: Iterable[Tick], field: str) -> Mapping[str, int]:
+def _added(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     sums: Counter[str] = Counter()
-    for tick in ticks:
-        for tenant, counts in tick.tenants.items():
-            sums[tenant] += getattr(counts, field)
+    for some in counts:
+        sums.update(some)
     return dict(sums)
+
+
+def _sums(ticks: Iterable[Tick], field: str) -> Mapping[str, int]:
+    return _added({tenant: getattr(counts, field) for tenant, counts in tick.tenants.items()} for tick in ticks)

@@ -53,6 +53,7 @@ class Ticker:
                 )
                 for name, count in self._sender.tenants.items()
             },
+            errors=dict(self._sender.errors),
             waiting=self._sender.pool.waiting,
             lateness_us=lateness_us,
             cpu_s=time.process_time() - self._cpu_s,

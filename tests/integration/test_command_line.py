@@ -295,3 +295,61 @@ def test_after_up_has_ended_logs_keys_tenants_and_usage_are_still_there(up: Up, 
     ran = run(up, "get", "models")
     assert ran.code == 1
     assert "nothing runs on the state directory" in ran.err
+
+
+def scenario(up: Up, **fields: Any) -> Path:
+    """A load test of a minute that says neither where to nor with which key."""
+    stream = {
+        "name": "chat",
+        "tenant": "search",
+        "model": "search/quick",
+        "arrivals": {"process": "constant", "rate_per_s": 10},
+        "prompt": {"tokens": 5},
+        "output": {"tokens": 5},
+        "check": "echo",
+        **fields,
+    }
+    file = up.folder / "load.yaml"
+    file.write_text(json.dumps({"name": "load", "duration_s": 60, "streams": [stream]}))
+    return file
+
+
+def test_a_load_test_loads_this_up_with_keys_of_its_own_and_ctrl_c_leaves_none(up: Up, tmp_path: Path) -> None:
+    command = [*COTENANT, "loadtest", "--state", str(up.state), "run", str(scenario(up)), "--out", str(tmp_path)]
+    loading = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: any(file.stat().st_size for file in tmp_path.glob("run-*/*.records")), "answers have come")
+    (key,) = KeyBook(up.state).read()
+    assert (key.tenant, key.made_by) == ("search", "cotenant loadtest")
+
+    loading.send_signal(signal.SIGINT)
+    out, said = loading.communicate(timeout=30)
+
+    assert loading.returncode == 130, said
+    assert f"load against {up.url}: " in out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["interrupted"]
+    assert results["total"]["succeeded"] == results["total"]["scheduled"] > 0
+    assert KeyBook(up.state).read() == ()
+
+
+def test_a_load_test_for_a_tenant_that_up_does_not_have_sends_nothing(up: Up, tmp_path: Path) -> None:
+    ran = run_loadtest(up, "run", str(scenario(up, tenant="serch")), "--out", str(tmp_path))
+
+    assert (ran.code, ran.out) == (3, "")
+    assert "there is no tenant 'serch'; did you mean 'search'?" in ran.err
+    assert "tenants.serch.key" in ran.err
+
+
+def test_another_target_gets_no_key_of_this_machine(up: Up, tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path), "--set", "duration_s=0.5", "--url", "http://127.0.0.1:9"]
+
+    ran = run_loadtest(up, "run", str(scenario(up)), *options)
+
+    assert "connect" in ran.out
+    assert ran.code in (0, 2)  # valid or, on a busy machine, not
+
+
+def run_loadtest(up: Up, *arguments: str) -> Ran:
+    command = [*COTENANT, "loadtest", "--state", str(up.state), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 import yaml
+from tests.builders.reference_process import reference_server
 from tests.builders.terminal import Terminal
 from tests.builders.up import until
 
@@ -34,13 +35,8 @@ WRITTEN = {"report.html", "results.json", "requests.csv", "junit.xml", "plan.jso
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    behaviour = json.dumps({"ttft_ms": TTFT_MS, "itl_ms": ITL_MS})
-    command = [sys.executable, "-m", "tests.builders.reference_server", "--behaviour", behaviour]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
-        server.stdin.close()
+    with reference_server(ttft_ms=TTFT_MS, itl_ms=ITL_MS) as server:
+        yield server.url
 
 
 def stream(tenant: str, rate_per_s: float = 20.0, **fields: Any) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from cotenant_loadtests.orders import TenantTick, Tick
@@ -24,6 +25,15 @@ def test_counts_are_the_sums_of_all_workers_and_samples_those_of_the_last_second
     assert (progress.succeeded["ads"], progress.in_flight["search"], progress.tokens["ads"]) == (4, 1, 7)
     assert progress.ttft_p50_ms == {"ads": 2.0}
     assert progress.lateness_p99_ms == 4.0
+
+
+def test_errors_of_all_workers_are_added_by_their_outcome() -> None:
+    ticks = [
+        msgspec.structs.replace(tick(1), errors={"reset": 2, "timeout": 1}),
+        msgspec.structs.replace(tick(1), errors={"reset": 3}),
+    ]
+
+    assert progress_of(1.0, ticks, ticks).errors == {"reset": 5, "timeout": 1}
 
 
 @pytest.mark.parametrize(
