@@ -13,6 +13,7 @@ from cotenant_loadtests.safety import check_limits, extent_of
 from cotenant_loadtests.shipped import shipped_scenarios
 from cotenant_loadtests.words import text_of
 from cotenant_loadtests.workload import make_plan
+from cotenant_operator.manifests import load
 
 ROOT = Path(__file__).parents[3]
 SCENARIOS = shipped_scenarios()
@@ -23,6 +24,13 @@ TENANTS = {item["metadata"]["name"] for item in DOCUMENTS if item["kind"] == "Te
 
 def plan_of(name: str, *overrides: str) -> list[Planned]:
     return make_plan(read_scenario(SCENARIOS[name], overrides), SCENARIOS[name].parent)
+
+
+def test_their_models_are_yaml_that_cotenant_up_takes() -> None:
+    read = load([ROOT / "loadtests" / "models.yaml"])
+    assert {tenant.metadata.name for tenant in read.tenants} == TENANTS
+    assert {model.metadata.name for model in read.models} == set(MODELS)
+    assert (TENANTS, len(MODELS)) == ({"search", "mail", "ads", "analytics", "batch"}, 23)
 
 
 def test_there_are_ten() -> None:
