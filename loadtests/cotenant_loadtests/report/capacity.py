@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from cotenant_loadtests.extras import Capacity, RateTried
 from cotenant_loadtests.report.cast import legend
+from cotenant_loadtests.report.headline import missed
 from cotenant_loadtests.report.markup import Child, Markup, element, joined
 from cotenant_loadtests.report.picture import picture, section
 from cotenant_loadtests.report.plot import Axes, Layer, line, mark, plot, upright
 from cotenant_loadtests.report.scales import fitting, spreading
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.timelines import log_note
-from cotenant_loadtests.report.verdict import missed
 from cotenant_loadtests.report.wording import number, per_second, percent
 
 VERDICTS = {

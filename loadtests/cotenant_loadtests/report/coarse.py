@@ -1,12 +1,15 @@
 """A series over time with no more points than a picture can show; pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cotenant_loadtests.results import Series, Timeline
 
 MOST_BINS = 240
+FEW = 40
+REQUESTS_IN_A_POINT = 5
+"""Fewer, and a picture shows the dice of a Poisson process rather than its rate."""
 Value = float | None
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,13 +38,19 @@ class Drawn:
         return [i * self.bin_s for i in range(len(self.failed))]
 
 
-def drawn(timeline: Timeline, *, most: int = MOST_BINS) -> dict[str, Drawn]:
-    """Tenant → its series, neighbouring bins taken together until there are at most `most`."""
-    return {series.tenant: _coarse(series, timeline.bin_s, most) for series in timeline.series}
+def drawn(timeline: Timeline, together: int) -> dict[str, Drawn]:
+    """Tenant → its series, each `together` neighbouring bins taken as one."""
+    return {series.tenant: _coarse(series, timeline.bin_s, together) for series in timeline.series}
 
 
-def _coarse(series: Series, bin_s: float, most: int) -> Drawn:
-    together = max(1, -(-len(series.scheduled) // most))
+def how_many_together(bins: int, requests: int, *, most: int = MOST_BINS) -> int:
+    """How many bins make a point: 1, 2, 5, 10, … so that a point has some requests, and there are FEW to `most`."""
+    points = min(most, max(FEW, requests // REQUESTS_IN_A_POINT))
+    steps: Iterable[int] = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    return next(step for step in steps if bins <= step * points)
+
+
+def _coarse(series: Series, bin_s: float, together: int) -> Drawn:
     width_s = bin_s * together
 
     def rate(values: Sequence[int]) -> tuple[Value, ...]:

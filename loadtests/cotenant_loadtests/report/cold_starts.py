@@ -10,7 +10,6 @@ from cotenant_loadtests.report.picture import picture, section
 from cotenant_loadtests.report.plot import percent_of
 from cotenant_loadtests.report.rows import row, rows
 from cotenant_loadtests.report.tables import table
-from cotenant_loadtests.report.warnings_list import warnings_list
 from cotenant_loadtests.report.wording import duration, milliseconds, number, plural
 
 MOST_MODELS = 16
@@ -24,7 +23,6 @@ def cold_starts(found: ColdStarts) -> Markup:
     return section(
         "x-coldstart",
         "Cold starts",
-        warnings_list(found.not_valid),
         _models(found.models, kinds, by_server),
         _wakes(found.wakes, kinds),
         table("Zero to first token, ms", ("model", *HEAD[1:]), _quantiles(found.models)),

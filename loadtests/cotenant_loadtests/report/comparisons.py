@@ -1,11 +1,8 @@
 """What the commands beside `run` found, from `extras`: the first thing to read where there is one."""
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
-from cotenant_loadtests import extras
+from cotenant_loadtests.extras import Capacity, ColdStarts, Comparison, FairnessFound, Found, Soak
 from cotenant_loadtests.report.capacity import capacity
 from cotenant_loadtests.report.cast import Cast
 from cotenant_loadtests.report.cold_starts import cold_starts
@@ -16,25 +13,43 @@ from cotenant_loadtests.report.ratios import ratios
 from cotenant_loadtests.report.shares_over_time import shares_over_time
 from cotenant_loadtests.results import Results
 
-Draw = Callable[[Any, Cast], Markup]
-KNOWN: dict[str, tuple[type[msgspec.Struct], Draw]] = {
-    "compare": (extras.Comparison, lambda found, _: ratios(found)),
-    "find-capacity": (extras.Capacity, lambda found, _: capacity(found)),
-    "fairness": (extras.FairnessFound, shares_over_time),
-    "coldstart": (extras.ColdStarts, lambda found, _: cold_starts(found)),
-    "soak": (extras.Soak, lambda found, _: drift(found)),
+SHAPES: dict[str, type[Found]] = {
+    "compare": Comparison,
+    "find-capacity": Capacity,
+    "fairness": FairnessFound,
+    "coldstart": ColdStarts,
+    "soak": Soak,
 }
+"""By the commands' names."""
 
 
-def comparisons(results: Results, cast: Cast) -> Markup:
-    return joined(_section(name, results, cast) for name in KNOWN if name in results.extras)
+def found_in(results: Results) -> tuple[tuple[Found, ...], tuple[str, ...]]:
+    """What commands found, and what cannot be read: results may be of another version."""
+    found: list[Found] = []
+    problems = []
+    for name, shape in SHAPES.items():
+        try:
+            if name in results.extras:
+                found.append(msgspec.convert(results.extras[name], shape))
+        except msgspec.ValidationError as problem:
+            problems.append(f"The figures of {name} are not of the shape that this version knows: {problem}.")
+    return tuple(found), tuple(problems)
 
 
-def _section(name: str, results: Results, cast: Cast) -> Markup:
-    shape, draw = KNOWN[name]
-    try:
-        found = msgspec.convert(results.extras[name], shape)
-    except msgspec.ValidationError as problem:
-        words = f"The figures of {name} are not of the shape that this version knows: {problem}."
-        return section(f"x-{name}", name, element("p", words, class_="quiet"))
-    return draw(found, cast)
+def comparisons(found: tuple[Found, ...], problems: tuple[str, ...], cast: Cast) -> Markup:
+    told = section("x-unknown", "Not shown", (element("p", words, class_="quiet") for words in problems))
+    return joined((_drawn(one, cast) for one in found), told if problems else None)
+
+
+def _drawn(found: Found, cast: Cast) -> Markup:
+    match found:
+        case Comparison():
+            return ratios(found)
+        case Capacity():
+            return capacity(found)
+        case FairnessFound():
+            return shares_over_time(found, cast)
+        case ColdStarts():
+            return cold_starts(found)
+        case Soak():
+            return drift(found)

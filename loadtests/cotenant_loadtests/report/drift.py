@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from cotenant_loadtests.extras import Drift, Soak, SoakSegment
 from cotenant_loadtests.report.cast import legend
+from cotenant_loadtests.report.headline import missed, sentence
 from cotenant_loadtests.report.markup import Child, Markup, element
 from cotenant_loadtests.report.picture import picture, section
 from cotenant_loadtests.report.plot import Axes, Layer, line, mark, plot
 from cotenant_loadtests.report.scales import linear, time
 from cotenant_loadtests.report.tables import table
-from cotenant_loadtests.report.verdict import missed
-from cotenant_loadtests.report.warnings_list import warnings_list
 from cotenant_loadtests.report.wording import duration, number, percent, plural, size, whole
 
 Value = float | None
@@ -44,7 +43,9 @@ def drift(found: Soak) -> Markup:
     return section(
         "x-soak",
         "Drift",
-        warnings_list(tuple(reasons)),
+        element("ul", (element("li", sentence(reason)) for reason in reasons), class_="problems")
+        if reasons
+        else None,
         element("div", pictures, class_="pairs"),
         table("Each segment", HEAD, (_cells(one) for one in found.segments), words=(1, 2)),
         lead=f"{plural(len(found.segments), 'segment')} in {duration(found.ran_s)} of {number(found.hours)} h{cut}. "

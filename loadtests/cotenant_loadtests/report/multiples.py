@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cotenant_loadtests.report.cast import ALL, Cast, by_traffic, legend, who_is_drawn
-from cotenant_loadtests.report.coarse import Drawn, drawn
+from cotenant_loadtests.report.coarse import Drawn, drawn, how_many_together
 from cotenant_loadtests.report.markup import Markup, element, joined, named
 from cotenant_loadtests.report.picture import section
 from cotenant_loadtests.report.plot import Axes, band, level, line, plot
@@ -20,15 +20,17 @@ from cotenant_loadtests.report.timelines import (
 from cotenant_loadtests.report.wording import milliseconds, number, percent, plural
 from cotenant_loadtests.results import Group, Results
 
-BINS = 80
+MOST_POINTS = 80
 
 
 def multiples(results: Results, cast: Cast) -> Markup | None:
     """None for a single tenant, whom the other pictures show already."""
-    series = drawn(results.timeline, most=BINS)
-    shown = [name for name in cast.panels if name in series]
+    found = {series.tenant: series for series in results.timeline.series}
+    shown = [name for name in cast.panels if name in found]
     if cast.tenants < 2 or not shown:
         return None
+    each = sum(sum(found[name].scheduled) for name in shown) // len(shown)
+    series = drawn(results.timeline, how_many_together(len(found[shown[0]].scheduled), each, most=MOST_POINTS))
     limits = [limit for name in shown if (limit := slo_limit(results, "ttft_p99_ms", name)) is not None]
     y = fitting([value for name in shown for value in series[name].ttft_p99_ms], also=limits)
     axes = Axes(_three_ticks(time_axis(results)), y)
@@ -38,10 +40,15 @@ def multiples(results: Results, cast: Cast) -> Markup | None:
         "tenants",
         "Tenant by tenant",
         legend([("s1", None, Markup("TTFT p50")), ("p99", None, Markup("TTFT p99")), failure_legend()]),
-        element("div", panels, class_="panels"),
-        folded("Numbers", _table([series[name] for name in shown])),
+        element(
+            "div",
+            element("div", panels, class_="panels"),
+            folded("Numbers", _table([series[name] for name in shown])),
+            class_="picture",
+        ),
         lead=joined(
-            "Time to first token over time, in milliseconds, the busiest tenant first; all on the same axes.",
+            "Time to first token over time, in milliseconds, the busiest tenant first; all on the same axes. ",
+            f"Each point covers {number(series[shown[0]].bin_s)} s.",
             log_note(axes.y),
             " ",
             who_is_drawn(len(shown), cast.tenants, cast.share_in_panels),

@@ -21,9 +21,12 @@ from cotenant_loadtests.report.wording import (
 from cotenant_loadtests.results import Results
 
 
-def what_was_run(results: Results) -> Markup:
+def what_was_run(results: Results, shown: str | None) -> Markup:
+    """`shown`: of the runs of a command beside `run`, which one this and all below is about."""
     return section(
-        "run", "What was run", element("dl", (_fact(name, value) for name, value in _facts(results)), class_="facts")
+        "run",
+        "What was run",
+        element("dl", (_fact(name, value) for name, value in _facts(results, shown)), class_="facts"),
     )
 
 
@@ -41,11 +44,12 @@ def key_figures(results: Results) -> Markup:
 def objectives(results: Results) -> Markup:
     if not results.slo:
         return section("slo", "SLOs", element("p", "The scenario sets none.", class_="quiet"))
+    judged = results.verdict != "not_valid"
     rows = [
         (
             named(slo.slo),
             named("all requests" if slo.where == "*" else slo.where),
-            joined(icon("check" if slo.passed else "cross"), "held" if slo.passed else "missed"),
+            _status(slo.passed) if judged else "not judged",
             slo_value(slo.slo, slo.value),
             f"{bound(slo.slo)} {slo_value(slo.slo, slo.limit)}",
         )
@@ -56,8 +60,12 @@ def objectives(results: Results) -> Markup:
         "slo",
         "SLOs",
         table("Each SLO with its figure", ("SLO", "of", "", "measured", "limit"), rows, words=(1, 2)),
-        lead=f"{held} of {len(results.slo)} held.",
+        lead=f"{held} of {len(results.slo)} held." if judged else "The run is not valid, so none is judged.",
     )
+
+
+def _status(passed: bool) -> Markup:
+    return joined(icon("check" if passed else "cross"), "held" if passed else "missed")
 
 
 def started_utc(iso: str) -> str:
@@ -66,8 +74,10 @@ def started_utc(iso: str) -> str:
     return f"{match[1]} {match[2]} UTC" if match else iso
 
 
-def _facts(results: Results) -> Iterator[tuple[str, Child]]:
+def _facts(results: Results, shown: str | None) -> Iterator[tuple[str, Child]]:
     warmup, cooldown = (results.scenario.get(f"{name}_s") for name in ("warmup", "cooldown"))
+    if shown is not None:
+        yield "Below", f"{shown}; the command's own figures stand above"
     yield "Target", named(results.target)
     yield "Started", started_utc(results.started)
     yield (

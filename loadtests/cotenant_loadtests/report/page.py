@@ -3,8 +3,9 @@
 from importlib.resources import files
 
 from cotenant_loadtests.report.cast import cast_of
-from cotenant_loadtests.report.comparisons import comparisons
+from cotenant_loadtests.report.comparisons import comparisons, found_in
 from cotenant_loadtests.report.failures import failures_section
+from cotenant_loadtests.report.headline import about_the_run
 from cotenant_loadtests.report.heat import heat_map
 from cotenant_loadtests.report.markup import Markup, element, joined, named
 from cotenant_loadtests.report.multiples import multiples
@@ -44,6 +45,8 @@ def _head(results: Results) -> Markup:
 
 def _body(results: Results) -> Markup:
     cast = cast_of(results)
+    found, problems = found_in(results)
+    first = found[0] if found else None
     return element(
         "body",
         symbols(),
@@ -52,12 +55,12 @@ def _body(results: Results) -> Markup:
             element("p", "Load test", class_="kicker"),
             element("h1", named(results.name)),
             element("p", named(results.about), class_="about") if results.about else None,
-            verdict(results),
+            verdict(results, first),
         ),
         element(
             "main",
-            comparisons(results, cast),
-            what_was_run(results),
+            comparisons(found, problems, cast),
+            what_was_run(results, about_the_run(first)),
             key_figures(results),
             objectives(results),
             timelines(results, cast),

@@ -27,7 +27,7 @@ def rates(results: Results) -> Markup | None:
         "rates",
         "Goodput against rate",
         (_stream(i, name, steps) for i, (name, steps) in enumerate(streams)),
-        lead=f"The knee is the highest rate up to which, at every step, at least {GOOD_ENOUGH:.0%} "
+        lead=f"The knee is the highest rate up to which, at every step, at least {GOOD_ENOUGH * 100:.0f} % "
         "of the requests were answered within the goodput limits.",
     )
 

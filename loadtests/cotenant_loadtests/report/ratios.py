@@ -11,7 +11,6 @@ from cotenant_loadtests.report.rows import axis, row, rows
 from cotenant_loadtests.report.scales import Scale, Tick
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.verdict import icon
-from cotenant_loadtests.report.warnings_list import warnings_list
 from cotenant_loadtests.report.wording import number, plural, ratio, slo_value
 
 SMALLEST_SPAN = math.log(1.1)
@@ -24,7 +23,6 @@ def ratios(found: Comparison) -> Markup:
     return section(
         "x-compare",
         "Comparison",
-        warnings_list(found.not_valid),
         _conditions(found.conditions),
         picture(
             "Ratio B / A",

@@ -10,7 +10,7 @@ from cotenant_loadtests.report.plot import MARKERS, Axes, line, plot
 from cotenant_loadtests.report.scales import Scale, clock, linear
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.timelines import outside, time_axis
-from cotenant_loadtests.report.wording import number, plural
+from cotenant_loadtests.report.wording import compact, number, plural, size
 from cotenant_loadtests.results import Results, Sample
 
 MOST_PICTURES = 10
@@ -70,7 +70,7 @@ def _picture(
     thin = samples[:: max(1, -(-len(samples) // MOST_POINTS))]
     shown = _largest(thin, series)
     highest = max((value for key, _ in shown for value in _values(thin, key) if value is not None), default=1.0)
-    axes = Axes(axis, linear(highest, ticks=3))
+    axes = Axes(axis, linear(highest, ticks=3, label=size if title.endswith("_bytes") else compact))
     lines = [
         line(axes, [(sample.at_s, sample.values.get(key)) for sample in thin], f"s{i + 1}", marker=MARKERS[i])
         for i, (key, _) in enumerate(shown)
@@ -87,7 +87,9 @@ def _picture(
             (*outside(results, axes), *lines),
             height=120,
         ),
-        legend=legend([(f"s{i + 1}", MARKERS[i], named(label)) for i, (_, label) in enumerate(shown)]),
+        legend=None
+        if [label for _, label in shown] == [title]
+        else legend([(f"s{i + 1}", MARKERS[i], named(label)) for i, (_, label) in enumerate(shown)]),
         table=table(title, ("at", *(label for _, label in shown)), _rows(thin, shown)),
     )
 

@@ -12,7 +12,6 @@ from cotenant_loadtests.report.rows import axis, row, rows
 from cotenant_loadtests.report.scales import Scale, clock, fitting, linear, time
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.timelines import log_note
-from cotenant_loadtests.report.warnings_list import warnings_list
 from cotenant_loadtests.report.wording import duration, milliseconds, number, percent, plural, ratio, whole
 
 MOST_LIGHT = 16
@@ -23,7 +22,6 @@ def shares_over_time(found: FairnessFound, cast: Cast) -> Markup:
     return section(
         "x-fairness",
         "Fairness",
-        warnings_list(found.not_valid),
         _service(found, cast),
         _light(found.light) if found.light else None,
         lead=f"{jain}; {duration(found.backlogged_s)} in which several tenants had requests waiting or running.",

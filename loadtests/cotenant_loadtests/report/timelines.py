@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from cotenant_loadtests.report.cast import ALL, EVERYONE, Actor, Cast, legend, who_is_drawn
-from cotenant_loadtests.report.coarse import Drawn, Value, drawn
+from cotenant_loadtests.report.coarse import Drawn, Value, drawn, how_many_together
 from cotenant_loadtests.report.markup import Markup, element, joined
 from cotenant_loadtests.report.picture import picture, section
 from cotenant_loadtests.report.plot import Axes, Layer, band, bars, level, line, marks, plot, shade
@@ -16,7 +16,7 @@ Column = Callable[[Drawn], Sequence[Value]]
 
 
 def timelines(results: Results, cast: Cast) -> Markup:
-    series = drawn(results.timeline)
+    series = drawn(results.timeline, _together(results))
     everyone = series.get(ALL)
     if everyone is None or not everyone.failed:
         return section("time", "Over time", element("p", "Nothing was sent.", class_="quiet"))
@@ -51,8 +51,13 @@ def timelines(results: Results, cast: Cast) -> Markup:
             values=lambda one: one.tokens_per_s,
         ),
         _first_tokens(results, axis, everyone),
-        lead=f"Each point covers {number(everyone.bin_s)} s. {_shading(results)}",
+        lead=joined(_points(results, everyone), _shading(results)),
     )
+
+
+def _together(results: Results) -> int:
+    everyone = next((one for one in results.timeline.series if one.tenant == ALL), None)
+    return how_many_together(len(everyone.scheduled), sum(everyone.scheduled)) if everyone else 1
 
 
 def time_axis(results: Results) -> Scale:
@@ -75,6 +80,12 @@ def failures(axes: Axes, series: Drawn, *, most: int = 70) -> Layer:
 
 def failure_legend() -> tuple[str, str, Markup]:
     return "none bad", "cross", Markup("a request failed")
+
+
+def _points(results: Results, everyone: Drawn) -> str:
+    merged = everyone.bin_s > results.timeline.bin_s
+    how = ": of TTFT the middle one of the p50, and the highest p99" if merged else ""
+    return f"Each point covers {number(everyone.bin_s)} s{how}. "
 
 
 def _shading(results: Results) -> str:

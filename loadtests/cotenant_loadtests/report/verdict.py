@@ -1,26 +1,32 @@
 """The first screen: may the numbers be believed, and what was missed, in words."""
 
-from cotenant_loadtests.gate import bound
+from cotenant_loadtests.extras import Found
+from cotenant_loadtests.report.headline import headline
 from cotenant_loadtests.report.markup import Child, Markup, element, joined
-from cotenant_loadtests.report.wording import duration, plural, slo_value
-from cotenant_loadtests.results import Results, SloResult
+from cotenant_loadtests.report.wording import duration, plural
+from cotenant_loadtests.results import Results
 
-HEADINGS = {"passed": "Passed", "missed": "Missed", "not_valid": "NOT VALID"}
 ICONS = {"passed": "check", "missed": "cross", "not_valid": "warning"}
 
 
-def verdict(results: Results) -> Markup:
+def verdict(results: Results, found: Found | None) -> Markup:
     """Verdict, then why the numbers may not be believed, then that the run was cut short."""
+    words = headline(results, found)
+    lines = element("ul", (element("li", line) for line in words.lines)) if words.lines else None
     return joined(
         element(
             "div",
             icon(ICONS[results.verdict]),
-            element("div", element("p", _heading(results), class_="word"), _reasons(results)),
+            element(
+                "div",
+                element("p", words.words, class_="word"),
+                _not_valid(results, lines) if results.verdict == "not_valid" else lines,
+            ),
             class_=f"verdict {results.verdict}",
             role="region",
             aria_label="Verdict",
         ),
-        _interrupted(results),
+        _interrupted(results, found),
     )
 
 
@@ -30,61 +36,26 @@ def icon(name: str) -> Markup:
     )
 
 
-def missed(result: SloResult) -> str:
-    """`ttft_p99_ms of ads is 812 ms, limit 500 ms`."""
-    where = "all requests" if result.where == "*" else result.where
-    limit = f"{limit_words(result.slo)} {slo_value(result.slo, result.limit)}"
-    if result.value is None:
-        return f"{result.slo} of {where}: nothing was measured there, {limit}"
-    return f"{result.slo} of {where} is {slo_value(result.slo, result.value)}, {limit}"
-
-
-def sentence(text: str) -> str:
-    """With a capital, and a full stop."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def limit_words(slo: str) -> str:
-    """Whether the limit holds from above or from below."""
-    return "limit" if bound(slo) == "at most" else bound(slo)
-
-
-def _heading(results: Results) -> str:
+def _not_valid(results: Results, reasons: Child) -> Markup:
     misses = sum(not slo.passed for slo in results.slo)
-    if results.verdict == "not_valid":
-        return HEADINGS["not_valid"]
-    if not results.slo:
-        return "Measured; no SLO was set"
-    if results.verdict == "missed":
-        return f"Missed {misses} of {plural(len(results.slo), 'SLO')}"
-    return f"Passed: {'the SLO holds' if len(results.slo) == 1 else f'all {len(results.slo)} SLOs hold'}"
+    return joined(
+        element("p", "The figures below cannot be relied on, and nothing is judged by them. Why, and what to do:"),
+        reasons,
+        element("p", f"As measured, {plural(misses, 'SLO')} would be missed.") if misses else None,
+    )
 
 
-def _reasons(results: Results) -> Child:
-    misses = [slo for slo in results.slo if not slo.passed]
-    if results.verdict == "not_valid":
-        return joined(
-            element("p", "The figures below cannot be relied on, and no SLO is judged by them. Why, and what to do:"),
-            element("ul", (element("li", sentence(reason)) for reason in results.validity.reasons)),
-            element("p", f"As measured, {plural(len(misses), 'SLO')} would be missed.") if misses else None,
-        )
-    if misses:
-        return element("ul", (element("li", element("strong", "missed: "), missed(slo)) for slo in misses))
-    return None
-
-
-def _interrupted(results: Results) -> Child:
+def _interrupted(results: Results, found: Found | None) -> Child:
     if not results.interrupted:
         return None
     planned = results.scenario.get("duration_s")
     of = f" of {duration(float(planned))}" if isinstance(planned, int | float) else ""
+    words = f" after {duration(results.duration_s)}{of}: the figures cover what was measured until then."
+    if found is not None:
+        words = ": the figures cover the runs that were whole by then."
     return element(
         "div",
         icon("warning"),
-        element(
-            "p",
-            element("strong", "Interrupted"),
-            f" after {duration(results.duration_s)}{of}: the figures cover what was measured until then.",
-        ),
+        element("p", element("strong", "Interrupted"), words),
         class_="verdict interrupted",
     )

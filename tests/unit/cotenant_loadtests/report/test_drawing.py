@@ -70,13 +70,21 @@ def test_a_plot_is_an_image_with_a_title_and_a_description():
 def test_long_runs_are_drawn_with_fewer_points_that_lose_no_failure_and_no_peak():
     results = crowded_results()
     whole = next(series for series in results.timeline.series if series.tenant == "*")
-    drawn = coarse.drawn(results.timeline, most=100)["*"]
+    drawn = coarse.drawn(results.timeline, 6)["*"]
     assert len(drawn.failed) == 100
     assert drawn.bin_s == 6.0
     assert sum(drawn.failed) == sum(whole.failed)
     assert max(drawn.in_flight) == max(whole.in_flight)
     assert max(v for v in drawn.ttft_p99_ms if v) == max(v for v in whole.ttft_p99_ms if v)
     assert sum(drawn.scheduled_per_s) * drawn.bin_s == pytest.approx(sum(whole.scheduled))
+
+
+@pytest.mark.parametrize(
+    ("bins", "requests", "together"),
+    [(240, 100_000, 1), (241, 100_000, 2), (240, 300, 5), (240, 0, 10), (1, 0, 1), (3_000_000, 10**9, 20_000)],
+)
+def test_a_point_has_a_few_requests_and_there_are_neither_too_many_points_nor_too_few(bins, requests, together):
+    assert coarse.how_many_together(bins, requests) == together
 
 
 def test_a_curve_ends_at_the_largest_value_where_the_last_of_so_many_stands():

@@ -162,6 +162,25 @@ def test_what_each_command_found_is_drawn_before_the_rest(pages):
     assert "no drift shown" in text
 
 
+def test_the_verdict_of_a_command_is_on_what_it_was_asked():
+    extras = every_extra()
+
+    def first_screen(name: str, verdict: str) -> str:
+        text = Outline(render_report(short_results(extras={name: extras[name]}, verdict=verdict))).text
+        assert "missed: ttft_p99_ms of ads" not in text.partition("What was run")[0] or name == "fairness"
+        return text.partition("What was run")[0]
+
+    assert "Missed 1 of 2 conditions" in first_screen("compare", "missed")
+    assert "tpot_p50_ms > 1.1 is shown" in first_screen("compare", "missed")
+    assert "Keeps its SLOs at 36 /s" in first_screen("find-capacity", "passed")
+    assert "Missed 1 of 3 SLOs" in first_screen("fairness", "missed")
+
+
+def test_a_command_says_which_of_its_runs_the_rest_is_about():
+    page = render_report(short_results(extras={"soak": every_extra()["soak"]}))
+    assert "the last segment; the command's own figures stand above" in Outline(page).text
+
+
 def test_figures_of_another_shape_are_told_and_the_rest_is_drawn():
     text = Outline(render_report(short_results(extras={"soak": {"hours": "many"}, "other": 1}))).text
     assert "The figures of soak are not of the shape that this version knows" in text

@@ -1,0 +1,104 @@
+"""The verdict in words: of a run by its SLOs, of the commands beside `run` by what they were asked; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cotenant_loadtests.extras import Capacity, ColdStarts, Comparison, FairnessFound, Found, Soak
+from cotenant_loadtests.gate import bound
+from cotenant_loadtests.report.wording import per_second, plural, slo_value
+from cotenant_loadtests.results import Results, SloResult
+
+NOT_VALID = "NOT VALID"
+
+
+@dataclass(frozen=True)
+class Headline:
+    words: str
+    lines: tuple[str, ...] = ()
+    """Each SLO or condition that was missed."""
+
+
+def headline(results: Results, found: Found | None) -> Headline:
+    if results.verdict == "not_valid":
+        reasons = tuple(sentence(reason) for reason in results.validity.reasons)
+        return Headline(NOT_VALID, reasons or ("No run was whole, so there is nothing to judge.",))
+    match found:
+        case Comparison():
+            return _of_comparison(found)
+        case Capacity():
+            return _of_capacity(found)
+        case Soak() if any(one.verdict == "missed" for one in found.segments):
+            return _of_segments(found)
+    return _of_slos(results)
+
+
+def about_the_run(found: Found | None) -> str | None:
+    """Which of a command's runs everything but its own figures is about."""
+    match found:
+        case Comparison():
+            return "the last round of B"
+        case Capacity():
+            return "the last run at the largest rate that kept the SLOs, else the last run"
+        case FairnessFound():
+            return "the run of all tenants together"
+        case ColdStarts():
+            return "all wakes, one after the other without the waits"
+        case Soak():
+            return "the last segment"
+    return None
+
+
+def missed(result: SloResult) -> str:
+    """`ttft_p99_ms of ads is 812 ms, limit 500 ms`."""
+    where = "all requests" if result.where == "*" else result.where
+    limit = f"{_limit_words(result.slo)} {slo_value(result.slo, result.limit)}"
+    if result.value is None:
+        return f"{result.slo} of {where}: nothing was measured there, {limit}"
+    return f"{result.slo} of {where} is {slo_value(result.slo, result.value)}, {limit}"
+
+
+def sentence(text: str) -> str:
+    """With a capital, and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _of_slos(results: Results) -> Headline:
+    misses = [slo for slo in results.slo if not slo.passed]
+    if not results.slo:
+        return Headline("Measured; no SLO was set")
+    if misses:
+        return Headline(f"Missed {len(misses)} of {plural(len(results.slo), 'SLO')}", _lines(misses))
+    one = len(results.slo) == 1
+    return Headline(f"Passed: {'the SLO holds' if one else f'all {len(results.slo)} SLOs hold'}")
+
+
+def _of_comparison(found: Comparison) -> Headline:
+    failed = tuple(f"{one.text} is shown" for one in found.conditions if one.failed)
+    if failed:
+        return Headline(f"Missed {len(failed)} of {plural(len(found.conditions), 'condition')}", failed)
+    differences = sum(one.difference in ("higher", "lower") for one in found.metrics)
+    words = f"{plural(differences, 'difference')} shown" if differences else "no difference shown"
+    return Headline(f"Passed: {words}" if found.conditions else f"Compared: {words}")
+
+
+def _of_capacity(found: Capacity) -> Headline:
+    if found.kept_per_s is not None:
+        return Headline(f"Keeps its SLOs at {per_second(found.kept_per_s)}", (found.sentence,))
+    return Headline("Missed at the lowest rate that was tried", (found.sentence, *_lines(found.missed)))
+
+
+def _of_segments(found: Soak) -> Headline:
+    at = [i + 1 for i, one in enumerate(found.segments) if one.verdict == "missed"]
+    lines = tuple(
+        f"missed in segment {number}: {missed(slo)}" for number in at[:3] for slo in found.segments[number - 1].missed
+    )
+    return Headline(f"Missed in {len(at)} of {plural(len(found.segments), 'segment')}", lines)
+
+
+def _lines(misses: Sequence[SloResult]) -> tuple[str, ...]:
+    return tuple(f"missed: {missed(slo)}" for slo in misses)
+
+
+def _limit_words(slo: str) -> str:
+    """Whether the limit holds from above or from below."""
+    return "limit" if bound(slo) == "at most" else bound(slo)
