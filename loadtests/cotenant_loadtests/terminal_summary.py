@@ -89,12 +89,17 @@ def tool_line(results: Results) -> str:
 
 
 def verdict_line(results: Results) -> str:
+    """What the gate says; of an interrupted run, about what was measured of it."""
+    return f"interrupted; so far {_verdict(results)}" if results.interrupted else _verdict(results)
+
+
+def _verdict(results: Results) -> str:
     if results.verdict == "not_valid":
         return "not valid"
     missed = sum(not slo.passed for slo in results.slo)
     if missed:
         return f"{missed} of {len(results.slo)} SLOs missed"
-    return f"all {len(results.slo)} SLOs passed" if results.slo else "passed: valid, and no SLO was set"
+    return f"all {len(results.slo)} SLOs passed" if results.slo else "valid, and no SLO was set"
 
 
 def _group_row(group: Group) -> tuple[str, ...]:

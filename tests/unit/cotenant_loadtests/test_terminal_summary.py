@@ -88,8 +88,9 @@ def test_a_run_that_passed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert "valid, and no SLO was set" in shown(results(), capsys)[0]
 
 
-def test_an_interrupted_run_says_so_and_has_its_own_exit_code() -> None:
-    found = results(slo={"success_rate": 0.9}, interrupted=True)
+def test_an_interrupted_run_says_so_and_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(slo={"success_rate": 0.7}, interrupted=True)
 
+    assert "interrupted; so far all 1 SLOs passed; report: out/report.html" in shown(found, capsys)[0]
     assert ", interrupted; " in headline(found)
     assert exit_code(found) == EXIT_INTERRUPTED
