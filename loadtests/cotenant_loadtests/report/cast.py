@@ -20,15 +20,19 @@ class Actor:
 
     tenant: str
     kind: str
-    """CSS class of its colour and dash: `s0` is all tenants, `s1` … `s6` are one each."""
-    marker: str
+    """CSS class of its colour and dash: `s0` is all tenants, `s1` … `s6` are one each, `rest` all others."""
+    marker: str | None
 
     @property
     def label(self) -> Markup:
-        return Markup("all tenants") if self.tenant == ALL else named(self.tenant)
+        if self.kind in ("s0", "rest"):
+            return Markup("all tenants") if self.kind == "s0" else element("em", "others")
+        return named(self.tenant)
 
 
 EVERYONE = Actor(ALL, "s0", MARKERS[-1])
+OTHERS = Actor("others", "rest", None)
+"""All that are not drawn by name, together."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def who_is_drawn(drawn: int, tenants: int, share: float) -> str | None:
     """What a picture says when it does not show everyone."""
     if drawn >= tenants:
         return None
-    return f"The {drawn} busiest of {tenants} tenants, with {percent(share)} of the requests; all are in the tables."
+    busiest = f"The {drawn} busiest of {tenants} tenants, with {percent(share)} of the requests"
+    return f"{busiest}; each tenant is among the numbers at the end."
 
 
 def legend(entries: Sequence[tuple[str, str | None, Markup]]) -> Markup:

@@ -1,12 +1,13 @@
 """A series over time with no more points than a picture can show; pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cotenant_loadtests.results import Series, Timeline
 
 MOST_BINS = 240
+ALL = "*"
 FEW = 40
 REQUESTS_IN_A_POINT = 5
 """Fewer, and a picture shows the dice of a Poisson process rather than its rate."""
@@ -40,7 +41,29 @@ class Drawn:
 
 def drawn(timeline: Timeline, together: int) -> dict[str, Drawn]:
     """Tenant → its series, each `together` neighbouring bins taken as one."""
-    return {series.tenant: _coarse(series, timeline.bin_s, together) for series in timeline.series}
+    return {series.tenant: coarse(series, timeline.bin_s, together) for series in timeline.series}
+
+
+def others_than(timeline: Timeline, named: Collection[str]) -> Series | None:
+    """All tenants but the `named` ones as one, without latencies: percentiles do not add up. None: there are none."""
+    others = [series for series in timeline.series if series.tenant not in named and series.tenant != ALL]
+    if not others:
+        return None
+    count = len(others[0].scheduled)
+
+    def total(of: Callable[[Series], Sequence[int]]) -> tuple[int, ...]:
+        return tuple(sum(values) for values in zip(*(of(series) for series in others), strict=True))
+
+    return Series(
+        tenant="others",
+        scheduled=total(lambda one: one.scheduled),
+        succeeded=total(lambda one: one.succeeded),
+        failed=total(lambda one: one.failed),
+        in_flight=total(lambda one: one.in_flight),
+        completion_tokens=total(lambda one: one.completion_tokens),
+        ttft_p50_ms=(None,) * count,
+        ttft_p99_ms=(None,) * count,
+    )
 
 
 def how_many_together(bins: int, requests: int, *, most: int = MOST_BINS) -> int:
@@ -50,7 +73,8 @@ def how_many_together(bins: int, requests: int, *, most: int = MOST_BINS) -> int
     return next(step for step in steps if bins <= step * points)
 
 
-def _coarse(series: Series, bin_s: float, together: int) -> Drawn:
+def coarse(series: Series, bin_s: float, together: int) -> Drawn:
+    """Rates per second; of failures the sum, of requests in flight and of p99 the most, of p50 the middle one."""
     width_s = bin_s * together
 
     def rate(values: Sequence[int]) -> tuple[Value, ...]:

@@ -41,7 +41,7 @@ def heat_map(results: Results) -> Markup | None:
             _map(
                 "h-ttft",
                 "TTFT p99, ms",
-                "Darker is slower. Others: the slowest among them.",
+                "The stronger the tint, the slower. Others: the slowest among them.",
                 tenants,
                 models,
                 cells,
@@ -50,7 +50,7 @@ def heat_map(results: Results) -> Markup | None:
             _map(
                 "h-success",
                 "Success rate",
-                "Darker is worse.",
+                "The stronger the tint, the worse.",
                 tenants,
                 models,
                 cells,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from cotenant_loadtests.report.cast import ALL, EVERYONE, Actor, Cast, legend, who_is_drawn
-from cotenant_loadtests.report.coarse import Drawn, Value, drawn, how_many_together
+from cotenant_loadtests.report.cast import ALL, EVERYONE, OTHERS, Actor, Cast, legend, who_is_drawn
+from cotenant_loadtests.report.coarse import Drawn, Value, coarse, drawn, how_many_together, others_than
 from cotenant_loadtests.report.markup import Markup, element, joined
 from cotenant_loadtests.report.picture import picture, section
 from cotenant_loadtests.report.plot import Axes, Layer, band, bars, level, line, marks, plot, shade
@@ -22,6 +22,9 @@ def timelines(results: Results, cast: Cast) -> Markup:
         return section("time", "Over time", element("p", "Nothing was sent.", class_="quiet"))
     axis = time_axis(results)
     tenants = [(actor, series[actor.tenant]) for actor in cast.actors if actor.tenant in series]
+    rest = others_than(results.timeline, [actor.tenant for actor, _ in tenants])
+    if rest is not None:
+        tenants.append((OTHERS, coarse(rest, results.timeline.bin_s, _together(results))))
     return section(
         "time",
         "Over time",
@@ -35,7 +38,7 @@ def timelines(results: Results, cast: Cast) -> Markup:
             slug="t-flight",
             title="Requests in flight",
             unit="requests",
-            note="Sent and not ended; the most at a time.",
+            note="Sent and not ended, at the end of each bin; of the bins in a point, the most.",
             values=lambda one: one.in_flight,
         ),
         _per_tenant(
@@ -168,7 +171,7 @@ def _per_tenant(
     most = max((value or 0.0 for value in values(everyone)), default=0.0)
     return picture(
         title,
-        joined(note, " ", who_is_drawn(len(tenants), cast.tenants, cast.share_drawn)),
+        joined(note, " ", who_is_drawn(len(cast.actors), cast.tenants, cast.share_drawn)),
         plot(
             slug,
             f"{title} over time",

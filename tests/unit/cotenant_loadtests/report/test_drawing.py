@@ -87,6 +87,16 @@ def test_a_point_has_a_few_requests_and_there_are_neither_too_many_points_nor_to
     assert coarse.how_many_together(bins, requests) == together
 
 
+def test_tenants_that_are_not_named_are_drawn_together_and_nothing_of_them_is_lost():
+    timeline = crowded_results().timeline
+    others = coarse.others_than(timeline, [f"tenant-{i:02}" for i in range(1, 7)])
+    everyone, *tenants = timeline.series
+    named = [series for series in tenants if series.tenant <= "tenant-06"]
+    assert len(named) == 6
+    assert sum(others.scheduled) + sum(sum(series.scheduled) for series in named) == sum(everyone.scheduled)
+    assert coarse.others_than(timeline, [series.tenant for series in tenants]) is None
+
+
 def test_a_curve_ends_at_the_largest_value_where_the_last_of_so_many_stands():
     values = quantiles([float(v) for v in range(1, 101)])
     assert curve(values)[-1] == (99.0, 100.0)
