@@ -47,12 +47,14 @@ class HangUpError(Exception):
 class Answer:
     """One answer. Times are as `take` is given them, nanoseconds."""
 
-    __slots__ = ("text_times", "usage")
+    __slots__ = ("server_timing", "text_times", "usage")
 
     def __init__(self) -> None:
         self.text_times = array("q")
         """When each event with text came; of a whole answer, when it was whole."""
         self.usage: shapes.Usage | None = None
+        self.server_timing = b""
+        """What a comment in the stream said of it."""
 
     def take(self, piece: bytes, now_ns: int) -> None:
         """Raises HangUpError."""
@@ -169,6 +171,7 @@ class StreamedAnswer(Answer):
     def _take_pieces(self, piece: bytes, now_ns: int) -> None:
         for data in self._whole_events(lambda: self._events.feed(piece)):
             self._take_data(data, now_ns)
+        self.server_timing = self._events.server_timing
         self._plain = not self._events.rest and not self._done and self._finding is None
 
     def _take_data(self, data: bytes, now_ns: int) -> None:

@@ -1,6 +1,7 @@
 """`coldstart`: wait until a model is cold, send one request, look how long its first token takes; many times; pure.
 
-due ── late ── connect ── first byte ── first token ── rest ── end
+due ── late ── connect ── first byte ── first token ── rest ── end            what a client can tell of any server
+                        └ start ─ load ─ engine ─ first token ┘               what cotenant tells: `server-timing`
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from cotenant_loadtests.record import NEVER, Record, decode_times, encode_times
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import ProcessLoad, Quantiles, Results
 from cotenant_loadtests.run_output import RunOutput
+from cotenant_loadtests.server_timing import timing_phases
 
 Coldness = Literal["cold", "warm", "stopped"]
 Wait = Callable[[str, bool], Coldness]
@@ -86,7 +88,7 @@ def cold_starts(woken: Woken, idle_s: float | None, results: Results) -> ColdSta
     return ColdStarts(
         cold_by="engines" if idle_s is None else "idle",
         idle_s=idle_s,
-        phases_by="client",
+        phases_by="server" if any(_is_told(output) for output in woken.outputs) else "client",
         models=by_model(wakes),
         wakes=wakes,
         not_valid=(*((woken.problem,) if woken.problem else ()), *results.validity.reasons),
@@ -106,20 +108,20 @@ def wake_of(request: Planned, output: RunOutput) -> Wake | None:
         outcome=record.outcome,
         status=record.status,
         first_token_ms=(first - record.scheduled_us) / 1000 if record.success and first != NEVER else None,
-        phases=client_phases(record),
+        phases=phases_of(record),
         detail=record.detail,
     )
 
 
-def client_phases(record: Record) -> tuple[Phase, ...]:
-    """What came when, seen from the client; phases that never began are left out."""
+def phases_of(record: Record) -> tuple[Phase, ...]:
+    """What came when. Phases that never began are left out."""
     if record.sent_us == NEVER:
         return ()
+    opened_us = record.sent_us - record.connect_us
     marks = [
-        ("late", record.scheduled_us, record.sent_us - record.connect_us),
-        ("connect", record.sent_us - record.connect_us, record.sent_us),
-        ("first byte", record.sent_us, record.first_byte_us),
-        ("first token", record.first_byte_us, record.first_token_us),
+        ("late", record.scheduled_us, opened_us),
+        ("connect", opened_us, record.sent_us),
+        *_until_first_token(record),
         ("rest", record.first_token_us, record.end_us),
     ]
     return tuple(
@@ -127,6 +129,22 @@ def client_phases(record: Record) -> tuple[Phase, ...]:
         for name, begin, end in marks
         if NEVER not in (begin, end) and end > begin
     )
+
+
+def _until_first_token(record: Record) -> list[tuple[str, int, int]]:
+    """As the server tells it, one phase after the other from `sent` on; else what the client sees."""
+    told = timing_phases(record.server_timing)
+    if not told or record.first_token_us == NEVER:
+        return [
+            ("first byte", record.sent_us, record.first_byte_us),
+            ("first token", record.first_byte_us, record.first_token_us),
+        ]
+    marks, now_us = list[tuple[str, int, int]](), record.sent_us
+    for name, length_ms in told:
+        end_us = min(now_us + round(1000 * length_ms), record.first_token_us)
+        marks.append((name, now_us, end_us))
+        now_us = end_us
+    return [*marks, ("first token", now_us, record.first_token_us)]
 
 
 def by_model(wakes: Sequence[Wake]) -> tuple[ModelWakes, ...]:
@@ -140,6 +158,8 @@ def joined(requests: Sequence[Planned], outputs: Sequence[RunOutput]) -> RunOutp
     """The runs of all wakes as one, a second between them, so that they can be summed up as one run is."""
     plan, records, now_us = list[Planned](), list[Record](), 0
     for request, output in zip(requests, outputs, strict=True):
+        if not output.records:
+            continue  # it was to be stopped before this one
         number = len(plan)
         plan.append(msgspec.structs.replace(request, id=number, at_s=now_us / 1e6))
         records += [shifted(record, number, now_us) for record in output.records]
@@ -167,6 +187,10 @@ def shifted(record: Record, number: int, by_us: int) -> Record:
     if record.token_times:
         moved["token_times"] = encode_times(time_us + by_us for time_us in decode_times(record.token_times))
     return msgspec.structs.replace(record, id=number, **moved)
+
+
+def _is_told(output: RunOutput) -> bool:
+    return any(timing_phases(record.server_timing) for record in output.records)
 
 
 def _cpu_share(load: ProcessLoad) -> float:

@@ -195,6 +195,10 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None and value.isdigit():  # dates are not read
             self._exchange.retry_after_s = min(float(value), MAX_RETRY_AFTER_S)
 
+    def _read_server_timing(self, value: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.server_timing = value
+
     # Ends
 
     def _finish(self) -> None:
@@ -246,4 +250,5 @@ _HEADERS = {
     b"transfer-encoding": Connection._read_framed,
     b"x-request-id": Connection._read_request_id,
     b"retry-after": Connection._read_retry_after,
+    b"server-timing": Connection._read_server_timing,
 }

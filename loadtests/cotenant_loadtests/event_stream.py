@@ -6,6 +6,8 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 MAX_EVENT_BYTES = 1 << 20
 """An event beyond it is nonsense: a token takes some hundred bytes, the longest tool call some ten thousand."""
 _FIELDS = (b"event", b"id", b"retry")
+_SERVER_TIMING = b": server-timing "
+"""A comment of cotenant's: the header `server-timing` of a stream whose head was sent long before."""
 
 
 class EventTooLargeError(Exception):
@@ -21,6 +23,7 @@ class EventStream:
 
     def __init__(self) -> None:
         self.rest = bytearray()
+        self.server_timing = b""
         self._carriage_return = False
 
     def feed(self, piece: bytes) -> list[bytes]:
@@ -39,6 +42,8 @@ class EventStream:
         for block in whole.split(b"\n\n"):
             if len(block) > MAX_EVENT_BYTES:
                 raise EventTooLargeError
+            if block.startswith(_SERVER_TIMING):
+                self.server_timing = block.removeprefix(_SERVER_TIMING)
             if (data := _data(block)) is not None:
                 events.append(data)
         return events

@@ -10,6 +10,7 @@ from cotenant_loadtests.answers import Answer
 from cotenant_loadtests.checks import EchoAnswer, Finding, tokens_of, without_key
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import NEVER, Record, encode_times
+from cotenant_loadtests.server_timing import timing_text
 
 if TYPE_CHECKING:
     from cotenant_loadtests.connection import Connection
@@ -58,6 +59,7 @@ class Exchange:
         "retry_after_s",
         "scheduled_ns",
         "sent_ns",
+        "server_timing",
         "slot",
         "status",
         "tenant",
@@ -82,6 +84,7 @@ class Exchange:
         self.status = self.bytes_in = self.bytes_out = self.slot = 0
         self.retry_after_s = -1.0
         self.request_id = ""
+        self.server_timing = b""
 
     @property
     def first_token_ns(self) -> int:
@@ -122,8 +125,15 @@ def make_record(exchange: Exchange, *, process: int, start_ns: int, end_ns: int)
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
         request_id=without_key(exchange.request_id, exchange.tenant.key),
+        server_timing=without_key(_server_timing(exchange), exchange.tenant.key),
         detail=without_key(exchange.finding.detail, exchange.tenant.key),
     )
+
+
+def _server_timing(exchange: Exchange) -> str:
+    """Of the head, or of a comment in the stream."""
+    answer = exchange.answer
+    return timing_text(exchange.server_timing or (answer.server_timing if answer is not None else b""))
 
 
 def _connect_ns(exchange: Exchange, end_ns: int) -> int:

@@ -88,6 +88,7 @@ COLUMNS: tuple[Column, ...] = (
     _of_record("detail", "text", "A word on what went wrong."),
     _of_record("request_id", "text", "The server's `x-request-id`."),
     _of_record("retry_after_s", "number", "The server's `retry-after`; empty: none came.", none=-1.0),
+    _of_record("server_timing", "text", "The server's `server-timing`: phases until its answer began."),
     Column(
         "scheduled_s",
         "number",

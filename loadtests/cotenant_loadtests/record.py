@@ -67,6 +67,8 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     bytes_out: int = 0
     request_id: str = ""
     """The server's `x-request-id`."""
+    server_timing: str = ""
+    """The server's `server-timing`: `queue;dur=12.5, engine;dur=20`."""
     detail: str = ""
     """A word on what went wrong: the error's code, what was read. Never a prompt, an answer or a key."""
 

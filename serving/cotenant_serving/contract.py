@@ -240,6 +240,8 @@ class EngineRow(Message, frozen=True, kw_only=True):
     port: int
     slots: int
     running: int = 0
+    load_s: float = 0.0
+    """Start of its process to ready; 0 when unknown."""
 
 
 ModelState = Literal["cold", "waking", "ready", "waiting", "failed"]

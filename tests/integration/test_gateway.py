@@ -1,6 +1,7 @@
 """The gateway as a process of its own, between openai-python and programmable engines and conductor."""
 
 import asyncio
+import re
 
 import aiohttp
 import openai
@@ -27,6 +28,7 @@ async def test_a_chat_is_answered_and_counted_once(gateway, conductor, engine, c
 
     assert raw.parse().choices[0].message.content == "hello world"
     assert raw.headers["x-request-id"].startswith("req-")
+    assert re.fullmatch(r"queue;dur=[0-9.]+, engine;dur=[0-9.]+", raw.headers["server-timing"])
     assert not [name for name in raw.headers if name.startswith("x-cotenant")]
     await eventually(gateway.usage)
     (record,) = gateway.usage()

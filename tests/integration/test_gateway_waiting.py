@@ -1,6 +1,7 @@
 """The gateway when models are cold, tenants compete, and clients leave."""
 
 import asyncio
+import re
 import signal
 
 import openai
@@ -118,10 +119,13 @@ async def test_a_stream_that_waits_for_an_engine_in_sight_is_kept_alive(gateway,
     async with raw_connection(gateway.port) as (reader, writer):
         writer.write(raw_request(chat(stream=True), extra="connection: close\r\n"))
         begun = await asyncio.wait_for(reader.readuntil(b": waiting\n\n"), 20)
-        conductor.publish(engine.row(), models=(model_row(),))
+        conductor.publish(engine.row(load_s=0.1), models=(model_row(),))
         rest = await asyncio.wait_for(reader.read(), 20)
 
     assert b" 200 " in begun.splitlines()[0]
+    assert b"server-timing" not in begun
+    assert re.search(rb": server-timing start;dur=[0-9.]+, load;dur=100.0, engine;dur=[0-9.]+\n\n", rest)
+    assert rest.index(b": server-timing ") < rest.index(event("hello"))
     assert begun.count(b"HTTP/1.1") == 1
     assert b"HTTP/1.1" not in rest
     assert event("hello") in rest

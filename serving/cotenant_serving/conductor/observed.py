@@ -206,6 +206,7 @@ def _row(beat: Heartbeat) -> EngineRow:
         port=beat.port,
         slots=beat.slots,
         running=beat.running,
+        load_s=beat.load_s,
     )
 
 

@@ -22,6 +22,7 @@ from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.relay import EventTooLongError, StreamFilter
 from cotenant_serving.gateway.reply import Receive, Reply
 from cotenant_serving.gateway.state import Gateway
+from cotenant_serving.gateway.timing import COMMENT, server_timing
 from cotenant_serving.gateway.upstream import (
     Answer,
     EngineLostError,
@@ -89,6 +90,8 @@ class Exchange:
         self._tokens = 0
         """What it cost, once it is settled."""
         self._first_byte_s: float | None = None
+        self._woken = not gateway.dispatcher.engines(call.model)
+        """The model was cold when the request came."""
         self._usage: Usage | None = None
         self._filter: StreamFilter | None = None
 
@@ -172,6 +175,7 @@ class Exchange:
         # An engine may still know the id of an attempt whose connection broke, so each has its own.
         self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
         self._entry.sent(True)
+        sent = self._gateway.clock()
         try:
             answer = await self._gateway.upstream.send(row, _continuing(step, call.outgoing), self._sent_as)
         except EngineUnreachableError as problem:
@@ -185,6 +189,9 @@ class Exchange:
             return self._again("lost")
         self._gateway.dispatcher.answered(row)
         step.event("first byte")
+        self._reply.headers["server-timing"] = server_timing(
+            sent - call.began, row.load_s if self._woken else None, self._gateway.clock() - sent
+        )
         step.note({"cotenant.instance": row.instance, "http.response.status_code": answer.status})
         try:
             return await self._judge(row, answer)
@@ -217,6 +224,8 @@ class Exchange:
 
     async def _stream(self, answer: Answer) -> str:
         self._filter = events = StreamFilter()
+        if self._reply.started:
+            await self._reply.write(COMMENT + self._reply.headers["server-timing"].encode() + b"\n\n")
         await self._reply.start_stream(answer.headers["content-type"])
         try:
             async for ready in answers.ready_parts(answer, events):

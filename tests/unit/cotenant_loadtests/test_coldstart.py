@@ -1,21 +1,28 @@
 """Zero → first token, with what came when."""
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 from tests.builders.load_records import answered, failed, planned, run_of, scenario_of
 
 from cotenant_loadtests.coldstart import (
+    Coldness,
+    Woken,
     by_model,
-    client_phases,
+    cold_starts,
     joined,
+    phases_of,
     requests_by_model,
     schedule,
     shifted,
+    wake_each,
     wake_of,
 )
 from cotenant_loadtests.extras import Wake
 from cotenant_loadtests.record import decode_times
 from cotenant_loadtests.refusals import RefusedError
+from cotenant_loadtests.run_output import RunOutput
 from cotenant_loadtests.summary import summarise
 
 
@@ -75,7 +82,7 @@ def test_phases_follow_each_other_from_due_to_end() -> None:
     _, record = answered(at_s=2.0, ttft_ms=100, gaps_ms=[10, 10], late_ms=3)
     record = msgspec.structs.replace(record, connect_us=2_000, first_byte_us=2_040_000)
 
-    phases = client_phases(record)
+    phases = phases_of(record)
 
     assert [(one.name, one.from_ms, one.to_ms) for one in phases] == [
         ("late", 0.0, 1.0),
@@ -86,10 +93,63 @@ def test_phases_follow_each_other_from_due_to_end() -> None:
     ]
 
 
+def test_phases_that_the_server_tells_stand_in_for_what_the_client_sees() -> None:
+    _, record = answered(ttft_ms=100, gaps_ms=[10])
+    record = msgspec.structs.replace(record, server_timing="start;dur=30.5, load;dur=50, engine;dur=9.5")
+
+    assert [(one.name, one.from_ms, one.to_ms) for one in phases_of(record)] == [
+        ("start", 0.0, 30.5),
+        ("load", 30.5, 80.5),
+        ("engine", 80.5, 90.0),
+        ("first token", 90.0, 100.0),
+        ("rest", 100.0, 110.0),
+    ]
+
+
+def test_a_server_that_tells_more_time_than_there_was_is_not_believed_beyond_the_first_token() -> None:
+    _, record = answered(ttft_ms=100)
+    record = msgspec.structs.replace(record, server_timing="load;dur=99999, engine;dur=5")
+
+    assert [(one.name, one.to_ms) for one in phases_of(record)] == [("load", 100.0)]
+
+
+def test_it_is_said_who_told_the_phases() -> None:
+    request, record = answered(ttft_ms=100)
+    silent, told = (
+        run_of([(request, record)]),
+        run_of([(request, msgspec.structs.replace(record, server_timing="a;dur=1"))]),
+    )
+
+    def by(output: RunOutput) -> str:
+        results = summarise(scenario_of(), output, "http://127.0.0.1:1")
+        return cold_starts(Woken([request], [output], ""), None, results).phases_by
+
+    assert (by(silent), by(told)) == ("client", "server")
+
+
+def test_a_model_that_does_not_get_cold_ends_the_wakes_with_the_reason() -> None:
+    request, record = answered(ttft_ms=100)
+    states: Iterator[Coldness] = iter(["cold", "warm"])
+
+    woken = wake_each([request, request], lambda model, first: next(states), lambda one: run_of([(request, record)]))
+
+    assert (len(woken.outputs), woken.problem) == (1, "model echo did not get cold for wake 2")
+
+
+def test_a_wish_to_stop_ends_the_wakes_with_what_there_is() -> None:
+    request, record = answered(ttft_ms=100)
+    runs = iter([run_of([(request, record)]), run_of([], interrupted=True)])
+
+    woken = wake_each([request] * 3, lambda model, first: "cold", lambda one: next(runs))
+
+    assert len(woken.outputs) == 2
+    assert len(joined(woken.requests, woken.outputs).plan) == 1
+
+
 def test_phases_that_never_began_are_left_out() -> None:
     _, record = failed("timeout")
 
-    assert client_phases(record) == ()
+    assert phases_of(record) == ()
 
 
 def test_wakes_of_a_model_are_summed_up_with_the_medians_of_their_phases() -> None:
