@@ -1,5 +1,6 @@
 """How a command ends: with an exit code, and for what went wrong one sentence instead of a traceback."""
 
+import errno
 import functools
 import os
 import sys
@@ -55,6 +56,10 @@ def _told(problem: Exception) -> tuple[str, int] | None:
         return str(problem), EXIT_BAD_SCENARIO
     if isinstance(problem, RunError):
         return str(problem), EXIT_NOT_VALID
+    if isinstance(problem, OSError) and problem.filename and problem.strerror:  # a full disk, and the like
+        return f"{problem.filename}: {problem.strerror}; nothing more could be written or read", EXIT_NOT_VALID
+    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:  # a write names no file
+        return f"{problem.strerror}; make room, or give another folder with --out", EXIT_NOT_VALID
     return None
 
 

@@ -46,8 +46,10 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
             watching(loaded.scenario, plan, quiet=wishes.quiet) as on_progress,
         ):
             measured = measure(loaded, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
-        write_run(folder, loaded.scenario, measured, requests=wishes.requests)
-        print_summary(measured.results, folder)
+        try:
+            write_run(folder, loaded.scenario, measured, requests=wishes.requests)
+        finally:  # on a full disk too
+            print_summary(measured.results, folder)
     return exit_code(measured.results)
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -135,6 +136,16 @@ def test_schemas_are_json_schemas(loadtest: Run) -> None:
     ("problem", "code", "said"),
     [
         (RunError("worker 0 died"), EXIT_NOT_VALID, "error: worker 0 died\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            EXIT_NOT_VALID,
+            "error: No space left on device; make room, or give another folder with --out\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out/results.json"),
+            EXIT_NOT_VALID,
+            "error: out/results.json: Permission denied; nothing more could be written or read\n",
+        ),
         (
             ModuleNotFoundError("No module named 'numpy.random'", name="numpy.random"),
             EXIT_BAD_SCENARIO,
