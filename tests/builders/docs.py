@@ -44,6 +44,7 @@ NOT_RUN = {
     "cotenant loadtest run loadtests/scenarios/noisy-neighbour.yaml": (
         "takes 40 s; its short form is run by tests/integration/test_loadtest_up.py"
     ),
+    "cotenant loadtest run azure-replay --set observe.table=true": "takes more than three minutes",
     "cotenant loadtest run chat-steady --url http://gpu-1:8000 --i-may-load-this gpu-1 "
     "--set streams.0.model=Qwen/Qwen3-0.6B --set streams.0.check=shape": "needs another machine with a server",
     "pip install openai": "needs a network; it is among the packages of the tests",
