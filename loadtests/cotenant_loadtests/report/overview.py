@@ -77,7 +77,7 @@ def started_utc(iso: str) -> str:
 def _facts(results: Results, shown: str | None) -> Iterator[tuple[str, Child]]:
     warmup, cooldown = (results.scenario.get(f"{name}_s") for name in ("warmup", "cooldown"))
     if shown is not None:
-        yield "Below", f"{shown}; the command's own figures stand above"
+        yield "Below", f"{shown[:1].upper()}{shown[1:]}; the command's own figures stand above"
     yield "Target", named(results.target)
     yield "Started", started_utc(results.started)
     yield (

@@ -1,6 +1,7 @@
 """What happened when: panels under one another with the same time axis."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cotenant_loadtests.report.cast import ALL, EVERYONE, OTHERS, Actor, Cast, legend, who_is_drawn
 from cotenant_loadtests.report.coarse import Drawn, Value, coarse, drawn, how_many_together, others_than
@@ -13,49 +14,64 @@ from cotenant_loadtests.report.wording import milliseconds, number, plural, slo_
 from cotenant_loadtests.results import Results
 
 Column = Callable[[Drawn], Sequence[Value]]
+Lines = Sequence[tuple[Actor, Drawn]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn of each tenant."""
+
+    slug: str
+    title: str
+    unit: str
+    note: str
+    values: Column
+
+
+IN_FLIGHT = Panel(
+    slug="t-flight",
+    title="Requests in flight",
+    unit="requests",
+    note="Sent and not ended, at the end of each bin; of the bins in a point, the most.",
+    values=lambda one: one.in_flight,
+)
+TOKENS = Panel(
+    slug="t-tokens",
+    title="Tokens",
+    unit="tokens/s",
+    note="Tokens per second, by when they came.",
+    values=lambda one: one.tokens_per_s,
+)
 
 
 def timelines(results: Results, cast: Cast) -> Markup:
-    series = drawn(results.timeline, _together(results))
-    everyone = series.get(ALL)
-    if everyone is None or not everyone.failed:
+    lines = _lines(results, cast)
+    if not lines or not lines[0][1].failed:
         return section("time", "Over time", element("p", "Nothing was sent.", class_="quiet"))
-    axis = time_axis(results)
-    tenants = [(actor, series[actor.tenant]) for actor in cast.actors if actor.tenant in series]
-    rest = others_than(results.timeline, [actor.tenant for actor, _ in tenants])
-    if rest is not None:
-        tenants.append((OTHERS, coarse(rest, results.timeline.bin_s, _together(results))))
+    axis, everyone = time_axis(results), lines[0][1]
     return section(
         "time",
         "Over time",
         _requests(results, axis, everyone),
-        _per_tenant(
-            results,
-            axis,
-            everyone,
-            tenants,
-            cast,
-            slug="t-flight",
-            title="Requests in flight",
-            unit="requests",
-            note="Sent and not ended, at the end of each bin; of the bins in a point, the most.",
-            values=lambda one: one.in_flight,
-        ),
-        _per_tenant(
-            results,
-            axis,
-            everyone,
-            tenants,
-            cast,
-            slug="t-tokens",
-            title="Tokens",
-            unit="tokens/s",
-            note="Tokens per second, by when they came.",
-            values=lambda one: one.tokens_per_s,
-        ),
+        _per_tenant(IN_FLIGHT, results, axis, lines, cast),
+        _per_tenant(TOKENS, results, axis, lines, cast),
         _first_tokens(results, axis, everyone),
         lead=joined(_points(results, everyone), _shading(results)),
     )
+
+
+def _lines(results: Results, cast: Cast) -> Lines:
+    """All tenants first, then the busiest, then the others; empty where there is no series of all."""
+    timeline, together = results.timeline, _together(results)
+    series = drawn(timeline, together)
+    if ALL not in series:
+        return ()
+    lines = [(EVERYONE, series[ALL])]
+    if cast.tenants > 1:
+        lines += [(actor, series[actor.tenant]) for actor in cast.actors if actor.tenant in series]
+        rest = others_than(timeline, [actor.tenant for actor in cast.actors])
+        lines += [(OTHERS, coarse(rest, timeline.bin_s, together))] if rest is not None else []
+    return lines
 
 
 def _together(results: Results) -> int:
@@ -149,42 +165,21 @@ def _requests_table(everyone: Drawn) -> Markup:
     return table(f"All tenants, for each {number(everyone.bin_s)} s", head, rows)
 
 
-def _per_tenant(
-    results: Results,
-    axis: Scale,
-    everyone: Drawn,
-    tenants: Sequence[tuple[Actor, Drawn]],
-    cast: Cast,
-    *,
-    slug: str,
-    title: str,
-    unit: str,
-    note: str,
-    values: Column,
-) -> Markup:
-    lines: list[tuple[Actor, Drawn]] = [(EVERYONE, everyone), *(tenants if cast.tenants > 1 else ())]
-    axes = Axes(axis, linear(max((value or 0.0 for value in values(everyone)), default=1.0)))
-    layers = (
-        *outside(results, axes),
-        *(line(axes, one.points(values(one)), actor.kind, marker=actor.marker) for actor, one in reversed(lines)),
-    )
-    most = max((value or 0.0 for value in values(everyone)), default=0.0)
+def _per_tenant(panel: Panel, results: Results, axis: Scale, lines: Lines, cast: Cast) -> Markup:
+    most = max((value or 0.0 for value in panel.values(lines[0][1])), default=0.0)
+    axes = Axes(axis, linear(most))
+    layers = [line(axes, one.points(panel.values(one)), actor.kind, marker=actor.marker) for actor, one in lines]
+    words = f"{panel.unit} of all tenants and of the busiest; at most {number(most)}."
     return picture(
-        title,
-        joined(note, " ", who_is_drawn(len(cast.actors), cast.tenants, cast.share_drawn)),
-        plot(
-            slug,
-            f"{title} over time",
-            f"{unit} of all tenants and of the busiest; at most {number(most)}.",
-            axes,
-            layers,
-        ),
+        panel.title,
+        joined(panel.note, " ", who_is_drawn(len(cast.actors), cast.tenants, cast.share_drawn)),
+        plot(panel.slug, f"{panel.title} over time", words, axes, (*outside(results, axes), *reversed(layers))),
         legend=legend([(actor.kind, actor.marker, actor.label) for actor, _ in lines]),
-        table=series_table(f"{title}, {unit}", lines, values),
+        table=_series_table(f"{panel.title}, {panel.unit}", lines, panel.values),
     )
 
 
-def series_table(caption: str, lines: Sequence[tuple[Actor, Drawn]], values: Column) -> Markup:
+def _series_table(caption: str, lines: Lines, values: Column) -> Markup:
     """A row for each bin, a column for each tenant."""
     columns: list[Sequence[Value]] = [values(one) for _, one in lines]
     rows = (

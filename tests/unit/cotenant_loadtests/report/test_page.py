@@ -178,7 +178,7 @@ def test_the_verdict_of_a_command_is_on_what_it_was_asked():
 
 def test_a_command_says_which_of_its_runs_the_rest_is_about():
     page = render_report(short_results(extras={"soak": every_extra()["soak"]}))
-    assert "the last segment; the command's own figures stand above" in Outline(page).text
+    assert "The last segment; the command's own figures stand above" in Outline(page).text
 
 
 def test_figures_of_another_shape_are_told_and_the_rest_is_drawn():
