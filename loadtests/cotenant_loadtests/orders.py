@@ -81,7 +81,7 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", kw_only=True):
     waiting: int = 0
     """Requests that are due and have no connection yet."""
     lateness_us: tuple[int, ...] = ()
-    """Of the requests sent in the last second, each."""
+    """Of the requests sent in the last second, each; of evenly spread ones when they are many thousands."""
     cpu_s: float
     """User and system time of the worker since its `Start`."""
     rss_bytes: int

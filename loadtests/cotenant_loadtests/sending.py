@@ -46,7 +46,9 @@ class Sender:
         self.tenants: dict[str, TenantCount] = {}
         self.errors: Counter[str] = Counter()
         self.new: list[Exchange] = []
-        """Due since the last time somebody emptied it."""
+        """Due since the last time somebody emptied it; of many, one of `show_every`."""
+        self.show_every = 1
+        self._due = 0
         self.end: asyncio.Future[Ending] = self._loop.create_future()
 
     def start(self, start_ns: int) -> None:
@@ -99,7 +101,9 @@ class Sender:
             if exchange is None:
                 break
             self.under_way.add(exchange)
-            self.new.append(exchange)
+            self._due += 1
+            if self._due % self.show_every == 0:
+                self.new.append(exchange)
             self.pool.submit(exchange)
         self._arm()
         self._fill_soon()
@@ -109,18 +113,19 @@ class Sender:
             self._alarm.set(next_ns)
 
     def _fill_soon(self) -> None:
-        if not self._filling and self._upcoming.wants_preparing(monotonic_ns()):
+        if not self._filling and self._upcoming.runs_low(monotonic_ns()):
             self._filling = True
             self._loop.call_soon(self._fill)
 
     def _fill(self) -> None:
         """A few requests at a time, so that answers are read in between."""
-        self._filling = False
         began_ns = now_ns = monotonic_ns()
         while now_ns - began_ns < FILLING_NS and self._upcoming.wants_preparing(now_ns):
             self._upcoming.prepare()
             now_ns = monotonic_ns()
-        self._fill_soon()
+        self._filling = self._upcoming.wants_preparing(now_ns)
+        if self._filling:
+            self._loop.call_soon(self._fill)
 
     def _look_round(self) -> None:
         """Deadlines, the bounds of the run, idle connections."""

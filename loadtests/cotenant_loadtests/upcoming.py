@@ -53,6 +53,11 @@ class Upcoming:
         room = len(self._ready) < MAX_AHEAD_REQUESTS and self._ready_bytes < MAX_AHEAD_BYTES
         return room and self._next_raw_ns() <= now_ns + AHEAD_NS
 
+    def runs_low(self, now_ns: int) -> bool:
+        """Time to prepare some: half of what is kept ahead is gone. One by one would cost a turn of the loop each."""
+        room = len(self._ready) < MAX_AHEAD_REQUESTS // 2 and self._ready_bytes < MAX_AHEAD_BYTES // 2
+        return room and self._next_raw_ns() <= now_ns + AHEAD_NS // 2
+
     def prepare(self) -> None:
         exchange = self._make_next()
         self._ready_bytes += len(exchange.payload)

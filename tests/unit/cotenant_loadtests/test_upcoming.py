@@ -74,6 +74,19 @@ def test_bytes_that_wait_are_bounded(tmp_path: Path) -> None:
     assert _fill(many) == 1
 
 
+def test_bytes_are_made_again_when_half_of_those_kept_ahead_are_gone(tmp_path: Path) -> None:
+    plan = share(tmp_path, [chat(number) for number in range(2 * MAX_AHEAD_REQUESTS)])
+    upcoming = Upcoming(plan, exchange, start_ns=0)
+    assert upcoming.runs_low(0)
+    _fill(upcoming)
+    gone = 0
+    while not upcoming.runs_low(0):
+        upcoming.take(0)
+        gone += 1
+    assert gone == MAX_AHEAD_REQUESTS // 2 + 1
+    assert _fill(upcoming) == gone
+
+
 def _fill(upcoming: Upcoming) -> int:
     made = 0
     while upcoming.wants_preparing(0):
