@@ -52,7 +52,8 @@ class Size:
     guidellm: tuple[float, ...]
     locust: tuple[int, ...]
     """Users."""
-    unary_per_s: float
+    unary: tuple[float, ...]
+    """Whole answers a second of each step."""
     unary_users: int
     per_process_per_s: float
 
@@ -63,7 +64,7 @@ FULL = Size(
     harness=(100, 200, 300, 400, 500, 600, 700, 800),
     guidellm=(10, 20, 40, 60, 80),
     locust=(32, 64, 96, 128, 256, 512, 768),
-    unary_per_s=3000,
+    unary=(3000, 6000, 9000, 12_000),
     unary_users=32,
     per_process_per_s=50,
 )
@@ -73,7 +74,7 @@ QUICK = Size(
     harness=(200, 400),
     guidellm=(20, 40),
     locust=(64, 256),
-    unary_per_s=2000,
+    unary=(9000,),
     unary_users=32,
     per_process_per_s=50,
 )
@@ -88,7 +89,7 @@ class Round:
     """The harness' first step once more, after the others."""
     guidellm: list[Step]
     locust: list[Step]
-    unary: Step
+    unary: list[Step]
     locust_unary: Step
     by_processes: list[Step]
 
@@ -119,8 +120,8 @@ def ratios(rounds: Sequence[Round], many_rss_bytes: int) -> dict[str, float]:
         "chunk_us": over(lambda r: best(r.harness).chunk_us),
         "chunk_vs_guidellm": over(lambda r: best(r.harness).chunk_us / best(r.guidellm).chunk_us),
         "chunk_vs_locust": over(lambda r: best(r.harness).chunk_us / best(r.locust).chunk_us),
-        "unary_us": over(lambda r: r.unary.request_us),
-        "unary_vs_locust": over(lambda r: r.unary.request_us / r.locust_unary.request_us),
+        "unary_us": over(lambda r: best(r.unary).request_us),
+        "unary_vs_locust": over(lambda r: best(r.unary).request_us / r.locust_unary.request_us),
         "streams_5000_mb": many_rss_bytes / MB,
         "chunk_4_processes_vs_1": over(lambda r: r.by_processes[-1].chunk_us / r.by_processes[0].chunk_us),
         "control": over(lambda r: r.again.chunk_us / r.harness[0].chunk_us),
@@ -143,7 +144,7 @@ def run_round(folder: Path, size: Size) -> Round:
             for count in PROCESSES
         ]
     with reference_server(folder, ttft_ms=0, itl_ms=0) as server:
-        unary = said("cotenant, whole answers", harness(server, UNARY, size.unary_per_s, folder))
+        unary = [said("cotenant, whole answers", harness(server, UNARY, rate, folder)) for rate in size.unary]
         locust_unary = said("locust, whole answers", locust(server, UNARY, size.unary_users, folder))
     return Round(climbed, again, theirs, users, unary, locust_unary, by_processes)
 
@@ -196,9 +197,13 @@ def tables(rounds: Sequence[Round], many: Step) -> str:
         row("locust", lambda one: one.locust),
     ]
     unary = [
-        [name, f"{median(map(rate, steps)):,.0f}", f"{median(step.request_us for step in steps):.0f}"]
+        [
+            name,
+            f"{median(step.window.requests_per_s for step in steps):,.0f}",
+            f"{median(step.request_us for step in steps):.0f}",
+        ]
         for name, steps in (
-            ("cotenant", [one.unary for one in rounds]),
+            ("cotenant", [best(one.unary) for one in rounds]),
             ("locust", [one.locust_unary for one in rounds]),
         )
     ]
@@ -215,10 +220,6 @@ def tables(rounds: Sequence[Round], many: Step) -> str:
             f"that started it, p99 late {many.window.lateness_p99_ms:.1f} ms.",
         ]
     )
-
-
-def rate(step: Step) -> float:
-    return step.window.requests_per_s
 
 
 def main() -> None:

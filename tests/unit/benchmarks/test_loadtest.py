@@ -96,7 +96,7 @@ def test_ratios_are_of_one_round_and_the_median_over_rounds() -> None:
             again=step(fast * 1000, cpu_s=0.5),
             guidellm=[step(5000), step(8000, 80)],
             locust=[step(10_000), step(25_000, 30)],
-            unary=step(100_000, cpu_s=0.05),
+            unary=[step(100_000, cpu_s=0.05), step(90_000, cpu_s=0.09)],
             locust_unary=step(100_000, cpu_s=0.1),
             by_processes=[step(5000, cpu_s=0.05), step(10_000, cpu_s=0.1), step(20_000, cpu_s=0.21)],
         )
