@@ -173,19 +173,22 @@ def _ended(kept: float | None, at_bound: RateTried | None, interrupted: bool) ->
 
 def _sentence(ended: SearchEnd, kept: float | None, at_bound: RateTried | None) -> str:
     largest = "no rate was kept" if kept is None else f"{_rate(kept)} requests/s kept the SLOs"
+    least = "" if kept is None or (at_bound is not None and at_bound.verdict == "missed") else "at least "
+    found = f"{least}{largest}; {_above(at_bound)}"
+    return f"{found}; the search was interrupted" if ended == "interrupted" else found
+
+
+def _above(at_bound: RateTried | None) -> str:
+    """What came of the smallest rate that was not kept."""
     if at_bound is None:
-        return f"at least {largest}; no higher one was tried" if kept is not None else f"{largest}: none was tried"
+        return "no higher one was tried"
     above = _rate(at_bound.rate_per_s)
     if at_bound.verdict == "missed":
-        slos = ", ".join(
-            f"{slo.slo} of {slo.where} {_value(slo.value)} (limit {slo.limit:g})" for slo in at_bound.missed
-        )
-        found = f"{largest}; {above} missed {slos}"
-        return f"{found}; the search was interrupted" if ended == "interrupted" else found
-    least = "" if kept is None else "at least "
+        slos = (f"{slo.slo} of {slo.where} {_value(slo.value)} (limit {slo.limit:g})" for slo in at_bound.missed)
+        return f"{above} missed {', '.join(slos)}"
     if at_bound.verdict == "beyond_limits":
-        return f"{least}{largest}; {above} is beyond the scenario's limits: {at_bound.why}"
-    return f"{least}{largest}; at {above} the tool, not the server, was the limit: {at_bound.why}"
+        return f"{above} is beyond the scenario's limits: {at_bound.why}"
+    return f"at {above} the tool, not the server, was the limit: {at_bound.why}"
 
 
 def _rate(rate_per_s: float) -> str:

@@ -168,7 +168,7 @@ def joined(requests: Sequence[Planned], outputs: Sequence[RunOutput]) -> RunOutp
     return RunOutput(
         plan=plan,
         records=records,
-        processes=sorted((load for output in outputs for load in output.processes), key=_cpu_share)[-1:],
+        processes=_busiest([load for output in outputs for load in output.processes]),
         server=first.server,
         started_unix_s=first.started_unix_s,
         duration_s=now_us / 1e6,
@@ -193,8 +193,12 @@ def _is_told(output: RunOutput) -> bool:
     return any(timing_phases(record.server_timing) for record in output.records)
 
 
-def _cpu_share(load: ProcessLoad) -> float:
-    return load.cpu_share
+def _busiest(loads: Sequence[ProcessLoad]) -> list[ProcessLoad]:
+    """One process at a time had one request; all of them as one."""
+    if not loads:
+        return []
+    busiest = max(loads, key=lambda load: load.cpu_share)
+    return [msgspec.structs.replace(busiest, requests=sum(load.requests for load in loads))]
 
 
 def _of_model(model: str, wakes: Sequence[Wake]) -> ModelWakes:

@@ -186,6 +186,26 @@ def test_a_cotenant_gateway_tells_which_models_are_cold() -> None:
     assert gateway.engines("warm") is None  # it has gone
 
 
+@pytest.mark.parametrize("where", ["header", "comment"])
+def test_phases_that_a_server_tells_are_drawn_as_it_tells_them(where: str, tmp_path: Path) -> None:
+    timing = "start;dur=0.02, load;dur=0.03"
+    text = 'data: {"model": "echo", "choices": [{"delta": {"content": "hello"}}]}\n\ndata: [DONE]\n\n'
+    head = ["content-type: text/event-stream", *([f"server-timing: {timing}"] if where == "header" else [])]
+    body = text if where == "header" else f": waiting\n\n: server-timing {timing}\n\n{text}"
+    scenario = write(tmp_path, stream("search", 10, check="none"))
+
+    with answering_with(lambda number: page(body, "200 OK", *head)) as pages:
+        _, results = loadtest(
+            "coldstart", scenario, "--url", pages.url, "--times", "1", "--idle-s", "0", out=tmp_path / "out"
+        )
+
+    found = msgspec.convert(results.extras["coldstart"], ColdStarts)
+    phases = {phase.name: phase.to_ms - phase.from_ms for phase in found.wakes[0].phases}
+    assert found.phases_by == "server"
+    assert (phases["start"], phases["load"]) == (pytest.approx(0.02), pytest.approx(0.03))
+    assert "first token" in phases
+
+
 def test_a_server_that_does_not_tell_is_asked_for_a_time_without_requests(
     steady: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,4 +120,5 @@ def test_a_search_that_is_interrupted_at_once_knows_nothing() -> None:
     answer, shown = find_capacity(search(), lambda factor, number: results(interrupted=True))
 
     assert (answer.ended, answer.kept_per_s, answer.tried) == ("interrupted", None, ())
+    assert answer.sentence == "no rate was kept; no higher one was tried; the search was interrupted"
     assert shown is not None

@@ -188,4 +188,5 @@ def test_all_wakes_are_summed_up_as_one_run() -> None:
     assert (results.total.scheduled, results.total.succeeded) == (3, 2)
     assert results.total.ttft_ms.mean == 200
     assert results.total.errors == {"timeout": 1}
+    assert [load.requests for load in results.validity.processes] == [3]
     assert [one.id for one in output.plan] == [record.id for record in output.records] == [0, 1, 2]
