@@ -6,6 +6,7 @@ from cotenant_loadtests.capacity import Beyond, Search, find_capacity, verdict_o
 from cotenant_loadtests.concluding import conclude
 from cotenant_loadtests.extras import RateTried, concluded
 from cotenant_loadtests.findings import number
+from cotenant_loadtests.gate import place
 from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, ready
 from cotenant_loadtests.planned import Planned
@@ -72,6 +73,6 @@ def find(
 
 
 def _say(tried: RateTried) -> None:
-    missed = ", ".join(f"{slo.slo} of {slo.where} is {number(slo.value)}" for slo in tried.missed)
+    missed = ", ".join(f"{place(slo)} is {number(slo.value)}" for slo in tried.missed)
     why = missed if tried.verdict == "missed" else tried.why
     note(f"{number(tried.rate_per_s)} requests/s: {tried.verdict.replace('_', ' ')}{': ' if why else ''}{why}")

@@ -17,6 +17,7 @@ from cotenant_loadtests.extras import (
     RateTried,
     Soak,
 )
+from cotenant_loadtests.gate import place
 
 Rows = Sequence[Sequence[str]]
 NOTHING = "-"
@@ -74,7 +75,7 @@ def _compared_row(metric: Compared) -> list[str]:
         metric.metric,
         number(metric.a),
         number(metric.b),
-        number(metric.ratio, 3),
+        number(metric.ratio),
         interval(metric.interval),
         words[metric.difference],
     ]
@@ -93,7 +94,7 @@ def _rate_row(one: RateTried) -> list[str]:
         one.verdict.replace("_", " "),
         " ".join(number(time) for time in one.ttft_p99_ms),
         " ".join(f"{rate:.2%}" for rate in one.success_rate),
-        ", ".join(f"{slo.slo} of {slo.where}: {number(slo.value)}" for slo in one.missed),
+        ", ".join(f"{place(slo)}: {number(slo.value)}" for slo in one.missed),
     ]
 
 
@@ -195,7 +196,7 @@ def _drift_row(one: Drift) -> list[str]:
 
 
 def interval(found: Interval | None) -> str:
-    return NOTHING if found is None else f"{number(found.low, 3)} … {number(found.high, 3)}"
+    return NOTHING if found is None else f"{number(found.low)} … {number(found.high)}"
 
 
 def number(value: float | None, digits: int = 4) -> str:

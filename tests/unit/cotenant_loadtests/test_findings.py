@@ -45,7 +45,7 @@ def test_a_difference_is_said_with_its_direction(ratio: float, words: str) -> No
 def test_figures_ratio_and_interval_stand_beside_each_other() -> None:
     found = findings_of(compared(2.0))
 
-    assert row(found, "ttft_p50_ms") == ["ttft_p50_ms", "102.5", "205.0", "2.00", "2.00 … 2.00", "B is worse"]
+    assert row(found, "ttft_p50_ms") == ["ttft_p50_ms", "102.5", "205.0", "2.000", "2.000 … 2.000", "B is worse"]
     assert row(found, "goodput_per_s")[2:] == ["0.000", "-", "-", "not measured in each round"]
     assert "fail if ttft_p50_ms > 1.5: FAILED" in found.sentences
     assert "A is old" in found.sentences
@@ -69,7 +69,7 @@ def test_runs_that_are_not_valid_are_named() -> None:
 def test_a_search_shows_each_rate_with_what_it_missed() -> None:
     found = findings_of(find_capacity(search(), server(15.0))[0])
 
-    assert row(found, "20.00")[2:] == ["missed", "missed", "-", "100.00%", "ttft_p99_ms of *: 900.0"]
+    assert row(found, "20.00")[2:] == ["missed", "missed", "-", "100.00%", "ttft_p99_ms: 900.0"]
     assert "requests/s kept the SLOs" in found.sentences[0]
 
 
