@@ -93,6 +93,7 @@ class Pool:
     ended: Callable[[Exchange, Finding, int], None]
     traffic: Traffic = field(default_factory=Traffic)
     _open: int = 0
+    _closed: bool = False
     _idle: dict[Connection, int] = field(default_factory=dict)
     """→ since when, the longest first."""
     _waiting: deque[Exchange] = field(default_factory=deque)
@@ -126,6 +127,8 @@ class Pool:
             connection.drop()
 
     def close(self) -> None:
+        """Also those that will be free only after this."""
+        self._closed = True
         for connection in list(self._idle):
             connection.drop()
 
@@ -144,6 +147,9 @@ class Pool:
         self.ended(exchange, finding, now_ns)
 
     def free(self, connection: Connection, now_ns: int) -> None:
+        if self._closed:
+            connection.drop()
+            return
         following = self._next_waiting()
         if following is None:
             self._idle[connection] = now_ns
@@ -165,19 +171,19 @@ class Pool:
 
     async def _connect(self, exchange: Exchange) -> None:
         connection = Connection(self, exchange, tls=self.endpoint.tls is not None)
-        problem: OSError | None = None
+        finding: Finding | None = None
         try:
-            problem = await self._try_addresses(connection)
+            finding = await self._try_addresses(connection)
         finally:
             exchange.dial = None
             if not connection.made:
                 self._one_less()
-        if problem is not None and exchange.finding is None:
-            self.ended(exchange, connect_finding(problem, tls=self.endpoint.tls is not None), monotonic_ns())
+        if finding is not None and exchange.finding is None:
+            self.ended(exchange, finding, monotonic_ns())
 
-    async def _try_addresses(self, connection: Connection) -> OSError | None:
-        """None: it is open, or was."""
-        endpoint, problem = self.endpoint, OSError(errno.EHOSTUNREACH, "unknown host")
+    async def _try_addresses(self, connection: Connection) -> Finding | None:
+        """None: it is open, or was. No exception is kept: each would keep its frames, a cycle."""
+        endpoint, finding = self.endpoint, Finding("connect", "unknown_host")
         loop = asyncio.get_running_loop()
         for address in endpoint.addresses:
             try:
@@ -190,10 +196,10 @@ class Pool:
                     ssl_handshake_timeout=_NO_TIME_LIMIT_S if endpoint.tls else None,
                 )
             except OSError as error:
-                problem = error
+                finding = connect_finding(error, tls=endpoint.tls is not None)
             if connection.made:
                 return None
-        return problem
+        return finding
 
     def _one_less(self) -> None:
         self._open -= 1
@@ -216,6 +222,4 @@ def connect_finding(problem: OSError, *, tls: bool) -> Finding:
         return Finding("tls", (problem.reason or "handshake").lower())
     if tls and isinstance(problem, ConnectionResetError | ConnectionAbortedError):
         return Finding("tls", "handshake")
-    if str(problem.strerror) == "unknown host":
-        return Finding("connect", "unknown_host")
     return Finding("connect", errno.errorcode.get(problem.errno or 0, type(problem).__name__))

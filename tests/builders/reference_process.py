@@ -34,12 +34,15 @@ class ReferenceServer:
 
 
 @contextmanager
-def reference_server(log_file: Path | None = None, **behaviour: Any) -> Iterator[ReferenceServer]:
+def reference_server(
+    log_file: Path | None = None, certificate: Path | None = None, **behaviour: Any
+) -> Iterator[ReferenceServer]:
     """`behaviour`: fields of `Behaviour`."""
     fields = msgspec.json.encode(Behaviour(**behaviour)).decode()
     command = [sys.executable, "-m", "tests.builders.reference_server", "--behaviour", fields]
-    log = ["--log", str(log_file)] if log_file else []
-    with subprocess.Popen(command + log, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command += ["--log", str(log_file)] if log_file else []
+    command += ["--certificate", str(certificate)] if certificate else []
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:

@@ -8,7 +8,9 @@ import argparse
 import asyncio
 import heapq
 import os
+import resource
 import socket
+import ssl
 import struct
 import sys
 from collections import OrderedDict
@@ -142,8 +144,8 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, server: "Server") -> None:
-        self._server = server
+    def __init__(self, server: "Server", *, tls: bool) -> None:
+        self._server, self._tls = server, tls
         self._parser = httptools.HttpRequestParser(self)
         self._path = b""
         self._body: list[bytes] = []
@@ -152,7 +154,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        self._fd = transport.get_extra_info("socket").fileno()
+        self._fd = -1 if self._tls else transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.closed = True
@@ -178,7 +180,7 @@ class Connection(asyncio.Protocol):
             self._server.answer(self, path, body)
 
     def write(self, data: bytes) -> None:
-        if self._transport.get_write_buffer_size():
+        if self._tls or self._transport.get_write_buffer_size():
             self._transport.write(data)
             return
         try:
@@ -245,13 +247,23 @@ class Server:
 _ID = b"r%08d" % 0
 
 
-async def serve(server: Server, port: int, host: str = "127.0.0.1") -> asyncio.Server:
-    return await asyncio.get_running_loop().create_server(lambda: Connection(server), host, port, backlog=8192)
+async def serve(server: Server, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+    def connection() -> Connection:
+        return Connection(server, tls=tls is not None)
+
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(connection, "127.0.0.1", port, backlog=8192, ssl=tls)
 
 
-async def _main(port: int, behaviour: Behaviour, log: Path | None) -> None:
+def _tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def _main(port: int, behaviour: Behaviour, log: Path | None, certificate: Path | None) -> None:
     opened = log.open("w") if log else None
-    listening = await serve(Server(behaviour, opened), port)
+    listening = await serve(Server(behaviour, opened), port, _tls(certificate) if certificate else None)
     print(listening.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     os._exit(0)  # streams may be under way
@@ -262,9 +274,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--behaviour", default="{}", help="JSON of the fields of Behaviour")
     parser.add_argument("--log", type=Path, help="a JSON line for each request: when its bytes went out")
+    parser.add_argument("--certificate", type=Path, help="speak TLS with this: key and certificate in one PEM file")
     options = parser.parse_args()
     behaviour = msgspec.json.decode(options.behaviour, type=Behaviour)
-    uvloop.run(_main(options.port, behaviour, options.log))
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    uvloop.run(_main(options.port, behaviour, options.log, options.certificate))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A worker against a server whose behaviour is exactly known: what it reports is the truth, whatever it is told."""
 
 import random
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,7 +13,6 @@ from tests.builders.reference_answers import FAULTS, RETRY_AFTER_S, STREAM_FAULT
 from tests.builders.reference_process import ReferenceServer, reference_server
 from tests.builders.reference_server import Logged
 
-from cotenant_loadtests.orders import Failed, Stop
 from cotenant_loadtests.planned import Message, Planned, Tensor
 from cotenant_loadtests.record import Record, decode_times
 
@@ -251,95 +249,6 @@ def test_ids_of_a_share_are_those_of_the_whole_plan(server: ReferenceServer, tmp
     assert [record.id for record in run.records] == [7, 41]
 
 
-# Ends
-
-
-@pytest.fixture(scope="module")
-def slow() -> Iterator[ReferenceServer]:
-    with reference_server(ttft_ms=60_000) as started:
-        yield started
-
-
-def started_slow(slow: ReferenceServer, folder: Path) -> StartedWorker:
-    """Three requests wait for ever, one is due in an hour."""
-    plan = [*(chat(number, deadline_s=3600) for number in range(3)), chat(3, at_s=3600.0)]
-    worker = StartedWorker(plan, slow.port, folder, duration_s=4000)
-    worker.hear()  # the first second has passed
-    return worker
-
-
-def test_stop_ends_what_is_under_way_as_interrupted(slow: ReferenceServer, tmp_path: Path) -> None:
-    worker = started_slow(slow, tmp_path)
-    worker.tell(Stop())
-    run = worker.end()
-    assert (run.outcomes(), run.done.ended) == ({"interrupted": 3}, "stopped")
-
-
-def test_a_run_that_goes_away_takes_its_workers_along(slow: ReferenceServer, tmp_path: Path) -> None:
-    worker = started_slow(slow, tmp_path)
-    assert worker.process.stdin is not None
-    worker.process.stdin.close()
-    worker.process.stdin = None
-    assert worker.end().outcomes() == {"interrupted": 3}
-
-
-def test_a_terminated_worker_keeps_its_records(slow: ReferenceServer, tmp_path: Path) -> None:
-    worker = started_slow(slow, tmp_path)
-    worker.process.terminate()
-    assert worker.end().outcomes() == {"interrupted": 3}
-
-
-def test_what_has_not_ended_when_draining_is_over_is_unfinished(slow: ReferenceServer, tmp_path: Path) -> None:
-    run = run_worker([chat(0)], slow.port, tmp_path, duration_s=0.1, drain_s=0.1)
-    assert (run.outcomes(), run.done.ended) == ({"unfinished": 1}, "finished")
-
-
-def test_the_bound_of_bytes_ends_a_run(server: ReferenceServer, tmp_path: Path) -> None:
-    plan = [chat(number, at_s=0.001 * number, max_tokens=2000) for number in range(200)]
-    run = run_worker(plan, server.port, tmp_path, bytes=300_000)
-    assert run.done.ended == "bytes"
-    assert run.outcomes()["unfinished"] > 0
-
-
-def test_a_deadline_counts_from_the_schedule(slow: ReferenceServer, tmp_path: Path) -> None:
-    run = run_worker([chat(0, deadline_s=0.2), chat(1, deadline_s=0.2)], slow.port, tmp_path, connections=1)
-    assert [(record.outcome, record.detail) for record in run.records] == [
-        ("timeout", "no_answer"),
-        ("timeout", "not_sent"),
-    ]
-    assert all(record.end_us >= 200_000 for record in run.records)
-    assert run.records[1].sent_us == -1
-
-
-# No connection
-
-
-def test_a_port_where_nobody_listens_refuses(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        run = run_worker([chat(0), chat(1)], unused.getsockname()[1], tmp_path)
-    assert [(record.outcome, record.detail) for record in run.records] == [("connect", "ECONNREFUSED")] * 2
-
-
-def test_an_unknown_host_is_no_connection(tmp_path: Path) -> None:
-    run = run_worker([chat(0)], 1, tmp_path, url="http://no-such-host.invalid:80")
-    assert [(record.outcome, record.detail) for record in run.records] == [("connect", "unknown_host")]
-
-
-def test_a_host_that_does_not_answer_in_time_is_no_connection(tmp_path: Path) -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        with socket.create_connection(full.getsockname()):  # the only one that may wait
-            run = run_worker([chat(0, deadline_s=0.3)], full.getsockname()[1], tmp_path)
-    assert [(record.outcome, record.detail) for record in run.records] == [("connect", "no_answer")]
-
-
-def test_a_server_without_tls_is_a_tls_error(server: ReferenceServer, tmp_path: Path) -> None:
-    run = run_worker([chat(0)], 1, tmp_path, url=f"https://127.0.0.1:{server.port}")
-    assert run.outcomes() == {"tls": 1}
-
-
 # It tells
 
 
@@ -361,24 +270,3 @@ def test_ticks_add_up_to_the_records(server: ReferenceServer, tmp_path: Path) ->
     assert run.done.records == 40
     assert run.done.cpu_s >= last.cpu_s > 0
     assert [tick.at_s for tick in run.ticks] == sorted(tick.at_s for tick in run.ticks)
-
-
-@pytest.mark.parametrize(
-    ("orders", "names"),
-    [
-        ({"url": "http://nowhere:port"}, "target.url"),
-        ({"url": "ftp://127.0.0.1"}, "target.url"),
-        ({"url": "https://127.0.0.1:1", "ca_file": "/no/such/file.pem"}, "target.ca_file"),
-        ({"keys": {"search": "with\r\nline"}}, "key of tenant 'search'"),
-        ({"records_file": "/no/such/folder/records"}, "/no/such/folder"),
-    ],
-)
-def test_orders_that_cannot_be_followed_are_refused_in_words(
-    tmp_path: Path, orders: dict[str, object], names: str
-) -> None:
-    worker = StartedWorker([chat(0)], 1, tmp_path, **orders)
-    _, stderr = worker.process.communicate(timeout=30)
-    assert isinstance(worker.first, Failed)
-    assert names in worker.first.problem
-    assert "line" not in worker.first.problem or "key" not in names
-    assert (worker.process.returncode, stderr) == (1, b"")
