@@ -35,6 +35,7 @@ class _TimerFile:
         self._loop, self._ring = loop, ring
         libc = ctypes.CDLL(None, use_errno=True)
         self._set_time = libc.timerfd_settime
+        self._set_time.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         self._fd = libc.timerfd_create(CLOCK_MONOTONIC, _TFD_NONBLOCK_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "making a timer (timerfd_create)")

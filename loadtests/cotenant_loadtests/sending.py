@@ -21,6 +21,8 @@ from cotenant_loadtests.upcoming import NEVER_NS, Upcoming
 
 BURST = 16
 """Requests sent before the loop looks at answers again: at most a millisecond."""
+GRAIN_NS = 100_000
+"""To be woken costs more than to send: no more often than that, so requests that are due closer together go together."""
 FILLING_NS = 100_000
 """Likewise for making requests ahead; one long prompt may take longer."""
 _NS_PER_S = 1_000_000_000
@@ -36,7 +38,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._alarm = make_alarm(self._loop, self._ring)
         self._filling = False
-        self._start_ns = self._last_ns = 0
+        self._start_ns = self._last_ns = self._rung_ns = 0
         self._drain_ns = round(orders.drain_s * _NS_PER_S)
         self._last: tuple[Outcome, Ending] = ("unfinished", "finished")
         """What becomes of those that are under way when the time is over, and how that is called."""
@@ -96,8 +98,9 @@ class Sender:
     # On time
 
     def _ring(self) -> None:
+        self._rung_ns = now_ns = monotonic_ns()
         for _ in range(BURST):
-            exchange = self._upcoming.take(monotonic_ns())
+            exchange = self._upcoming.take(now_ns)
             if exchange is None:
                 break
             self.under_way.add(exchange)
@@ -105,12 +108,13 @@ class Sender:
             if self._due % self.show_every == 0:
                 self.new.append(exchange)
             self.pool.submit(exchange)
+            now_ns = monotonic_ns()
         self._arm()
         self._fill_soon()
 
     def _arm(self) -> None:
         if not self.end.done() and (next_ns := self._upcoming.next_ns) != NEVER_NS:
-            self._alarm.set(next_ns)
+            self._alarm.set(max(next_ns, self._rung_ns + GRAIN_NS))
 
     def _fill_soon(self) -> None:
         if not self._filling and self._upcoming.runs_low(monotonic_ns()):
