@@ -21,10 +21,10 @@ from cotenant_loadtests.upcoming import NEVER_NS, Upcoming
 
 BURST = 16
 """Requests sent before the loop looks at answers again: at most a millisecond."""
-GRAIN_NS = 100_000
-"""To be woken costs more than to send: no more often than that, so requests that are due closer together go together."""
 FILLING_NS = 100_000
 """Likewise for making requests ahead; one long prompt may take longer."""
+GRAIN_NS = 100_000
+"""Woken no more often than that: it costs more than to send, so what is due closer together goes together."""
 _NS_PER_S = 1_000_000_000
 
 
