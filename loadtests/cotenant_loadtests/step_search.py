@@ -23,8 +23,8 @@ class _Step:
     bad: int = 0
 
     def is_below(self, now_s: float) -> bool:
-        """Even if all that is still on its way were good."""
-        return now_s >= self.to_s and self.bad > self.planned * (1 - self.stop_below)
+        """Even if all that is still on its way were good. The share as a reader would work it out: 9/10 is 0.9."""
+        return now_s >= self.to_s and self.planned > 0 and (self.planned - self.bad) / self.planned < self.stop_below
 
 
 class StepSearch:

@@ -35,9 +35,13 @@ def test_a_step_is_over_when_too_few_were_good_and_its_time_has_come() -> None:
     assert steps.is_over(2.0)
 
 
-def test_exactly_the_share_is_enough() -> None:
-    run = plan_of((0.0, GOOD), (1.0, SLOW))
-    steps = StepSearch(search(0.5), run.plan)
+@pytest.mark.parametrize(
+    ("good", "planned", "stop_below"),
+    [(1, 2, 0.5), (9, 10, 0.9), (4, 5, 0.8), (7, 10, 0.7), (19, 20, 0.95), (0, 3, 0.0)],
+)
+def test_exactly_the_share_is_enough(good: int, planned: int, stop_below: float) -> None:
+    run = plan_of(*((number * 0.1, GOOD if number < good else SLOW) for number in range(planned)))
+    steps = StepSearch(search(stop_below), run.plan)
 
     steps.take(run.records)
 
