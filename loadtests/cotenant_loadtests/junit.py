@@ -1,7 +1,7 @@
 """The gate as JUnit XML for CI: a test case for each limit of `slo`, and one for whether the run is valid.
 
-A limit that was missed is a failure with its figure. In a run that is not valid that test case fails, and the limits
-are skipped: they have neither passed nor missed.
+A limit that was missed is a failure with its figure. In a run that is not valid that test case fails, in one that was
+interrupted it is an error, and the limits are skipped: they have neither passed nor missed.
 """
 
 import re
@@ -19,24 +19,30 @@ def write_junit(path: Path, results: Results) -> None:
 
 
 def junit_xml(results: Results) -> bytes:
-    valid = results.validity.valid
-    missed = sum(not slo.passed for slo in results.slo) if valid else 0
-    suite = ET.Element(
-        "testsuite",
-        name=_text(f"cotenant loadtest {results.name}"),
-        tests=str(1 + len(results.slo)),
-        failures=str(missed if valid else 1),
-        errors="0",
-        skipped=str(0 if valid else len(results.slo)),
+    why_skipped = _why_skipped(results)
+    suite = ET.Element("testsuite", name=_text(f"cotenant loadtest {results.name}"))
+    suite.append(_validity_case(results))
+    suite.extend(_slo_case(results, slo, why_skipped) for slo in results.slo)
+    counts = {kind: len(suite.findall(f"testcase/{kind}")) for kind in ("failure", "error", "skipped")}
+    suite.attrib.update(
+        tests=str(len(suite)),
+        failures=str(counts["failure"]),
+        errors=str(counts["error"]),
+        skipped=str(counts["skipped"]),
         timestamp=_text(results.started[:19]),
         time=f"{results.duration_s:.3f}",
     )
-    suite.append(_validity_case(results))
-    suite.extend(_slo_case(results, slo) for slo in results.slo)
     suites = ET.Element("testsuites")
     suites.append(suite)
     ET.indent(suites)
     return bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _why_skipped(results: Results) -> str | None:
+    """Why the limits are not judged; None when they are."""
+    if not results.validity.valid:
+        return "the run is not valid"
+    return "the run was interrupted" if results.interrupted else None
 
 
 def _validity_case(results: Results) -> ET.Element:
@@ -45,13 +51,15 @@ def _validity_case(results: Results) -> ET.Element:
         reasons = [_text(reason) for reason in results.validity.reasons]
         failure = ET.SubElement(case, "failure", type="not_valid", message="; ".join(reasons))
         failure.text = "\n".join(reasons)
+    elif results.interrupted:
+        ET.SubElement(case, "error", type="interrupted", message="the run was interrupted before its end")
     return case
 
 
-def _slo_case(results: Results, slo: SloResult) -> ET.Element:
+def _slo_case(results: Results, slo: SloResult, why_skipped: str | None) -> ET.Element:
     case = _case(results, place(slo))
-    if not results.validity.valid:
-        ET.SubElement(case, "skipped", message="the run is not valid")
+    if why_skipped:
+        ET.SubElement(case, "skipped", message=why_skipped)
     elif not slo.passed:
         ET.SubElement(case, "failure", type="missed", message=_text(sentence(slo)))
     return case

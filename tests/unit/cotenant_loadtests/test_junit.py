@@ -41,6 +41,21 @@ def test_a_run_that_is_not_valid_fails_with_the_reason_and_skips_the_limits() ->
     assert "9.0 ms late" in (failure.get("message") or "")
 
 
+def test_an_interrupted_run_is_an_error_and_skips_the_limits() -> None:
+    found = suite(msgspec.structs.replace(results(), interrupted=True))
+    assert [found.get(count) for count in ("tests", "failures", "errors", "skipped")] == ["3", "0", "1", "2"]
+    error = found.find("testcase[@name='the run is valid']/error")
+    assert error is not None
+    assert error.get("message") == "the run was interrupted before its end"
+    messages = {skipped.get("message") for skipped in found.findall("testcase/skipped")}
+    assert messages == {"the run was interrupted"}
+
+
+def test_a_run_that_is_interrupted_and_not_valid_fails_with_the_reason() -> None:
+    found = suite(msgspec.structs.replace(results(late_ms=9), interrupted=True))
+    assert [found.get(count) for count in ("failures", "errors", "skipped")] == ["1", "0", "2"]
+
+
 def test_nasty_names_and_reasons_stay_valid_xml(tmp_path: Path) -> None:
     some = results(tenant=NASTY.replace("\ud800", ""))
     broken = msgspec.structs.replace(some.validity, valid=False, reasons=(NASTY,))
