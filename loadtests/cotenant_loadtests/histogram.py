@@ -44,8 +44,8 @@ class Histogram:
         return float(self.percentiles_us([percentile])[0])
 
     def percentiles_us(self, percentiles: Sequence[float]) -> NDArray[np.float64]:
-        if not self.count:
-            return np.zeros(len(percentiles))
+        if self.min_us == self.max_us:  # as of the many pairs of tenant and model that had one request, or none
+            return np.full(len(percentiles), float(self.max_us))
         ranks = np.array([nearest_rank(percentile, self.count) for percentile in percentiles], np.int64)
         buckets = self.first + np.searchsorted(np.cumsum(self.counts), ranks)
         exact_end = np.where(ranks == self.count, self.max_us, _middles(buckets))
@@ -58,20 +58,32 @@ class Histogram:
 
 def histogram_of(values_us: Ints) -> Histogram:
     """Records many at once."""
+    return histograms_of(np.zeros(len(values_us), np.int64), values_us).get(0, Histogram())
+
+
+def histograms_of(kinds: Ints, values_us: Ints) -> dict[int, Histogram]:
+    """One of each kind's values; `kinds` has that of each value, and never decreases."""
     if not len(values_us):
-        return Histogram()
+        return {}
     kept = np.clip(values_us, 0, HIGHEST_US)
-    buckets = _buckets(kept)
-    first = int(buckets.min())
-    return Histogram(
-        first,
-        np.bincount(buckets - first).astype(np.int64),
-        len(kept),
-        int(kept.sum()),
-        int(kept.min()),
-        int(kept.max()),
-        int(np.count_nonzero(kept != values_us)),
-    )
+    starts = np.flatnonzero(np.diff(kinds, prepend=kinds[0] - 1))
+    buckets, ends = _buckets(kept), [*starts[1:].tolist(), len(kept)]
+    firsts = np.minimum.reduceat(buckets, starts)
+    of_each = (np.add.reduceat(kept, starts), np.minimum.reduceat(kept, starts), np.maximum.reduceat(kept, starts))
+    numbers = zip(*(each.tolist() for each in (kinds[starts], starts, firsts, *of_each)), strict=True)
+    clamped = np.concatenate([[0], np.cumsum(kept != values_us)])
+    return {
+        kind: Histogram(
+            first,
+            np.bincount(buckets[start:end] - first).astype(np.int64),
+            end - start,
+            sum_us,
+            min_us,
+            max_us,
+            int(clamped[end] - clamped[start]),
+        )
+        for (kind, start, first, sum_us, min_us, max_us), end in zip(numbers, ends, strict=True)
+    }
 
 
 def merge(histograms: Iterable[Histogram]) -> Histogram:

@@ -9,18 +9,20 @@ Latencies are defined in columns.py, percentiles in histogram.py. The histograms
 merged, which is exact.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cotenant_loadtests.columns import OUTCOMES, Columns, tokens_in_parts
-from cotenant_loadtests.histogram import Histogram, Ints, histogram_of, merge, quantiles_ms
-from cotenant_loadtests.record import NEVER
+from cotenant_loadtests.histogram import Histogram, Ints, histograms_of, merge, quantiles_ms
+from cotenant_loadtests.record import NEVER, SUCCESSES
 from cotenant_loadtests.results import Group
 from cotenant_loadtests.spec import Goodput
 from cotenant_loadtests.window import Window
 
 ALL = "*"
+_NOTHING = Histogram()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,60 +50,76 @@ class Measures:
 
 def measure(measured: Columns, window: Window, goodput: Goodput | None) -> Measures:
     """`measured`: the rows of the window."""
-    tallies = {pair: _tally(measured.rows(rows), goodput) for pair, rows in _by_tenant_and_model(measured).items()}
-
-    def group(tenant: str, model: str) -> Group:
-        return _group(
-            tenant, model, _add([tally for pair, tally in tallies.items() if _in(pair, tenant, model)]), window
-        )
-
+    pairs = _tallies(measured, goodput)
+    tenants = {name: _add(tallies) for name, tallies in _by(pairs, lambda pair: pair[0])}
+    models = {name: _add(tallies) for name, tallies in _by(pairs, lambda pair: pair[1])}
     return Measures(
-        total=group(ALL, ALL),
-        tenants=tuple(group(tenant, ALL) for tenant in sorted({tenant for tenant, _ in tallies})),
-        models=tuple(group(ALL, model) for model in sorted({model for _, model in tallies})),
-        groups=tuple(_group(*pair, tally, window) for pair, tally in sorted(tallies.items())),
+        total=_group(ALL, ALL, _add(tenants.values()), window),
+        tenants=tuple(_group(tenant, ALL, tally, window) for tenant, tally in tenants.items()),
+        models=tuple(_group(ALL, model, tally, window) for model, tally in models.items()),
+        groups=tuple(_group(*pair, tally, window, with_curves=False) for pair, tally in pairs.items()),
     )
 
 
-def _in(pair: tuple[str, str], tenant: str, model: str) -> bool:
-    return tenant in (ALL, pair[0]) and model in (ALL, pair[1])
+_Pair = tuple[str, str]
+"""Tenant and model."""
 
 
-def _by_tenant_and_model(columns: Columns) -> dict[tuple[str, str], Ints]:
-    pairs = columns.tenant * len(columns.names.models) + columns.model
-    order = np.argsort(pairs, kind="stable")
-    kinds, starts = np.unique(pairs[order], return_index=True)
-    names = [divmod(int(kind), len(columns.names.models)) for kind in kinds]
-    parts = np.split(order, starts[1:]) if len(kinds) else []
+def _by(tallies: Mapping[_Pair, Tally], name: Callable[[_Pair], str]) -> list[tuple[str, list[Tally]]]:
+    found: dict[str, list[Tally]] = {}
+    for pair, tally in tallies.items():
+        found.setdefault(name(pair), []).append(tally)
+    return sorted(found.items())
+
+
+def _tallies(measured: Columns, goodput: Goodput | None) -> dict[_Pair, Tally]:
+    """In the order of their names. All pairs are counted in one go: there may be as many of them as rows."""
+    models = len(measured.names.models)
+    pairs, kinds = np.unique(measured.tenant * models + measured.model, return_inverse=True)
+    order = np.argsort(kinds, kind="stable")
+    columns, kinds = measured.rows(order), kinds[order]
+    success = columns.success
+    outcomes = np.bincount(kinds * len(OUTCOMES) + columns.outcome, minlength=len(pairs) * len(OUTCOMES))
+    counts = [
+        np.bincount(kinds, values * success, len(pairs)).astype(np.int64).tolist()
+        for values in (columns.good(goodput), columns.prompt_tokens, columns.tokens)
+    ]
+    latencies = [_known(kinds, each) for each in (columns.ttft_us, columns.tpot_us, columns.e2e_us)]
+    ttft, tpot, e2e = ([each.get(kind, _NOTHING) for kind in range(len(pairs))] for each in latencies)
+    itl = _gaps(kinds, columns)
     return {
-        (columns.names.tenants[tenant], columns.names.models[model]): rows
-        for (tenant, model), rows in zip(names, parts, strict=True)
+        (columns.names.tenants[pair // models], columns.names.models[pair % models]): Tally(
+            outcomes=outcomes[kind * len(OUTCOMES) : (kind + 1) * len(OUTCOMES)],
+            good=counts[0][kind],
+            prompt_tokens=counts[1][kind],
+            completion_tokens=counts[2][kind],
+            ttft=ttft[kind],
+            itl=merge(itl.get(kind, ())),
+            tpot=tpot[kind],
+            e2e=e2e[kind],
+        )
+        for kind, pair in enumerate(pairs.tolist())
     }
 
 
-def _tally(columns: Columns, goodput: Goodput | None) -> Tally:
-    success = columns.success
-    return Tally(
-        outcomes=np.bincount(columns.outcome, minlength=len(OUTCOMES)),
-        good=int(np.count_nonzero(columns.good(goodput))),
-        prompt_tokens=int(columns.prompt_tokens[success].sum()),
-        completion_tokens=int(columns.tokens[success].sum()),
-        ttft=_known(columns.ttft_us),
-        itl=_gaps(columns.rows(success & columns.streamed)),
-        tpot=_known(columns.tpot_us),
-        e2e=_known(columns.e2e_us),
-    )
+def _known(kinds: Ints, latencies_us: Ints) -> dict[int, Histogram]:
+    known = latencies_us != NEVER
+    return histograms_of(kinds[known], latencies_us[known])
 
 
-def _known(latencies_us: Ints) -> Histogram:
-    return histogram_of(latencies_us[latencies_us != NEVER])
+def _gaps(kinds: Ints, columns: Columns) -> dict[int, list[Histogram]]:
+    """Of each kind in as many parts as its rows are read in."""
+    streamed = columns.success & columns.streamed
+    kinds, found = kinds[streamed], dict[int, list[Histogram]]()
+    for part in tokens_in_parts(columns.rows(streamed)):
+        known = part.gap_us != NEVER
+        for kind, histogram in histograms_of(kinds[part.row[known]], part.gap_us[known]).items():
+            found.setdefault(kind, []).append(histogram)
+    return found
 
 
-def _gaps(columns: Columns) -> Histogram:
-    return merge(_known(part.gap_us) for part in tokens_in_parts(columns))
-
-
-def _add(tallies: list[Tally]) -> Tally:
+def _add(some: Iterable[Tally]) -> Tally:
+    tallies = list(some)
     return Tally(
         outcomes=sum((tally.outcomes for tally in tallies), np.zeros(len(OUTCOMES), np.int64)),
         good=sum(tally.good for tally in tallies),
@@ -114,7 +132,8 @@ def _add(tallies: list[Tally]) -> Tally:
     )
 
 
-def _group(tenant: str, model: str, tally: Tally, window: Window) -> Group:
+def _group(tenant: str, model: str, tally: Tally, window: Window, *, with_curves: bool = True) -> Group:
+    """Curves are drawn of few and take most of the room, so pairs have none."""
     counts = {outcome: int(count) for outcome, count in zip(OUTCOMES, tally.outcomes, strict=True) if count}
     cancelled = counts.get("cancelled", 0)
     scheduled, succeeded = sum(counts.values()), counts.get("ok", 0) + cancelled
@@ -125,7 +144,7 @@ def _group(tenant: str, model: str, tally: Tally, window: Window) -> Group:
         succeeded=succeeded,
         cancelled=cancelled,
         failed=scheduled - succeeded,
-        errors={outcome: count for outcome, count in counts.items() if outcome not in ("ok", "cancelled")},
+        errors={outcome: count for outcome, count in counts.items() if outcome not in SUCCESSES},
         success_rate=succeeded / scheduled if scheduled else 1.0,
         good=tally.good,
         goodput_per_s=window.per_s(tally.good),
@@ -134,8 +153,8 @@ def _group(tenant: str, model: str, tally: Tally, window: Window) -> Group:
         prompt_tokens=tally.prompt_tokens,
         completion_tokens=tally.completion_tokens,
         completion_tokens_per_s=window.per_s(tally.completion_tokens),
-        ttft_ms=quantiles_ms(tally.ttft),
-        itl_ms=quantiles_ms(tally.itl),
-        tpot_ms=quantiles_ms(tally.tpot),
-        e2e_ms=quantiles_ms(tally.e2e),
+        ttft_ms=quantiles_ms(tally.ttft, with_curve=with_curves),
+        itl_ms=quantiles_ms(tally.itl, with_curve=with_curves),
+        tpot_ms=quantiles_ms(tally.tpot, with_curve=with_curves),
+        e2e_ms=quantiles_ms(tally.e2e, with_curve=with_curves),
     )

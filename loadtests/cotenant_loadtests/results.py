@@ -16,7 +16,7 @@ class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
     """Of `count` values; percentiles by nearest rank, off by at most 0.05 %.
 
     `curve`: (percentile from 0 to 100, value) pairs for drawing, even on the scale -log10(1 - percentile / 100) as
-    far as `count` can tell, then 100; empty when `count` is 0.
+    far as `count` can tell, then 100; empty when `count` is 0, and for each tenant × model.
     """
 
     count: int

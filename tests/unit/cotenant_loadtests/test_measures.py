@@ -42,6 +42,18 @@ def test_each_tenant_model_and_pair_has_its_own_figures() -> None:
     assert (found.total.tenant, found.total.model, found.total.ttft_ms.max) == ("*", "*", 30)
 
 
+def test_curves_are_kept_of_all_each_tenant_and_each_model_but_not_of_each_pair() -> None:
+    found = measured(*(answered(tenant=tenant, model="x", ttft_ms=ms) for tenant in "ab" for ms in (10, 20)))
+    assert all(len(group.ttft_ms.curve) > 2 for group in (found.total, *found.tenants, *found.models))
+    assert [group.ttft_ms.curve for group in found.groups] == [(), ()]
+
+
+def test_gaps_of_a_pair_with_more_rows_than_are_read_at_once_are_all_counted() -> None:
+    found = measured(*(answered(tenant=f"t{number % 2}", gaps_ms=[10 + number % 7]) for number in range(2_500)))
+    assert [group.itl_ms.count for group in found.groups] == [1250, 1250]
+    assert (found.total.itl_ms.count, found.total.itl_ms.max) == (2500, 16)
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from(OUTCOMES)), max_size=60))
 def test_counts_of_the_groups_add_up(kinds: list[tuple[str, str, Outcome]]) -> None:
     found = measured(*(answered(tenant=tenant, model=model, outcome=outcome) for tenant, model, outcome in kinds))
