@@ -122,7 +122,7 @@ def scenario(url: str, load: Load, rate_per_s: float, processes: int) -> dict[st
         "duration_s": load.step_s,
         "warmup_s": WARMUP_S,
         "processes": processes,
-        "limits": {"rate_per_s": 20_000, "connections": 20_000, "requests": 2_000_000},
+        "limits": {"rate_per_s": 20_000, "connections": 10_000, "requests": 2_000_000},
         "streams": [
             {
                 "name": "chat",
