@@ -67,7 +67,7 @@ FULL = Size(
     locust=(32, 64, 96, 128, 256, 512, 768),
     unary=(6000, 9000, 12_000),
     unary_users=32,
-    per_process_per_s=50,
+    per_process_per_s=150,
 )
 QUICK = Size(
     rounds=1,
@@ -77,7 +77,7 @@ QUICK = Size(
     locust=(64, 256),
     unary=(9000,),
     unary_users=32,
-    per_process_per_s=50,
+    per_process_per_s=150,
 )
 
 
