@@ -75,7 +75,8 @@ def run(
         Path | None, typer.Option(help="Write the plan to this file (`-`: stdout), and send nothing.")
     ] = None,
     from_plan: Annotated[
-        Path | None, typer.Option(help="Send exactly this plan; the scenario says the rest.")
+        Path | None,
+        typer.Option(help="Send exactly this plan, of the scenario's duration_s; the scenario says the rest."),
     ] = None,
     out: Out = None,
     requests: Annotated[Requests, typer.Option(help="Format of the table of requests.")] = Requests.CSV,

@@ -40,7 +40,8 @@ def read_plan(path: Path) -> tuple[PlanHeader, list[Planned]]:
         header = _decoded(path, 1, file.readline(MAX_LINE_BYTES), msgspec.json.Decoder(PlanHeader))
         if header.schema != PLAN_SCHEMA:
             raise PlanError(f"{path}:1: schema is {header.schema!r}; this version reads {PLAN_SCHEMA!r}")
-        plan = list(_read_lines(path, iter(lambda: file.readline(MAX_LINE_BYTES), b"")))
+        lines = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
+        plan = list(_read_lines(path, lines, header.duration_s))
     if len(plan) != header.requests:
         raise PlanError(f"{path}: has {len(plan)} requests, its first line says {header.requests}; is it whole?")
     return header, plan
@@ -54,7 +55,7 @@ def plan_sha256(plan: Iterable[Planned]) -> str:
     return digest.hexdigest()
 
 
-def _read_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Planned]:
+def _read_lines(path: Path, lines: Iterable[bytes], duration_s: float) -> Iterator[Planned]:
     decoder = msgspec.json.Decoder(Planned)
     for index, line in enumerate(lines):
         planned = _decoded(path, index + 2, line, decoder)
@@ -64,6 +65,11 @@ def _read_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Planned]:
             raise PlanError(f"{path}:{index + 2}: needs exactly one of at_s and after")
         if planned.after is not None and not 0 <= planned.after < index:
             raise PlanError(f"{path}:{index + 2}: after is {planned.after}; it must be a request above")
+        if planned.at_s is not None and planned.at_s >= duration_s:
+            raise PlanError(
+                f"{path}:{index + 2}: at_s is {planned.at_s:.12g}, but its first line says that the plan lasts "
+                f"{duration_s:.12g} s"
+            )
         yield planned
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.setting_up import Choices, Loaded, check, keys_of, load, make_folder, plan_of, readable
+from cotenant_loadtests.setting_up import (
+    Choices,
+    Loaded,
+    check,
+    keys_of,
+    load,
+    make_folder,
+    plan_of,
+    readable,
+    with_plan_of_file,
+)
 from cotenant_loadtests.terminal import note
 
 if TYPE_CHECKING:
@@ -34,7 +44,10 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
     from cotenant_loadtests.written import write_run
 
     loaded = load(choices, local)
-    plan = _plan(loaded, wishes.from_plan)
+    if wishes.from_plan is None:
+        plan = plan_of(loaded)
+    else:
+        loaded, plan = with_plan_of_file(loaded, wishes.from_plan)
     if wishes.plan_file is not None:
         return _print_plan(loaded, plan, wishes.plan_file)
     extent = check(loaded, plan)
@@ -51,15 +64,6 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
         finally:  # on a full disk too
             print_summary(measured.results, folder)
     return exit_code(measured.results)
-
-
-def _plan(loaded: Loaded, from_plan: Path | None) -> "Sequence[Planned]":
-    from cotenant_loadtests.plan_file import read_plan
-
-    if from_plan is None:
-        return plan_of(loaded)
-    with readable(from_plan):
-        return read_plan(from_plan)[1]
 
 
 def _print_plan(loaded: Loaded, plan: "Sequence[Planned]", path: Path) -> int:

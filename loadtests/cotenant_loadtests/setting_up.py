@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +67,24 @@ def plan_of(loaded: Loaded) -> "Sequence[Planned]":
     from cotenant_loadtests.workload import make_plan
 
     return make_plan(loaded.scenario, loaded.folder)
+
+
+def with_plan_of_file(loaded: Loaded, path: Path) -> "tuple[Loaded, Sequence[Planned]]":
+    """The requests of a plan file, and the scenario with the seed that they were drawn from.
+
+    A plan of another length is refused: the run's end, its rates and its limits follow from the scenario's
+    `duration_s`. Raises RefusedError, PlanError.
+    """
+    from cotenant_loadtests.plan_file import read_plan
+
+    with readable(path):
+        header, plan = read_plan(path)
+    if header.duration_s != loaded.scenario.duration_s:
+        raise RefusedError(
+            f"{path}: the plan lasts {header.duration_s:.12g} s, the scenario {loaded.scenario.duration_s:.12g} s; "
+            f"say --set duration_s={header.duration_s:.12g}, or plan again"
+        )
+    return replace(loaded, scenario=loaded.scenario.model_copy(update={"seed": header.seed})), plan
 
 
 def check(loaded: Loaded, plan: "Sequence[Planned]") -> "Extent":

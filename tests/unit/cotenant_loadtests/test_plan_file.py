@@ -69,6 +69,12 @@ def test_plans_that_differ_have_another_checksum() -> None:
         (1, b'"at_s":0.0,', b"", ":2: needs exactly one of at_s and after"),
         (2, b'"at_s"', b'"after":0,"at_s"', ":3: needs exactly one of at_s and after"),
         (3, b'"after":1', b'"after":2', ":4: after is 2; it must be a request above"),
+        (
+            0,
+            b'"duration_s":60.0',
+            b'"duration_s":0.125',
+            ":3: at_s is 0.125, but its first line says that the plan la",
+        ),
         (3, b"{", b"[", ":4: is no line of a plan: "),
     ],
 )

@@ -8,8 +8,9 @@ import yaml
 from tests.builders.load_records import stream
 
 from cotenant_loadtests.keys import NoLocalKeys
+from cotenant_loadtests.plan_file import write_plan
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.setting_up import Choices, check, load, make_folder, plan_of
+from cotenant_loadtests.setting_up import Choices, check, load, make_folder, plan_of, with_plan_of_file
 
 
 class UpHere:
@@ -62,6 +63,35 @@ def test_a_plan_without_a_request_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RefusedError, match="the plan has no request"):
         check(loaded, [])
+
+
+@pytest.mark.parametrize("duration_s", [3, 60])
+def test_a_plan_of_another_length_is_refused_since_it_would_be_cut_or_thinned(
+    tmp_path: Path, duration_s: int
+) -> None:
+    loaded = load(Choices(scenario=written(tmp_path)), NoLocalKeys())
+    write_plan(tmp_path / "plan.jsonl", loaded.scenario, plan_of(loaded))
+    other = load(Choices(scenario=written(tmp_path), settings=[f"duration_s={duration_s}"]), NoLocalKeys())
+
+    with pytest.raises(RefusedError) as caught:
+        with_plan_of_file(other, tmp_path / "plan.jsonl")
+
+    assert str(caught.value) == (
+        f"{tmp_path}/plan.jsonl: the plan lasts 5 s, the scenario {duration_s} s; "
+        "say --set duration_s=5, or plan again"
+    )
+
+
+def test_a_plan_of_a_file_keeps_the_seed_that_it_was_drawn_from(tmp_path: Path) -> None:
+    loaded = load(Choices(scenario=written(tmp_path), seed=7), NoLocalKeys())
+    plan = plan_of(loaded)
+    write_plan(tmp_path / "plan.jsonl", loaded.scenario, plan)
+
+    again, read = with_plan_of_file(
+        load(Choices(scenario=written(tmp_path), seed=99), NoLocalKeys()), tmp_path / "plan.jsonl"
+    )
+
+    assert (again.scenario.seed, read) == (7, plan)
 
 
 def test_what_a_plan_is_going_to_send_is_told_in_a_sentence(tmp_path: Path) -> None:
