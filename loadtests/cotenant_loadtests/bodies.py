@@ -9,12 +9,17 @@ from urllib.parse import quote
 import msgspec
 
 from cotenant_loadtests.planned import Planned, Tensor
+from cotenant_loadtests.spec import Api
 from cotenant_loadtests.words import text_of
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
 
-RESERVED_FIELDS = ("model", "messages", "prompt", "input", "stream", "stream_options", "max_tokens")
-"""Fields of the body that the harness writes itself."""
+_RESERVED = ("model", "messages", "prompt", "input", "stream", "stream_options", "max_tokens")
+
+
+def reserved_fields(api: Api) -> tuple[str, ...]:
+    """Fields of the body that the harness writes itself."""
+    return ("inputs",) if api == "oip" else _RESERVED
 
 
 def request_path(planned: Planned) -> str:

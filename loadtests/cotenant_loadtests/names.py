@@ -8,6 +8,7 @@ from itertools import accumulate
 from cotenant_loadtests.seeded import Source
 
 MAX_NAMES = 10_000
+MAX_NAME = 256
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
@@ -46,6 +47,17 @@ def _expand_one(name: str) -> list[str]:
     numbers = (f"{number:0{width}}" for number in range(int(found[1]), int(found[2]) + 1))
     after = _expand_one(name[found.end() :])
     return [name[: found.start()] + number + rest for number in numbers for rest in after]
+
+
+def name_problem(kind: str, name: str) -> str | None:
+    """What is wrong with a name of a `tenant` or a `model`: results are named `tenant/model`, with `*` for all."""
+    if not name or not name.isprintable() or name != name.strip() or len(name) > MAX_NAME:
+        return f"{name!r} must be 1 to {MAX_NAME} printable characters, without spaces around them"
+    if name == "*":
+        return "'*' names all of them in results; give another name"
+    if kind == "tenant" and "/" in name:
+        return f"{name!r} must not have a '/', because results are named tenant/model"
+    return None
 
 
 def chooser(names: Sequence[str], zipf: float, source: Source) -> Callable[[], str]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
+from cotenant_loadtests.plan_rules import line_findings
 from cotenant_loadtests.planned import PLAN_SCHEMA, PlanHeader, Planned
 from cotenant_loadtests.spec import Scenario
 
@@ -16,6 +17,12 @@ _T = TypeVar("_T")
 
 class PlanError(Exception):
     """A file that is no plan; str is the whole message."""
+
+
+class _Schema(msgspec.Struct):
+    """Of a header of any version."""
+
+    schema: str
 
 
 def plan_lines(scenario: Scenario, plan: Sequence[Planned]) -> Iterator[bytes]:
@@ -37,9 +44,10 @@ def write_plan(path: Path, scenario: Scenario, plan: Sequence[Planned]) -> None:
 def read_plan(path: Path) -> tuple[PlanHeader, list[Planned]]:
     """Raises PlanError with file, line and reason; OSError when the file cannot be read."""
     with path.open("rb") as file:
-        header = _decoded(path, 1, file.readline(MAX_LINE_BYTES), msgspec.json.Decoder(PlanHeader))
-        if header.schema != PLAN_SCHEMA:
-            raise PlanError(f"{path}:1: schema is {header.schema!r}; this version reads {PLAN_SCHEMA!r}")
+        first = file.readline(MAX_LINE_BYTES)
+        if (schema := _decoded(path, 1, first, msgspec.json.Decoder(_Schema)).schema) != PLAN_SCHEMA:
+            raise PlanError(f"{path}:1: schema is {schema!r}; this version reads {PLAN_SCHEMA!r}")
+        header = _decoded(path, 1, first, msgspec.json.Decoder(PlanHeader))
         lines = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
         plan = list(_read_lines(path, lines, header.duration_s))
     if len(plan) != header.requests:
@@ -59,22 +67,13 @@ def _read_lines(path: Path, lines: Iterable[bytes], duration_s: float) -> Iterat
     decoder = msgspec.json.Decoder(Planned)
     for index, line in enumerate(lines):
         planned = _decoded(path, index + 2, line, decoder)
-        if planned.id != index:
-            raise PlanError(f"{path}:{index + 2}: id is {planned.id}, but its place is {index}")
-        if (planned.at_s is None) == (planned.after is None):
-            raise PlanError(f"{path}:{index + 2}: needs exactly one of at_s and after")
-        if planned.after is not None and not 0 <= planned.after < index:
-            raise PlanError(f"{path}:{index + 2}: after is {planned.after}; it must be a request above")
-        if planned.at_s is not None and planned.at_s >= duration_s:
-            raise PlanError(
-                f"{path}:{index + 2}: at_s is {planned.at_s:.12g}, but its first line says that the plan lasts "
-                f"{duration_s:.12g} s"
-            )
+        if (problem := next(line_findings(planned, index, duration_s), None)) is not None:
+            raise PlanError(f"{path}:{index + 2}: {problem}")
         yield planned
 
 
 def _decoded(path: Path, line: int, text: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(text)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # of msgspec: all that it raises
         raise PlanError(f"{path}:{line}: is no line of a plan: {error}") from None

@@ -9,6 +9,7 @@ from cotenant_loadtests.spec_values import Amounts, Arrivals, AtLeastZero, Choic
 
 Api = Literal["chat", "completions", "embeddings", "oip"]
 Check = Literal["none", "shape", "echo"]
+Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -78,7 +79,7 @@ class ConversationSpec(Strict):
 class OipInput(Strict):
     name: str
     """Of the model's input."""
-    datatype: Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64"]
+    datatype: Datatype
     """Open Inference Protocol's name of the type."""
     shape: Annotated[tuple[Count, ...], Field(min_length=1)]
     """With the batch, if the model has one."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from math import ceil, floor, isfinite, prod
 from typing import Any
 
-from cotenant_loadtests.bodies import RESERVED_FIELDS
-from cotenant_loadtests.names import expand
+from cotenant_loadtests.bodies import reserved_fields
+from cotenant_loadtests.names import expand, name_problem
 from cotenant_loadtests.spec import Scenario, StreamSpec
 from cotenant_loadtests.spec_values import Amounts, Choice, Fixed, FromTrace, Trace, Uniform
 
@@ -18,7 +18,6 @@ MAX_GROUPS = 100_000
 LEAST_PHASE_S = 0.01
 MAX_TURNS = 100
 """A turn sends all before it, so that their number counts squared."""
-_MAX_NAME = 256
 
 Finding = tuple[str, str]
 """The dotted field within the stream, and what is wrong with it."""
@@ -63,10 +62,8 @@ def _who(field: str, choice: Choice) -> Iterator[Finding]:
         yield field, str(error)
         return
     for name in names:
-        if not name or not name.isprintable() or name != name.strip() or len(name) > _MAX_NAME:
-            yield field, f"{name!r} must be 1 to {_MAX_NAME} printable characters, without spaces around them"
-        elif field == "tenant" and ("/" in name or name == "*"):
-            yield field, f"{name!r} must not be '*' or have a '/', because results are named tenant/model"
+        if (problem := name_problem(field, name)) is not None:
+            yield field, problem
 
 
 def _generate(stream: StreamSpec) -> Iterator[Finding]:
@@ -159,9 +156,8 @@ def _answers(stream: StreamSpec) -> Iterator[Finding]:
 
 
 def _body(stream: StreamSpec) -> Iterator[Finding]:
-    reserved = ("inputs",) if stream.api == "oip" else RESERVED_FIELDS
     for field in stream.body:
-        if field in reserved:
+        if field in reserved_fields(stream.api):
             yield f"body.{field}", "is written by the harness itself; it comes from the stream's other fields"
     if not _finite(stream.body):
         yield "body", "has a number that JSON does not know: nan or infinity"

@@ -1,5 +1,6 @@
 """Plans as files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ def request(place: int, **fields: Any) -> Planned:
         "tenant": "t",
         "model": "m",
         "api": "chat",
+        "messages": (Message("user", (Segment(1, 2),)),),
     }
     return Planned(**given | fields)
 
 
 PLAN = [
-    request(0, messages=(Message("user", (Segment(1, 2),)),), body={"seed": 1}),
+    request(0, body={"seed": 1}),
     request(1, messages=(Message("user", text="Grüße \u2028"),), max_tokens=3, streamed=True),
     request(2, at_s=None, after=1, think_s=0.25, deadline_s=1.5),
 ]
@@ -89,3 +91,45 @@ def test_a_file_that_is_no_plan_is_refused_with_its_line(
     with pytest.raises(PlanError) as caught:
         read_plan(path)
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [2], "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"at_s": -5}, "`float` >= 0.0 - at `$.at_s`"),
+        ({"at_s": 1e12}, "`float` <= 1000000000.0 - at `$.at_s`"),
+        ({"deadline_s": -1}, "`float` > 0.0 - at `$.deadline_s`"),
+        ({"id": 2**70}, "`$.id`"),
+        ({"max_tokens": 0}, "`int` >= 1 - at `$.max_tokens`"),
+        ({"messages": [{"role": "user", "segments": [{"seed": -1, "tokens": 1}]}]}, "`int` >= 0"),
+        ({"messages": [{"role": "user", "segments": [{"seed": 2**70, "tokens": 1}]}]}, ".seed`"),
+        ({"messages": [{"role": "user", "segments": [{"seed": 1, "tokens": -3}]}]}, "`int` >= 0"),
+        ({"messages": [{"role": "user", "segments": [{"seed": 1, "tokens": 10**12}]}]}, "`int` <= 10000000"),
+        ({"messages": []}, "messages: 0; chat needs one or more"),
+        ({"api": "completions", "messages": []}, "messages: 0; completions needs one"),
+        ({"api": "oip"}, "tensors are missing; oip needs one or more"),
+        ({"api": "oip", "tensors": [TENSOR | {"datatype": "FP16"}]}, "Invalid enum value 'FP16'"),
+        ({"api": "oip", "tensors": [TENSOR | {"shape": [-1]}]}, "`int` >= 1"),
+        ({"api": "oip", "tensors": [TENSOR | {"shape": [1000, 1001]}]}, "one has more than 1000000 values"),
+        ({"tenant": "*"}, "tenant: '*' names all of them in results; give another name"),
+        ({"tenant": "a/b"}, "tenant: 'a/b' must not have a '/'"),
+        ({"model": "*"}, "model: '*' names all of them in results; give another name"),
+        ({"body": {"model": "other", "stream": False}}, "body.model is written by the harness itself"),
+        ({"retries": 3}, "contains unknown field `retries`"),
+        ({"body": {"deep": "DEEP"}}, "maximum recursion depth exceeded"),
+    ],
+)
+def test_a_request_that_cannot_be_sent_as_it_says_is_refused_with_its_line(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    header, line, *_ = plan_lines(SCENARIO, PLAN)
+    text = json.dumps(json.loads(line) | fields).replace('"DEEP"', "[" * 100_000 + "]" * 100_000)
+    path = tmp_path / "plan.jsonl"
+    path.write_bytes(header.replace(b'"requests":3', b'"requests":1') + text.encode() + b"\n")
+    with pytest.raises(PlanError) as caught:
+        read_plan(path)
+    assert str(caught.value).startswith(f"{path}:2: ")
+    assert message in str(caught.value)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.builders.scenarios import scenario, stream
 
+from cotenant_loadtests.bodies import reserved_fields
 from cotenant_loadtests.rules import findings
-from cotenant_loadtests.stream_rules import RESERVED_FIELDS
 
 TRACE = {"process": "trace", "file": "t.csv", "format": "csv"}
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [1]}
@@ -60,8 +60,9 @@ def test_a_stream_that_makes_sense_is_left_alone(fields: dict[str, Any]) -> None
             "arrivals: on_s and off_s must be at least 0.01 s",
         ),
         # who
-        ({"tenant": "a/b"}, "tenant: 'a/b' must not be '*' or have a '/'"),
-        ({"tenant": ["*"]}, "tenant: '*' must not be '*'"),
+        ({"tenant": "a/b"}, "tenant: 'a/b' must not have a '/', because results are named tenant/model"),
+        ({"tenant": ["*"]}, "tenant: '*' names all of them in results; give another name"),
+        ({"model": ["m", "*"]}, "model: '*' names all of them in results; give another name"),
         ({"tenant": ["a", "a"]}, "tenant: 'a' stands there 2 times"),
         ({"model": ""}, "model: '' must be 1 to 256 printable characters"),
         ({"model": "m\n"}, "model: 'm\\n' must be 1 to 256 printable characters"),
@@ -136,7 +137,10 @@ def test_a_stream_that_makes_sense_is_left_alone(fields: dict[str, Any]) -> None
             "check: echo is for chat and completions; this",
         ),
         # body
-        *(({"body": {field: 1}}, f"body.{field}: is written by the harness itself") for field in RESERVED_FIELDS),
+        *(
+            ({"body": {field: 1}}, f"body.{field}: is written by the harness itself")
+            for field in reserved_fields("chat")
+        ),
         (TENSORS | {"body": {"inputs": []}}, "body.inputs: is written by the harness itself"),
         ({"body": {"bias": {"x": [float("nan")]}}}, "body: has a number that JSON does not know: nan or infinity"),
     ],
