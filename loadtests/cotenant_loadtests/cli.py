@@ -111,15 +111,21 @@ def report(
 ) -> int:
     """Draw the report of a run again."""
     from cotenant_loadtests.report import write_report
-    from cotenant_loadtests.results_file import read_results
+    from cotenant_loadtests.results_file import ResultsFileError, read_results
     from cotenant_loadtests.setting_up import readable
     from cotenant_loadtests.terminal import say
 
     page = out or results.with_name("report.html")
     with readable(results):
         found = read_results(results)
-    with readable(page):
-        write_report(page, found)
+    try:
+        with readable(page):
+            write_report(page, found)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as problem:
+        raise ResultsFileError(
+            f"reading {results}: no report can be drawn of it, because its figures do not go together "
+            f"({type(problem).__name__}: {problem}); name a results.json as `cotenant loadtest` wrote it"
+        ) from problem
     say(str(page))
     return 0
 

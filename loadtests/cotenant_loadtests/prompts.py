@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from cotenant_loadtests.planned import MOST_TOKENS
 from cotenant_loadtests.problems import check_size, read_errors, refused
 
 MAX_BYTES = 64 * 2**20
@@ -36,8 +37,9 @@ def _text_line(path: Path, number: int, line: str) -> Prompt:
 def _json_line(path: Path, number: int, line: str) -> Prompt:
     try:
         prompt = msgspec.json.decode(line, type=Prompt)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # of msgspec: all that it raises
         raise refused(path, number, f"is no JSON object with prompt and perhaps output_tokens: {error}") from None
-    if not prompt.prompt.strip() or (prompt.output_tokens is not None and prompt.output_tokens < 1):
-        raise refused(path, number, "prompt must not be empty, and output_tokens must be at least 1")
+    few_or_none = prompt.output_tokens is None or 1 <= prompt.output_tokens <= MOST_TOKENS
+    if not prompt.prompt.strip() or not few_or_none:
+        raise refused(path, number, f"prompt must not be empty, and output_tokens must be from 1 to {MOST_TOKENS}")
     return prompt

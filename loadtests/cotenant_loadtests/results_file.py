@@ -30,7 +30,9 @@ def read_results(path: Path) -> Results:
                 "use the version of cotenant that wrote it, or run the load test again"
             )
         return msgspec.json.decode(data, type=Results)
-    except msgspec.MsgspecError as problem:
+    except ResultsFileError:
+        raise
+    except (ValueError, RecursionError) as problem:  # of msgspec: all that it raises
         raise ResultsFileError(
             f"reading {path}: {problem}; name a results.json as `cotenant loadtest` wrote it"
         ) from problem

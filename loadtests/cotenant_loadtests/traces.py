@@ -13,12 +13,12 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from cotenant_loadtests.planned import MOST_TOKENS
 from cotenant_loadtests.problems import check_size, one_of, read_errors, refused
 from cotenant_loadtests.seeded import Source
 from cotenant_loadtests.shipped import find_file
@@ -26,7 +26,8 @@ from cotenant_loadtests.spec_values import Trace
 
 MAX_BYTES = 2**30
 MAX_ROWS = 1_000_000
-MAX_TOKENS = 10_000_000
+MOST_TIME_S = 1e12
+"""Away from 0; the year 33,000 in seconds since 1970."""
 BLOCK_TOKENS = 512
 """Of Mooncake's `hash_ids`: one block of the KV cache."""
 
@@ -140,14 +141,14 @@ def _seconds(text: str) -> int:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
-    if not isfinite(seconds):
-        raise ValueError("is no number of seconds")
+    if not abs(seconds) <= MOST_TIME_S:
+        raise ValueError(f"is no number of seconds up to {MOST_TIME_S:g}")
     return round(seconds * _US_PER_S)
 
 
 def _tokens(text: str) -> int:
-    if not (text.isascii() and text.strip().isdigit()) or len(text) > 9 or int(text) > MAX_TOKENS:
-        raise ValueError(f"is no whole number from 0 to {MAX_TOKENS}")
+    if not (text.isascii() and text.strip().isdigit()) or len(text) > 9 or int(text) > MOST_TOKENS:
+        raise ValueError(f"is no whole number from 0 to {MOST_TOKENS}")
     return int(text)
 
 
@@ -158,10 +159,14 @@ def _mooncake(path: Path, lines: Iterable[str]) -> Iterator[_Row]:
             continue
         try:
             read = decoder.decode(line)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:  # of msgspec: all that it raises
             raise refused(path, number, f"is no line of a Mooncake trace: {error}") from None
+        if not abs(read.timestamp) <= MOST_TIME_S * 1000:
+            raise refused(
+                path, number, f"timestamp: {read.timestamp:g} is no number of ms up to {MOST_TIME_S * 1000:g}"
+            )
         for name, tokens in (("input_length", read.input_length), ("output_length", read.output_length)):
-            if not 0 <= tokens <= MAX_TOKENS:
-                raise refused(path, number, f"{name}: {tokens} is no whole number from 0 to {MAX_TOKENS}")
+            if not 0 <= tokens <= MOST_TOKENS:
+                raise refused(path, number, f"{name}: {tokens} is no whole number from 0 to {MOST_TOKENS}")
         blocks = read.hash_ids[: -(-read.input_length // BLOCK_TOKENS)]
         yield round(read.timestamp * 1000), (read.input_length, read.output_length, blocks)

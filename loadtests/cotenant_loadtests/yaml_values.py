@@ -104,7 +104,7 @@ class _Values:
             raise YamlError(_line(node), "a tag is not allowed; quote a value that begins with '!'")
         try:
             return self._scalars.construct_object(node)
-        except (ValueError, yaml.YAMLError):
+        except (ValueError, LookupError, yaml.YAMLError):  # LookupError: `!!bool maybe`, `!!int ''`
             raise YamlError(_line(node), "is no value of its type; quote text") from None
 
 

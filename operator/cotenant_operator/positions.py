@@ -127,7 +127,7 @@ class _Reader:
             return self._scalars.construct_object(node)
         except yaml.constructor.ConstructorError:
             raise _tag_problem(node) from None
-        except ValueError:
+        except (ValueError, LookupError):  # LookupError: `!!bool maybe`, `!!int ''`
             raise YamlProblem("a number or value cannot be read; quote it", node.start_mark.line + 1) from None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from tests.builders.load_records import answered, run_of, scenario_of
 
@@ -121,6 +123,33 @@ def test_a_file_that_is_no_result_is_refused(loadtest: Run, tmp_path: Path) -> N
 
     assert ran.code == EXIT_BAD_SCENARIO
     assert "its schema is 'something else'" in ran.err
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("timeline", "bin_s"), 0),
+        (("timeline", "bin_s"), 1e308),
+        (("scenario", "warmup_s"), "*"),
+    ],
+)
+def test_a_file_whose_figures_do_not_go_together_is_refused(
+    loadtest: Run, tmp_path: Path, place: tuple[Any, ...], value: object
+) -> None:
+    results = summarise(scenario_of(), run_of([answered(at_s=1), answered(at_s=2)]), "http://127.0.0.1:1")
+    holder = fields = json.loads(msgspec.json.encode(results))
+    for part in place[:-1]:
+        holder = holder[part]
+    holder[place[-1]] = value
+    (tmp_path / "results.json").write_text(json.dumps(fields))
+
+    ran = loadtest("report", tmp_path / "results.json")
+
+    assert ran.code == EXIT_BAD_SCENARIO
+    assert ran.err.startswith(
+        f"error: reading {tmp_path}/results.json: no report can be drawn of it, because its fig"
+    )
     assert not (tmp_path / "report.html").exists()
 
 

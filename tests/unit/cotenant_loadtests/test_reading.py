@@ -130,6 +130,9 @@ def test_a_key_that_stands_in_the_file_is_never_shown(tmp_path: Path, value: str
         ("a: " + "[" * 500 + "]" * 500, "1: is nested too deep, or an alias stands within what it names"),
         ("a: 1\nb: \x01\n", "1: has characters that YAML does not allow"),
         ("a: &a [x, x, x, x, x, x, x, x, x]\n", "aliases count each time"),
+        ("name: !!bool sk-secret\n", "1: is no value of its type; quote text"),
+        ("name: !!int ''\n", "1: is no value of its type; quote text"),
+        ("name: !!float ''\n", "1: is no value of its type; quote text"),
         ("#" * (2**20 + 1), "1: the file has more than 1048576 bytes"),
     ],
 )

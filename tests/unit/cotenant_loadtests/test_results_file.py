@@ -7,6 +7,7 @@ from tests.builders.load_records import answered, failed, run_of, scenario_of, s
 from cotenant_loadtests.results_file import ResultsFileError, read_results, write_results
 from cotenant_loadtests.summary import summarise
 
+DEEP = '{"schema": "cotenant.dev/loadtest-results/v1", "extras": {"x": ' + "[" * 100_000 + "]" * 100_000 + "}}"
 RESULTS = summarise(
     scenario_of(
         slo={"ttft_p99_ms": {"blue": 5}},
@@ -37,7 +38,9 @@ def test_an_unknown_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
         read_results(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": "cotenant.dev/loadtest-results/v1"}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"schema": "cotenant.dev/loadtest-results/v1"}', "\xff", DEEP]
+)
 def test_a_file_that_is_no_results_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_bytes(text.encode("latin-1"))

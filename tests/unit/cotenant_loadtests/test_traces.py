@@ -15,6 +15,7 @@ from cotenant_loadtests.traces import TraceRow, read_trace, trace_arrivals
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 EXCERPT = "azure-llm-2023-conv-excerpt.csv"
+DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
 def read(tmp_path: Path, text: str, form: str = "azure", **columns: str) -> list[TraceRow]:
@@ -78,6 +79,17 @@ def test_a_mooncake_trace_has_the_blocks_that_its_prompts_fill(tmp_path: Path) -
         ("azure", AZURE + "2023-11-16 18:15:46,1,99999999\n", ":2: GeneratedTokens: '99999999' is no whole number"),
         ("azure", AZURE + "2023-11-16 18:15:46,²,1\n", ":2: ContextTokens: '²' is no whole number"),
         ("csv", "time_s,prompt_tokens,output_tokens\n1,1,1\nnan,1,1\n", ":3: time_s: 'nan' is no number of seconds"),
+        (
+            "csv",
+            "time_s,prompt_tokens,output_tokens\n1e305,1,1\n",
+            ":2: time_s: '1e305' is no number of seconds up to",
+        ),
+        (
+            "mooncake",
+            '{"timestamp": 1e306, "input_length": 1, "output_length": 1}',
+            ":1: timestamp: 1e+306 is no numb",
+        ),
+        ("mooncake", '{"timestamp": 1, "x": ' + DEEP.decode() + "}", ":1: is no line of a Mooncake trace: "),
         ("csv", 'time_s,prompt_tokens,output_tokens\n1,"1,1\n', ":2: is not CSV: unexpected end of data"),
         ("mooncake", "{}\n", ":1: is no line of a Mooncake trace: Object missing required field `timestamp`"),
         ("mooncake", "\n\nno json\n", ":3: is no line of a Mooncake trace: JSON is malformed"),
@@ -172,6 +184,12 @@ def test_lines_of_json_may_say_how_long_answers_are(tmp_path: Path) -> None:
             b'{"prompt": "a", "output_tokens": 0}\n',
             ":1: prompt must not be empty, and output_tokens",
         ),
+        (
+            "p.jsonl",
+            b'{"prompt": "a", "output_tokens": 1000000000000000000}\n',
+            ":1: prompt must not be empty, and output_tokens must be from 1 to 10000000",
+        ),
+        ("p.jsonl", b'{"prompt": "a", "x": ' + DEEP + b"}\n", ":1: is no JSON object with prompt and perhaps"),
     ],
 )
 def test_what_is_no_file_of_prompts_is_refused_with_its_line(
