@@ -69,9 +69,7 @@ class _Values:
         self._scalars = yaml.constructor.SafeConstructor()
 
     def of(self, node: yaml.Node, place: Place) -> Any:
-        self._count += 1
-        if self._count > MAX_VALUES:
-            raise YamlError(_line(node), f"has more than {MAX_VALUES} values; aliases count each time")
+        self._counted(node)
         self._lines.setdefault(place, _line(node))
         kind = node.tag.removeprefix(_PREFIX)
         if kind == "map" and isinstance(node, yaml.MappingNode):
@@ -79,6 +77,11 @@ class _Values:
         if kind == "seq" and isinstance(node, yaml.SequenceNode):
             return [self.of(item, (*place, index)) for index, item in enumerate(node.value)]
         return self._scalar(node, kind)
+
+    def _counted(self, node: yaml.Node) -> None:
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise YamlError(_line(node), f"has more than {MAX_VALUES} values; aliases count each time")
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -93,6 +96,7 @@ class _Values:
             self._lines[*place, key] = _line(key_node)
             values[key] = self.of(value_node, (*place, key))
         for merged in _merged(node):
+            self._counted(merged)
             for key, value in self._mapping(merged, (*place, "<<")).items():
                 values.setdefault(key, value)
         return values

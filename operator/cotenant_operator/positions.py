@@ -105,10 +105,8 @@ class _Reader:
         return Document(value, node.start_mark.line + 1, self._lines, self._key_lines)
 
     def _value(self, node: yaml.Node, path: Path) -> Any:
-        self._left -= 1
+        self._counted(node)
         line = node.start_mark.line + 1
-        if self._left < 0:
-            raise YamlProblem(f"has more than {MAX_VALUES} values (aliases count each time)", line)
         if len(path) > MAX_DEPTH:
             raise YamlProblem(f"is nested deeper than {MAX_DEPTH} levels (an alias of itself?)", line)
         self._lines[path] = line
@@ -119,6 +117,12 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*path, index)) for index, item in enumerate(node.value)]
         return self._scalar(node)
+
+    def _counted(self, node: yaml.Node) -> None:
+        self._left -= 1
+        if self._left < 0:
+            line = node.start_mark.line + 1
+            raise YamlProblem(f"has more than {MAX_VALUES} values (aliases count each time)", line)
 
     def _scalar(self, node: yaml.Node) -> Any:
         if node.tag == _TIMESTAMP:  # Kubernetes knows no dates: 2026-11-23 is text there
@@ -153,10 +157,11 @@ class _Reader:
         """`<<: *defaults`: keys that are set here win over merged ones."""
         if not isinstance(node, yaml.MappingNode):
             raise YamlProblem("'<<' merges only mappings", node.start_mark.line + 1)
-        before = dict(self._key_lines), dict(self._lines)
+        self._counted(node)
+        key_lines, lines = self._key_lines, self._lines
+        self._key_lines, self._lines = {}, {}
         merged = self._mapping(node, path)
-        self._key_lines.update(before[0])
-        self._lines.update(before[1])
+        self._key_lines, self._lines = _added(key_lines, self._key_lines), _added(lines, self._lines)
         for key, value in merged.items():
             result.setdefault(key, value)
 
@@ -164,3 +169,10 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode) and isinstance(key := self._scalar(node), str):
             return key
         raise YamlProblem("a key is not text; quote it", node.start_mark.line + 1)
+
+
+def _added(before: dict[Path, int], found: dict[Path, int]) -> dict[Path, int]:
+    """`before`, and what it did not have; takes time only for what was found."""
+    for path, line in found.items():
+        before.setdefault(path, line)
+    return before

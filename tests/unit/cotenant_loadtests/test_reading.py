@@ -27,6 +27,11 @@ streams:
   prompt: {tokens: 20}
   output: {tokens: 10}
 """
+MANY_MERGES = "a: &a {}\n" + "".join(
+    f"{name}: &{name}\n  <<: [" + ", ".join([f"*{before}"] * 9) + "]\n"
+    for before, name in zip("abcdefg", "bcdefgh", strict=True)
+)
+"""A billion laughs with mappings in place of texts."""
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -130,6 +135,7 @@ def test_a_key_that_stands_in_the_file_is_never_shown(tmp_path: Path, value: str
         ("a: " + "[" * 500 + "]" * 500, "1: is nested too deep, or an alias stands within what it names"),
         ("a: 1\nb: \x01\n", "1: has characters that YAML does not allow"),
         ("a: &a [x, x, x, x, x, x, x, x, x]\n", "aliases count each time"),
+        (MANY_MERGES, "aliases count each time"),
         ("name: !!bool sk-secret\n", "1: is no value of its type; quote text"),
         ("name: !!int ''\n", "1: is no value of its type; quote text"),
         ("name: !!float ''\n", "1: is no value of its type; quote text"),

@@ -135,6 +135,8 @@ def test_a_name_of_40_characters_is_fine(tmp_path: Path) -> None:
         ("a: *nobody\n", "undefined alias"),
         ("a: !!python/object/apply:os.system [x]\n", "is not allowed; remove it"),
         ("a: !thing x\n", "is not allowed; remove it"),
+        ("a: !!bool maybe\n", "a number or value cannot be read; quote it"),
+        ("a: !!int ''\n", "a number or value cannot be read; quote it"),
         ("a: &a [*a]\n", "alias of itself"),
         ("[" * 5000, "nested deeper than 40"),
         ("1: a\n", "a key is not text"),
@@ -165,6 +167,14 @@ def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
 
     assert first.spec.engine.concurrency == second.spec.engine.concurrency == 3
     assert second.spec.engine.load_seconds == 2
+
+
+def test_merge_keys_cannot_blow_up(tmp_path: Path) -> None:
+    lines = ["a: &a {}"]
+    for before, name in zip("abcdef", "bcdefg", strict=True):
+        lines += [f"{name}: &{name}", f"  <<: [{', '.join(['*' + before] * 10)}]"]
+
+    assert "more than 100000 values" in problems(tmp_path, "\n".join(lines))[0]
 
 
 def test_the_same_object_twice_names_both_places(tmp_path: Path) -> None:
