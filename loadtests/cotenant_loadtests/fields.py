@@ -10,6 +10,8 @@ from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.yaml_values import Place, value_at
 
 _SHOWN = 60
+_NOT_SHOWN = ("tenants", "target", "observe")
+"""A key or a password may stand there."""
 _SENTENCES = {
     "missing": "is missing",
     "string_type": "must be text",
@@ -59,7 +61,7 @@ def message_of(value: Any, place: Place, item: Any) -> str:
     if kind == "literal_error":
         return _not_one_of(str(found), str(context["expected"]))
     sentence = _SENTENCES.get(kind) or _plain(str(context.get("error") or item["msg"]))
-    if "key" in place or isinstance(found, Mapping | list):
+    if (place and place[0] in _NOT_SHOWN) or isinstance(found, Mapping | list):
         return sentence
     return f"{_shown(found)} {sentence}"
 

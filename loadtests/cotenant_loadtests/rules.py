@@ -1,5 +1,6 @@
 """What must hold in a scenario beyond its schema: relations between fields. Pure."""
 
+import re
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
@@ -10,6 +11,7 @@ from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.stream_rules import Finding, stream_findings
 
 MAX_PROCESSES = 64
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
@@ -83,6 +85,11 @@ def _tenants(scenario: Scenario) -> Iterator[Finding]:
             yield f"tenants.{name}", f"no stream sends for this tenant; {one_of(name, sorted(used))}"
         if tenant.key and (tenant.key.env is None) == (tenant.key.file is None):
             yield f"tenants.{name}.key", "needs exactly one of env and file"
+        elif tenant.key and tenant.key.env is not None and not _VARIABLE.fullmatch(tenant.key.env):
+            yield (
+                f"tenants.{name}.key.env",
+                "is no name of a variable of the environment, such as SEARCH_KEY; the key itself belongs into that",
+            )
 
 
 def _used_tenants(scenario: Scenario) -> set[str]:

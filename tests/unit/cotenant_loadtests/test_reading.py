@@ -109,11 +109,32 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(tmp_path: Path, old: str, n
     assert any(problem in line for line in found), found
 
 
-@pytest.mark.parametrize("value", ["sk-secret", "{env: 3, value: sk-secret}", "[sk-secret]", "{file: [sk-secret]}"])
+@pytest.mark.parametrize(
+    "value",
+    ["sk-secret", "{env: 3, value: sk-secret}", "[sk-secret]", "{file: [sk-secret]}", "{env: sk-secret}"],
+)
 def test_a_key_that_stands_in_the_file_is_never_shown(tmp_path: Path, value: str) -> None:
     text = changed(("{env: SEARCH_KEY}", value))
     assert "sk-secret" not in "".join(problems(tmp_path, text))
     assert "sk-secret" not in "".join(problems(tmp_path, GOOD, f"tenants.search.key={value}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("tenants.search=sk-secret", "tenants.search: must be a mapping of fields"),
+        ("tenants=sk-secret", "tenants: must be a mapping"),
+        ("target=http://user:sk-secret@host", "target: must be a mapping of fields"),
+        ("target.verify_tls=sk-secret", "target.verify_tls: must be true or false"),
+        ("target.ca_file={a: sk-secret}", "target.ca_file: must be text"),
+        ("observe=http://host/?token=sk-secret", "observe: must be a mapping of fields"),
+        ("observe.metrics=sk-secret", "observe.metrics: must be a list"),
+    ],
+)
+def test_a_key_or_password_in_the_wrong_place_is_not_shown_either(
+    tmp_path: Path, override: str, problem: str
+) -> None:
+    assert problems(tmp_path, GOOD, override) == [f"override: {problem}"]
 
 
 @pytest.mark.parametrize(
