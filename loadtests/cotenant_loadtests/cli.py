@@ -88,7 +88,7 @@ def run(
     from cotenant_loadtests.setting_up import Choices
 
     choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted
+        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
     )
     wishes = Wishes(plan_file=plan, from_plan=from_plan, out=out, requests=requests, quiet=quiet)
     return run_scenario(choices, wishes, context.obj)

@@ -40,12 +40,7 @@ def compare(
     seed: Seed = None,
     processes: Processes = None,
     out: Out = None,
-    permitted: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--i-may-load-this", metavar="HOST", help="Needed for a target that is not this machine. Repeatable."
-        ),
-    ] = None,
+    permitted: Permitted = None,
     quiet: Quiet = False,
 ) -> int:
     """Measure A and B in turn: the ratio of each figure with its interval, or that no difference is shown."""
@@ -90,7 +85,7 @@ def find_capacity(
     from cotenant_loadtests.setting_up import Choices
 
     choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted
+        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
     )
     return find(
         choices,
@@ -126,7 +121,7 @@ def fairness(
     from cotenant_loadtests.setting_up import Choices
 
     choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted
+        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
     )
     return look(choices, Wishes(out=out, quiet=quiet), context.obj, light=light or ())
 
@@ -157,7 +152,7 @@ def coldstart(
     from cotenant_loadtests.measuring import Wishes
     from cotenant_loadtests.setting_up import Choices
 
-    choices = Choices(scenario=scenario, url=url, settings=settings or (), seed=seed, permitted=permitted)
+    choices = Choices(scenario=scenario, url=url, settings=settings or (), seed=seed, permitted=permitted or ())
     return wake(
         choices,
         Wishes(out=out, quiet=quiet),
@@ -187,6 +182,6 @@ def soak(
     from cotenant_loadtests.soak_command import run
 
     choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted
+        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
     )
     return run(choices, Wishes(out=out, quiet=quiet), context.obj, hours=hours)

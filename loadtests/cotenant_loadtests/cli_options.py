@@ -18,6 +18,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Another seed.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Worker processes.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for what is written. Default: loadtest-NAME-TIME.")]
 Permitted = Annotated[
-    str | None, typer.Option("--i-may-load-this", metavar="HOST", help="Needed when the target is not this machine.")
+    list[str] | None,
+    typer.Option("--i-may-load-this", metavar="HOST", help="Needed for a host that is not this machine. Repeatable."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No live view.")]

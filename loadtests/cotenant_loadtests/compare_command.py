@@ -70,15 +70,19 @@ def sides_of(
 ) -> dict[str, Loaded]:
     """Raises ScenarioError, RefusedError."""
     sides = {side: load(_choices_of(name, choices), local) for side, name in names.items()}
-    hosts = {side: safety.host_of(loaded.scenario.target.url) for side, loaded in sides.items()}
-    allowed = {host.strip("[]").lower(): host for host in permitted}
-    strange = [host for plain, host in allowed.items() if plain not in hosts.values()]
-    if strange:
-        raise RefusedError(f"{safety.OPTION} {strange[0]}: the targets are {hosts['a']} and {hosts['b']}, not that")
+    hosts = {side: safety.hosts_of(loaded.scenario) for side, loaded in sides.items()}
+    for host in permitted:
+        if not any(safety.plain_host(host) in known for known in hosts.values()):
+            targets = " and ".join(next(iter(known)) for known in hosts.values())
+            raise RefusedError(f"{safety.OPTION} {host}: the targets are {targets}, not that")
     return {
-        side: replace(loaded, choices=replace(loaded.choices, permitted=allowed.get(hosts[side])))
+        side: replace(loaded, choices=replace(loaded.choices, permitted=_among(permitted, hosts[side])))
         for side, loaded in sides.items()
     }
+
+
+def _among(permitted: Sequence[str], hosts: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(host for host in permitted if safety.plain_host(host) in hosts)
 
 
 def _choices_of(name: str, choices: Choices) -> Choices:

@@ -195,7 +195,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     plan_sha256: str
     """Of the plan's requests: equal plans sent equal bytes."""
     scenario: dict[str, Any]
-    """As it was run. It has no keys."""
+    """As it was run. It has no keys, but all that a stream's `body` says."""
     machine: str
     """That ran the load test."""
     duration_s: float

@@ -18,9 +18,9 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     """Dotted fields and what is wrong with them."""
     yield from _window(scenario)
     yield from _processes(scenario)
-    yield from _url("target.url", scenario.target.url, query=False)
+    yield from _url("target.url", scenario.target.url)
     if scenario.observe.metrics_url is not None:
-        yield from _url("observe.metrics_url", scenario.observe.metrics_url, query=True)
+        yield from _url("observe.metrics_url", scenario.observe.metrics_url)
     names = [stream.name for stream in scenario.streams]
     for index, stream in enumerate(scenario.streams):
         if stream.name in names[:index]:
@@ -53,7 +53,7 @@ def _processes(scenario: Scenario) -> Iterator[Finding]:
         )
 
 
-def _url(field: str, url: str, *, query: bool) -> Iterator[Finding]:
+def _url(field: str, url: str) -> Iterator[Finding]:
     """The messages do not show the URL, which may hold a password."""
     try:
         parts = urlsplit(url)
@@ -65,7 +65,7 @@ def _url(field: str, url: str, *, query: bool) -> Iterator[Finding]:
         yield field, "holds a name or password; keys belong to tenants: {NAME: {key: {env: VARIABLE}}}"
     elif parts.scheme not in ("http", "https") or not _good_host(parts) or port == 0 or not url.isprintable():
         yield field, "is no http or https URL with a host; write it like http://127.0.0.1:8080"
-    elif (parts.query and not query) or parts.fragment:
+    elif parts.query or parts.fragment:  # a query may hold a token, and the URL stands in the results
         yield field, "has a query or fragment; only scheme, host, port and path are used"
     elif field == "target.url" and parts.path.rstrip("/").endswith(("/v1", "/v2")):
         yield (

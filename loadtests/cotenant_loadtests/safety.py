@@ -26,21 +26,37 @@ def addresses_of(host: str) -> Sequence[str]:
     return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
 
 
-def check_target(url: str, permitted: str | None, resolve: Resolve = addresses_of) -> None:
-    """Only loopback, or exactly the host that is permitted. Raises RefusedError."""
-    host = host_of(url)
-    if permitted is not None and permitted.strip("[]").lower() != host:
-        raise RefusedError(
-            f"{OPTION} {permitted}: the target is {host}, not that; say {OPTION} {host}, or change the target"
-        )
-    try:
-        addresses = resolve(host)
-    except (OSError, UnicodeError):
-        raise RefusedError(
-            f"target.url: the host {host} is unknown; check its name, or the machine's name service"
-        ) from None
-    if permitted is None and not (addresses and all(map(_loopback, addresses))):
-        raise RefusedError(f"target.url: {host} is not this machine; if you may put load on it, say {OPTION} {host}")
+def check_hosts(scenario: Scenario, permitted: Sequence[str], resolve: Resolve = addresses_of) -> None:
+    """Only loopback, or hosts that are permitted by name; what is permitted is asked. Raises RefusedError."""
+    hosts, named = hosts_of(scenario), {plain_host(host): host for host in permitted}
+    for plain, host in named.items():
+        if plain not in hosts:
+            target = next(iter(hosts))
+            raise RefusedError(
+                f"{OPTION} {host}: the target is {target}, not that; say {OPTION} {target}, or change the target"
+            )
+    for host, field in hosts.items():
+        try:
+            addresses = resolve(host)
+        except (OSError, UnicodeError):
+            raise RefusedError(
+                f"{field}: the host {host} is unknown; check its name, or the machine's name service"
+            ) from None
+        if host not in named and not (addresses and all(map(_loopback, addresses))):
+            raise RefusedError(f"{field}: {host} is not this machine; if you may put load on it, say {OPTION} {host}")
+
+
+def hosts_of(scenario: Scenario) -> dict[str, str]:
+    """The hosts that a run sends anything to, the target's first, and the field that names each."""
+    hosts = {host_of(scenario.target.url): "target.url"}
+    if scenario.observe.metrics_url is not None:
+        hosts.setdefault(urlsplit(scenario.observe.metrics_url).hostname or "", "observe.metrics_url")
+    return hosts
+
+
+def plain_host(host: str) -> str:
+    """As an address has it."""
+    return host.strip("[]").lower()
 
 
 def host_of(url: str) -> str:

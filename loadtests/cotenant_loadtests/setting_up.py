@@ -32,8 +32,8 @@ class Choices:
     """`FIELD=VALUE` each."""
     seed: int | None = None
     processes: int | None = None
-    permitted: str | None = None
-    """The host that may be loaded."""
+    permitted: Sequence[str] = ()
+    """The hosts beside this machine that may be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def check(loaded: Loaded, plan: "Sequence[Planned]") -> "Extent":
         if find_spec(package) is None:
             raise RefusedError(missing(package))
     scenario = loaded.scenario
-    safety.check_target(scenario.target.url, loaded.choices.permitted)
+    safety.check_hosts(scenario, loaded.choices.permitted)
     if not plan:
         raise RefusedError("the plan has no request; raise a rate or duration_s")
     extent = safety.extent_of(plan, scenario, lambda request: len(bodies.render(request)))

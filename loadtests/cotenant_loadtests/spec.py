@@ -121,7 +121,10 @@ class StreamSpec(Strict):
     check: Check = "shape"
     """`shape`: JSON, events, `[DONE]`, usage. `echo`: also every word and the checksum, of cotenant's echo engine."""
     body: Mapping[str, Any] = {}
-    """Further fields of the request's body, as they are: `{temperature: 0, ignore_eos: true}`."""
+    """Further fields of the request's body, as they are: `{temperature: 0, ignore_eos: true}`.
+
+    No secret belongs here: they stand in `results.json` and in `plan.jsonl`.
+    """
 
 
 class Goodput(Strict):
@@ -154,7 +157,10 @@ class Observe(Strict):
     """What is sampled on the server's side during the run."""
 
     metrics_url: str | None = None
-    """Prometheus text; it stands in the report beside what clients saw. Default: `/metrics` of the target."""
+    """Prometheus text; it stands in the report beside what clients saw. Default: `/metrics` of the target.
+
+    Without a query. Another host than the target's is named with `--i-may-load-this` too.
+    """
     metrics: tuple[str, ...] = ()
     """Names or beginnings of names (`cotenant_`). Empty: what is known of cotenant, vLLM and Triton."""
     table: bool = False

@@ -213,8 +213,11 @@ def test_another_target_is_refused_without_showing_it(url: str, reason: str) -> 
     assert "sk-secret" not in problems[0]
 
 
-def test_metrics_may_have_a_query_but_no_password() -> None:
-    assert found(observe={"metrics_url": "http://host/metrics?format=text"}) == []
+def test_metrics_may_have_a_path_but_neither_query_nor_password_since_results_show_them() -> None:
+    assert found(observe={"metrics_url": "http://host/stats/prometheus"}) == []
+    assert found(observe={"metrics_url": "http://host/metrics?token=sk-secret"}) == [
+        "observe.metrics_url: has a query or fragment; only scheme, host, port and path are used"
+    ]
     assert found(observe={"metrics_url": "http://a:b@host/metrics"})[0].startswith(
         "observe.metrics_url: holds a name"
     )

@@ -2,7 +2,7 @@ import pytest
 
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.safety import HEAD_BYTES, SAMPLE, addresses_of, check_limits, check_target, extent_of
+from cotenant_loadtests.safety import HEAD_BYTES, SAMPLE, addresses_of, check_hosts, check_limits, extent_of
 from cotenant_loadtests.spec import Limits, Scenario
 
 NAMES = {
@@ -30,22 +30,26 @@ def planned(number: int, at_s: float | None = None, **fields: object) -> Planned
     return Planned(id=number, at_s=at_s, **values)  # type: ignore[arg-type]
 
 
-def refusal(url: str, permitted: str | None = None) -> str:
+def check_target(url: str, *permitted: str, metrics_url: str | None = None) -> None:
+    check_hosts(scenario(target={"url": url}, observe={"metrics_url": metrics_url}), permitted, resolve)
+
+
+def refusal(url: str, *permitted: str, metrics_url: str | None = None) -> str:
     with pytest.raises(RefusedError) as caught:
-        check_target(url, permitted, resolve)
+        check_target(url, *permitted, metrics_url=metrics_url)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://here.example:80", "https://mapped.example/base"])
 def test_a_name_that_is_only_loopback_may_be_loaded(url: str) -> None:
-    check_target(url, None, resolve)
+    check_target(url)
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:8080", "http://127.8.8.8"]
 )
 def test_addresses_of_loopback_may_be_loaded(url: str) -> None:
-    check_target(url, None, addresses_of)
+    check_hosts(scenario(target={"url": url}), (), addresses_of)
 
 
 @pytest.mark.parametrize("host", ["both.example", "there.example", "empty.example"])
@@ -53,13 +57,27 @@ def test_any_other_host_must_be_named(host: str) -> None:
     assert refusal(f"http://{host}:8080") == (
         f"target.url: {host} is not this machine; if you may put load on it, say --i-may-load-this {host}"
     )
-    check_target(f"http://{host}:8080", host, resolve)
-    check_target(f"http://{host.upper()}", host, resolve)
+    check_target(f"http://{host}:8080", host)
+    check_target(f"http://{host.upper()}", host)
 
 
 @pytest.mark.parametrize("permitted", ["example", "xthere.example", "there.example:8080", "here.example", "*", ""])
 def test_it_must_be_exactly_that_host(permitted: str) -> None:
     assert "the target is there.example, not that" in refusal("http://there.example:8080", permitted)
+
+
+def test_another_host_that_is_asked_for_metrics_must_be_named_as_well() -> None:
+    metrics_url = "http://there.example:9090/metrics"
+    assert refusal("http://here.example", metrics_url=metrics_url) == (
+        "observe.metrics_url: there.example is not this machine; if you may put load on it, "
+        "say --i-may-load-this there.example"
+    )
+    check_target("http://here.example", "there.example", metrics_url=metrics_url)
+    check_target("http://there.example", "there.example", metrics_url=metrics_url)
+    check_target("http://here.example", metrics_url="http://mapped.example:9090/metrics")
+    assert "both.example is not this machine" in refusal(
+        "http://both.example", "there.example", metrics_url=metrics_url
+    )
 
 
 def test_an_unknown_host_is_told_before_the_start() -> None:
