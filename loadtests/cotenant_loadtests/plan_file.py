@@ -1,6 +1,9 @@
 """A plan as a file: a header line, then a line of JSON for each request. The only place that reads and writes one."""
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -37,8 +40,18 @@ def plan_lines(scenario: Scenario, plan: Sequence[Planned]) -> Iterator[bytes]:
 
 
 def write_plan(path: Path, scenario: Scenario, plan: Sequence[Planned]) -> None:
-    with path.open("wb") as file:
+    """For its owner's eyes only: prompts of a file stand in it as they are. Raises OSError."""
+    with open(path, "wb", opener=_private) as file:
         file.writelines(plan_lines(scenario, plan))
+
+
+def _private(path: str, flags: int) -> int:
+    """A file that is there already loses the rights of others too; what is no file (`/dev/stdout`) keeps its own."""
+    opened = os.open(path, flags, 0o600)
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        with suppress(PermissionError):  # it is somebody else's, who may write it for us
+            os.fchmod(opened, 0o600)
+    return opened
 
 
 def read_plan(path: Path) -> tuple[PlanHeader, list[Planned]]:

@@ -48,6 +48,15 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (header.scenario, header.seed, header.requests, header.duration_s) == ("small", 1, 3, 60.0)
 
 
+def test_a_plan_is_for_its_owner_only_since_prompts_stand_in_it(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+    old.touch(mode=0o644)
+    for path in (new, old):
+        write_plan(path, SCENARIO, PLAN)
+        assert path.stat().st_mode & 0o777 == 0o600
+    write_plan(Path("/dev/null"), SCENARIO, PLAN)
+
+
 def test_a_plan_has_one_line_of_json_for_each_request(tmp_path: Path) -> None:
     lines = list(plan_lines(SCENARIO, PLAN))
     assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in lines)
