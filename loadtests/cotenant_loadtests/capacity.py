@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cotenant_loadtests.extras import Capacity, KeptOrNot, RateTried, SearchEnd
-from cotenant_loadtests.gate import place
+from cotenant_loadtests.gate import measured, place
 from cotenant_loadtests.results import Results, Verdict
 
 MOST_RATES = 60
@@ -185,7 +185,7 @@ def _above(at_bound: RateTried | None) -> str:
         return "no higher one was tried"
     above = _rate(at_bound.rate_per_s)
     if at_bound.verdict == "missed":
-        slos = (f"{place(slo)} {_value(slo.value)} (limit {slo.limit:g})" for slo in at_bound.missed)
+        slos = (f"{place(slo)}: {measured(slo)} (limit {slo.limit:g})" for slo in at_bound.missed)
         return f"{above} missed {', '.join(slos)}"
     if at_bound.verdict == "beyond_limits":
         return f"{above} is beyond the scenario's limits: {at_bound.why}"
@@ -194,7 +194,3 @@ def _above(at_bound: RateTried | None) -> str:
 
 def _rate(rate_per_s: float) -> str:
     return f"{rate_per_s:,.3g}" if rate_per_s < 100 else f"{rate_per_s:,.0f}"
-
-
-def _value(value: float | None) -> str:
-    return "was not measured" if value is None else f"{value:.4g}"

@@ -6,7 +6,7 @@ from cotenant_loadtests.capacity import Beyond, Search, find_capacity, verdict_o
 from cotenant_loadtests.concluding import conclude
 from cotenant_loadtests.extras import RateTried, concluded
 from cotenant_loadtests.findings import number
-from cotenant_loadtests.gate import place
+from cotenant_loadtests.gate import measured, place
 from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, ready
 from cotenant_loadtests.planned import Planned
@@ -38,7 +38,10 @@ def find(
         if from_per_s is not None and to_per_s is not None and from_per_s > to_per_s:
             raise RefusedError(f"--from {from_per_s:g} is above --to {to_per_s:g}; the search goes up")
         if not scenario.slo:
-            raise RefusedError("slo: the scenario has none to keep; say one, such as --set 'slo={ttft_p99_ms: 500}'")
+            raise RefusedError(
+                "slo: the scenario has none to keep; say what is kept, "
+                "such as --set 'slo={ttft_p99_ms: 500, success_rate: 0.99}'"
+            )
 
     with ready(choices, wishes, local, refuse) as here:
         scenario = here.loaded.scenario
@@ -73,6 +76,6 @@ def find(
 
 
 def _say(tried: RateTried) -> None:
-    missed = ", ".join(f"{place(slo)} is {number(slo.value)}" for slo in tried.missed)
+    missed = ", ".join(f"{place(slo)}: {measured(slo)}" for slo in tried.missed)
     why = missed if tried.verdict == "missed" else tried.why
     note(f"{number(tried.rate_per_s)} requests/s: {tried.verdict.replace('_', ' ')}{': ' if why else ''}{why}")

@@ -17,7 +17,7 @@ from cotenant_loadtests.extras import (
     RateTried,
     Soak,
 )
-from cotenant_loadtests.gate import place
+from cotenant_loadtests.gate import measured, place
 
 Rows = Sequence[Sequence[str]]
 NOTHING = "-"
@@ -94,7 +94,7 @@ def _rate_row(one: RateTried) -> list[str]:
         one.verdict.replace("_", " "),
         " ".join(number(time) for time in one.ttft_p99_ms),
         " ".join(f"{rate:.2%}" for rate in one.success_rate),
-        ", ".join(f"{place(slo)}: {number(slo.value)}" for slo in one.missed),
+        ", ".join(f"{place(slo)}: {measured(slo)}" for slo in one.missed),
     ]
 
 

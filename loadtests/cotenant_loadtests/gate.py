@@ -14,19 +14,28 @@
 | `tokens_per_s` | at least the limit | completion tokens per second, of successes |
 | `jain` | at least the limit | Jain's index over tenants backlogged together; only for the whole run |
 
+Here p50 to p999 are of all scheduled requests, and a failed one is later than any limit: who turns requests away is
+not quick. Where such a percentile falls among the failures there is no value and the limit is missed. mean and max,
+like every latency outside the gate, are of successes.
+
 A limit for which nothing was measured is missed, with the value None: silence is no proof.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from cotenant_loadtests import names
 from cotenant_loadtests.results import Fairness, Group, Quantiles, SloResult, Verdict
 from cotenant_loadtests.spec import Limit, Scenario
 
+if TYPE_CHECKING:
+    from cotenant_loadtests.measures import Measures
+
 ALL = "*"
 LATENCIES = ("ttft", "itl", "tpot", "e2e")
-STATISTICS = ("mean", "p50", "p90", "p95", "p99", "p999", "max")
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
+STATISTICS = ("mean", *PERCENTILES, "max")
 LATENCY_SLOS = tuple(f"{latency}_{statistic}_ms" for latency in LATENCIES for statistic in STATISTICS)
 SHARES = ("success_rate", "goodput_rate", "jain")
 _VALUES: dict[str, Callable[[Group], float]] = {
@@ -54,11 +63,12 @@ def check_slo_names(scenario: Scenario) -> list[str]:
     return problems
 
 
-def evaluate(slo: Mapping[str, Limit], groups: Sequence[Group], fairness: Fairness) -> tuple[SloResult, ...]:
-    """`groups`: the total, each tenant's, and each tenant × model's; of others there is nothing to measure."""
+def evaluate(slo: Mapping[str, Limit], measures: "Measures", fairness: Fairness) -> tuple[SloResult, ...]:
+    """A limit may be of the total, of a tenant, or of a tenant × model."""
+    groups = [measures.total, *measures.tenants, *measures.groups]
     by_place = {_place(group): group for group in groups if group.scheduled}
     return tuple(
-        _judge(name, where, number, by_place.get(where), fairness)
+        _judge(name, where, number, by_place.get(where), measures, fairness)
         for name, limit in slo.items()
         for where, number in (limit.items() if isinstance(limit, Mapping) else [(ALL, limit)])
     )
@@ -72,12 +82,12 @@ def verdict(valid: bool, slo: Sequence[SloResult]) -> Verdict:
 
 
 def value_of(slo: str, group: Group | None) -> float | None:
-    """Of any of SLOS but `jain`; None where nothing was measured."""
+    """Of any of SLOS but `jain`, latencies of successes; None where nothing was measured."""
     if group is None or not group.scheduled:
         return None
     if slo in _VALUES:
         return float(_VALUES[slo](group))
-    latency, statistic, _ = slo.split("_")
+    latency, statistic = _parts(slo)
     quantiles: Quantiles = getattr(group, f"{latency}_ms")
     return float(getattr(quantiles, statistic)) if quantiles.count else None
 
@@ -90,8 +100,24 @@ def sentence(result: SloResult) -> str:
     """`ttft_p99_ms of search is 612.3, not at most 500`."""
     limit = f"{bound(result.slo)} {result.limit:g}"
     if result.value is None:
-        return f"{place(result)}: nothing was measured, so {limit} is not shown"
+        return f"{place(result)}: {why_no_value(result)}, so {limit} is not shown"
     return f"{place(result)} is {result.value:.6g}, {'' if result.passed else 'not '}{limit}"
+
+
+def why_no_value(result: SloResult) -> str:
+    """`more than 1 % of its requests failed`, of a result without a value."""
+    if not result.among_failures:
+        return "nothing was measured"
+    above = 100 - PERCENTILES[_parts(result.slo)[1]]
+    whose = "the" if result.where == ALL else "its"
+    return f"more than {above:.3g} % of {whose} requests failed"
+
+
+def measured(result: SloResult) -> str:
+    """The value, or why there is none."""
+    if result.value is None:
+        return why_no_value(result)
+    return f"{result.value:,.0f}" if abs(result.value) >= 10_000 else f"{result.value:.4g}"
 
 
 def place(result: SloResult) -> str:
@@ -99,10 +125,25 @@ def place(result: SloResult) -> str:
     return result.slo if result.where == ALL else f"{result.slo} of {result.where}"
 
 
-def _judge(slo: str, where: str, limit: float, group: Group | None, fairness: Fairness) -> SloResult:
-    value = fairness.jain if slo == "jain" else value_of(slo, group)
+def _judge(
+    slo: str, where: str, limit: float, group: Group | None, measures: "Measures", fairness: Fairness
+) -> SloResult:
+    among_failures = False
+    if slo == "jain":
+        value = fairness.jain
+    elif group is not None and slo in LATENCY_SLOS and _parts(slo)[1] in PERCENTILES:
+        latency, statistic = _parts(slo)
+        value, among_failures = measures.percentile_of_all_ms(group, latency, PERCENTILES[statistic])
+    else:
+        value = value_of(slo, group)
     passed = value is not None and (value <= limit if slo in _AT_MOST else value >= limit)
-    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=passed)
+    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=passed, among_failures=among_failures)
+
+
+def _parts(latency_slo: str) -> tuple[str, str]:
+    """`ttft_p99_ms` → `ttft`, `p99`."""
+    latency, statistic, _ = latency_slo.split("_")
+    return latency, statistic
 
 
 def _place(group: Group) -> str:

@@ -44,11 +44,15 @@ class Histogram:
         return float(self.percentiles_us([percentile])[0])
 
     def percentiles_us(self, percentiles: Sequence[float]) -> NDArray[np.float64]:
+        return self.ranked_us([nearest_rank(percentile, self.count) for percentile in percentiles])
+
+    def ranked_us(self, ranks: Sequence[int]) -> NDArray[np.float64]:
+        """The values of these places, from 1 to `count`, in the order of size."""
         if self.min_us == self.max_us:  # as of the many pairs of tenant and model that had one request, or none
-            return np.full(len(percentiles), float(self.max_us))
-        ranks = np.array([nearest_rank(percentile, self.count) for percentile in percentiles], np.int64)
-        buckets = self.first + np.searchsorted(np.cumsum(self.counts), ranks)
-        exact_end = np.where(ranks == self.count, self.max_us, _middles(buckets))
+            return np.full(len(ranks), float(self.max_us))
+        places = np.array(ranks, np.int64)
+        buckets = self.first + np.searchsorted(np.cumsum(self.counts), places)
+        exact_end = np.where(places == self.count, self.max_us, _middles(buckets))
         return np.clip(exact_end, self.min_us, self.max_us)
 
     @property
@@ -122,6 +126,23 @@ def quantiles_ms(histogram: Histogram, *, with_curve: bool = True) -> Quantiles:
         max=_ms(histogram.max_us),
         curve=curve_ms(histogram) if with_curve else (),
     )
+
+
+def percentile_of_all_ms(
+    histogram: Histogram, percentile: float, succeeded: int, scheduled: int
+) -> tuple[float | None, bool]:
+    """(milliseconds, is it among the failures?) where failed requests count as later than all that succeeded.
+
+    `histogram` is of the successes; a failed request counts for as many values as a success has on average (gaps
+    between tokens are many, answers that are not streamed have none). No value where there is none to tell.
+    """
+    part = round(percentile * _UNIT)  # of 100 * _UNIT
+    if part * scheduled > 100 * _UNIT * succeeded:
+        return None, True
+    if not histogram.count:
+        return None, False
+    rank = -(-part * histogram.count * scheduled // (100 * _UNIT * succeeded))
+    return _ms(histogram.ranked_us([min(max(rank, 1), histogram.count)])[0]), False
 
 
 def curve_ms(histogram: Histogram) -> tuple[tuple[float, float], ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cotenant_loadtests.columns import OUTCOMES, Columns, tokens_in_parts
-from cotenant_loadtests.histogram import Histogram, Ints, histograms_of, merge, quantiles_ms
+from cotenant_loadtests.histogram import Histogram, Ints, histograms_of, merge, percentile_of_all_ms, quantiles_ms
 from cotenant_loadtests.record import NEVER, SUCCESSES
 from cotenant_loadtests.results import Group
 from cotenant_loadtests.spec import Goodput
@@ -46,6 +46,13 @@ class Measures:
     tenants: tuple[Group, ...]
     models: tuple[Group, ...]
     groups: tuple[Group, ...]
+    tallies: Mapping["_Pair", Tally]
+    """Of the total, each tenant and each pair, by the group's tenant and model."""
+
+    def percentile_of_all_ms(self, group: Group, latency: str, percentile: float) -> tuple[float | None, bool]:
+        """(`ttft`, `itl`, `tpot` or `e2e`; is it among the failures?): see histogram.py."""
+        histogram: Histogram = getattr(self.tallies[group.tenant, group.model], latency)
+        return percentile_of_all_ms(histogram, percentile, group.succeeded, group.scheduled)
 
 
 def measure(measured: Columns, window: Window, goodput: Goodput | None) -> Measures:
@@ -53,11 +60,13 @@ def measure(measured: Columns, window: Window, goodput: Goodput | None) -> Measu
     pairs = _tallies(measured, goodput)
     tenants = {name: _add(tallies) for name, tallies in _by(pairs, lambda pair: pair[0])}
     models = {name: _add(tallies) for name, tallies in _by(pairs, lambda pair: pair[1])}
+    total = _add(tenants.values())
     return Measures(
-        total=_group(ALL, ALL, _add(tenants.values()), window),
+        total=_group(ALL, ALL, total, window),
         tenants=tuple(_group(tenant, ALL, tally, window) for tenant, tally in tenants.items()),
         models=tuple(_group(ALL, model, tally, window) for model, tally in models.items()),
         groups=tuple(_group(*pair, tally, window, with_curves=False) for pair, tally in pairs.items()),
+        tallies={(ALL, ALL): total} | {(tenant, ALL): tally for tenant, tally in tenants.items()} | pairs,
     )
 
 

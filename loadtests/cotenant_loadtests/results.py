@@ -153,8 +153,10 @@ class SloResult(msgspec.Struct, frozen=True, kw_only=True):
     """`*`, a tenant, or `tenant/model`."""
     limit: float
     value: float | None
-    """None: nothing was measured there, which is a miss."""
+    """None: nothing was measured there, or it is `among_failures`; either is a miss."""
     passed: bool
+    among_failures: bool = False
+    """A percentile (p50 to p999) that falls among failed requests: here those count, as later than any limit."""
 
 
 class Fairness(msgspec.Struct, frozen=True, kw_only=True):

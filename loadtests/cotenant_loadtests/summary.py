@@ -28,7 +28,7 @@ def summarise(scenario: Scenario, output: RunOutput, target: str) -> Results:
     run_end_us = round(output.duration_s * 1e6)
     fairness = fairness_of(columns, window, run_end_us)
     validity = validity_of(scenario, output, columns, window, cores=cores())
-    slo = evaluate(scenario.slo, [measures.total, *measures.tenants, *measures.groups], fairness)
+    slo = evaluate(scenario.slo, measures, fairness)
     return Results(
         cotenant_version=version("cotenant"),
         name=scenario.name,

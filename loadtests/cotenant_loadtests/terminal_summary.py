@@ -69,7 +69,7 @@ def slo_rows(results: Results) -> list[tuple[str, ...]]:
         (
             place(slo),
             f"{slo.limit:g}",
-            "nothing" if slo.value is None else f"{slo.value:.5g}",
+            ("failures" if slo.among_failures else "nothing") if slo.value is None else f"{slo.value:.5g}",
             ("passed" if slo.passed else "missed") if results.validity.valid else "not judged",
         )
         for slo in results.slo

@@ -63,10 +63,15 @@ def passed_results(**changed: Any) -> Results:
 
 
 def slo_result(
-    slo: str = "ttft_p99_ms", where: str = "ads", *, limit: float = 500.0, value: float | None = 812.0
+    slo: str = "ttft_p99_ms",
+    where: str = "ads",
+    *,
+    limit: float = 500.0,
+    value: float | None = 812.0,
+    among_failures: bool = False,
 ) -> SloResult:
     below = value is not None and (value <= limit if slo.endswith("_ms") else value >= limit)
-    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=below)
+    return SloResult(slo=slo, where=where, limit=limit, value=value, passed=below, among_failures=among_failures)
 
 
 def error(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotenant_loadtests.extras import Capacity, ColdStarts, Comparison, FairnessFound, Found, Soak
-from cotenant_loadtests.gate import bound
+from cotenant_loadtests.gate import bound, why_no_value
 from cotenant_loadtests.report.wording import per_second, plural, slo_value
 from cotenant_loadtests.results import Results, SloResult
 
@@ -53,7 +53,7 @@ def missed(result: SloResult) -> str:
     where = "all requests" if result.where == "*" else result.where
     limit = f"{_limit_words(result.slo)} {slo_value(result.slo, result.limit)}"
     if result.value is None:
-        return f"{result.slo} of {where}: nothing was measured there, {limit}"
+        return f"{result.slo} of {where}: {why_no_value(result)}, {limit}"
     return f"{result.slo} of {where} is {slo_value(result.slo, result.value)}, {limit}"
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from cotenant_loadtests.gate import bound
+from cotenant_loadtests.gate import bound, why_no_value
 from cotenant_loadtests.report.markup import Child, Markup, element, joined, named
 from cotenant_loadtests.report.picture import section
 from cotenant_loadtests.report.tables import table
@@ -50,7 +50,7 @@ def objectives(results: Results) -> Markup:
             named(slo.slo),
             named("all requests" if slo.where == "*" else slo.where),
             _status(slo.passed) if judged else "not judged",
-            slo_value(slo.slo, slo.value),
+            why_no_value(slo) if slo.value is None else slo_value(slo.slo, slo.value),
             f"{bound(slo.slo)} {slo_value(slo.slo, slo.limit)}",
         )
         for slo in sorted(results.slo, key=lambda slo: slo.passed)

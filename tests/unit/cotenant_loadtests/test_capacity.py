@@ -27,7 +27,7 @@ def test_the_capacity_is_found_within_the_step(capacity: float) -> None:
     assert answer.kept_per_s <= capacity < answer.missed_per_s
     assert answer.missed_per_s - answer.kept_per_s <= 0.05 * answer.missed_per_s
     assert answer.missed[0].slo == "ttft_p99_ms"
-    assert "missed ttft_p99_ms 900 (limit 500)" in answer.sentence
+    assert "missed ttft_p99_ms: 900 (limit 500)" in answer.sentence
 
 
 def test_no_rate_is_tried_twice() -> None:

@@ -46,7 +46,7 @@ def written(folder: Path, **fields: Any) -> str:
             ["compare", NOBODY, NOBODY, "--scenario", "SCENARIO", "--rounds", "2", "--fail-if", "ttft_p99_ms > 1"],
             "2 rounds are too few",
         ),
-        (["find-capacity", "SCENARIO"], "slo: the scenario has none to keep"),
+        (["find-capacity", "SCENARIO"], "--set 'slo={ttft_p99_ms: 500, success_rate: 0.99}'"),
         (["find-capacity", "SCENARIO", "--from", "9", "--to", "3"], "--from 9 is above --to 3"),
         (["fairness", "SCENARIO"], "fairness is between two or more"),
         (["coldstart", "SCENARIO", "--model", "other"], "the plan has no such model; it has echo"),

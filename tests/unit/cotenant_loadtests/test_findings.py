@@ -69,7 +69,7 @@ def test_runs_that_are_not_valid_are_named() -> None:
 def test_a_search_shows_each_rate_with_what_it_missed() -> None:
     found = findings_of(find_capacity(search(), server(15.0))[0])
 
-    assert row(found, "20.00")[2:] == ["missed", "missed", "-", "100.00%", "ttft_p99_ms: 900.0"]
+    assert row(found, "20.00")[2:] == ["missed", "missed", "-", "100.00%", "ttft_p99_ms: 900"]
     assert "requests/s kept the SLOs" in found.sentences[0]
 
 
