@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-_LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*[ \t]*=[ \t]*"(?:[^"\\]|\\.)*"'
+MOST_LINE_LENGTH = 65_536
+# Repetitions are possessive (`*+`, `++`): they give back nothing of what they took, so no line takes long to refuse.
+_LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*+[ \t]*+=[ \t]*+"(?:[^"\\]|\\.)*+"'
 _SAMPLE = re.compile(
-    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*"
-    rf"(?:\{{[ \t]*(?P<labels>{_LABEL}(?:[ \t]*,[ \t]*{_LABEL})*)?[ \t]*,?[ \t]*\}})?[ \t]*"
-    r"(?P<value>[^ \t{}#]+)(?:[ \t]+-?\d+)?[ \t]*"
+    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*+)[ \t]*+"
+    rf"(?:\{{[ \t]*+(?P<labels>{_LABEL}(?:[ \t]*+,[ \t]*+{_LABEL})*+)?[ \t]*+,?+[ \t]*+\}})?[ \t]*+"
+    r"(?P<value>[^ \t{}#]++)(?:[ \t]++-?\d++)?+[ \t]*+"
 )
 _ONE_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
 _TYPE = re.compile(r"#[ \t]+TYPE[ \t]+(?P<name>\S+)[ \t]+(?P<type>counter|gauge|histogram|summary|untyped)[ \t]*")
@@ -57,6 +59,8 @@ def parse(text: str, wanted: Callable[[str], bool] = lambda name: True) -> Page:
     types: dict[str, str] = {}
     samples: list[MetricSample] = []
     for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
+        if len(line) > MOST_LINE_LENGTH:
+            raise PrometheusTextError(f"line {number} is longer than {MOST_LINE_LENGTH} characters")
         if line.startswith("#"):
             if match := _TYPE.fullmatch(line):
                 types[match["name"]] = match["type"]

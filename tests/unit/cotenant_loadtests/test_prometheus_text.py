@@ -1,6 +1,8 @@
 """Prometheus' text format, read strictly."""
 
 import math
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -45,6 +47,7 @@ def test_a_series_is_called_as_prometheus_writes_it():
     [
         "name",
         "name ",
+        "name1",
         "name{} ",
         "name one",
         "name 1_000",
@@ -100,3 +103,27 @@ def test_a_hostile_line_costs_time_in_proportion_to_its_length():
     for line in ("name{" + 'a="b"' * 200_000, "name{" + " " * 500_000, 'name{a="' + "\\" * 500_001, "a" * 1_000_000):
         with pytest.raises(PrometheusTextError):
             parse(line)
+
+
+HOSTILE = {
+    "spaces before a missing brace": "a{" + " " * 4_000 + "x",
+    "spaces around a missing comma": 'a{b="1"' + " " * 4_000 + "x",
+    "many labels and no end": "a{" + 'b="1" , ' * 4_000 + "x",
+    "a text without an end": 'a{b="' + r"\"" * 4_000,
+    "spaces after the value": "a 1" + " " * 4_000 + "x",
+    "a long name alone": "a" * 60_000,
+    "a type of nothing": "# TYPE " + "a " * 8_000,
+}
+
+
+@pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
+def test_a_line_that_is_made_to_be_slow_is_refused_or_left_at_once(line: str) -> None:
+    before_s = time.process_time()
+    with suppress(PrometheusTextError):
+        parse(f"{line}\n")
+    assert time.process_time() - before_s < 2  # it takes a millisecond; with backtracking it was half a minute
+
+
+def test_a_line_that_goes_on_and_on_is_refused() -> None:
+    with pytest.raises(PrometheusTextError, match="line 2 is longer than 65536 characters"):
+        parse("a 1\n# " + "x" * 65_536 + "\n")
