@@ -107,6 +107,15 @@ def test_gaps_of_gamma_have_a_squared_variation_of_one_over_the_burstiness(burst
     assert variation == pytest.approx(1 / burstiness, rel=8 * ((2 + 6 / burstiness) / count) ** 0.5)
 
 
+@pytest.mark.parametrize("burstiness", [0.05, 0.3, 1.0, 20.0])
+def test_gamma_keeps_its_rate_in_short_runs_too(burstiness: float) -> None:
+    runs, wanted = 1000, 5 * 20
+    found = fmean(
+        len(times(seed, to_s=5.0, process="gamma", rate_per_s=20, burstiness=burstiness)) for seed in range(runs)
+    )
+    assert found == pytest.approx(wanted, abs=3 * (wanted / burstiness / runs) ** 0.5 + 0.1)
+
+
 @given(SEEDS, st.floats(5, 100), st.floats(0.5, 5), st.floats(0.5, 5), st.sampled_from([0.0, 2.0]))
 @MANY
 def test_on_off_has_each_rate_in_its_turn(seed: int, rate: float, on_s: float, off_s: float, off_rate: float) -> None:

@@ -17,8 +17,8 @@ from cotenant_loadtests.workload import make_plan
 
 LENGTHS = {"distribution": "lognormal", "median": 60, "sigma": 0.8, "max": 900}
 EXPONENTIAL = {"distribution": "exponential", "mean": 40}
-PLAN_SHA256 = "333952f1ead096f958cd76d5b15ac2468dad6566e360d7d757f02fffa83ea2bb"
-BYTES_SHA256 = "547d589bc89a4e8a68b0dceb10ca66c924cc91f08c08ea81aefb101a500d05c2"
+PLAN_SHA256 = "47553110d651217d877854238bf9608b008679f627bde8aa0b1754af7298d754"
+BYTES_SHA256 = "81af408b399bf37fc31992de4053d20aa164212c1d396354ca71f9d37ecfa576"
 
 
 def everything() -> list[dict[str, Any]]:
