@@ -101,7 +101,7 @@ class StreamSpec(Strict):
     prompt: PromptSpec | None = None
     """What is asked; needed but for `oip`."""
     output: OutputSpec | None = None
-    """Absent: no `max_tokens` is sent, the server decides."""
+    """Absent: no `max_tokens` is sent, the server decides; a conversation needs it."""
     conversation: ConversationSpec | None = None
     """Several turns, each with those before as its history; `chat` only."""
     inputs: tuple[OipInput, ...] = ()

@@ -23,6 +23,8 @@ def found(*streams: dict[str, Any], **fields: Any) -> list[str]:
     [
         {},
         {"api": "completions", "streamed": False},
+        {"output": None},
+        {"output": None, "api": "completions", "prompt": {"file": "p.jsonl"}},
         EMBEDDINGS,
         EMBEDDINGS | {"prompt": {"tokens": 5, "inputs": 8, "shared_prefix": {"tokens": 3}}},
         TENSORS,
@@ -69,7 +71,10 @@ def test_a_stream_that_makes_sense_is_left_alone(fields: dict[str, Any]) -> None
         ({"model": "m-{1..}"}, "model: 'm-{1..}' has a brace that is no range"),
         # what each API takes
         ({"prompt": None}, "prompt: is missing; chat needs it: {tokens: 100}"),
-        ({"output": None, "api": "completions"}, "output: is missing; completions needs it: {tokens: 50}"),
+        (
+            {"output": None, "conversation": {"turns": 2, "think_s": 1}},
+            "output: is missing; a conversation needs it, because answers stand in later turns",
+        ),
         (EMBEDDINGS | {"prompt": None}, "prompt: is missing; embeddings need it"),
         (EMBEDDINGS | {"output": {"tokens": 1}}, "output: is not for embeddings; remove it"),
         ({"api": "completions", "conversation": {"turns": 2, "think_s": 1}}, "conversation: is for chat only"),

@@ -55,6 +55,15 @@ def test_streams_that_are_equal_but_for_their_names_are_independent() -> None:
     assert not times[0] & times[1]
 
 
+def test_without_output_the_server_decides_unless_a_line_of_the_prompts_does(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "output_tokens": 3}\n')
+    given = {"output": None, "arrivals": {"process": "constant", "rate_per_s": 1}}
+    drawn = plan(stream("a", **given))
+    of_file = plan(stream("a", prompt={"file": "p.jsonl"}, **given), folder=tmp_path, duration_s=3)
+    assert {request.max_tokens for request in drawn} == {None}
+    assert [request.max_tokens for request in of_file] == [None, 3, None]
+
+
 def test_another_length_of_answers_does_not_change_when_they_are_asked_for_nor_the_prompts() -> None:
     short, long = (
         plan(stream("a", output={"tokens": tokens})) for tokens in (3, {"distribution": "exponential", "mean": 9})
