@@ -34,6 +34,9 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _window(scenario: Scenario) -> Iterator[Finding]:
+    most_s = scenario.limits.duration_s
+    if scenario.duration_s > most_s:  # before the plan is made, which takes time and memory in proportion
+        yield "duration_s", f"is {scenario.duration_s:.12g} s, more than limits.duration_s, {most_s:.12g} s"
     cut_s = scenario.warmup_s + scenario.cooldown_s
     if cut_s >= scenario.duration_s:
         yield (

@@ -226,3 +226,8 @@ def test_metrics_may_have_a_path_but_neither_query_nor_password_since_results_sh
     assert found(observe={"metrics_url": "http://a:b@host/metrics"})[0].startswith(
         "observe.metrics_url: holds a name"
     )
+
+
+def test_a_run_longer_than_its_limit_is_refused_before_it_is_planned() -> None:
+    assert found(duration_s=14_401) == ["duration_s: is 14401 s, more than limits.duration_s, 14400 s"]
+    assert found(duration_s=14_401, limits={"duration_s": 14_401}) == []
