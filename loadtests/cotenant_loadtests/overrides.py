@@ -1,10 +1,14 @@
 """`streams.0.arrivals.rate_per_s=2`: a field of a scenario, set on the command line. Pure."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from cotenant_loadtests.problems import refused
 from cotenant_loadtests.yaml_values import Place, YamlError, load, value_at
+
+_PART = re.compile(r"""(?:(?P<mark>["'])(?P<quoted>.+?)(?P=mark)|(?P<plain>[^.=]+))[.=]""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,21 +18,40 @@ class Override:
 
 
 def parse_override(scenario: Any, text: str) -> Override:
-    """`field=value`, the value as YAML; streams go by position or by name. Raises ScenarioError."""
-    field, equals, yaml_text = text.partition("=")
-    if not equals or not all(field.split(".")):
-        raise refused("override", 0, f"{field!r} is no field=value, such as duration_s=10")
+    """`field=value`, the value as YAML; streams go by position or by name. Raises ScenarioError.
+
+    A name that has a dot stands in quotes: `slo.ttft_p99_ms."search/llama-3.1"=500`.
+    """
+    parts, yaml_text = _field_and_value(text)
+    if yaml_text is None:
+        raise refused("override", 0, f"{text.partition('=')[0]!r} is no field=value, such as duration_s=10")
+    field = ".".join(parts)
     try:
         value, _ = load(yaml_text)
     except YamlError as error:
         raise refused("override", 0, f"the value {error.message}", field) from None
-    return Override(place_in(scenario, field), value)
+    return Override(_place(scenario, parts), value)
 
 
 def place_in(value: Any, field: str) -> Place:
     """The place of a dotted field; items of a list go by their position, or by the name that they have."""
+    return _place(value, field.split("."))
+
+
+def _field_and_value(text: str) -> tuple[list[str], str | None]:
+    """The field's parts and what stands after `=`; None where there is none."""
+    parts, at = list[str](), 0
+    while (found := _PART.match(text, at)) is not None:
+        parts.append(found["quoted"] or found["plain"])
+        at = found.end()
+        if text[at - 1] == "=":
+            return parts, text[at:]
+    return parts, None
+
+
+def _place(value: Any, parts: Iterable[str]) -> Place:
     place: list[str | int] = []
-    for part in field.split("."):
+    for part in parts:
         found: str | int = part
         if isinstance(value, list):
             found = _position(value, part)

@@ -208,6 +208,8 @@ def test_streams_may_share_what_they_have_alike(tmp_path: Path) -> None:
         ("streams.batch.arrivals.rate_per_s=7", "streams.1.arrivals.rate_per_s", 7.0),
         ("streams.chat.body={temperature: 0}", "streams.0.body", {"temperature": 0}),
         ("about=", "about", ""),
+        ('slo.success_rate."search/m"=0.5', "slo", {"success_rate": {"search/m": 0.5}}),
+        ("'about'=x", "about", "x"),
     ],
 )
 def test_an_override_sets_a_field(tmp_path: Path, override: str, field: str, value: Any) -> None:
@@ -217,6 +219,16 @@ def test_an_override_sets_a_field(tmp_path: Path, override: str, field: str, val
     for part in field.split("."):
         found = found[int(part) if part.isdecimal() else part]
     assert found == value
+
+
+@pytest.mark.parametrize("quoted", ['"t/llama-3.1"', "'t/llama-3.1'"])
+def test_a_name_with_dots_stands_in_quotes_in_an_override(tmp_path: Path, quoted: str) -> None:
+    text = changed(("tenant: search\n  model: m", "tenant: t\n  model: llama-3.1"), ("tenants:\n", ""))
+    text = text.replace("  search: {key: {env: SEARCH_KEY}}\n", "")
+    path = written(tmp_path, text)
+    assert read_scenario(path, [f"slo.ttft_p99_ms.{quoted}=5"]).slo == {"ttft_p99_ms": {"t/llama-3.1": 5}}
+    with pytest.raises(ScenarioError, match=r"slo\.ttft_p99_ms\.t/llama-3: must be a number"):
+        read_scenario(path, ["slo.ttft_p99_ms.t/llama-3.1=5"])
 
 
 def test_the_last_of_several_overrides_wins(tmp_path: Path) -> None:
