@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from cotenant_loadtests.planned import Planned
@@ -10,6 +10,7 @@ from cotenant_loadtests.run_output import Progress
 from cotenant_loadtests.spec import Scenario
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.table import Table
 
 COLUMNS = ("TENANT", "SENT/S", "SUCCEEDED", "FAILED", "IN FLIGHT", "TOKENS/S", "TTFT P50")
@@ -29,13 +30,32 @@ def watching(
     from rich.live import Live
 
     view = View(scenario.duration_s, tuple(sorted({request.tenant for request in plan})))
-    with Live(view.drawn(), console=Console(file=out), auto_refresh=False, redirect_stderr=False) as live:
+    live = Live(view.drawn(), console=Console(file=out), auto_refresh=False, redirect_stderr=False)
+    seen = True
 
-        def show(progress: Progress) -> None:
-            view.take(progress)
-            live.update(view.drawn(), refresh=True)
+    def show(progress: Progress) -> None:
+        nonlocal seen
+        view.take(progress)
+        try:
+            if seen:
+                live.update(view.drawn(), refresh=True)
+        except OSError:  # the terminal has gone, the run goes on
+            seen = False
 
+    with _unless_gone(live):
         yield show
+
+
+@contextmanager
+def _unless_gone(live: "Live") -> Iterator[None]:
+    """On the screen for the length of the block; a terminal that is gone does not disturb it."""
+    with suppress(OSError):
+        live.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            live.stop()
 
 
 class View:

@@ -240,6 +240,32 @@ def test_sigterm_ends_a_run_like_ctrl_c(url: str, tmp_path: Path) -> None:
     assert all_gone(workers)
 
 
+def test_a_terminal_that_is_closed_ends_a_run_with_its_report(url: str, tmp_path: Path) -> None:
+    """Kernel and shell may both say so."""
+    with subprocess.Popen(long_run(tmp_path, url), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        workers = begun(process.pid, tmp_path)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)  # signals that are sent at once arrive as one
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=30)
+
+    assert process.returncode == EXIT_INTERRUPTED
+    assert {path.name for path in (tmp_path / "out").iterdir()} == WRITTEN
+    assert results_of(tmp_path).interrupted
+    assert all_gone(workers)
+
+
+def test_a_run_under_nohup_does_not_mind_a_terminal_that_is_closed(url: str, tmp_path: Path) -> None:
+    command = ["nohup", *LOADTEST, "run", str(written(tmp_path, url)), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: any((tmp_path / "out").glob("run-*/*.records")), "the run has begun")
+        process.send_signal(signal.SIGHUP)
+        process.wait(timeout=30)
+
+    assert not results_of(tmp_path).interrupted
+    assert results_of(tmp_path).total.scheduled == 40
+
+
 def test_a_second_ctrl_c_ends_at_once(url: str, tmp_path: Path) -> None:
     process = subprocess.Popen(long_run(tmp_path, url), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     workers = begun(process.pid, tmp_path)

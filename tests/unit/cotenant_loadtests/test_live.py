@@ -1,3 +1,4 @@
+import errno
 import io
 
 import pytest
@@ -101,3 +102,26 @@ def test_nobody_who_does_not_look_is_shown_anything(quiet: bool, stream: io.Stri
     with watching(scenario_of(), [], quiet=quiet, stream=stream) as on_progress:
         assert on_progress is None
     assert stream.getvalue() == ""
+
+
+class Gone(Screen):
+    """A terminal whose window is closed while it is written to."""
+
+    gone = False
+
+    def write(self, text: str) -> int:
+        if self.gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_goes_away_does_not_disturb_the_run() -> None:
+    screen = Gone()
+    with watching(scenario_of(), [planned(tenant="ads")], quiet=False, stream=screen) as show:
+        assert show is not None
+        show(progress(1, sent={"ads": 10}))
+        screen.gone = True
+        show(progress(2, sent={"ads": 20}))
+        show(progress(3, sent={"ads": 30}))
+
+    assert "ads" in screen.getvalue()
