@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from cotenant_loadtests.cli_comparisons import add_comparisons
 from cotenant_loadtests.cli_options import Out, Permitted, Processes, Quiet, Scenarios, Seed, Settings, Url
-from cotenant_loadtests.endings import ending, quiet_about_a_closed_pipe, told_of_flags
-from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_INTERRUPTED
+from cotenant_loadtests.endings import coded, ending
+from cotenant_loadtests.exit_codes import EXIT_INTERRUPTED
 from cotenant_loadtests.keys import NoLocalKeys
 
 
@@ -32,15 +32,15 @@ class Document(StrEnum):
 
 
 class _Group(TyperGroup):
-    """A mistake in the flags is a refusal before the start, under whichever command this is."""
+    """What goes wrong has a code of its own, under whichever command this is: 1 and 2 are verdicts on a target."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with coded():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with coded():
             return super().invoke(ctx)
-        except Exception as problem:
-            if told_of_flags(problem):
-                raise typer.Exit(EXIT_BAD_SCENARIO) from None
-            raise
 
 
 def make_app() -> typer.Typer:
@@ -148,11 +148,4 @@ def main() -> int:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        quiet_about_a_closed_pipe()
-        return 1
-    except Exception as problem:
-        if not told_of_flags(problem):
-            raise
-        return EXIT_BAD_SCENARIO
     return result if isinstance(result, int) else 0

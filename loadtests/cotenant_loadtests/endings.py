@@ -2,14 +2,17 @@
 
 import errno
 import functools
-import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec
 
-from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_NOT_VALID
+import typer
+
+from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_CLOSED_PIPE, EXIT_NOT_VALID, EXIT_OWN_MISTAKE
 from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
-from cotenant_loadtests.terminal import complain
+from cotenant_loadtests.terminal import complain, silence, with_streams
 
 P = ParamSpec("P")
 
@@ -29,6 +32,25 @@ def ending(command: Callable[P, int]) -> Callable[P, int]:
             return told[1]
 
     return wrapped
+
+
+@contextmanager
+def coded() -> Iterator[None]:
+    """What is raised in the block, and is no wish to exit, becomes one: with a code that is no verdict."""
+    with_streams()
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise typer.Exit(EXIT_CLOSED_PIPE) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as problem:
+        if told_of_flags(problem):
+            raise typer.Exit(EXIT_BAD_SCENARIO) from None
+        complain("error", f"a mistake of cotenant, not of the target:\n{traceback.format_exc()}")
+        raise typer.Exit(EXIT_OWN_MISTAKE) from None
 
 
 def told_of_flags(problem: Exception) -> bool:
@@ -61,8 +83,3 @@ def _told(problem: Exception) -> tuple[str, int] | None:
     if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:  # a write names no file
         return f"{problem.strerror}; make room, or give another folder with --out", EXIT_NOT_VALID
     return None
-
-
-def quiet_about_a_closed_pipe() -> None:
-    """Python flushes stdout once more at exit, where nobody reads it any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

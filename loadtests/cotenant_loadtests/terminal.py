@@ -1,9 +1,14 @@
-"""Lines and tables for people: coloured on a terminal, plain anywhere else; nothing in them steers a terminal."""
+"""Lines and tables for people: coloured on a terminal, plain anywhere else; nothing in them steers a terminal.
 
+Where nobody reads stdout any more that is a BrokenPipeError; that nobody reads stderr never ends a measurement.
+"""
+
+import errno
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 Rows = Sequence[Sequence[str]]
@@ -14,9 +19,14 @@ def print_table(columns: Sequence[str], rows: Rows, *, right: Sequence[int] = ()
     """`right`: indices of the columns that are aligned to the right."""
     stream = out or sys.stdout
     rows = [[harmless(cell) for cell in row] for row in rows]
-    if not stream.isatty():
-        stream.write(plain_table(columns, rows, right=right))
-        return
+    with _read_by_somebody():
+        if stream.isatty():
+            _print_coloured(columns, rows, right, stream)
+        else:
+            stream.write(plain_table(columns, rows, right=right))
+
+
+def _print_coloured(columns: Sequence[str], rows: Rows, right: Sequence[int], stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -55,12 +65,13 @@ def harmless(text: str) -> str:
 
 def say(text: str = "") -> None:
     """A line of what was asked for, on stdout."""
-    print(harmless(text))
+    with _read_by_somebody():
+        print(harmless(text))
 
 
 def note(text: str) -> None:
     """A line beside it, on stderr."""
-    print(harmless(text), file=sys.stderr)
+    _aside(harmless(text))
 
 
 def complain(word: str, text: str) -> None:
@@ -69,4 +80,35 @@ def complain(word: str, text: str) -> None:
 
     painted = typer.style(f"{word}:", fg="red") if coloured(sys.stderr) else f"{word}:"
     for line in harmless(text).splitlines() or [""]:
-        print(f"{painted} {line}", file=sys.stderr)
+        _aside(f"{painted} {line}")
+
+
+def silence(stream: TextIO) -> None:
+    """What is written to it goes nowhere: Python flushes once more at exit, where nobody reads any more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def with_streams() -> None:
+    """A program that was started without stdout or stderr (`>&-`) has none in Python either; it gets silent ones."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _aside(line: str) -> None:
+    try:
+        print(line, file=sys.stderr)
+    except OSError:
+        silence(sys.stderr)
+
+
+@contextmanager
+def _read_by_somebody() -> Iterator[None]:
+    """A terminal that has gone is as a pipe that was closed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise BrokenPipeError(errno.EPIPE, "the terminal has gone") from None
+        raise

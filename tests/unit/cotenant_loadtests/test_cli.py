@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 import pytest
+import typer
 from tests.builders.load_records import answered, run_of, scenario_of
 
 from cotenant_loadtests import cli
-from cotenant_loadtests.endings import ending
-from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_NOT_VALID
+from cotenant_loadtests.endings import coded, ending
+from cotenant_loadtests.exit_codes import EXIT_BAD_SCENARIO, EXIT_CLOSED_PIPE, EXIT_NOT_VALID, EXIT_OWN_MISTAKE
 from cotenant_loadtests.results_file import write_results
 from cotenant_loadtests.run_output import RunError
 from cotenant_loadtests.shipped import shipped_scenarios
 from cotenant_loadtests.summary import summarise
+from cotenant_operator.cli import main as cotenant
 
 HEAVY = ("torch", "ray", "transformers", "kubernetes", "numpy", "pyarrow", "uvloop", "msgspec", "yaml")
 
@@ -200,8 +202,54 @@ def test_a_mistake_of_our_own_is_not_hidden() -> None:
         ending(fails)()
 
 
-def test_a_pipe_that_is_closed_is_no_traceback() -> None:
-    command = f"{sys.executable} -m cotenant_loadtests schema | true"
-    ran = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=dict(os.environ))
+def test_a_mistake_of_our_own_is_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, coded():
+        raise IndexError("of our own")
 
-    assert ran.stderr == ""
+    assert ended.value.exit_code == EXIT_OWN_MISTAKE
+    said = capsys.readouterr().err
+    assert "error: a mistake of cotenant, not of the target:" in said
+    assert "IndexError: of our own" in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["--frob"], ["frobnicate"], ["run", "chat-steady", "--frob"]])
+def test_a_mistake_in_the_flags_is_no_verdict_under_cotenant_either(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cotenant", "loadtest", *arguments])
+
+    assert cotenant() == EXIT_BAD_SCENARIO
+    assert "Usage: " in (shown := capsys.readouterr()).out or shown.err.startswith("error: ")
+
+
+def _unread(*arguments: str, stream: str) -> subprocess.CompletedProcess[bytes]:
+    """With nobody at the other end of stdout or stderr, from the start."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writing}
+    try:
+        return subprocess.run([sys.executable, "-m", "cotenant_loadtests", *arguments], **streams, check=False)  # type: ignore[call-overload,no-any-return]
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["scenarios"]], ids=["a long text", "a short one"])
+def test_an_answer_that_nobody_reads_is_no_verdict_and_no_traceback(arguments: list[str]) -> None:
+    ran = _unread(*arguments, stream="stdout")
+
+    assert (ran.returncode, ran.stderr) == (EXIT_CLOSED_PIPE, b"")
+
+
+def test_a_note_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
+    ran = _unread("run", "chat-steady", "--plan", str(tmp_path / "plan.jsonl"), stream="stderr")
+
+    assert (ran.returncode, ran.stdout) == (0, b"")
+    assert (tmp_path / "plan.jsonl").stat().st_size
+
+
+def test_a_command_without_stdout_and_stderr_does_its_work(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.jsonl"
+    command = f"exec {sys.executable} -m cotenant_loadtests run chat-steady --plan {plan} >&- 2>&-"
+
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
+    assert plan.read_text().startswith("{")
