@@ -212,7 +212,7 @@ class SoakSegment(msgspec.Struct, frozen=True, kw_only=True):
     e2e_p99_ms: float | None
     completion_tokens_per_s: float
     server_rss_bytes: float | None
-    """The last `process_resident_memory_bytes` that the server told."""
+    """The last `cotenant_gateway_resident_memory_bytes`, else `process_resident_memory_bytes`, that it told."""
     tool_rss_bytes: int
     """Of all the tool's processes."""
     verdict: Verdict

@@ -8,6 +8,7 @@ from cotenant_loadtests.results import Sample
 
 KNOWN = (
     "cotenant_engines",
+    "cotenant_gateway_resident_memory_bytes",
     "cotenant_queue_depth",
     "cotenant_rejections_total",
     "cotenant_requests_in_flight",

@@ -14,7 +14,8 @@ from cotenant_loadtests.results import Results, ServerSide, Verdict
 
 Measure = Callable[[int], tuple[Results, int]]
 """Number of the segment from 0 → its results, and the memory of the tool's processes in bytes."""
-RSS = "process_resident_memory_bytes"
+RSS = ("cotenant_gateway_resident_memory_bytes", "process_resident_memory_bytes")
+"""A cotenant gateway tells that of all its processes; other servers have the usual name, for each that is scraped."""
 MOST_NOT_VALID = 0.1
 """A larger share of segments that are not valid, and the whole is not: in hours, one late second is no surprise."""
 DRIFTS: dict[str, Callable[[SoakSegment], float | None]] = {
@@ -99,11 +100,12 @@ def segment_of(results: Results, from_s: float, to_s: float, rss_bytes: int) -> 
 
 
 def server_rss_bytes(server: ServerSide) -> float | None:
-    """Of all its processes that the last sample with any names."""
+    """Of all its processes that the last sample with any names; the first name of RSS that is there."""
     for sample in reversed(server.metrics):
-        values = [value for series, value in sample.values.items() if series.partition("{")[0] == RSS]
-        if values:
-            return sum(values)
+        for name in RSS:
+            values = [value for series, value in sample.values.items() if series.partition("{")[0] == name]
+            if values:
+                return sum(values)
     return None
 
 

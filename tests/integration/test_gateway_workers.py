@@ -78,6 +78,9 @@ async def test_four_workers_admit_exactly_what_the_limits_say_and_answer_for_eac
     assert metric(text, "cotenant_requests_total") == statuses[200] == len(gateway.usage())
     assert metric(text, "cotenant_rejections_total") == statuses[429]
     assert metric(text, "cotenant_request_duration_seconds_count") == statuses[200]
+    processes = [psutil.Process(gateway.pid), *gateway.workers()]
+    resident = sum(process.memory_info().rss for process in processes)
+    assert metric(text, "cotenant_gateway_resident_memory_bytes") == pytest.approx(resident, rel=0.2)
 
     engine.usual, engine.most_running = held, 0
     many = [asyncio.create_task(post_chat(gateway, KEYS["ads"])) for _ in range(30)]

@@ -27,6 +27,7 @@ from cotenant_loadtests.plan_file import read_plan
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.results_file import read_results
+from cotenant_loadtests.soak import server_rss_bytes
 from cotenant_loadtests.validity import MOST_LATENESS_P99_MS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -210,6 +211,7 @@ def test_the_servers_own_view_is_beside_the_clients(run: Run) -> None:
     assert server.problems == ()
     assert {sample.values["default/contended"] for sample in server.table} == {1.0}
     assert all(0 <= sample.at_s <= run.results.duration_s + 1 for sample in server.metrics)
+    assert (server_rss_bytes(server) or 0) > 10_000_000
     for before, now in pairwise(server.metrics):
         asked = [name for name in before.values if name.startswith("cotenant_requests_total{")]
         assert all(before.values[name] <= now.values[name] for name in asked)

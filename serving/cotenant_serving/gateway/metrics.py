@@ -9,13 +9,15 @@ for all and a worker that is killed takes no count with it:
                                                   a worker goes on with those of its number
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess, values
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from cotenant_serving.gateway.memory import own_resident_bytes
 
 OTHER = "other"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -43,10 +45,13 @@ def use_files(worker: int) -> None:
 
 
 class Metrics:
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder`: of the files of all workers (see `use_files`); without one this process counts alone."""
+    def __init__(self, folder: Path | None = None, resident_bytes: Callable[[], int] = own_resident_bytes) -> None:
+        """`folder`: of the files of all workers (see `use_files`); without one this process counts alone.
+
+        `resident_bytes`: memory of all processes; asked by `render`, as it takes a while.
+        """
         self._registry = CollectorRegistry()
-        self._snapshot = _Snapshot()
+        self._snapshot = _Snapshot(resident_bytes)
         self._tenants: frozenset[str] = frozenset()
         self._models: frozenset[str] = frozenset()
         registry = None if folder else self._registry
@@ -146,8 +151,9 @@ class _Children(Generic[Family]):
 class _Snapshot:
     """Metrics that are read, not counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, resident_bytes: Callable[[], int]) -> None:
         self.now = Now()
+        self._resident_bytes = resident_bytes
 
     def collect(self) -> Iterator[Metric]:
         now = self.now
@@ -157,6 +163,11 @@ class _Snapshot:
                 family.add_metric((model,), numbers[place])
             yield family
         yield GaugeMetricFamily("cotenant_gateway_workers", "Workers of the gateway.", now.workers)
+        yield GaugeMetricFamily(
+            "cotenant_gateway_resident_memory_bytes",
+            "Resident memory of the gateway's processes together.",
+            self._resident_bytes(),
+        )
         yield GaugeMetricFamily(
             "cotenant_usage_records_waiting", "Usage records that a full disk keeps in memory.", now.usage_waiting
         )

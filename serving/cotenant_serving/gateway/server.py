@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
@@ -24,6 +25,7 @@ from cotenant_serving.gateway.conductors import Conductors
 from cotenant_serving.gateway.config import ConfigFile, Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.journal import Journal
+from cotenant_serving.gateway.memory import resident_bytes
 from cotenant_serving.gateway.metrics import Metrics
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place
 from cotenant_serving.gateway.pages import build_pages
@@ -97,7 +99,7 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         dispatcher=dispatcher,
         upstream=upstream,
         usage=usage,
-        metrics=Metrics(options.state / METRICS),
+        metrics=Metrics(options.state / METRICS, partial(resident_bytes, place.parent)),
         cut=asyncio.get_running_loop().create_future(),
         pool_known=lambda: conductors.answered,
         tracer=tracer_from(os.environ, "gateway"),

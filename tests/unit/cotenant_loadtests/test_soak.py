@@ -64,6 +64,12 @@ def test_memory_is_that_of_all_processes_in_the_last_sample_that_tells_it() -> N
     assert server_rss_bytes(ServerSide(metrics=samples)) == 7.0
 
 
+def test_memory_of_a_cotenant_gateway_is_what_it_says_of_its_processes_together() -> None:
+    told = {"cotenant_gateway_resident_memory_bytes": 5.0, 'process_resident_memory_bytes{pid="1"}': 3.0}
+
+    assert server_rss_bytes(ServerSide(metrics=(Sample(at_s=1.0, values=told),))) == 5.0
+
+
 def test_segments_begin_while_there_is_time_for_them() -> None:
     assert len(soaked(0.1, slowing(0))[0].segments) == 6
     assert len(soaked(0.1, slowing(0), pause_s=30)[0].segments) == 4

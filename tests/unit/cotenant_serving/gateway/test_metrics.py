@@ -4,7 +4,7 @@ from cotenant_serving.gateway.metrics import Metrics, Now
 
 
 def test_what_is_read_at_the_scrape_stands_beside_what_was_counted():
-    metrics = Metrics()
+    metrics = Metrics(resident_bytes=lambda: 9_000_000)
     metrics.allow(["search"], ["search/echo"])
     metrics.ended("search", "search/echo", outcome="ok", status=200, duration_s=0.5)
     now = Now({"search/echo": (3, 2, 1)}, workers=4, restarts=5, usage_waiting=6, usage_dropped=7, usage_recovered=8)
@@ -17,6 +17,7 @@ def test_what_is_read_at_the_scrape_stands_beside_what_was_counted():
         'cotenant_requests_in_flight{model="search/echo"} 2.0',
         'cotenant_engines{model="search/echo"} 1.0',
         "cotenant_gateway_workers 4.0",
+        "cotenant_gateway_resident_memory_bytes 9e+06",
         "cotenant_gateway_worker_restarts_total 5.0",
         "cotenant_usage_records_waiting 6.0",
         "cotenant_usage_records_dropped_total 7.0",
