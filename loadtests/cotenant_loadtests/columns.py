@@ -55,6 +55,8 @@ class Columns:
     outcome: Ints
     """Index into OUTCOMES."""
     streamed: Bools
+    generates: Bools
+    """Its API writes tokens: chat and completions do, embeddings and OIP do not."""
     scheduled_us: Ints
     sent_us: Ints
     connect_us: Ints
@@ -130,6 +132,7 @@ def columns_of(plan: Sequence[Planned], records: Sequence[Record]) -> Columns:
         process=_ints(records, lambda record: record.process),
         outcome=_ints(records, lambda record: _CODES[record.outcome]),
         streamed=_ints(planned, lambda one: one.streamed).astype(np.bool_),
+        generates=_ints(planned, lambda one: one.api in _GENERATES).astype(np.bool_),
         scheduled_us=_ints(records, lambda record: record.scheduled_us),
         sent_us=_ints(records, lambda record: record.sent_us),
         connect_us=_ints(records, lambda record: record.connect_us),

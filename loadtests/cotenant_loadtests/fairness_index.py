@@ -11,8 +11,9 @@ Allocation in Shared Computer Systems" (DEC-TR-301, 1984), of x = allocation / f
 with its fair part; where the same n tenants are backlogged all the time it is (Σ S_i)² / (n · Σ S_i²). 1: equal
 parts; 1/n: one of n got everything.
 
-Service is every completion token when it came, also of answers that failed later. A run that generates none
-(embeddings, OIP) counts each successful answer as one.
+Service is every completion token when it came, also of answers that failed later. Requests that generate none
+(embeddings, OIP) are left out, as they can neither get nor miss any; where no request generates, each successful
+answer counts as one.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from cotenant_loadtests.columns import Bools, Columns, tokens_in_parts
 from cotenant_loadtests.histogram import Ints
 from cotenant_loadtests.record import NEVER
-from cotenant_loadtests.results import Fairness
+from cotenant_loadtests.results import Fairness, Service
 from cotenant_loadtests.window import Window
 
 Floats = NDArray[np.float64]
@@ -40,21 +41,29 @@ class _Busy:
 
 def fairness_of(columns: Columns, window: Window, run_end_us: int) -> Fairness:
     """`columns`: all rows; the window cuts the time, not the requests. What never ended, ended with the run."""
+    generating = columns.rows(columns.generates)
+    if len(generating):
+        return _fairness(generating, "tokens", window, run_end_us)
+    return _fairness(columns, "answers", window, run_end_us)
+
+
+def _fairness(columns: Columns, service: Service, window: Window, run_end_us: int) -> Fairness:
     busy = [_busy(columns.rows(columns.tenant == tenant), window, run_end_us) for tenant, _ in _tenants(columns)]
     edges = np.unique(
         np.concatenate([np.zeros(0, np.int64), *(part for one in busy for part in (one.starts, one.ends))])
     )
     if len(edges) < 2:
-        return Fairness(jain=None, backlogged_s=0.0, tokens={})
+        return Fairness(jain=None, backlogged_s=0.0, service=service, tokens={})
     backlogged = _backlogged(busy, edges)
     together = backlogged >= 2
-    served, got = _served(columns, edges, together)
+    served, got = _served(columns, service, edges, together)
     equal = np.concatenate([[0.0], np.cumsum(served / np.maximum(backlogged, 1))])
     fair = np.array([_along(equal, one, edges) for one in busy])
     shared = np.array([_along(np.concatenate([[0], np.cumsum(together)]), one, edges) > 0 for one in busy])
     return Fairness(
         jain=_jain(got[fair > 0], fair[fair > 0]),
         backlogged_s=float(np.diff(edges)[together].sum()) / 1e6,
+        service=service,
         tokens={name: round(float(got[tenant]), 3) for tenant, name in _tenants(columns) if shared[tenant]},
     )
 
@@ -92,13 +101,13 @@ def _backlogged(busy: list[_Busy], edges: Ints) -> Ints:
     return np.cumsum(change)[:-1]
 
 
-def _served(columns: Columns, edges: Ints, together: Bools) -> tuple[Floats, Floats]:
-    """Tokens that came while two or more were backlogged: in each interval, and to each tenant.
+def _served(columns: Columns, service: Service, edges: Ints, together: Bools) -> tuple[Floats, Floats]:
+    """Service that came while two or more were backlogged: in each interval, and to each tenant.
 
     An interval has its end and not its start: the last token of a request comes at its end.
     """
     per_interval, per_tenant = np.zeros(len(together)), np.zeros(len(columns.names.tenants))
-    for tenant, at_us, tokens in _service(columns):
+    for tenant, at_us, tokens in _service(columns, service):
         interval = np.searchsorted(edges, at_us) - 1
         counts = (interval >= 0) & (interval < len(together))
         counts[counts] = together[interval[counts]]
@@ -107,9 +116,9 @@ def _served(columns: Columns, edges: Ints, together: Bools) -> tuple[Floats, Flo
     return per_interval, per_tenant
 
 
-def _service(columns: Columns) -> Iterator[tuple[Ints, Ints, Floats]]:
+def _service(columns: Columns, service: Service) -> Iterator[tuple[Ints, Ints, Floats]]:
     """(tenant, when, how much)."""
-    if columns.tokens.any():
+    if service == "tokens":
         for part in tokens_in_parts(columns):
             yield columns.tenant[part.row], part.at_us, part.tokens
     else:

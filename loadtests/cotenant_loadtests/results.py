@@ -10,6 +10,7 @@ import msgspec
 
 RESULTS_SCHEMA = "cotenant.dev/loadtest-results/v1"
 Verdict = Literal["passed", "missed", "not_valid"]
+Service = Literal["tokens", "answers"]
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,13 +161,18 @@ class SloResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fairness(msgspec.Struct, frozen=True, kw_only=True):
-    """Service per tenant, in completion tokens, while several tenants had requests waiting or running."""
+    """Service per tenant while several tenants had requests waiting or running.
+
+    Where chat or completions are asked, service is completion tokens, and other requests are left out.
+    """
 
     jain: float | None
     """Jain's index over tenants that were backlogged together; None when never two were."""
     backlogged_s: float
+    service: Service = "tokens"
+    """What is counted: `answers` where no request generates tokens."""
     tokens: dict[str, float]
-    """Tenant → tokens in that time, of all requests. Where none are generated: answers."""
+    """Tenant → service in that time; tokens of all requests, answers of successful ones."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

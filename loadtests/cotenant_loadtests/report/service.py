@@ -18,6 +18,7 @@ def service(results: Results) -> Markup | None:
     fairness = results.fairness
     if fairness.jain is None or not fairness.tokens:
         return None
+    what = "Completion tokens" if fairness.service == "tokens" else "Answers"
     cells = [(named(tenant), number(tokens), percent(share)) for tenant, tokens, share in shares(fairness.tokens)]
     return section(
         "service",
@@ -26,11 +27,11 @@ def service(results: Results) -> Markup | None:
             f"Jain's index: {number(fairness.jain)}",
             "1: all who competed got the same; 1/n: one of n got all.",
             bar_chart(
-                "s-service", "Completion tokens of each tenant while tenants competed", fairness.tokens, "tokens"
+                "s-service", f"{what} of each tenant while tenants competed", fairness.tokens, fairness.service
             ),
-            table=table("Completion tokens while tenants competed", ("tenant", "tokens", "share"), cells),
+            table=table(f"{what} while tenants competed", ("tenant", fairness.service, "share"), cells),
         ),
-        lead=f"Completion tokens in the {duration(fairness.backlogged_s)} in which several tenants had requests "
+        lead=f"{what} in the {duration(fairness.backlogged_s)} in which several tenants had requests "
         "waiting or running.",
     )
 

@@ -98,7 +98,23 @@ def test_the_last_token_counts_though_it_ends_the_backlog() -> None:
 
 def test_without_generated_tokens_each_answer_counts_as_one() -> None:
     calls = [answered_whole(tenant=tenant, api="oip", took_ms=took) for tenant, took in (("a", 100), ("b", 100))]
-    assert fairness(*calls, *calls[:1]).tokens == {"a": 2, "b": 1}
+    found = fairness(*calls, *calls[:1])
+    assert (found.service, found.tokens) == ("answers", {"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize("api", ["embeddings", "oip"])
+def test_a_tenant_that_asks_for_no_tokens_makes_those_that_do_no_less_equal(api: str) -> None:
+    chats = [served("chat-1", 50), served("chat-2", 50)]
+    vectors = answered_whole(tenant="vectors", api=api, took_ms=10_000, tokens=0)
+    found = fairness(*chats, vectors)
+    assert (found.service, found.jain) == ("tokens", pytest.approx(1))
+    assert found.tokens == {"chat-1": 50, "chat-2": 50}
+    assert fairness(chats[0], vectors).jain is None
+
+
+def test_a_tenant_that_never_gets_its_first_token_counts_beside_those_that_do() -> None:
+    found = fairness(served("heavy", 100), failed("timeout", took_ms=10_000, tenant="starved", api="completions"))
+    assert (found.service, found.jain) == ("tokens", pytest.approx(0.5))
 
 
 @given(
