@@ -16,6 +16,8 @@ from cotenant_loadtests.words import text_of
 _CODE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _OTHERS = re.compile(r"[^\x21-\x7e]+")
 MAX_WORD_CHARS = 64
+MAX_TOKENS = 10**9
+"""More than any answer has; sums over all requests of a run still fit into 64 bits."""
 _KEY_CHARS = 16
 """Enough of a key to know it by, should the word end within it."""
 
@@ -63,8 +65,11 @@ def check_usage(usage: Usage | None, expected_tokens: int | None) -> Finding | N
     """Of chat and completions: all three counts are there and add up; an echo answer's length is known."""
     if usage is None:
         return Finding("wrong_usage", "missing")
-    if min(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) < 0:
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    if min(counts) < 0:
         return Finding("wrong_usage", "incomplete")
+    if max(counts) > MAX_TOKENS:
+        return Finding("wrong_usage", "too_many")
     if usage.prompt_tokens + usage.completion_tokens != usage.total_tokens:
         return Finding("wrong_usage", "sum")
     if expected_tokens is not None and usage.completion_tokens != expected_tokens:
@@ -80,8 +85,17 @@ def check_embeddings(planned: Planned, answer: Embeddings) -> Finding | None:
         return Finding("wrong_answer", "vectors")
     if len({len(vector.embedding) for vector in answer.data}) > 1 or not answer.data[0].embedding:
         return Finding("wrong_answer", "dimensions")
-    usage = answer.usage
-    if usage is not None and usage.total_tokens < usage.prompt_tokens + max(0, usage.completion_tokens):
+    return None if answer.usage is None else _check_input_usage(answer.usage)
+
+
+def _check_input_usage(usage: Usage) -> Finding | None:
+    """Where nothing is generated, not every server tells every count."""
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    if min(counts) < NEVER:
+        return Finding("wrong_usage", "incomplete")
+    if max(counts) > MAX_TOKENS:
+        return Finding("wrong_usage", "too_many")
+    if usage.total_tokens < usage.prompt_tokens + max(0, usage.completion_tokens):
         return Finding("wrong_usage", "sum")
     return None
 
@@ -150,5 +164,11 @@ def without_key(word: str, key: str) -> str:
 
 
 def tokens_of(usage: Usage | None) -> tuple[int, int]:
-    """(prompt, completion) tokens, or NEVER."""
-    return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (NEVER, NEVER)
+    """(prompt, completion) tokens, or NEVER; a count that no answer can have is NEVER, whatever is checked."""
+    if usage is None:
+        return NEVER, NEVER
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    return (
+        prompt if 0 <= prompt <= MAX_TOKENS else NEVER,
+        completion if 0 <= completion <= MAX_TOKENS else NEVER,
+    )

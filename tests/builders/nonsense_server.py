@@ -7,12 +7,13 @@ import socketserver
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cotenant_loadtests.record import Outcome
+from cotenant_loadtests.spec import Api
 
 Wire = socket.socket
 Act = Callable[[Wire, bytes], None]
@@ -22,8 +23,12 @@ EVENT = (
     b'"choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}\n\n'
 )
 DONE = b"data: [DONE]\n\n"
-STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+CLOSE = b"connection: close\r\n"
+"""The server hangs up after each answer; without this a client might send the next request just then."""
+KEPT = OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM = OK + CLOSE + b"content-type: text/event-stream\r\n"
+JSON = OK + CLOSE + b"content-type: application/json\r\n"
 CHUNKED = STREAM + b"transfer-encoding: chunked\r\n\r\n"
 DRIP_S = 0.02
 
@@ -38,6 +43,8 @@ class Nonsense:
 
     act: Act
     outcomes: tuple[Outcome, ...]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the request, where it is another than a streamed chat."""
 
 
 def _hangs_up(_wire: Wire) -> None:
@@ -85,8 +92,8 @@ def _silent(wire: Wire) -> None:
     wire.recv(1)  # until the client hangs up
 
 
-def _whole_stream(model: bytes) -> bytes:
-    return CHUNKED + chunk(EVENT % model) + chunk(DONE) + b"0\r\n\r\n"
+def _whole_stream(model: bytes, head: bytes = CHUNKED) -> bytes:
+    return head + chunk(EVENT % model) + chunk(DONE) + b"0\r\n\r\n"
 
 
 def _streams(make: Callable[[bytes], bytes], then: Callable[[Wire], None] = _hangs_up) -> Act:
@@ -110,8 +117,37 @@ def _until_close(head: bytes) -> Callable[[bytes], bytes]:
     return lambda model: head + b"content-type: text/event-stream\r\n\r\n" + EVENT % model + DONE
 
 
+_WHOLE: Mapping[Api, bytes] = {
+    "chat": b'{"model":"%s","choices":[{"message":{"content":"word"}}],"usage":',
+    "completions": b'{"model":"%s","choices":[{"text":"word"}],"usage":',
+    "embeddings": b'{"model":"%s","data":[{"index":0,"embedding":[0.5]}],"usage":',
+}
+
+
+def _whole(body: bytes) -> Act:
+    def act(wire: Wire, model: bytes) -> None:
+        answer = body.replace(b"%s", model)
+        wire.sendall(JSON + b"content-length: %d\r\n\r\n" % len(answer) + answer)
+
+    return act
+
+
+def _usage(prompt: int, completion: int) -> bytes:
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return json.dumps(counts).encode()
+
+
+def _counts(api: Api, prompt: int, completion: int, **asked: Any) -> Nonsense:
+    """A whole answer that is right but for what it counts."""
+    act = _whole(_WHOLE[api] + _usage(prompt, completion) + b"}")
+    return Nonsense(
+        act, ("ok",) if asked.get("check") == "none" else ("wrong_usage",), {"api": api, "streamed": False, **asked}
+    )
+
+
 _GARBAGE = random.Random(5).randbytes(3000)
 _USAGE = b'data: {"model":"%s","choices":[],"usage":"x"}\n\n'
+_EVENT_USAGE = b'data: {"model":"%s","choices":[],"usage":'
 _ERROR = b'data: {"error":"the prompt was: secret"}\n\n'
 _DEEP = b'data: {"model":"%s","choices":[],"deep":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n\n"
 
@@ -149,8 +185,8 @@ NONSENSE: dict[str, Nonsense] = {
     "two-lengths": Nonsense(_says(STREAM + b"content-length: 1\r\ncontent-length: 2\r\n\r\n"), ("framing",)),
     "length-and-chunks": Nonsense(_says(STREAM + b"content-length: 5\r\n" + CHUNKED[len(STREAM) :]), ("framing",)),
     "switching": Nonsense(_says(b"HTTP/1.1 101 S\r\nupgrade: h2c\r\n\r\n", then=_silent), ("framing",)),
-    "more-after-the-end": Nonsense(_streams(lambda model: _whole_stream(model) + b"more"), ("framing",)),
-    "two-answers": Nonsense(_streams(lambda model: 2 * _whole_stream(model)), ("framing",)),
+    "more-after-the-end": Nonsense(_streams(lambda model: _whole_stream(model, KEPT) + b"more"), ("framing",)),
+    "two-answers": Nonsense(_streams(lambda model: 2 * _whole_stream(model, KEPT)), ("framing",)),
     # not whole
     "close-at-once": Nonsense(_says(), ("cut_short", "reset")),
     "half-head": Nonsense(_streams(_cut_at(0.1)), ("cut_short",)),
@@ -160,9 +196,9 @@ NONSENSE: dict[str, Nonsense] = {
     **{f"reset-at-{at}": Nonsense(_streams(_cut_at(at / 100), _reset), ("reset",)) for at in (0, 10, 40, 60, 95)},
     # HTTP, and no answer
     "redirect": Nonsense(
-        _says(b"HTTP/1.1 302 F\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n"), ("redirect",)
+        _says(b"HTTP/1.1 302 F\r\n" + CLOSE + b"location: /elsewhere\r\ncontent-length: 0\r\n\r\n"), ("redirect",)
     ),
-    "no-content": Nonsense(_says(b"HTTP/1.1 204 No\r\n\r\n"), ("http_error",)),
+    "no-content": Nonsense(_says(b"HTTP/1.1 204 No\r\n" + CLOSE + b"\r\n"), ("http_error",)),
     "html": Nonsense(_says(STREAM + b"content-length: 14\r\n\r\n<html>\n</html>"), ("bad_event",)),
     "whole-json": Nonsense(_says(JSON + b"content-length: 2\r\n\r\n{}"), ("bad_event",)),
     "nothing": Nonsense(_says(STREAM + b"content-length: 0\r\n\r\n"), ("no_done",)),
@@ -176,6 +212,16 @@ NONSENSE: dict[str, Nonsense] = {
     "list": Nonsense(_streams(_body(b"data: [1]\n\n", DONE)), ("bad_event",)),
     "string-usage": Nonsense(_streams(_body(EVENT, _USAGE)), ("bad_event",)),
     "error-words": Nonsense(_streams(_body(EVENT, _ERROR)), ("error_event",)),
+    "huge-usage": Nonsense(
+        _streams(_body(EVENT, _EVENT_USAGE + _usage(1, 2**70) + b"}\n\n", DONE)), ("wrong_usage",)
+    ),
+    # whole answers
+    **{
+        f"{api}-counts-{count}": _counts(api, 1, count)
+        for api in _WHOLE
+        for count in (-(2**63), -2, 10**9 + 1, 2**63 - 2, 2**64 - 2, 2**70)
+    },
+    "unchecked-counts": _counts("chat", 2**64 - 1, 2**70, check="none"),
     # unusual, and right
     "http-1.0": Nonsense(_streams(_until_close(b"HTTP/1.0 200 OK\r\n")), ("ok",)),
     "no-length": Nonsense(_streams(_until_close(b"HTTP/1.1 200 OK\r\n")), ("ok",)),

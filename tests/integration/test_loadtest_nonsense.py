@@ -6,6 +6,9 @@ import pytest
 from tests.builders.loadtest_worker import WorkerRun, chat, run_worker
 from tests.builders.nonsense_server import NONSENSE, nonsense_server
 
+from cotenant_loadtests.checks import MAX_TOKENS
+from cotenant_loadtests.record import NEVER
+
 pytestmark = pytest.mark.integration
 
 KINDS = list(NONSENSE)
@@ -17,8 +20,9 @@ MEMORY_BYTES = 150 << 20
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerRun]:
     """One request for each kind of nonsense, a hundredth of a second apart, in one worker."""
+    usual = {"check": "shape", "include_usage": False, "deadline_s": DEADLINE_S}
     plan = [
-        chat(number, model=kind, at_s=0.01 * number, check="shape", include_usage=False, deadline_s=DEADLINE_S)
+        chat(number, **{**usual, "model": kind, "at_s": 0.01 * number, **NONSENSE[kind].asked})
         for number, kind in enumerate(KINDS)
     ]
     with nonsense_server() as port:
@@ -36,6 +40,12 @@ def test_nonsense_neither_hangs_nor_kills_nor_fills_the_memory(run: WorkerRun) -
     assert run.done.ended == "finished"
     assert run.done.max_rss_bytes < MEMORY_BYTES
     assert run.stderr == ""
+
+
+def test_no_record_holds_a_count_that_no_answer_can_have(run: WorkerRun) -> None:
+    counts = {count for record in run.records for count in (record.prompt_tokens, record.completion_tokens)}
+    assert min(counts) >= NEVER
+    assert max(counts) <= MAX_TOKENS
 
 
 def test_details_quote_nothing_that_a_server_says_in_sentences(run: WorkerRun) -> None:

@@ -18,9 +18,11 @@ from cotenant_loadtests.checks import (
     same_model,
     short_word,
     status_outcome,
+    tokens_of,
     without_key,
 )
 from cotenant_loadtests.planned import Message, Planned
+from cotenant_loadtests.record import NEVER
 from cotenant_serving.engine.echo import answer_tokens
 
 
@@ -46,10 +48,17 @@ def test_an_echo_repeats_the_last_words_of_the_user() -> None:
         (Usage(3, 4), Finding("wrong_usage", "incomplete")),
         (Usage(-3, 4, 1), Finding("wrong_usage", "incomplete")),
         (Usage(3, 5, 8), Finding("wrong_usage", "completion_tokens")),
+        (Usage(2**62, 4, 2**62 + 4), Finding("wrong_usage", "too_many")),
     ],
 )
 def test_usage_must_be_there_and_add_up(usage: Usage | None, finding: Finding | None) -> None:
     assert check_usage(usage, expected_tokens=4) == finding
+
+
+@pytest.mark.parametrize("count", [-5, 10**9 + 1, 2**63 - 1, 2**64 - 1, 2**70])
+def test_a_count_that_no_answer_can_have_is_not_kept(count: int) -> None:
+    assert tokens_of(Usage(count, 4, 7)) == (NEVER, 4)
+    assert tokens_of(Usage(3, count, 7)) == (3, NEVER)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +142,8 @@ def embeddings(vectors: list[list[float]], indices: list[int], **usage: int) -> 
         (embeddings([[], []], [0, 1]), "wrong_answer"),
         (embeddings([], []), "empty"),
         (embeddings([[0.1], [0.3]], [0, 1], prompt_tokens=3, total_tokens=2), "wrong_usage"),
+        (embeddings([[0.1], [0.3]], [0, 1], prompt_tokens=2**70, total_tokens=2**70), "wrong_usage"),
+        (embeddings([[0.1], [0.3]], [0, 1], prompt_tokens=-7, total_tokens=3), "wrong_usage"),
     ],
 )
 def test_there_is_a_vector_for_each_input(answer: Embeddings, outcome: str | None) -> None:
