@@ -3,7 +3,6 @@
 import re
 import zlib
 from itertools import cycle, islice
-from math import prod
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +17,8 @@ _OTHERS = re.compile(r"[^\x21-\x7e]+")
 MAX_WORD_CHARS = 64
 MAX_TOKENS = 10**9
 """More than any answer has; sums over all requests of a run still fit into 64 bits."""
+MAX_RANK = 64
+"""Of a tensor; numpy's is the same."""
 _KEY_CHARS = 16
 """Enough of a key to know it by, should the word end within it."""
 
@@ -110,7 +111,20 @@ def check_inference(answer: Inference) -> Finding | None:
 def _fits_its_shape(output: OutputTensor) -> bool:
     if output.data is None:
         return isinstance((output.parameters or {}).get("binary_data_size"), int)
-    return _values(output.data) == prod(output.shape)
+    values = _values(output.data)
+    return _size_up_to(values, output.shape) == values
+
+
+def _size_up_to(most: int, shape: list[int]) -> int:
+    """How many values a tensor of the shape has; NEVER if more than `most`. A product of many lengths takes long."""
+    if len(shape) > MAX_RANK or min(shape, default=0) < 0:
+        return NEVER
+    size = 0 if 0 in shape else 1
+    for length in shape:
+        size *= length
+        if size > most:
+            return NEVER
+    return size
 
 
 def _values(data: list[Any]) -> int:

@@ -147,6 +147,8 @@ def _counts(api: Api, prompt: int, completion: int, **asked: Any) -> Nonsense:
 
 _GARBAGE = random.Random(5).randbytes(3000)
 _USAGE = b'data: {"model":"%s","choices":[],"usage":"x"}\n\n'
+_SHAPE = b'{"model_name":"%s","outputs":[{"name":"y","datatype":"FP32","data":[1],"shape":[' + b"9" * 4000
+_SHAPE += (b"," + b"9" * 4000) * 1000 + b"]}]}"
 _EVENT_USAGE = b'data: {"model":"%s","choices":[],"usage":'
 _ERROR = b'data: {"error":"the prompt was: secret"}\n\n'
 _DEEP = b'data: {"model":"%s","choices":[],"deep":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n\n"
@@ -221,6 +223,7 @@ NONSENSE: dict[str, Nonsense] = {
         for api in _WHOLE
         for count in (-(2**63), -2, 10**9 + 1, 2**63 - 2, 2**64 - 2, 2**70)
     },
+    "endless-shape": Nonsense(_whole(_SHAPE), ("wrong_answer",), {"api": "oip", "streamed": False}),
     "unchecked-counts": _counts("chat", 2**64 - 1, 2**70, check="none"),
     # unusual, and right
     "http-1.0": Nonsense(_streams(_until_close(b"HTTP/1.0 200 OK\r\n")), ("ok",)),
@@ -258,6 +261,8 @@ def _read_model(wire: Wire) -> str | None:
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     while len(body) < length:
         body += wire.recv(65536)
+    if (path := head.split()[1].decode()).startswith("/v2/models/"):
+        return path.split("/")[3]
     fields: dict[str, Any] = json.loads(body)
     return str(fields["model"])
 

@@ -1,5 +1,6 @@
 """What is wrong with an answer, and what may be told of it."""
 
+import time
 from typing import Any
 
 import pytest
@@ -162,11 +163,23 @@ def test_there_is_a_vector_for_each_input(answer: Embeddings, outcome: str | Non
         ({"shape": [2, 2], "data": [1, 2, 3]}, "wrong_answer"),
         ({"shape": [2]}, "wrong_answer"),
         ({"shape": [2], "parameters": {"binary_data_size": 8}}, None),
+        ({"shape": [0, 3], "data": []}, None),
+        ({"shape": [10**30, 0], "data": []}, None),
+        ({"shape": [-2, -2], "data": [1, 2, 3, 4]}, "wrong_answer"),
+        ({"shape": [1] * 64, "data": [1]}, None),
+        ({"shape": [1] * 65, "data": [1]}, "wrong_answer"),
     ],
 )
 def test_a_tensor_has_as_many_values_as_its_shape(output: dict[str, Any], outcome: str | None) -> None:
     finding = check_inference(Inference("m", [OutputTensor(name="y", datatype="FP32", **output)]))
     assert (finding and finding.outcome) == outcome
+
+
+def test_a_shape_of_endless_lengths_takes_no_time() -> None:
+    output = OutputTensor(name="y", datatype="FP32", shape=[10**4000] * 500, data=[1])
+    began_s = time.process_time()
+    assert check_inference(Inference("m", [output])) == Finding("wrong_answer", "shape")
+    assert time.process_time() - began_s < 1.0  # the product took 5 s
 
 
 def test_an_inference_without_outputs_is_empty() -> None:
