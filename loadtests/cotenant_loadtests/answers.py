@@ -26,6 +26,10 @@ from cotenant_loadtests.planned import Planned
 
 MAX_ERROR_BYTES = 64 * 1024
 """Of an error's body, kept to find its code."""
+MAX_ANSWER_BYTES = 64 << 20
+"""Of a stream with its framing. A model's longest, a token a chunk with all its JSON, has some 30 MB."""
+MAX_WHOLE_BYTES = 32 << 20
+"""Of any other answer: it is kept until it is whole, and decoded at once, which takes a multiple of it."""
 OK = Finding("ok")
 _DONE = b"[DONE]"
 _CHAT_EVENT = msgspec.json.Decoder(shapes.ChatEvent).decode
@@ -48,6 +52,7 @@ class Answer:
     """One answer. Times are as `take` is given them, nanoseconds."""
 
     __slots__ = ("server_timing", "text_times", "usage")
+    most_bytes = MAX_WHOLE_BYTES
 
     def __init__(self) -> None:
         self.text_times = array("q")
@@ -55,6 +60,11 @@ class Answer:
         self.usage: shapes.Usage | None = None
         self.server_timing = b""
         """What a comment in the stream said of it."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Kept of it until it ends."""
+        return 0
 
     def take(self, piece: bytes, now_ns: int) -> None:
         """Raises HangUpError."""
@@ -110,6 +120,7 @@ class StreamedAnswer(Answer):
         "_plain",
         "_planned",
     )
+    most_bytes = MAX_ANSWER_BYTES
 
     def __init__(self, planned: Planned, expected: EchoAnswer | None, content_type: bytes = b"") -> None:
         super().__init__()
@@ -127,6 +138,10 @@ class StreamedAnswer(Answer):
         """Something came after what was wrong."""
         if content_type.startswith(b"application/json") and planned.check != "none":
             self._finding = Finding("bad_event", "application/json")
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._events.rest) + self.text_times.itemsize * len(self.text_times)
 
     def take(self, piece: bytes, now_ns: int) -> None:
         if self._plain and piece.startswith(b"data: {") and piece.endswith(b"}\n\n") and piece.count(b"\n") == 2:
@@ -247,24 +262,27 @@ class StreamedAnswer(Answer):
 class WholeAnswer(Answer):
     """One JSON body."""
 
-    __slots__ = ("_expected", "_pieces", "_planned")
+    __slots__ = ("_body", "_expected", "_planned")
 
     def __init__(self, planned: Planned, expected: EchoAnswer | None) -> None:
         super().__init__()
         self._planned, self._expected = planned, expected
-        self._pieces: list[bytes] = []
+        self._body = bytearray()  # a list of pieces of two bytes would take forty times as much
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._body)
 
     def take(self, piece: bytes, now_ns: int) -> None:
-        self._pieces.append(piece)
+        self._body += piece
 
     def finish(self, now_ns: int) -> Finding:
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        body, self._body = self._body, bytearray()
         self.text_times.append(now_ns)
         finding = self._judge(body)
         return OK if self._planned.check == "none" else finding
 
-    def _judge(self, body: bytes) -> Finding:
+    def _judge(self, body: bytearray) -> Finding:
         if not body:
             return Finding("empty")
         try:
@@ -301,7 +319,7 @@ class WholeAnswer(Answer):
         return check_inference(answer)
 
 
-def _utf8(body: bytes) -> Finding:
+def _utf8(body: bytearray) -> Finding:
     """Decoders skip what they need not read."""
     return OK if is_utf8(body) else Finding("bad_utf8")
 

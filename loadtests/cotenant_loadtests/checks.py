@@ -132,14 +132,14 @@ def _values(data: list[Any]) -> int:
     return sum(_values(row) if isinstance(row, list) else 1 for row in data)
 
 
-def decoding_finding(data: bytes, problem: Exception, shape: Outcome) -> Finding:
+def decoding_finding(data: bytes | bytearray, problem: Exception, shape: Outcome) -> Finding:
     """Why `data` could not be decoded; `shape` where it is JSON of another form."""
     if not is_utf8(data):
         return Finding("bad_utf8")
     return Finding(shape, "shape") if isinstance(problem, msgspec.ValidationError) else Finding("bad_json")
 
 
-def is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes | bytearray) -> bool:
     if data.isascii():
         return True
     try:

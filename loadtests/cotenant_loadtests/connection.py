@@ -14,13 +14,11 @@ from typing import Protocol, cast
 
 import httptools
 
-from cotenant_loadtests.answers import Answer, HangUpError, read_answer
+from cotenant_loadtests.answers import MAX_ANSWER_BYTES, Answer, HangUpError, read_answer
 from cotenant_loadtests.checks import Finding, short_word
 from cotenant_loadtests.exchange import Exchange, Traffic
 from cotenant_loadtests.record import NEVER
 
-MAX_ANSWER_BYTES = 64 << 20
-"""A model's longest answer, a token a chunk with all its JSON, has some 30 MB."""
 MAX_HEAD_BYTES = 64 << 10
 """Of a head, of a chunk's extensions, of trailers: bytes without any of the body. Proxies allow 8 to 64 kB."""
 MAX_INTERIM_ANSWERS = 8
@@ -62,6 +60,7 @@ class Connection(asyncio.Protocol):
         """Since anything of a body came."""
         self._interim = 0
         self._status = 0
+        self._most_bytes = MAX_ANSWER_BYTES
         self._complete = self._keep = self._framed = False
         self._content_type = b""
 
@@ -127,7 +126,7 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif self._quiet_bytes > MAX_HEAD_BYTES:
             self._end(Finding("too_large", "head" if self._answer is None else "framing"), self._now_ns)
-        elif exchange.bytes_in > MAX_ANSWER_BYTES:
+        elif exchange.bytes_in > self._most_bytes:
             self._end(Finding("too_large", "answer"), self._now_ns)
 
     def eof_received(self) -> None:
@@ -168,7 +167,7 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         exchange.status = status
         exchange.answer = self._answer = read_answer(exchange.planned, status, exchange.expected, self._content_type)
-        self._take = self._answer.take
+        self._take, self._most_bytes = self._answer.take, self._answer.most_bytes
 
     def on_body(self, piece: bytes) -> None:
         self._quiet_bytes = 0

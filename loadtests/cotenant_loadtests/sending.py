@@ -17,6 +17,7 @@ from cotenant_loadtests.record import NEVER, Outcome
 from cotenant_loadtests.records_file import RecordsWriter
 from cotenant_loadtests.request_bytes import RequestWriter
 from cotenant_loadtests.share_file import Share
+from cotenant_loadtests.unfinished import Unfinished
 from cotenant_loadtests.upcoming import NEVER_NS, Upcoming
 
 BURST = 16
@@ -45,6 +46,7 @@ class Sender:
         self._upcoming: Upcoming
         self.pool = Pool(endpoint, orders.connections, self._ended)
         self.under_way = Deadlines()
+        self._unfinished = Unfinished()
         self.tenants: dict[str, TenantCount] = {}
         self.errors: Counter[str] = Counter()
         self.new: list[Exchange] = []
@@ -132,7 +134,7 @@ class Sender:
             self._loop.call_soon(self._fill)
 
     def _look_round(self) -> None:
-        """Deadlines, the bounds of the run, idle connections."""
+        """Deadlines, memory, the bounds of the run, idle connections."""
         if self.end.done():
             return
         now_ns = monotonic_ns()
@@ -140,6 +142,8 @@ class Sender:
             dialling = exchange.sent_ns == NEVER and exchange.dialled_ns != NEVER
             self._give_up(exchange, Finding("connect", "no_answer") if dialling else _timeout(exchange), now_ns)
         traffic = self.pool.traffic
+        for exchange in self._unfinished.too_much(traffic.bytes_in, self.under_way):
+            self._give_up(exchange, Finding("too_large", "memory"), now_ns)
         if traffic.bytes_in + traffic.bytes_out > self._orders.bytes:
             self.stop("unfinished", "bytes", "bytes")
         elif now_ns > self._last_ns + self._drain_ns:

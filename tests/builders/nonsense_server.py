@@ -29,6 +29,7 @@ CLOSE = b"connection: close\r\n"
 KEPT = OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM = OK + CLOSE + b"content-type: text/event-stream\r\n"
 JSON = OK + CLOSE + b"content-type: application/json\r\n"
+_CHUNKED_JSON = JSON + b"transfer-encoding: chunked\r\n\r\n"
 CHUNKED = STREAM + b"transfer-encoding: chunked\r\n\r\n"
 DRIP_S = 0.02
 
@@ -223,6 +224,7 @@ NONSENSE: dict[str, Nonsense] = {
         for api in _WHOLE
         for count in (-(2**63), -2, 10**9 + 1, 2**63 - 2, 2**64 - 2, 2**70)
     },
+    "endless-whole": Nonsense(_for_ever(b"2\r\n  \r\n" * 10_000, _CHUNKED_JSON), ("too_large",), {"streamed": False}),
     "endless-shape": Nonsense(_whole(_SHAPE), ("wrong_answer",), {"api": "oip", "streamed": False}),
     "unchecked-counts": _counts("chat", 2**64 - 1, 2**70, check="none"),
     # unusual, and right
