@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cotenant_loadtests.exchange import Exchange
 
 SLOT_NS = 50_000_000
-"""So late a deadline may be noticed: a thousandth of the usual one."""
+"""A deadline may be noticed twice as late. An answer that comes in between is too late all the same."""
 
 
 class Deadlines:
@@ -21,8 +21,7 @@ class Deadlines:
         return bool(self._slots)
 
     def add(self, exchange: Exchange) -> None:
-        deadline_ns = exchange.scheduled_ns + round(exchange.planned.deadline_s * 1e9)
-        exchange.slot = slot = -(-deadline_ns // SLOT_NS)
+        exchange.slot = slot = -(-exchange.deadline_ns // SLOT_NS)
         self._slots.setdefault(slot, set()).add(exchange)
 
     def remove(self, exchange: Exchange) -> None:

@@ -48,6 +48,7 @@ class Exchange:
         "bytes_out",
         "connect_ns",
         "connection",
+        "deadline_ns",
         "dial",
         "dialled_ns",
         "expected",
@@ -71,6 +72,7 @@ class Exchange:
         self.planned = planned
         self.payload = payload
         self.scheduled_ns = scheduled_ns
+        self.deadline_ns = scheduled_ns + round(planned.deadline_s * 1e9)
         self.tenant = tenant
         self.expected = expected
         self.answer: Answer | None = None

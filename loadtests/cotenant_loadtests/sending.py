@@ -13,7 +13,7 @@ from cotenant_loadtests.exchange import Exchange, TenantCount, make_record
 from cotenant_loadtests.orders import Ending, Orders
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.pool import Endpoint, Pool
-from cotenant_loadtests.record import NEVER, Outcome
+from cotenant_loadtests.record import NEVER, SUCCESSES, Outcome
 from cotenant_loadtests.records_file import RecordsWriter
 from cotenant_loadtests.request_bytes import RequestWriter
 from cotenant_loadtests.share_file import Share
@@ -161,6 +161,8 @@ class Sender:
             self.pool.give_up(exchange)
 
     def _ended(self, exchange: Exchange, finding: Finding, now_ns: int) -> None:
+        if now_ns > exchange.deadline_ns and finding.outcome in SUCCESSES:
+            finding = Finding("timeout", "late")
         exchange.finding = finding
         self.under_way.remove(exchange)
         self._count(exchange)

@@ -92,6 +92,13 @@ def test_a_deadline_counts_from_the_schedule(slow: ReferenceServer, tmp_path: Pa
     assert run.records[1].sent_us == -1
 
 
+def test_no_answer_after_its_deadline_is_a_success(server: ReferenceServer, tmp_path: Path) -> None:
+    """The first token comes after 10 ms, the last 9 ms later."""
+    late = [chat(number, at_s=0.007 * number, deadline_s=0.015) for number in range(20)]
+    cut = [chat(20 + number, at_s=0.007 * number, deadline_s=0.005, cancel_after_tokens=1) for number in range(20)]
+    assert run_worker([*late, *cut], server.port, tmp_path).outcomes() == {"timeout": 40}
+
+
 # No connection
 
 
