@@ -23,8 +23,7 @@ def steps_of(scenario: Scenario, columns: Columns, window: Window) -> tuple[Step
     for stream in scenario.streams:
         if isinstance(stream.arrivals, Steps):
             mine = columns.rows(columns.stream == _number(columns, stream.name))
-            end_s = min(scenario.duration_s, stream.to_s or scenario.duration_s)
-            found += [_step(stream.name, mine, part, scenario.goodput) for part in _parts(stream, end_s, window)]
+            found += [_step(stream.name, mine, part, scenario.goodput) for part in _parts(stream, window)]
     return tuple(found)
 
 
@@ -33,12 +32,12 @@ def _number(columns: Columns, stream: str) -> int:
     return names.index(stream) if stream in names else -1
 
 
-def _parts(stream: StreamSpec, end_s: float, window: Window) -> Iterator[Window]:
-    """Each step's part of the window."""
+def _parts(stream: StreamSpec, window: Window) -> Iterator[Window]:
+    """Each step's part of the window. That they end within the stream's time is a rule of scenarios."""
     assert isinstance(stream.arrivals, Steps)
     for number in range(len(stream.arrivals.rates_per_s)):
         from_s = max(stream.from_s + number * stream.arrivals.step_s, window.from_s)
-        to_s = min(stream.from_s + (number + 1) * stream.arrivals.step_s, end_s, window.to_s)
+        to_s = min(stream.from_s + (number + 1) * stream.arrivals.step_s, window.to_s)
         if from_s < to_s:
             yield Window(from_s, to_s)
 

@@ -54,11 +54,12 @@ def _bin(at_us: Ints, bin_us: int, bins: int) -> Ints:
 
 
 def _in_flight(columns: Columns, bin_us: int, bins: int) -> tuple[int, ...]:
-    """Sent and not ended, at the end of each bin."""
+    """Sent and not ended, at the end of each bin: what ends at that moment has ended."""
     sent = columns.rows(columns.sent_us != NEVER)
     ends = np.arange(1, bins + 1) * bin_us
     ended = np.sort(sent.end_us[sent.end_us != NEVER])
-    return _whole(np.searchsorted(np.sort(sent.sent_us), ends) - np.searchsorted(ended, ends))
+    begun = np.sort(sent.sent_us)
+    return _whole(np.searchsorted(begun, ends, side="right") - np.searchsorted(ended, ends, side="right"))
 
 
 def _percentiles_ms(columns: Columns, at: Ints, bins: int) -> tuple[tuple[float | None, ...], ...]:

@@ -51,9 +51,20 @@ def test_interrupted_requests_are_neither_scheduled_nor_failed() -> None:
     assert (sum(found.scheduled), sum(found.failed)) == (0, 0)
 
 
-def test_percentiles_of_a_bin_are_by_nearest_rank() -> None:
-    found = timeline(*(answered(at_s=1, ttft_ms=ms) for ms in range(1, 102)), duration_s=120).series[0]
-    assert (found.ttft_p50_ms[2], found.ttft_p99_ms[2]) == (51, 100)
+def test_what_ends_exactly_at_the_end_of_a_bin_is_no_longer_in_flight_and_what_is_sent_then_is() -> None:
+    ends = answered(at_s=0.4, ttft_ms=100)
+    begins = answered(at_s=1.0, ttft_ms=700)
+    at_once = answered(at_s=2.0, ttft_ms=0)
+    found = timeline(ends, begins, at_once, duration_s=120).series[0]
+    assert found.in_flight[:5] == (0, 1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "p50", "p99"), [(1, 1, 1), (2, 1, 2), (99, 50, 99), (100, 50, 99), (101, 51, 100), (200, 100, 198)]
+)
+def test_percentiles_of_a_bin_are_by_nearest_rank(count: int, p50: float, p99: float) -> None:
+    found = timeline(*(answered(at_s=1, ttft_ms=ms) for ms in range(1, count + 1)), duration_s=120).series[0]
+    assert (found.ttft_p50_ms[2], found.ttft_p99_ms[2]) == (p50, p99)
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.sampled_from("ab"), st.integers(1, 9)), max_size=40))

@@ -100,6 +100,16 @@ def test_bursts_at_a_whole_core_are_saturation_though_the_mean_is_low() -> None:
     assert found.processes_needed == 2
 
 
+@pytest.mark.parametrize(("share", "valid"), [(0.9, True), (0.91, False)])
+def test_more_than_nine_tenths_of_a_core_on_average_is_saturation(share: float, valid: bool) -> None:
+    assert validity(processes=[busy(share)]).valid is valid
+
+
+@pytest.mark.parametrize(("share", "valid"), [(0.05, True), (0.06, False)])
+def test_a_whole_core_in_more_than_a_twentieth_of_the_seconds_is_saturation(share: float, valid: bool) -> None:
+    assert validity(processes=[busy(0.3, peak=1.0, saturated_share=share)]).valid is valid
+
+
 def test_one_busy_second_in_a_hundred_is_none() -> None:
     assert validity(processes=[busy(0.3, peak=1.0, saturated_share=0.01)]).valid
 

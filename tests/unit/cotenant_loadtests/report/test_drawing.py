@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from tests.builders.drawn_result_cases import crowded_results
 from tests.builders.drawn_results import load_results, quantiles, steps
+from tests.builders.load_results import group
 
 from cotenant_loadtests.report import coarse, heat, rates
 from cotenant_loadtests.report.cast import cast_of
@@ -101,6 +102,8 @@ def test_a_curve_ends_at_the_largest_value_where_the_last_of_so_many_stands():
     values = quantiles([float(v) for v in range(1, 101)])
     assert curve(values)[-1] == (99.0, 100.0)
     assert all(p < 99.0 for p, _ in curve(values)[:-1])
+    assert curve(quantiles([1.0, 2.0, 3.0, 4.0]))[-1] == (75.0, 4.0)
+    assert curve(quantiles([float(v) for v in range(1, 1001)]))[-1] == (pytest.approx(99.9), 1000.0)
     assert curve(Quantiles(count=0)) == []
     assert curve(quantiles([7.0])) == [(0.0, 7.0), (50.0, 7.0)]
 
@@ -130,6 +133,12 @@ def test_shades_follow_how_many_times_slower_a_cell_is():
     assert (shades[0], shades[-1]) == (0, heat.SHADES - 1)
     assert heat.slowness(105.0, 100.0, 110.0).shade == 0
     assert heat.slowness(None, 1.0, 2.0).text == "–"
+
+
+def test_success_in_the_map_is_what_succeeded_however_slowly():
+    some = [group(scheduled=10, succeeded=9, good=2), group(scheduled=30, succeeded=30, good=0)]
+    assert heat.success_rate(some) == 39 / 40
+    assert heat.success_rate([group(scheduled=0, succeeded=0)]) is None
 
 
 def test_shades_of_success_begin_below_three_nines():
