@@ -7,6 +7,7 @@ from cotenant_loadtests.concluding import conclude, in_short
 from cotenant_loadtests.extras import concluded
 from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, ready
+from cotenant_loadtests.observing import metrics_url
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
@@ -25,7 +26,7 @@ def run(choices: Choices, wishes: Wishes, local: LocalKeys, *, hours: float) -> 
 
     with ready(choices, wishes, local, refuse) as here:
         note(f"for {hours:g} h, again and again: {here.extent}")
-        scenario = _observing_memory(here.loaded.scenario)
+        scenario = observing_memory(here.loaded.scenario)
 
         def measure(number: int) -> tuple[Results, int]:
             results = here.runs.results(with_seed(scenario, number))
@@ -52,14 +53,13 @@ def _check_limits(limits: Limits, hours: float, requests: int) -> None:
         )
 
 
-def _observing_memory(scenario: Scenario) -> Scenario:
-    """Where metrics are named, also the server's memory."""
-    names = scenario.observe.metrics
-    if not names:
-        return scenario
-    return scenario.model_copy(
-        update={"observe": scenario.observe.model_copy(update={"metrics": tuple(dict.fromkeys((*names, RSS)))})}
-    )
+def observing_memory(scenario: Scenario) -> Scenario:
+    """The server's memory is always asked for: it is half of what a soak is about."""
+    observe = scenario.observe
+    if not observe.metrics and metrics_url(observe, scenario.target) is not None:
+        return scenario  # all that is known is kept, memory too
+    names = tuple(dict.fromkeys((*observe.metrics, *RSS)))
+    return scenario.model_copy(update={"observe": observe.model_copy(update={"metrics": names})})
 
 
 def _rss_bytes(results: Results) -> int:

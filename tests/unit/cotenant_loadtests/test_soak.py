@@ -4,11 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 from tests.builders.load_findings import slowing, soaked
+from tests.builders.load_records import scenario_of
 from tests.builders.load_results import group, quantiles, results
 
 from cotenant_loadtests.extras import Drift, Soak
+from cotenant_loadtests.observed import KNOWN
+from cotenant_loadtests.observing import metrics_url
 from cotenant_loadtests.results import Results, Sample, ServerSide
-from cotenant_loadtests.soak import server_rss_bytes, verdict_of
+from cotenant_loadtests.soak import RSS, server_rss_bytes, verdict_of
+from cotenant_loadtests.soak_command import observing_memory
+from cotenant_loadtests.spec import Scenario
 
 
 def drift(found: Soak, metric: str) -> Drift:
@@ -68,6 +73,27 @@ def test_memory_of_a_cotenant_gateway_is_what_it_says_of_its_processes_together(
     told = {"cotenant_gateway_resident_memory_bytes": 5.0, 'process_resident_memory_bytes{pid="1"}': 3.0}
 
     assert server_rss_bytes(ServerSide(metrics=(Sample(at_s=1.0, values=told),))) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("observe", "metrics"),
+    [
+        ({}, RSS),
+        ({"metrics": ["vllm:"]}, ("vllm:", *RSS)),
+        ({"metrics": [RSS[1]], "table": True}, (RSS[1], RSS[0])),
+        ({"table": True}, ()),
+        ({"metrics_url": "http://127.0.0.1:1/metrics"}, ()),
+    ],
+)
+def test_the_servers_memory_is_asked_for_whatever_a_scenario_observes(
+    observe: dict[str, object], metrics: tuple[str, ...]
+) -> None:
+    found = observing_memory(scenario_of(observe=observe))
+
+    assert found.observe.metrics == metrics
+    assert metrics_url(found.observe, found.target) is not None
+    assert Scenario.model_validate(found.model_dump()) == found
+    assert metrics or set(RSS) <= set(KNOWN)
 
 
 def test_segments_begin_while_there_is_time_for_them() -> None:
