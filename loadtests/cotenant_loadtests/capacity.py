@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from cotenant_loadtests.extras import Capacity, KeptOrNot, RateTried, SearchEnd
 from cotenant_loadtests.gate import measured, place
 from cotenant_loadtests.results import Results, Verdict
+from cotenant_loadtests.run_output import Failed
 
 MOST_RATES = 60
 """A search from 1 to 10^12 within 5 % takes fewer."""
@@ -24,7 +25,7 @@ class Beyond:
     why: str
 
 
-Measure = Callable[[float, int], Results | Beyond]
+Measure = Callable[[float, int], Results | Beyond | Failed]
 """(factor on the scenario's rates, number of the run from 0) → its results."""
 
 
@@ -105,13 +106,16 @@ def verdict_of(found: Capacity) -> Verdict:
 
 def _try(rate: float, search: Search, measure: Measure, trail: _Trail) -> RateTried | None:
     """None when it was interrupted."""
-    factor, runs = rate / search.scenario_per_s, list[Results]()
+    factor, runs, failed = rate / search.scenario_per_s, list[Results](), ""
     passed = missed = not_valid = 0
     while (kept := decided(search.repeats, passed, missed)) is None and not_valid < 2:
         results = measure(factor, trail.runs)
         trail.runs += 1
         if isinstance(results, Beyond):
             return _tried(rate, factor, "beyond_limits", runs, results.why)
+        if isinstance(results, Failed):
+            not_valid, failed = not_valid + 1, results.why
+            continue
         trail.last = results
         if results.interrupted:
             trail.interrupted = True
@@ -121,7 +125,7 @@ def _try(rate: float, search: Search, measure: Measure, trail: _Trail) -> RateTr
         missed += results.verdict == "missed"
         not_valid += results.verdict == "not_valid"
     if kept is None:
-        return _tried(rate, factor, "not_valid", runs, " ".join(runs[-1].validity.reasons))
+        return _tried(rate, factor, "not_valid", runs, failed or " ".join(runs[-1].validity.reasons))
     if kept:
         trail.kept = runs[-1]
     return _tried(rate, factor, "kept" if kept else "missed", runs, "")

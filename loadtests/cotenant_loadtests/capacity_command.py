@@ -13,6 +13,7 @@ from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.problems import ScenarioError
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed, RunError
 from cotenant_loadtests.setting_up import Choices
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.terminal import note
@@ -55,11 +56,15 @@ def find(
             repeats=repeats,
         )
 
-        def measure(factor: float, run: int) -> Results | Beyond:
+        def measure(factor: float, run: int) -> Results | Beyond | Failed:
             try:
                 return here.runs.results(at_factor(with_seed(scenario, run), factor))
             except (RefusedError, ScenarioError) as beyond:
                 return Beyond(str(beyond))
+            except RunError as error:
+                if run == 0:  # before which there is nothing to lose
+                    raise
+                return Failed(str(error))
 
         found, results = find_capacity(search, measure, _say)
         if results is None:

@@ -13,9 +13,10 @@ from cotenant_loadtests.extras import Compared, Comparison, Condition, Differenc
 from cotenant_loadtests.gate import bound, value_of
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results, SloResult, Verdict
+from cotenant_loadtests.run_output import Failed
 
-Measure = Callable[[str, int], Results]
-"""(`a` or `b`, number of the round from 0) → its results."""
+Measure = Callable[[str, int], Results | Failed]
+"""(`a` or `b`, number of the round from 0) → its results. The first has some."""
 Limit = tuple[str, str, float]
 """Metric, `<` or `>`, limit of the ratio."""
 
@@ -39,23 +40,28 @@ FIGURES = (
 def compare(
     names: tuple[str, str], rounds: int, measure: Measure, conditions: Sequence[Limit] = ()
 ) -> tuple[Comparison, Results]:
-    """What was found, and the last results of B (of A where there are none). An interrupted run ends it early."""
-    order: list[str] = []
-    pairs: list[dict[str, Results]] = []
-    last: dict[str, Results] = {}
+    """What was found, and the last results of B (of A where there are none).
+
+    A run that is interrupted or fails ends it early; one that fails makes it not valid.
+    """
+    order, pairs, last, failed = list[str](), list[dict[str, Results]](), dict[str, Results](), list[str]()
     for number in range(rounds):
         turn = "ba" if number % 2 else "ab"
         pair: dict[str, Results] = {}
         for side in turn:
-            last[side] = measure(side, number)
-            if last[side].interrupted:
+            results = measure(side, number)
+            if isinstance(results, Failed):
+                failed.append(f"round {number + 1}, {side.upper()}: {results.why}")
                 break
-            pair[side] = last[side]
+            last[side] = results
+            if results.interrupted:
+                break
+            pair[side] = results
         if len(pair) < 2:
             break
         pairs.append(pair)
         order.append(turn)
-    found = judge(names, order, pairs, conditions)
+    found = judge(names, order, pairs, conditions, failed)
     return found, (pairs[-1] if pairs else last).get("b") or last["a"]
 
 
@@ -64,8 +70,9 @@ def judge(
     order: Sequence[str],
     pairs: Sequence[dict[str, Results]],
     conditions: Sequence[Limit] = (),
+    failed: Sequence[str] = (),
 ) -> Comparison:
-    """`pairs`: of each whole round, the results of `a` and of `b`."""
+    """`pairs`: of each whole round, the results of `a` and of `b`. `failed`: a sentence for each run that failed."""
     metrics = tuple(_compared(metric, pairs) for metric in FIGURES)
     by_name = {metric.metric: metric for metric in metrics}
     return Comparison(
@@ -74,7 +81,7 @@ def judge(
         rounds=len(pairs),
         order=tuple(order),
         metrics=metrics,
-        not_valid=tuple(_why_not(pairs)),
+        not_valid=(*_why_not(pairs), *failed),
         conditions=tuple(
             Condition(text=f"{metric} {sign} {limit:g}", failed=_beyond(by_name[metric].interval, sign, limit))
             for metric, sign, limit in conditions

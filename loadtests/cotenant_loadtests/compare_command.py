@@ -14,10 +14,10 @@ from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, measuring
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.setting_up import Choices, Loaded, check, load, make_folder, plan_of
 from cotenant_loadtests.stopping import stopping
 from cotenant_loadtests.terminal import note
-from cotenant_loadtests.variants import with_seed
 
 
 def compare_two(
@@ -48,8 +48,8 @@ def compare_two(
     ):
         runs = {"a": a, "b": b}
 
-        def measure(side: str, turn: int) -> Results:
-            results = runs[side].results(with_seed(sides[side].scenario, turn))
+        def measure(side: str, turn: int) -> Results | Failed:
+            results = runs[side].repeated(sides[side].scenario, turn)
             note(f"round {turn + 1} of {rounds}, {side.upper()}: {in_short(results)}")
             return results
 
@@ -59,7 +59,7 @@ def compare_two(
             "compare",
             found,
             verdict=verdict_of(found),
-            interrupted=found.rounds < rounds,
+            interrupted=found.rounds < rounds and stop.is_set(),
             not_valid=found.not_valid,
         )
         return conclude(folder, done, found)

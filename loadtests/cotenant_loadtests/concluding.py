@@ -12,6 +12,7 @@ from cotenant_loadtests.extras import Found
 from cotenant_loadtests.findings import Findings, findings_of
 from cotenant_loadtests.one_run import exit_code
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.terminal import complain, print_table, say
 
 
@@ -43,8 +44,10 @@ def print_findings(findings: Findings) -> None:
         complain("not valid", problem)
 
 
-def in_short(results: Results) -> str:
+def in_short(results: Results | Failed) -> str:
     """One run, in a line."""
+    if isinstance(results, Failed):
+        return f"failed: {results.why}"
     total = results.total
     ttft = f"{total.ttft_ms.p50:.1f} / {total.ttft_ms.p99:.1f} ms" if total.ttft_ms.count else "none"
     valid = "" if results.validity.valid else "; NOT VALID"

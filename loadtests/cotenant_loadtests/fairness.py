@@ -11,20 +11,26 @@ from cotenant_loadtests.gate import value_of
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Group, Results
+from cotenant_loadtests.run_output import Failed, RunError
 from cotenant_loadtests.variants import offered_tokens, only_tenant
 
-Measure = Callable[[str | None, Sequence[Planned]], Results]
-"""(tenant, or None for all together, and the requests) → results."""
+Measure = Callable[[str | None, Sequence[Planned]], Results | Failed]
+"""(tenant, or None for all together, and the requests) → results. All together have some."""
 
 
 def fairness(plan: Sequence[Planned], light: Sequence[str], measure: Measure) -> tuple[FairnessFound, Results]:
-    """What was found, and the results of the run together. An interrupted run ends it early."""
-    together = measure(None, plan)
-    alone: dict[str, Results] = {}
+    """What was found, and the results of the run together. A run that is interrupted or fails ends it early."""
+    together, alone, failed = measure(None, plan), dict[str, Results](), list[str]()
+    if isinstance(together, Failed):
+        raise RunError(together.why)
     for tenant in light:
         if together.interrupted or any(results.interrupted for results in alone.values()):
             break
-        alone[tenant] = measure(tenant, only_tenant(plan, tenant))
+        results = measure(tenant, only_tenant(plan, tenant))
+        if isinstance(results, Failed):
+            failed.append(f"{tenant} alone: {results.why}")
+            break
+        alone[tenant] = results
     whole = {tenant: results for tenant, results in alone.items() if not results.interrupted}
     series = {series.tenant: series.completion_tokens for series in together.timeline.series}
     offered = offered_by(plan)
@@ -43,7 +49,10 @@ def fairness(plan: Sequence[Planned], light: Sequence[str], measure: Measure) ->
             for tenant, tokens in offered.items()
         ),
         light=tuple(_felt(tenant, together, results) for tenant, results in whole.items()),
-        not_valid=tuple(_why_not({"together": together} | {f"{tenant} alone": one for tenant, one in alone.items()})),
+        not_valid=(
+            *_why_not({"together": together} | {f"{tenant} alone": one for tenant, one in alone.items()}),
+            *failed,
+        ),
     )
     return found, together
 

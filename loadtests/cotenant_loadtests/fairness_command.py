@@ -9,6 +9,7 @@ from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, ready
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.setting_up import Choices
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.terminal import note
@@ -29,8 +30,8 @@ def look(choices: Choices, wishes: Wishes, local: LocalKeys, *, light: Sequence[
         note(f"together: {here.extent}; then alone: {', '.join(tenants)}")
         alone = scenario.model_copy(update={"slo": {}})  # limits of tenants that are not there
 
-        def measure(tenant: str | None, plan: Sequence[Planned]) -> Results:
-            results = here.runs.results(scenario if tenant is None else alone, plan)
+        def measure(tenant: str | None, plan: Sequence[Planned]) -> Results | Failed:
+            results = here.runs.results(scenario, plan) if tenant is None else here.runs.perhaps(alone, plan)
             note(f"{'together' if tenant is None else f'{tenant} alone'}: {in_short(results)}")
             return results
 
@@ -40,7 +41,7 @@ def look(choices: Choices, wishes: Wishes, local: LocalKeys, *, light: Sequence[
             "fairness",
             found,
             verdict="not_valid" if found.not_valid else together.verdict,
-            interrupted=len(found.light) < len(tenants),
+            interrupted=len(found.light) < len(tenants) and here.runs.stop.is_set(),
             not_valid=found.not_valid,
         )
         return conclude(here.folder, done, found)

@@ -14,12 +14,15 @@ from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.live import watching
 from cotenant_loadtests.one_run import Measured
 from cotenant_loadtests.planned import Planned
+from cotenant_loadtests.problems import ScenarioError
+from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results, ServerSide
-from cotenant_loadtests.run_output import RunOutput
+from cotenant_loadtests.run_output import Failed, RunError, RunOutput
 from cotenant_loadtests.setting_up import Choices, Loaded
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.stopping import stopping
 from cotenant_loadtests.summary import summarise
+from cotenant_loadtests.variants import with_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +38,30 @@ class Measuring:
     def results(self, scenario: Scenario, plan: Sequence[Planned] | None = None) -> Results:
         return self.run(scenario, plan).results
 
-    def run(self, scenario: Scenario, plan: Sequence[Planned] | None = None) -> Measured:
+    def repeated(self, scenario: Scenario, number: int) -> Results | Failed:
+        """The `number`-th run from 0 of the scenario that was checked, with a seed of its own.
+
+        By chance it may have more in a second, or in all, than the one that was held against the limits. Raises
+        ScenarioError, RefusedError, RunError for the first, before which there is nothing to lose.
+        """
+        mine = with_seed(scenario, number)
+        return self.perhaps(mine) if number else self.results(mine)
+
+    def perhaps(self, scenario: Scenario, plan: Sequence[Planned] | None = None) -> Results | Failed:
+        """A later run, not held against the limits once more."""
+        try:
+            return self.run(scenario, plan, again=True).results
+        except (ScenarioError, RefusedError, RunError) as error:
+            return Failed(str(error))
+
+    def run(self, scenario: Scenario, plan: Sequence[Planned] | None = None, *, again: bool = False) -> Measured:
         """The plan is the scenario's unless another is given. After a wish to stop nothing is sent any more.
 
-        Raises ScenarioError, RefusedError, RunError.
+        `again`: not held against the limits once more. Raises ScenarioError, RefusedError, RunError.
         """
         loaded = replace(self.loaded, scenario=scenario)
         wanted = setting_up.plan_of(loaded) if plan is None else plan
-        setting_up.check(loaded, wanted)
+        setting_up.check(loaded, wanted, limits=not again)
         if self.stop.is_set():
             output = nothing_sent()
             return Measured(output, summarise(scenario, output, scenario.target.url))

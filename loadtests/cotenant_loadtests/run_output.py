@@ -34,6 +34,13 @@ class RunError(Exception):
         """What was recorded up to then, if it could be read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One run of several that was refused or failed, and gave nothing. Those before it are not lost."""
+
+    why: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a run is, `at_s` seconds after its start. Counts are from the start on, by tenant."""

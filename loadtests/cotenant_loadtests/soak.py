@@ -11,9 +11,10 @@ from cotenant_loadtests.bootstrap import slope, slope_interval
 from cotenant_loadtests.extras import Drift, Interval, Soak, SoakSegment, Trend
 from cotenant_loadtests.gate import value_of
 from cotenant_loadtests.results import Results, ServerSide, Verdict
+from cotenant_loadtests.run_output import Failed
 
-Measure = Callable[[int], tuple[Results, int]]
-"""Number of the segment from 0 → its results, and the memory of the tool's processes in bytes."""
+Measure = Callable[[int], tuple[Results | Failed, int]]
+"""Number of the segment from 0 → its results, and the memory of the tool's processes in bytes. The first has some."""
 RSS = ("cotenant_gateway_resident_memory_bytes", "process_resident_memory_bytes")
 """A cotenant gateway tells that of all its processes; other servers have the usual name, for each that is scraped."""
 MOST_NOT_VALID = 0.1
@@ -32,32 +33,35 @@ def soak(
     segment_s: float,
     measure: Measure,
     now_s: Callable[[], float],
-    on_segment: Callable[[SoakSegment], None] = lambda segment: None,
+    pause: Callable[[float], bool],
 ) -> tuple[Soak, Results]:
     """What was found, and the results of the last whole segment, or of the first if there is none.
 
-    `segment_s` is the scenario's time: a segment begins while there is time for it, and the first in any case.
+    `segment_s` is the scenario's time: a segment begins while there is time for it, and the first in any case. One
+    that fails is not valid, and what is left of its time goes by: `pause` waits so many seconds, True is a stop.
     """
-    began_s, segments, shown = now_s(), list[SoakSegment](), None
-    while True:
+    began_s, segments, shown, interrupted = now_s(), list[SoakSegment](), list[Results](), False
+    while not interrupted:
         from_s = now_s() - began_s
         results, rss_bytes = measure(len(segments))
-        to_s = now_s() - began_s
-        if results.interrupted:
-            break
-        shown = results
-        segments.append(segment_of(results, from_s, to_s, rss_bytes))
-        on_segment(segments[-1])
-        if to_s + segment_s > hours * 3600:
+        if isinstance(results, Failed):
+            interrupted = pause(max(0.0, from_s + segment_s - (now_s() - began_s)))
+            segments.append(failed_segment(results, from_s, now_s() - began_s, rss_bytes))
+        else:
+            shown = [results] if not results.interrupted else shown or [results]
+            interrupted = results.interrupted
+            if not interrupted:
+                segments.append(segment_of(results, from_s, now_s() - began_s, rss_bytes))
+        if now_s() - began_s + segment_s > hours * 3600:
             break
     found = Soak(
         hours=hours,
-        ran_s=to_s,
+        ran_s=now_s() - began_s,
         segments=tuple(segments),
         drifts=drifts_of(segments),
-        interrupted=results.interrupted,
+        interrupted=interrupted,
     )
-    return found, shown or results
+    return found, shown[0]
 
 
 def segment_count(hours: float, segment_s: float) -> int:
@@ -79,6 +83,16 @@ def verdict_of(found: Soak) -> Verdict:
     return "missed" if any(segment.verdict == "missed" for segment in found.segments) else "passed"
 
 
+def why_not_valid(found: Soak) -> list[str]:
+    """A sentence for each segment that was not."""
+    return [
+        f"Segment {place}: {why}"
+        for place, one in enumerate(found.segments, start=1)
+        if one.verdict == "not_valid"
+        for why in one.why_not_valid
+    ]
+
+
 def segment_of(results: Results, from_s: float, to_s: float, rss_bytes: int) -> SoakSegment:
     total = results.total
     return SoakSegment(
@@ -96,6 +110,25 @@ def segment_of(results: Results, from_s: float, to_s: float, rss_bytes: int) -> 
         verdict=results.verdict,
         missed=tuple(slo for slo in results.slo if not slo.passed),
         why_not_valid=results.validity.reasons,
+    )
+
+
+def failed_segment(failed: Failed, from_s: float, to_s: float, rss_bytes: int) -> SoakSegment:
+    return SoakSegment(
+        from_s=from_s,
+        to_s=to_s,
+        requests=0,
+        failed=0,
+        success_rate=1.0,
+        ttft_p50_ms=None,
+        ttft_p99_ms=None,
+        e2e_p99_ms=None,
+        completion_tokens_per_s=0.0,
+        server_rss_bytes=None,
+        tool_rss_bytes=rss_bytes,
+        verdict="not_valid",
+        missed=(),
+        why_not_valid=(failed.why,),
     )
 
 

@@ -11,11 +11,11 @@ from cotenant_loadtests.observing import metrics_url
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.setting_up import Choices
-from cotenant_loadtests.soak import RSS, segment_count, soak, verdict_of
+from cotenant_loadtests.soak import RSS, segment_count, soak, verdict_of, why_not_valid
 from cotenant_loadtests.spec import Limits, Scenario
 from cotenant_loadtests.terminal import note
-from cotenant_loadtests.variants import with_seed
 
 
 def run(choices: Choices, wishes: Wishes, local: LocalKeys, *, hours: float) -> int:
@@ -28,14 +28,20 @@ def run(choices: Choices, wishes: Wishes, local: LocalKeys, *, hours: float) -> 
         note(f"for {hours:g} h, again and again: {here.extent}")
         scenario = observing_memory(here.loaded.scenario)
 
-        def measure(number: int) -> tuple[Results, int]:
-            results = here.runs.results(with_seed(scenario, number))
+        def measure(number: int) -> tuple[Results | Failed, int]:
+            results = here.runs.repeated(scenario, number)
             note(f"segment {number + 1}: {in_short(results)}")
             return results, _rss_bytes(results)
 
-        found, results = soak(hours, scenario.duration_s, measure, time.monotonic)
-        verdict = verdict_of(found)
-        done = concluded(results, "soak", found, verdict=verdict, interrupted=found.interrupted)
+        found, results = soak(hours, scenario.duration_s, measure, time.monotonic, here.runs.stop.wait)
+        done = concluded(
+            results,
+            "soak",
+            found,
+            verdict=verdict_of(found),
+            interrupted=found.interrupted,
+            not_valid=why_not_valid(found),
+        )
         return conclude(here.folder, done, found)
 
 
@@ -62,9 +68,10 @@ def observing_memory(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"observe": observe.model_copy(update={"metrics": names})})
 
 
-def _rss_bytes(results: Results) -> int:
+def _rss_bytes(results: Results | Failed) -> int:
     """Of this process now, and of its workers at most."""
     import psutil
 
-    workers = sum(load.max_rss_bytes for load in results.validity.processes)
+    loads = () if isinstance(results, Failed) else results.validity.processes
+    workers = sum(load.max_rss_bytes for load in loads)
     return int(psutil.Process().memory_info().rss) + workers

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from cotenant_loadtests.capacity import Beyond, Search
 from cotenant_loadtests.extras import Soak
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.soak import soak
 from tests.builders.load_results import group, quantiles, results
 
@@ -45,17 +46,23 @@ def slowing(per_segment_ms: float) -> Callable[[int], Results]:
 
 def soaked(
     hours: float,
-    of: Callable[[int], Results],
+    of: Callable[[int], Results | Failed],
     *,
     pause_s: float = 0.0,
     rss_bytes: Callable[[int], int] = lambda number: 1,
 ) -> tuple[Soak, Results]:
-    """Segments of a minute each, on a clock that they move."""
+    """Segments of a minute each, on a clock that they move; one that fails does so at once."""
     now_s = 100.0
 
-    def measure(number: int) -> tuple[Results, int]:
-        nonlocal now_s
-        now_s += 60.0 + pause_s
-        return of(number), rss_bytes(number)
+    def measure(number: int) -> tuple[Results | Failed, int]:
+        results = of(number)
+        if not isinstance(results, Failed):
+            pause(60.0 + pause_s)
+        return results, rss_bytes(number)
 
-    return soak(hours, 60.0, measure, lambda: now_s)
+    def pause(seconds: float) -> bool:
+        nonlocal now_s
+        now_s += seconds
+        return False
+
+    return soak(hours, 60.0, measure, lambda: now_s, pause)

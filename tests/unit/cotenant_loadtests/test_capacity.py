@@ -9,8 +9,9 @@ from tests.builders.load_results import results
 from cotenant_loadtests.capacity import Beyond, Search, decided, find_capacity
 from cotenant_loadtests.extras import Capacity
 from cotenant_loadtests.results import Results, Verdict
+from cotenant_loadtests.run_output import Failed
 
-Measure = Callable[[float, int], Results | Beyond]
+Measure = Callable[[float, int], Results | Beyond | Failed]
 
 
 def found(wanted: Search, measure: Measure) -> Capacity:
@@ -81,6 +82,17 @@ def test_one_run_that_is_not_valid_is_repeated_and_does_no_harm() -> None:
 
     assert answer.ended == "found"
     assert answer.tried[2].repeats == ("not_valid", "passed")
+
+
+def test_a_run_that_fails_is_repeated_once_and_ends_no_search() -> None:
+    def measure(factor: float, number: int) -> Results | Beyond | Failed:
+        return Failed("worker 0 died") if number in (1, 5, 6) else server(73.0)(factor, number)
+
+    answer = found(search(), measure)
+
+    assert [one.rate_per_s for one in answer.tried[:3]] == [10.0, 20.0, 40.0]
+    assert (answer.ended, answer.kept_per_s) == ("tool_saturated", 57.5)
+    assert answer.sentence.endswith("at 60 the tool, not the server, was the limit: worker 0 died")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 from tests.builders.load_results import group, quantiles, results
 
-from cotenant_loadtests.compare import compare, parse_condition, too_few
+from cotenant_loadtests.compare import compare, parse_condition, too_few, verdict_of
 from cotenant_loadtests.extras import Compared, Comparison
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 
 NOISE = (1.00, 1.03, 0.98, 1.05, 0.97, 1.01, 0.99, 1.04)
 ORDERS = {"a": NOISE, "b": NOISE[3:] + NOISE[:3]}
@@ -101,6 +102,17 @@ def test_a_run_that_is_not_valid_is_named_with_its_reason() -> None:
     found, _ = compare(("A", "B"), 6, measure)
 
     assert found.not_valid == ("round 2, B: too late.",)
+
+
+def test_a_run_that_fails_ends_the_rounds_and_those_before_it_are_kept() -> None:
+    def measure(side: str, number: int) -> Results | Failed:
+        return Failed("worker 0 died") if (side, number) == ("b", 3) else results(name=f"{side}{number}")
+
+    found, shown = compare(("A", "B"), 6, measure)
+
+    assert (found.rounds, found.not_valid) == (3, ("round 4, B: worker 0 died",))
+    assert verdict_of(found) == "not_valid"
+    assert shown.name == "b2"
 
 
 def test_an_interrupted_round_is_left_out_and_what_is_whole_is_reported() -> None:

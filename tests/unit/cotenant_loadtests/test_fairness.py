@@ -11,6 +11,7 @@ from cotenant_loadtests.fairness import fairness, light_tenants
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.summary import summarise
 
 PLAN = [
@@ -26,6 +27,16 @@ def served(tenant: str | None, plan: Sequence[Planned]) -> Results:
         for one in plan
     ]
     return summarise(scenario_of(), run_of(requests), "http://127.0.0.1:1")
+
+
+def test_a_run_alone_that_fails_does_not_lose_the_one_together() -> None:
+    def measure(tenant: str | None, plan: Sequence[Planned]) -> Results | Failed:
+        return served(tenant, plan) if tenant is None else Failed("worker 0 died")
+
+    answer, together = fairness(PLAN, ("quiet",), measure)
+
+    assert (answer.light, answer.not_valid) == ((), ("quiet alone: worker 0 died",))
+    assert together.total.scheduled == 44
 
 
 def found(light: Sequence[str] = ("quiet",)) -> FairnessFound:

@@ -11,6 +11,7 @@ from cotenant_loadtests.extras import Drift, Soak
 from cotenant_loadtests.observed import KNOWN
 from cotenant_loadtests.observing import metrics_url
 from cotenant_loadtests.results import Results, Sample, ServerSide
+from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.soak import RSS, server_rss_bytes, verdict_of
 from cotenant_loadtests.soak_command import observing_memory
 from cotenant_loadtests.spec import Scenario
@@ -135,6 +136,21 @@ def test_a_segment_that_is_not_valid_is_kept_out_of_the_drift_of_latency() -> No
     assert found.segments[5].why_not_valid == ("too late.",)
     assert drift(found, "ttft_p50_ms").trend == "none_shown"
     assert verdict_of(found) == "passed"
+
+
+def test_a_segment_that_fails_costs_its_time_and_nothing_else() -> None:
+    def of(number: int) -> Results | Failed:
+        return Failed("worker 0 died") if number in (3, 4) else slowing(0.0)(number)
+
+    found, shown = soaked(0.5, of)
+
+    assert len(found.segments) == 30
+    lost = found.segments[3]
+    assert (lost.verdict, lost.why_not_valid, lost.requests) == ("not_valid", ("worker 0 died",), 0)
+    assert (lost.from_s, lost.to_s) == (180, 240)
+    assert drift(found, "ttft_p50_ms").trend == "none_shown"
+    assert verdict_of(found) == "passed"
+    assert shown.total.scheduled > 0
 
 
 def test_many_segments_that_are_not_valid_make_the_whole_not_valid() -> None:
