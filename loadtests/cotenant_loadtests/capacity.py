@@ -1,7 +1,8 @@
 """`find-capacity`: the largest rate at which a scenario keeps its SLOs; pure.
 
-Doubles from the first rate until one misses (or up to the highest asked for), then halves the space between the
-largest that kept and the smallest that missed, until that is at most `within` of the rate. A rate is decided by the
+Doubles from the first rate until one misses (or up to the highest asked for); where the first one misses, halves it
+until one is kept, at most HALVINGS times. Then halves the space between the largest that kept and the smallest that
+missed, until that is at most `within` of the rate. A rate is decided by the
 majority of its repeats; of an even number, half is a miss. A run that is not valid says nothing about the server: it
 is repeated once, and if that is not valid either, the rate and all above it are out of this tool's reach.
 """
@@ -16,6 +17,8 @@ from cotenant_loadtests.run_output import Failed
 
 MOST_RATES = 60
 """A search from 1 to 10^12 within 5 % takes fewer."""
+HALVINGS = 10
+"""To a thousandth of the first rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Search:
     from_per_s: float
     to_per_s: float | None
     """None: double until a rate misses."""
+    least_per_s: float = 0.0
+    """Below it nothing can be told: a run would have too few requests."""
     within: float = 0.05
     repeats: int = 2
 
@@ -75,12 +80,18 @@ def next_rate(search: Search, tried: Sequence[RateTried]) -> float | None:
         return search.from_per_s
     kept, bound = bounds(tried)
     if kept is None:
-        return None
+        return lower(search, tried)
     if bound is None:
         if search.to_per_s is None:
             return 2 * kept
         return min(2 * kept, search.to_per_s) if kept < search.to_per_s else None
     return (kept + bound) / 2 if bound - kept > search.within * bound else None
+
+
+def lower(search: Search, tried: Sequence[RateTried]) -> float | None:
+    """Half of the lowest rate where none was kept; None where that is not worth trying."""
+    rate = min(one.rate_per_s for one in tried) / 2
+    return rate if len(tried) <= HALVINGS and rate >= search.least_per_s else None
 
 
 def bounds(tried: Sequence[RateTried]) -> tuple[float | None, float | None]:

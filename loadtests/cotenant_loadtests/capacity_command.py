@@ -19,6 +19,9 @@ from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.terminal import note
 from cotenant_loadtests.variants import at_factor, with_seed
 
+FEWEST = 5
+"""Requests of a run: with fewer a rate is not worth trying."""
+
 
 def find(
     choices: Choices,
@@ -37,7 +40,7 @@ def find(
 
     def refuse(scenario: Scenario, plan: Sequence[Planned]) -> None:
         if from_per_s is not None and to_per_s is not None and from_per_s > to_per_s:
-            raise RefusedError(f"--from {from_per_s:g} is above --to {to_per_s:g}; the search goes up")
+            raise RefusedError(f"--from {from_per_s:g} is above --to {to_per_s:g}; say a lower one")
         if not scenario.slo:
             raise RefusedError(
                 "slo: the scenario has none to keep; say what is kept, "
@@ -52,6 +55,7 @@ def find(
             scenario_per_s=scenario_per_s,
             from_per_s=from_per_s or min(scenario_per_s, to_per_s or scenario_per_s),
             to_per_s=to_per_s,
+            least_per_s=FEWEST / scenario.duration_s,
             within=within,
             repeats=repeats,
         )

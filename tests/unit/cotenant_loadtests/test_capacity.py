@@ -1,6 +1,7 @@
 """The search ends at the largest rate that is kept, and says when the tool and not the server was the limit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.builders.load_findings import search, server
@@ -38,11 +39,37 @@ def test_no_rate_is_tried_twice() -> None:
     assert rates[:4] == [10.0, 20.0, 40.0, 80.0]
 
 
-def test_a_lowest_rate_that_misses_ends_the_search() -> None:
-    answer = found(search(), server(5.0))
+def test_where_the_first_rate_misses_the_search_goes_down() -> None:
+    answer = found(search(), server(3.0))
 
-    assert (answer.ended, answer.kept_per_s, answer.missed_per_s) == ("none_kept", None, 10.0)
+    assert [one.rate_per_s for one in answer.tried[:4]] == [10.0, 5.0, 2.5, 3.75]
+    assert answer.ended == "found"
+    assert answer.kept_per_s is not None
+    assert answer.missed_per_s is not None
+    assert answer.kept_per_s <= 3.0 < answer.missed_per_s
+    assert answer.missed_per_s - answer.kept_per_s <= 0.05 * answer.missed_per_s
+
+
+def test_a_server_that_keeps_no_rate_is_asked_a_thousand_times_less_at_last() -> None:
+    answer = found(search(), server(0.0))
+
+    assert (answer.ended, answer.kept_per_s, answer.missed_per_s) == ("none_kept", None, 10.0 / 1024)
     assert "no rate was kept" in answer.sentence
+    assert len(answer.tried) == 11
+
+
+def test_the_search_ends_where_a_run_would_have_too_few_requests() -> None:
+    answer = found(replace(search(), least_per_s=2.0), server(0.0))
+
+    assert [one.rate_per_s for one in answer.tried] == [10.0, 5.0, 2.5]
+
+
+@pytest.mark.parametrize("limit", ["tool_per_s", "limit_per_s"])
+def test_a_first_rate_that_cannot_be_tried_is_halved_too(limit: str) -> None:
+    answer = found(search(from_per_s=200.0), server(1000.0, **{limit: 60.0}))
+
+    assert answer.kept_per_s is not None
+    assert 57.0 <= answer.kept_per_s <= 60.0
 
 
 def test_the_highest_rate_asked_for_ends_the_search() -> None:
@@ -70,8 +97,8 @@ def test_the_scenarios_limits_give_a_lower_bound_and_are_named() -> None:
     assert "limits.rate_per_s: too many" in answer.sentence
 
 
-def test_a_tool_that_cannot_do_the_lowest_rate_has_found_nothing() -> None:
-    assert found(search(), server(1000.0, tool_per_s=1.0)).ended == "not_valid"
+def test_a_tool_that_cannot_do_any_rate_has_found_nothing() -> None:
+    assert found(search(), server(1000.0, tool_per_s=0.0)).ended == "not_valid"
 
 
 def test_one_run_that_is_not_valid_is_repeated_and_does_no_harm() -> None:
@@ -105,7 +132,8 @@ def test_a_run_that_fails_is_repeated_once_and_ends_no_search() -> None:
     ],
 )
 def test_a_rate_is_kept_by_the_majority_of_two_repeats(verdicts: list[Verdict], kept: bool) -> None:
-    answer = found(search(to_per_s=10.0, repeats=2), lambda factor, number: results(verdicts[number]))
+    only_that = replace(search(to_per_s=10.0, repeats=2), least_per_s=10.0)
+    answer = found(only_that, lambda factor, number: results(verdicts[number]))
 
     assert answer.tried[0].repeats == tuple(verdicts)
     assert answer.tried[0].verdict == ("kept" if kept else "missed")
