@@ -10,6 +10,7 @@ from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Progress, RunError, RunOutput
 from cotenant_loadtests.running import run_plan
+from cotenant_loadtests.safety import host_of
 from cotenant_loadtests.setting_up import Loaded
 from cotenant_loadtests.summary import summarise
 
@@ -35,7 +36,15 @@ def measure(
     """
     scenario = loaded.scenario
     try:
-        output = run_plan(scenario, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
+        output = run_plan(
+            scenario,
+            plan,
+            keys,
+            folder=folder,
+            addresses=loaded.resolve(host_of(scenario.target.url)),
+            stop=stop,
+            on_progress=on_progress,
+        )
     except RunError as error:
         if error.output is None or not error.output.records:
             raise

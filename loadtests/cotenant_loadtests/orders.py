@@ -25,6 +25,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     records_file: str
     """Written by the worker: records_file.py."""
     url: str
+    addresses: tuple[str, ...]
+    """Of the url's host, the preferred one first; it is not looked up again. Empty: the name is unknown."""
     ca_file: str | None = None
     verify_tls: bool = True
     keys: dict[str, str] = {}

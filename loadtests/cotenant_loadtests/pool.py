@@ -2,10 +2,9 @@
 
 import asyncio
 import errno
-import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic_ns
 from urllib.parse import urlsplit
@@ -26,7 +25,7 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go; its name was looked up once."""
+    """Where requests go."""
 
     host: str
     port: int
@@ -39,8 +38,8 @@ class Endpoint:
     """Empty: the name is unknown."""
 
 
-def make_endpoint(url: str, ca_file: str | None, *, verify_tls: bool) -> Endpoint:
-    """Raises EndpointError."""
+def make_endpoint(url: str, addresses: Sequence[str], *, ca_file: str | None, verify_tls: bool) -> Endpoint:
+    """`addresses`: those of the url's host. Raises EndpointError."""
     parts = urlsplit(url)
     try:
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
@@ -48,14 +47,13 @@ def make_endpoint(url: str, ca_file: str | None, *, verify_tls: bool) -> Endpoin
         port = 0
     if not port or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise EndpointError(f"target.url: {url!r} is not http(s)://host:port/path. Give scheme, host and port.")
-    host = parts.hostname
     return Endpoint(
-        host=host,
+        host=parts.hostname,
         port=port,
         prefix=parts.path.rstrip("/"),
         authority=parts.netloc,
         tls=_tls_context(ca_file, verify_tls=verify_tls) if parts.scheme == "https" else None,
-        addresses=_addresses(host, port),
+        addresses=tuple(addresses),
     )
 
 
@@ -71,14 +69,6 @@ def _tls_context(ca_file: str | None, *, verify_tls: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _addresses(host: str, port: int) -> tuple[str, ...]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ()
-    return tuple(dict.fromkeys(str(address[4][0]) for address in found))
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,6 +28,7 @@ from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import Record
 from cotenant_loadtests.records_file import iterate_records
 from cotenant_loadtests.run_output import Progress, RunError, RunOutput
+from cotenant_loadtests.safety import addresses_of
 from cotenant_loadtests.shares import shares
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.step_search import StepSearch
@@ -54,6 +56,7 @@ def run_plan(
     keys: Mapping[str, str],
     *,
     folder: Path,
+    addresses: Sequence[str] | None = None,
     stop: threading.Event | None = None,
     stop_drain_s: float = 0.0,
     on_progress: OnProgress | None = None,
@@ -62,15 +65,18 @@ def run_plan(
 ) -> RunOutput:
     """Send the plan, and return what came of it; blocks. `keys`: tenant → key.
 
+    `addresses`: those of the target's host that were checked, dialled by all workers; None: looked up here.
     `folder` must exist; what workers need is in a private folder inside it while the run lasts. `stop`, once set,
     ends the run within 2 s with what was measured, or lets what is on its way end first, for `stop_drain_s` at most.
     `on_progress` is called each second, in this thread. Raises RunError when a worker fails, dies or hangs.
     """
     private = Path(tempfile.mkdtemp(prefix="run-", dir=folder))  # 0700
     workers: list[WorkerProcess] = []
+    dialled = tuple(_addresses_of(scenario) if addresses is None else addresses)
     try:
         for number, share in enumerate(shares(plan, scenario.processes)):
             orders = _orders(scenario, number, min(scenario.processes, len(plan)), private, keys, share)
+            orders = msgspec.structs.replace(orders, addresses=dialled)
             write_plan(Path(orders.plan_file), scenario, share)
             workers.append(WorkerProcess(orders, private / f"{number}.stderr", command))
             workers[-1].tell(orders)
@@ -91,6 +97,7 @@ def _orders(
         plan_file=str(private / f"{number}.plan.jsonl"),
         records_file=str(private / f"{number}.records"),
         url=scenario.target.url,
+        addresses=(),
         ca_file=scenario.target.ca_file,
         verify_tls=scenario.target.verify_tls,
         keys={tenant: key for tenant, key in keys.items() if tenant in tenants},
@@ -99,6 +106,14 @@ def _orders(
         duration_s=scenario.duration_s,
         drain_s=scenario.drain_s,
     )
+
+
+def _addresses_of(scenario: Scenario) -> Sequence[str]:
+    """Empty where the name is unknown."""
+    try:
+        return addresses_of(urlsplit(scenario.target.url).hostname or "")
+    except (OSError, UnicodeError, ValueError):
+        return ()
 
 
 class _Run:

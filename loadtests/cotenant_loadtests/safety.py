@@ -22,8 +22,9 @@ Resolve = Callable[[str], Sequence[str]]
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """What the name resolves to. Raises OSError."""
-    return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+    """What the name resolves to, the preferred one first. Raises OSError, UnicodeError."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(one[4][0]) for one in found))
 
 
 def check_hosts(scenario: Scenario, permitted: Sequence[str], resolve: Resolve = addresses_of) -> None:

@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
 
 if TYPE_CHECKING:
     from cotenant_loadtests.planned import Planned
-    from cotenant_loadtests.safety import Extent
+    from cotenant_loadtests.safety import Extent, Resolve
     from cotenant_loadtests.spec import Scenario
 
 
@@ -36,12 +37,21 @@ class Choices:
     """The hosts beside this machine that may be loaded."""
 
 
+def _look_up_once() -> "Resolve":
+    """A name that says another address the second time would lead a run to a host that nobody checked."""
+    from cotenant_loadtests.safety import addresses_of
+
+    return cache(addresses_of)
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     scenario: "Scenario"
     folder: Path
     """Where the scenario stands; its files are beside it."""
     choices: Choices
+    resolve: "Resolve" = field(default_factory=_look_up_once)
+    """Host → addresses. All runs of a command dial the addresses that were checked before the first."""
 
 
 def load(choices: Choices, local: LocalKeys) -> Loaded:
@@ -95,7 +105,7 @@ def check(loaded: Loaded, plan: "Sequence[Planned]", *, limits: bool = True) -> 
         if find_spec(package) is None:
             raise RefusedError(missing(package))
     scenario = loaded.scenario
-    safety.check_hosts(scenario, loaded.choices.permitted)
+    safety.check_hosts(scenario, loaded.choices.permitted, loaded.resolve)
     if not plan:
         raise RefusedError("the plan has no request; raise a rate or duration_s")
     extent = safety.extent_of(plan, scenario, lambda request: len(bodies.render(request)))

@@ -87,7 +87,7 @@ class Worker:
         self._pipes = pipes
         allow_files(orders.connections + OTHER_FILES)
         self._share = Share(Path(orders.plan_file))
-        endpoint = make_endpoint(orders.url, orders.ca_file, verify_tls=orders.verify_tls)
+        endpoint = make_endpoint(orders.url, orders.addresses, ca_file=orders.ca_file, verify_tls=orders.verify_tls)
         writer = RequestWriter(endpoint.authority, endpoint.prefix, orders.keys)
         self._records = RecordsWriter(Path(orders.records_file))
         self._sender = Sender(orders, self._share, endpoint=endpoint, writer=writer, records=self._records)

@@ -62,7 +62,12 @@ class StartedWorker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        usual: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "keys": {"search": KEY}, "duration_s": 5.0}
+        usual: dict[str, Any] = {
+            "url": f"http://127.0.0.1:{port}",
+            "addresses": ("127.0.0.1",),
+            "keys": {"search": KEY},
+            "duration_s": 5.0,
+        }
         paths = {"plan_file": str(folder / "plan"), "records_file": str(folder / "records")}
         self.tell(Orders(process=3, **{**paths, **usual, "drain_s": 10.0, **orders}))
         self.first = self.hear()

@@ -96,6 +96,23 @@ def test_a_server_twice_as_slow_for_each_token_is_found(
     assert "round 6 of 6, A: 15 requests" in shown.err
 
 
+def test_what_is_checked_is_dialled(tmp_path: Path) -> None:
+    """By name it would be another host, or none."""
+    with serving(ttft_ms=1) as url:
+        scenario = Scenario.model_validate(
+            {
+                "name": "moving",
+                "target": {"url": url.replace("127.0.0.1", "moving.invalid")},
+                "duration_s": 1.0,
+                "streams": [stream("search", 10)],
+            }
+        )
+        names = {"moving.invalid": ("127.0.0.1",)}
+        loaded = Loaded(scenario, tmp_path, Choices(scenario=""), resolve=names.__getitem__)
+        runs = Measuring(loaded=loaded, keys={}, folder=tmp_path, stop=threading.Event(), quiet=True)
+        assert {record.outcome for record in runs.run(scenario).output.records} == {"ok"}
+
+
 def test_the_capacity_of_a_server_that_does_one_thing_at_a_time_is_found(tmp_path: Path) -> None:
     """20 ms each is 50 a second; above it the line grows, and the SLO of 400 ms is missed from 60 a second on."""
     with serving(service_ms=20) as url:

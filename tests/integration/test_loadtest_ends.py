@@ -110,8 +110,14 @@ def test_a_port_where_nobody_listens_refuses(tmp_path: Path) -> None:
 
 
 def test_an_unknown_host_is_no_connection(tmp_path: Path) -> None:
-    run = run_worker([chat(0)], 1, tmp_path, url="http://no-such-host.invalid:80")
+    run = run_worker([chat(0)], 1, tmp_path, url="http://no-such-host.invalid:80", addresses=())
     assert [(record.outcome, record.detail) for record in run.records] == [("connect", "unknown_host")]
+
+
+def test_a_name_is_not_looked_up_again(server: ReferenceServer, tmp_path: Path) -> None:
+    """It might say another address by now, which nobody has checked."""
+    run = run_worker([chat(0)], 1, tmp_path, url=f"http://no-such-host.invalid:{server.port}")
+    assert run.outcomes() == {"ok": 1}
 
 
 def test_a_host_that_does_not_answer_in_time_is_no_connection(tmp_path: Path) -> None:
@@ -192,8 +198,8 @@ def test_no_request_leaves_a_cycle_for_the_garbage_collector(tmp_path: Path) -> 
 
 async def _left_after_sending(folder: Path, url: str) -> Counter[str]:
     """Objects of requests that only the garbage collector finds, by type."""
-    orders = Orders(process=0, plan_file="", records_file="", url=url, duration_s=2, drain_s=2)
-    endpoint = make_endpoint(url, None, verify_tls=True)
+    orders = Orders(process=0, plan_file="", records_file="", url=url, addresses=(), duration_s=2, drain_s=2)
+    endpoint = make_endpoint(url, ("127.0.0.1",), ca_file=None, verify_tls=True)
     records, writer = RecordsWriter(folder / "records"), RequestWriter("host", "", {})
     sender = Sender(orders, Share(folder / "plan"), endpoint=endpoint, writer=writer, records=records)
     gc.collect()

@@ -42,6 +42,13 @@ def test_what_a_worker_is_told_comes_back(message: Start | Stop) -> None:
 
 def test_orders_come_back() -> None:
     orders = Orders(
-        process=0, plan_file="p", records_file="r", url="http://h:1", keys={"a": "b"}, duration_s=1, drain_s=1
+        process=0,
+        plan_file="p",
+        records_file="r",
+        url="http://h:1",
+        addresses=("127.0.0.1", "::1"),
+        keys={"a": "b"},
+        duration_s=1,
+        drain_s=1,
     )
     assert decode_orders(encode_line(orders)) == orders

@@ -1,6 +1,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ def test_options_of_their_own_win_over_settings(tmp_path: Path) -> None:
 
     assert (scenario.seed, scenario.duration_s, scenario.processes) == (4, 7, 2)
     assert scenario.target.url == "http://127.0.0.1:2"
+
+
+def test_all_runs_of_a_command_dial_the_addresses_that_were_checked(tmp_path: Path) -> None:
+    loaded = load(Choices(scenario=written(tmp_path, target={"url": "http://localhost:1"})), NoLocalKeys())
+    another = replace(loaded, scenario=loaded.scenario.model_copy(update={"seed": 2}))
+
+    assert another.resolve("localhost") is loaded.resolve("localhost")
 
 
 def test_a_certificate_stands_beside_the_scenario(tmp_path: Path) -> None:
