@@ -12,9 +12,10 @@ from collections.abc import Callable
 from time import CLOCK_MONOTONIC, monotonic_ns
 from typing import Protocol
 
+from cotenant_loadtests.units import NS_PER_S
+
 _TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _TFD_TIMER_ABSTIME = 1
-_NS_PER_S = 1_000_000_000
 
 
 class Alarm(Protocol):
@@ -46,7 +47,7 @@ class _TimerFile:
         if at_ns <= monotonic_ns():  # to set a timer for what is over costs an interrupt
             self._soon = self._soon or self._loop.call_soon(self._ring_now)
             return
-        seconds, rest_ns = divmod(at_ns, _NS_PER_S)
+        seconds, rest_ns = divmod(at_ns, NS_PER_S)
         self._set_time(self._fd, _TFD_TIMER_ABSTIME, struct.pack("qqqq", 0, 0, seconds, rest_ns), None)
 
     def close(self) -> None:
@@ -76,7 +77,7 @@ class _LoopTimer:
 
     def set(self, at_ns: int) -> None:
         self.close()
-        self._handle = self._loop.call_later(max(0, at_ns - monotonic_ns()) / _NS_PER_S, self._ring)
+        self._handle = self._loop.call_later(max(0, at_ns - monotonic_ns()) / NS_PER_S, self._ring)
 
     def close(self) -> None:
         if self._handle is not None:

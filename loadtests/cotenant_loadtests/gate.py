@@ -26,13 +26,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests import names
-from cotenant_loadtests.results import Fairness, Group, Quantiles, SloResult, Verdict
+from cotenant_loadtests.results import ALL, Fairness, Group, Quantiles, SloResult, Verdict
 from cotenant_loadtests.spec import Limit, Scenario
 
 if TYPE_CHECKING:
     from cotenant_loadtests.measures import Measures
 
-ALL = "*"
 LATENCIES = ("ttft", "itl", "tpot", "e2e")
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 STATISTICS = ("mean", *PERCENTILES, "max")

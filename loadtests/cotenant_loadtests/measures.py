@@ -17,11 +17,10 @@ import numpy as np
 from cotenant_loadtests.columns import OUTCOMES, Columns, tokens_in_parts
 from cotenant_loadtests.histogram import Histogram, Ints, histograms_of, merge, percentile_of_all_ms, quantiles_ms
 from cotenant_loadtests.record import NEVER, SUCCESSES
-from cotenant_loadtests.results import Group
+from cotenant_loadtests.results import ALL, Group
 from cotenant_loadtests.spec import Goodput
 from cotenant_loadtests.window import Window
 
-ALL = "*"
 _NOTHING = Histogram()
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from cotenant_loadtests.checks import Finding
 from cotenant_loadtests.connection import Connection
 from cotenant_loadtests.exchange import Exchange, Traffic
+from cotenant_loadtests.units import NS_PER_S
 
 MAX_IDLE_S = 4
 """Uvicorn, and with it vLLM, hangs up after 5 s; a request sent in that moment would fail by the tool's doing."""
@@ -112,7 +113,7 @@ class Pool:
         """Those that have not been used for `MAX_IDLE_S`."""
         while self._idle:
             connection, since_ns = next(iter(self._idle.items()))
-            if now_ns - since_ns < MAX_IDLE_S * 1_000_000_000:
+            if now_ns - since_ns < MAX_IDLE_S * NS_PER_S:
                 return
             connection.drop()
 

@@ -11,6 +11,12 @@ import msgspec
 RESULTS_SCHEMA = "cotenant.dev/loadtest-results/v1"
 Verdict = Literal["passed", "missed", "not_valid"]
 Service = Literal["tokens", "answers"]
+ALL = "*"
+"""As a tenant or a model: all of them together."""
+MOST_LATENESS_P99_MS = 5.0
+"""Of a valid run."""
+SATURATED = 0.95
+"""Of a core: in a second with more, a worker has nothing to spare."""
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from cotenant_loadtests.records_file import RecordsWriter
 from cotenant_loadtests.request_bytes import RequestWriter
 from cotenant_loadtests.share_file import Share
 from cotenant_loadtests.unfinished import Unfinished
+from cotenant_loadtests.units import NS_PER_S
 from cotenant_loadtests.upcoming import NEVER_NS, Upcoming
 
 BURST = 16
@@ -26,7 +27,6 @@ FILLING_NS = 100_000
 """Likewise for making requests ahead; one long prompt may take longer."""
 GRAIN_NS = 100_000
 """Woken no more often than that: it costs more than to send, so what is due closer together goes together."""
-_NS_PER_S = 1_000_000_000
 
 
 class Sender:
@@ -40,7 +40,7 @@ class Sender:
         self._alarm = make_alarm(self._loop, self._ring)
         self._filling = False
         self._start_ns = self._last_ns = self._rung_ns = 0
-        self._drain_ns = round(orders.drain_s * _NS_PER_S)
+        self._drain_ns = round(orders.drain_s * NS_PER_S)
         self._last: tuple[Outcome, Ending] = ("unfinished", "finished")
         """What becomes of those that are under way when the time is over, and how that is called."""
         self._upcoming: Upcoming
@@ -57,9 +57,9 @@ class Sender:
 
     def start(self, start_ns: int) -> None:
         self._start_ns = start_ns
-        self._last_ns = start_ns + round(self._orders.duration_s * _NS_PER_S)
+        self._last_ns = start_ns + round(self._orders.duration_s * NS_PER_S)
         self._upcoming = Upcoming(self._share, self._make, start_ns)
-        self._loop.call_later(SLOT_NS / _NS_PER_S, self._look_round)
+        self._loop.call_later(SLOT_NS / NS_PER_S, self._look_round)
         self._fill()
         self._arm()
         self._end_if_done()
@@ -67,7 +67,7 @@ class Sender:
     def drain(self, outcome: Outcome, patience_s: float) -> None:
         """Send nothing more. What is under way may end for so long, and has this outcome then."""
         self._upcoming.forget()
-        self._last_ns, self._drain_ns = monotonic_ns(), round(patience_s * _NS_PER_S)
+        self._last_ns, self._drain_ns = monotonic_ns(), round(patience_s * NS_PER_S)
         self._last = (outcome, "stopped")
         self._end_if_done()
 
@@ -151,7 +151,7 @@ class Sender:
         else:
             self.pool.close_idle(now_ns)
             self._fill_soon()
-            self._loop.call_later(SLOT_NS / _NS_PER_S, self._look_round)
+            self._loop.call_later(SLOT_NS / NS_PER_S, self._look_round)
 
     # Ends
 
@@ -194,7 +194,7 @@ class Sender:
             tenant.ended += 1
         tenant.tokens += exchange.tokens
         assert exchange.finding is not None
-        if exchange.finding.outcome in ("ok", "cancelled"):
+        if exchange.finding.outcome in SUCCESSES:
             tenant.succeeded += 1
         elif exchange.finding.outcome != "interrupted":
             tenant.failed += 1

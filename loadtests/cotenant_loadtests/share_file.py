@@ -10,8 +10,7 @@ import msgspec
 
 from cotenant_loadtests.plan_file import PlanError
 from cotenant_loadtests.planned import PLAN_SCHEMA, PlanHeader, Planned
-
-_NS_PER_S = 1_000_000_000
+from cotenant_loadtests.units import NS_PER_S
 
 
 class _When(msgspec.Struct, frozen=True, gc=False):
@@ -69,9 +68,9 @@ class Share:
             line = self._line(place)
             when = decode(line)
             if when.after is not None:
-                self._followers.setdefault(when.after, []).append((round(when.think_s * _NS_PER_S), place))
+                self._followers.setdefault(when.after, []).append((round(when.think_s * NS_PER_S), place))
             elif when.at_s is not None:
-                self._at_ns.append(round(when.at_s * _NS_PER_S))
+                self._at_ns.append(round(when.at_s * NS_PER_S))
                 self._places.append(place)
             place += len(line)
             self._lines += 1

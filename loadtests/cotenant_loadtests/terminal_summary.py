@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cotenant_loadtests.gate import place, sentence
-from cotenant_loadtests.results import Group, Quantiles, Results
+from cotenant_loadtests.results import ALL, Group, Quantiles, Results
 from cotenant_loadtests.terminal import complain, print_table, say
 
 GROUP_COLUMNS = ("TENANT", "MODEL", "REQUESTS", "FAILED", "SUCCESS", "TTFT", "ITL", "TPOT", "E2E")
@@ -104,8 +104,8 @@ def _verdict(results: Results) -> str:
 
 def _group_row(group: Group) -> tuple[str, ...]:
     return (
-        "all" if group.tenant == "*" else group.tenant,
-        "" if group.model == "*" else group.model,
+        "all" if group.tenant == ALL else group.tenant,
+        "" if group.model == ALL else group.model,
         f"{group.scheduled:,}",
         f"{group.failed:,}",
         f"{group.success_rate:.2%}",

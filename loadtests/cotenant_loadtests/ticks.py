@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from cotenant_loadtests.orders import Tick
-from cotenant_loadtests.results import ProcessLoad
+from cotenant_loadtests.results import SATURATED, ProcessLoad
 from cotenant_loadtests.run_output import Progress
 
-SATURATED = 0.95
-"""Of a core."""
 _SHORT_S = 0.2
 """What is shorter says nothing about the load of a second."""
 

@@ -5,9 +5,8 @@ from numpy.typing import NDArray
 
 from cotenant_loadtests.columns import Bools, Columns, tokens_in_parts
 from cotenant_loadtests.histogram import Ints
-from cotenant_loadtests.measures import ALL
 from cotenant_loadtests.record import NEVER
-from cotenant_loadtests.results import Series, Timeline
+from cotenant_loadtests.results import ALL, Series, Timeline
 
 MOST_BINS = 240
 _WIDTHS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)

@@ -24,12 +24,11 @@ from cotenant_loadtests.columns import Columns
 from cotenant_loadtests.histogram import Ints, histogram_of, quantiles_ms
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import NEVER
-from cotenant_loadtests.results import ProcessLoad, Quantiles, Validity
+from cotenant_loadtests.results import MOST_LATENESS_P99_MS, SATURATED, ProcessLoad, Quantiles, Validity
 from cotenant_loadtests.run_output import RunOutput
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.window import Window, scheduled_until_s
 
-MOST_LATENESS_P99_MS = 5.0
 MOST_CPU_SHARE = 0.9
 MOST_SATURATED_SHARE = 0.05
 WANTED_CPU_SHARE = 0.6
@@ -137,8 +136,8 @@ def _saturated(processes: Sequence[ProcessLoad], advice: str) -> list[str]:
     load = max(worst, key=lambda one: (one.cpu_share, one.saturated_share))
     who = f"{len(worst)} of {len(processes)} worker processes" if len(processes) > 1 else "the worker process"
     return [
-        f"{who} had no CPU to spare (process {load.process}: {load.cpu_share:.0%} of a core on average, above 95% in "
-        f"{load.saturated_share:.0%} of the seconds), so answers were read late: {advice}"
+        f"{who} had no CPU to spare (process {load.process}: {load.cpu_share:.0%} of a core on average, above "
+        f"{SATURATED:.0%} in {load.saturated_share:.0%} of the seconds), so answers were read late: {advice}"
     ]
 
 

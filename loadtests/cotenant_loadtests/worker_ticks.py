@@ -15,12 +15,12 @@ from cotenant_loadtests.exchange import Exchange
 from cotenant_loadtests.orders import Done, Ending, TenantTick, Tick
 from cotenant_loadtests.record import NEVER
 from cotenant_loadtests.sending import Sender
+from cotenant_loadtests.units import NS_PER_S
 
 MOST_SHOWN = 1000
 """Requests a second whose lateness and first token are told: enough for the live view, and to keep and look at 10,000
 would hold up the others for 15 ms. Results are made of the records, which have all of them."""
 _NS_PER_US = 1000
-_NS_PER_S = 1_000_000_000
 _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
@@ -45,7 +45,7 @@ class Ticker:
         tokens = _tokens_under_way(self._sender.under_way)
         traffic = self._sender.pool.traffic
         return Tick(
-            at_s=(now_ns - self._start_ns) / _NS_PER_S,
+            at_s=(now_ns - self._start_ns) / NS_PER_S,
             tenants={
                 name: TenantTick(
                     sent=count.sent,
@@ -70,7 +70,7 @@ class Ticker:
         traffic = self._sender.pool.traffic
         return Done(
             ended=ending,
-            at_s=(now_ns - self._start_ns) / _NS_PER_S,
+            at_s=(now_ns - self._start_ns) / NS_PER_S,
             records=records,
             cpu_s=time.process_time() - self._cpu_s,
             max_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES,

@@ -25,10 +25,9 @@ from cotenant_loadtests.exit_codes import EXIT_CODES
 from cotenant_loadtests.gate import bound
 from cotenant_loadtests.plan_file import read_plan
 from cotenant_loadtests.planned import Planned
-from cotenant_loadtests.results import Results
+from cotenant_loadtests.results import MOST_LATENESS_P99_MS, Results
 from cotenant_loadtests.results_file import read_results
 from cotenant_loadtests.soak import server_rss_bytes
-from cotenant_loadtests.validity import MOST_LATENESS_P99_MS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

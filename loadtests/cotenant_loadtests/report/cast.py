@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from cotenant_loadtests.report.markup import Markup, element, joined, named
 from cotenant_loadtests.report.plot import MARKERS
 from cotenant_loadtests.report.wording import percent
-from cotenant_loadtests.results import Group, Results
+from cotenant_loadtests.results import ALL, Group, Results
 
-ALL = "*"
 MOST_LINES = 6
 MOST_PANELS = 12
 MOST_COLUMNS = 16

@@ -4,10 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cotenant_loadtests.results import Series, Timeline
+from cotenant_loadtests.results import ALL, Series, Timeline
 
 MOST_BINS = 240
-ALL = "*"
 FEW = 40
 REQUESTS_IN_A_POINT = 5
 """Fewer, and a picture shows the dice of a Poisson process rather than its rate."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cotenant_loadtests.extras import Capacity, ColdStarts, Comparison, FairnessFound, Found, Soak
 from cotenant_loadtests.gate import bound, why_no_value
 from cotenant_loadtests.report.wording import per_second, plural, slo_value
-from cotenant_loadtests.results import Results, SloResult
+from cotenant_loadtests.results import ALL, Results, SloResult
 
 NOT_VALID = "NOT VALID"
 
@@ -50,7 +50,7 @@ def about_the_run(found: Found | None) -> str | None:
 
 def missed(result: SloResult) -> str:
     """`ttft_p99_ms of ads is 812 ms, limit 500 ms`."""
-    where = "all requests" if result.where == "*" else result.where
+    where = "all requests" if result.where == ALL else result.where
     limit = f"{_limit_words(result.slo)} {slo_value(result.slo, result.limit)}"
     if result.value is None:
         return f"{result.slo} of {where}: {why_no_value(result)}, {limit}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cotenant_loadtests.report.cast import ALL, Cast, by_traffic, legend, who_is_drawn
+from cotenant_loadtests.report.cast import Cast, by_traffic, legend, who_is_drawn
 from cotenant_loadtests.report.coarse import Drawn, drawn, how_many_together
 from cotenant_loadtests.report.markup import Markup, element, joined, named
 from cotenant_loadtests.report.picture import section
@@ -18,7 +18,7 @@ from cotenant_loadtests.report.timelines import (
     time_axis,
 )
 from cotenant_loadtests.report.wording import milliseconds, number, percent, plural
-from cotenant_loadtests.results import Group, Results
+from cotenant_loadtests.results import ALL, Group, Results
 
 MOST_POINTS = 80
 

@@ -9,7 +9,7 @@ from cotenant_loadtests.report.markup import Child, Markup, element, joined, nam
 from cotenant_loadtests.report.picture import section
 from cotenant_loadtests.report.tables import folded, table
 from cotenant_loadtests.report.wording import number, percent, whole
-from cotenant_loadtests.results import Group, Results
+from cotenant_loadtests.results import ALL, Group, Results
 
 DEFINITIONS = (
     ("scheduled", "requests that the plan has within the measured window"),
@@ -97,4 +97,4 @@ def _cells(group: Group) -> tuple[Child, ...]:
 
 
 def _who(name: str) -> Markup:
-    return element("em", "all") if name == "*" else named(name)
+    return element("em", "all") if name == ALL else named(name)

@@ -18,7 +18,7 @@ from cotenant_loadtests.report.wording import (
     slo_value,
     whole,
 )
-from cotenant_loadtests.results import Results
+from cotenant_loadtests.results import ALL, MOST_LATENESS_P99_MS, Results
 
 
 def what_was_run(results: Results, shown: str | None) -> Markup:
@@ -48,7 +48,7 @@ def objectives(results: Results) -> Markup:
     rows = [
         (
             named(slo.slo),
-            named("all requests" if slo.where == "*" else slo.where),
+            named("all requests" if slo.where == ALL else slo.where),
             _status(slo.passed) if judged else "not judged",
             why_no_value(slo) if slo.value is None else slo_value(slo.slo, slo.value),
             f"{bound(slo.slo)} {slo_value(slo.slo, slo.limit)}",
@@ -138,7 +138,7 @@ def _figures(results: Results) -> Iterator[tuple[str, str, str]]:
     yield (
         "Own lateness, p99",
         milliseconds(lateness.p99 if lateness.count else None),
-        "of this tool; limit 5 ms",
+        f"of this tool; limit {MOST_LATENESS_P99_MS:g} ms",
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cotenant_loadtests.report.cast import ALL, EVERYONE, OTHERS, Actor, Cast, legend, who_is_drawn
+from cotenant_loadtests.report.cast import EVERYONE, OTHERS, Actor, Cast, legend, who_is_drawn
 from cotenant_loadtests.report.coarse import Drawn, Value, coarse, drawn, how_many_together, others_than
 from cotenant_loadtests.report.markup import Markup, element, joined
 from cotenant_loadtests.report.picture import picture, section
@@ -11,7 +11,7 @@ from cotenant_loadtests.report.plot import Axes, Layer, band, bars, level, line,
 from cotenant_loadtests.report.scales import Scale, clock, fitting, linear, time
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.wording import milliseconds, number, plural, slo_value
-from cotenant_loadtests.results import Results
+from cotenant_loadtests.results import ALL, Results
 
 Column = Callable[[Drawn], Sequence[Value]]
 Lines = Sequence[tuple[Actor, Drawn]]
