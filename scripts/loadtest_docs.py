@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotenant_loadtests import exports, gate
-from cotenant_loadtests.record import SUCCESSES
+from cotenant_loadtests.record import MEANINGS, SUCCESSES
 
 LOADTESTS = Path(__file__).parents[1] / "loadtests" / "cotenant_loadtests"
 FIELDS = ("Field", "Type", "What")
@@ -19,7 +19,6 @@ _WORDS = {
     "None": "null",
     "Any": "anything",
 }
-_OUTCOME = re.compile(r'^    "(?P<name>\w+)",(?:  # (?P<about>.+))?$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +97,7 @@ def tables(of: list[Struct], known: list[Struct]) -> Iterator[tuple[Struct, list
 
 
 def outcomes() -> list[tuple[str, ...]]:
-    source = (LOADTESTS / "record.py").read_text()
-    listed = source[source.index("Outcome = ") : source.index("\n]")]
-    return [
-        (f"`{found['name']}`", _kind(found["name"]), _sentence(found["about"])) for found in _OUTCOME.finditer(listed)
-    ]
+    return [(f"`{outcome}`", _kind(outcome), _sentence(about)) for outcome, about in MEANINGS.items()]
 
 
 def columns() -> list[tuple[str, ...]]:
@@ -135,5 +130,5 @@ def _kind(outcome: str) -> str:
     return "success" if outcome in SUCCESSES else "counts nowhere" if outcome == "interrupted" else "failure"
 
 
-def _sentence(words: str | None) -> str:
-    return "" if words is None else words[0].upper() + words[1:] + "."
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:] + "."

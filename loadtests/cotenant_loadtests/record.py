@@ -6,32 +6,60 @@ from typing import Literal
 import msgspec
 
 Outcome = Literal[
-    "ok",  # a complete, correct answer
-    "cancelled",  # hung up after so many tokens, as planned
-    "connect",  # no connection: refused, unknown host, no answer in time
-    "tls",  # no agreement on encryption, or a certificate that is not trusted
-    "reset",  # the connection broke
-    "cut_short",  # the connection was closed before the answer was whole
-    "timeout",  # not whole by its deadline
-    "rate_limited",  # 429
-    "overloaded",  # 503
-    "redirect",  # 3xx; never followed
-    "http_error",  # any other status than 200
-    "framing",  # not HTTP/1.1: head, chunk or length
-    "too_large",  # a line or an answer beyond the limits
-    "bad_json",  # an answer or an event that is no JSON
-    "bad_event",  # server-sent events that are not the API's
-    "bad_utf8",  # text that is not UTF-8
-    "error_event",  # `data: {"error": …}` in a stream
-    "no_done",  # a stream that ends without `[DONE]`
-    "after_done",  # something follows `[DONE]`
-    "empty",  # an answer without a token
-    "wrong_answer",  # echo: words or checksum
-    "wrong_model",  # another model answered
-    "wrong_usage",  # the server's token counts do not add up
-    "unfinished",  # the run was over first
-    "interrupted",  # Ctrl-C; counts nowhere
+    "ok",
+    "cancelled",
+    "connect",
+    "tls",
+    "reset",
+    "cut_short",
+    "timeout",
+    "rate_limited",
+    "overloaded",
+    "redirect",
+    "http_error",
+    "framing",
+    "too_large",
+    "bad_json",
+    "bad_event",
+    "bad_utf8",
+    "error_event",
+    "no_done",
+    "after_done",
+    "empty",
+    "wrong_answer",
+    "wrong_model",
+    "wrong_usage",
+    "unfinished",
+    "interrupted",
 ]
+MEANINGS: dict[Outcome, str] = {
+    "ok": "a complete, correct answer",
+    "cancelled": "hung up after so many tokens, as planned",
+    "connect": "no connection: refused, unknown host, or no answer in time",
+    "tls": "the certificate or the TLS handshake was not accepted",
+    "reset": "the connection broke",
+    "cut_short": "the connection was closed before the answer was whole",
+    "timeout": "not whole by its deadline",
+    "rate_limited": "429: the tenant's limit was reached",
+    "overloaded": "503: no capacity",
+    "redirect": "3xx: never followed",
+    "http_error": "another status than 200",
+    "framing": "not HTTP/1.1: head, chunk or length",
+    "too_large": "a line or an answer beyond the limits",
+    "bad_json": "not JSON, or not of the API's shape",
+    "bad_event": "server-sent events that are not the API's",
+    "bad_utf8": "bytes that are not UTF-8",
+    "error_event": "an error within the stream",
+    "no_done": "the stream ended without [DONE]",
+    "after_done": "something followed [DONE]",
+    "empty": "an answer without a token",
+    "wrong_answer": "the words or the checksum of the echo engine do not match",
+    "wrong_model": "another model answered",
+    "wrong_usage": "the server's token counts do not add up",
+    "unfinished": "the run was over first",
+    "interrupted": "Ctrl-C; counts nowhere",
+}
+"""What each says of a request, in results and reports."""
 SUCCESSES: tuple[Outcome, ...] = ("ok", "cancelled")
 NEVER = -1
 

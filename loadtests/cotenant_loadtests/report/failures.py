@@ -2,41 +2,13 @@
 
 from collections.abc import Iterable
 
-from cotenant_loadtests.record import Outcome
+from cotenant_loadtests.record import MEANINGS
 from cotenant_loadtests.report.cast import by_traffic
 from cotenant_loadtests.report.markup import Child, Markup, element, joined, named
 from cotenant_loadtests.report.picture import section
 from cotenant_loadtests.report.tables import folded, table
 from cotenant_loadtests.report.wording import number, percent, whole
 from cotenant_loadtests.results import ErrorExample, Results
-
-MEANINGS: dict[Outcome, str] = {
-    "ok": "a complete, correct answer",
-    "cancelled": "hung up after so many tokens, as planned",
-    "connect": "no connection: refused, unknown host, or no answer in time",
-    "tls": "the certificate or the TLS handshake was not accepted",
-    "reset": "the connection broke",
-    "cut_short": "the connection was closed before the answer was whole",
-    "timeout": "not whole by its deadline",
-    "rate_limited": "429: the tenant's limit was reached",
-    "overloaded": "503: no capacity",
-    "redirect": "3xx: never followed",
-    "http_error": "another status than 200",
-    "framing": "not HTTP/1.1: head, chunk or length",
-    "too_large": "a line or an answer beyond the limits",
-    "bad_json": "not JSON, or not of the API's shape",
-    "bad_event": "server-sent events that are not the API's",
-    "bad_utf8": "bytes that are not UTF-8",
-    "error_event": "an error within the stream",
-    "no_done": "the stream ended without [DONE]",
-    "after_done": "something followed [DONE]",
-    "empty": "an answer without a token",
-    "wrong_answer": "the words or the checksum of the echo engine do not match",
-    "wrong_model": "another model answered",
-    "wrong_usage": "the server's token counts do not add up",
-    "unfinished": "the run was over first",
-    "interrupted": "Ctrl-C; counts nowhere",
-}
 
 
 def failures_section(results: Results) -> Markup:

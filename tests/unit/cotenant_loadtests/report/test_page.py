@@ -10,9 +10,8 @@ from tests.builders import drawn_result_cases as odd
 from tests.builders.drawn_results import load_results, passed_results, short_results
 from tests.builders.found_extras import every_extra, nothing_found
 
-from cotenant_loadtests.record import Outcome
+from cotenant_loadtests.record import MEANINGS, Outcome
 from cotenant_loadtests.report import render_report, write_report
-from cotenant_loadtests.report.failures import MEANINGS
 
 RUNS = {
     "ordinary": load_results, "passed": passed_results, "not valid": odd.not_valid_results,
@@ -139,7 +138,7 @@ def test_the_whole_scenario_is_in_the_page(pages):
 
 
 def test_every_outcome_of_a_request_has_its_meaning():
-    assert set(MEANINGS) == set(get_args(Outcome))
+    assert list(MEANINGS) == list(get_args(Outcome))
 
 
 def test_a_comparison_says_in_words_whether_a_difference_is_shown(pages):
