@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 
 from cotenant_loadtests.keys import LocalKeys, keys_for
 from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
+from cotenant_loadtests.terminal import note
 
 if TYPE_CHECKING:
     from cotenant_loadtests.planned import Planned
     from cotenant_loadtests.safety import Extent, Resolve
     from cotenant_loadtests.spec import Scenario
+
+LEAST_COVERED, WELL_COVERED = 0.5, 0.9
+"""Of a stream's time by its trace: less is refused; less is told. Any part of a trace may end with a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +77,16 @@ def load(choices: Choices, local: LocalKeys) -> Loaded:
 
 
 def plan_of(loaded: Loaded) -> "Sequence[Planned]":
-    """Raises ScenarioError."""
-    from cotenant_loadtests.workload import make_plan
+    """Raises ScenarioError; RefusedError where a trace leaves most of its stream's time silent."""
+    from cotenant_loadtests.workload import make_plan, trace_ends
 
-    return make_plan(loaded.scenario, loaded.folder)
+    plan = make_plan(loaded.scenario, loaded.folder)
+    for end in trace_ends(loaded.scenario, plan):
+        if end.covered < LEAST_COVERED:
+            raise RefusedError(end.sentence())
+        if end.covered < WELL_COVERED:
+            note(end.sentence())
+    return plan
 
 
 def with_plan_of_file(loaded: Loaded, path: Path) -> "tuple[Loaded, Sequence[Planned]]":

@@ -4,7 +4,7 @@ Each stream draws from sub-streams of random numbers by its name (`arrivals`, `t
 more, or a change in one, leaves the requests of the others as they were.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,25 @@ from cotenant_loadtests.spec import Scenario, StreamSpec
 from cotenant_loadtests.traces import TraceRow, trace_arrivals
 
 _US_PER_S = 1_000_000
+
+
+class TraceEnd(NamedTuple):
+    """A stream whose trace ends before it does: rates count the silence after that, too."""
+
+    stream: str
+    last_s: float
+    """When the last request of the trace is sent."""
+    to_s: float
+    """When the stream ends."""
+    covered: float
+    """Share of the stream's time up to `last_s`."""
+
+    def sentence(self) -> str:
+        return (
+            f"stream {self.stream}: the last request of its trace comes at {self.last_s:.6g} s of {self.to_s:.6g} s, "
+            "and rates count the silence after it; lower duration_s or speed, end the stream with to_s, or take a "
+            "longer trace"
+        )
 
 
 class Draft(NamedTuple):
@@ -50,6 +69,21 @@ def make_plan(scenario: Scenario, folder: Path) -> list[Planned]:
     return _placed(drafts)
 
 
+def trace_ends(scenario: Scenario, plan: Sequence[Planned]) -> Iterator[TraceEnd]:
+    """Of each stream that replays a trace."""
+    last_s: dict[str, float] = {}
+    for request in plan:
+        last_s[request.stream] = max(last_s.get(request.stream, 0.0), request.at_s or 0.0)
+    for stream in scenario.streams:
+        if stream.arrivals.process == "trace" and (found_s := last_s.get(stream.name)) is not None:
+            to_s = _end_s(scenario, stream)
+            yield TraceEnd(stream.name, found_s, to_s, (found_s - stream.from_s) / (to_s - stream.from_s))
+
+
+def _end_s(scenario: Scenario, stream: StreamSpec) -> float:
+    return min(stream.to_s or scenario.duration_s, scenario.duration_s)
+
+
 def _too_many(scenario: Scenario, index: int) -> ScenarioError:
     message = (
         f"with stream {scenario.streams[index].name!r} the plan has more than {scenario.limits.requests} requests; "
@@ -76,7 +110,7 @@ def _arrivals(
     scenario: Scenario, stream: StreamSpec, source: Source, folder: Path
 ) -> Iterator[tuple[int, TraceRow | None]]:
     """Whole microseconds, so that the last bit of a logarithm, which no two machines need share, cannot show."""
-    to_s = min(stream.to_s or scenario.duration_s, scenario.duration_s)
+    to_s = _end_s(scenario, stream)
     for at_s, row in _times(stream, source, to_s, folder):
         if (due_us := round(at_s * _US_PER_S)) < to_s * _US_PER_S:
             yield due_us, row

@@ -11,7 +11,7 @@ from tests.builders.load_records import stream
 from cotenant_loadtests.keys import NoLocalKeys
 from cotenant_loadtests.plan_file import write_plan
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.setting_up import Choices, check, load, make_folder, plan_of, with_plan_of_file
+from cotenant_loadtests.setting_up import Choices, Loaded, check, load, make_folder, plan_of, with_plan_of_file
 
 
 class UpHere:
@@ -100,6 +100,27 @@ def test_a_plan_of_a_file_keeps_the_seed_that_it_was_drawn_from(tmp_path: Path) 
     )
 
     assert (again.scenario.seed, read) == (7, plan)
+
+
+def of_trace(folder: Path, duration_s: float) -> Loaded:
+    """Requests at 0 and 3 s."""
+    (folder / "t.csv").write_text("time_s,prompt_tokens,output_tokens\n0,1,1\n3,1,1\n")
+    arrivals = {"process": "trace", "file": "t.csv", "format": "csv"}
+    file = written(folder, streams=[stream(arrivals=arrivals)], duration_s=duration_s)
+    return load(Choices(scenario=file), NoLocalKeys())
+
+
+def test_a_trace_that_covers_less_than_half_of_its_stream_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"the last request of its trace comes at 3 s of 600 s, and rates count"):
+        plan_of(of_trace(tmp_path, 600))
+
+
+@pytest.mark.parametrize(("duration_s", "told"), [(5, True), (4, True), (3.1, False)])
+def test_a_trace_that_ends_before_its_stream_is_told(
+    tmp_path: Path, duration_s: float, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(plan_of(of_trace(tmp_path, duration_s))) == 2
+    assert ("and rates count the silence after it; lower duration_s" in capsys.readouterr().err) == told
 
 
 def test_what_a_plan_is_going_to_send_is_told_in_a_sentence(tmp_path: Path) -> None:
