@@ -7,15 +7,17 @@ word is a token.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import OrderedDict
 from hashlib import shake_128
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cotenant_loadtests.planned import Message
 
-_CACHED_TEXTS = 256
-"""Shared prefixes and histories; with prompts of 8,000 tokens they take 12 MB."""
+CACHED_TOKENS = 1_000_000
+"""Of all texts that are kept, for shared prefixes and histories: 6 MB."""
+_TOKENS_OF_AN_ENTRY = 100
+"""So many tokens take about as much memory as what keeps a text."""
 
 _LIST = """
 able above account act add adult again agree album allow along always amount animal answer apple area arm arrive
@@ -50,12 +52,41 @@ WORDS: tuple[str, ...] = tuple(_LIST.split())
 _EVEN, _ODD = WORDS[0::2], WORDS[1::2]
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
-def segment_text(seed: int, tokens: int) -> str:
-    """`tokens` words; a longer text of the same seed begins with the shorter one.
+class Texts:
+    """The texts that were asked for last, as many as `most_tokens` allow."""
 
-    One byte of SHAKE128 for each word: the words at even places come from one half of the list, the others from the
-    other, which takes some 30 ns a word.
+    def __init__(self, most_tokens: int = CACHED_TOKENS) -> None:
+        self._kept: OrderedDict[tuple[int, int], str] = OrderedDict()
+        self._left = most_tokens
+        self._most = most_tokens
+
+    @property
+    def used_tokens(self) -> int:
+        return self._most - self._left
+
+    def text(self, seed: int, tokens: int) -> str:
+        """`tokens` words; a longer text of the same seed begins with the shorter one."""
+        key = (seed, tokens)
+        if (kept := self._kept.get(key)) is not None:
+            self._kept.move_to_end(key)
+            return kept
+        made = _made(seed, tokens)
+        if tokens + _TOKENS_OF_AN_ENTRY <= self._most:
+            self._kept[key] = made
+            self._left -= tokens + _TOKENS_OF_AN_ENTRY
+            while self._left < 0:
+                (_, oldest), _ = self._kept.popitem(last=False)
+                self._left += oldest + _TOKENS_OF_AN_ENTRY
+        return made
+
+
+segment_text = Texts().text
+
+
+def _made(seed: int, tokens: int) -> str:
+    """One byte of SHAKE128 for each word: words at even places come from one half of the list, others from the other.
+
+    That takes some 30 ns a word.
     """
     digest = shake_128(seed.to_bytes(8, "big")).digest(tokens)
     words = [""] * tokens

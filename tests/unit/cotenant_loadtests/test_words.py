@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotenant_loadtests.planned import Message, Segment
-from cotenant_loadtests.words import WORDS, segment_text, text_of
+from cotenant_loadtests.words import WORDS, Texts, segment_text, text_of
 
 SEEDS = st.integers(0, 2**53 - 1)
 
@@ -32,6 +32,23 @@ def test_different_seeds_say_different_things() -> None:
 
 def test_a_long_text_uses_every_word() -> None:
     assert set(segment_text(1, 20_000).split()) == set(WORDS)
+
+
+def test_what_is_kept_of_long_texts_is_bounded_by_their_length() -> None:
+    texts = Texts(most_tokens=1000)
+    for seed in range(50):
+        assert texts.text(seed, 300) == segment_text(seed, 300)
+        assert texts.used_tokens <= 1000
+    assert len(texts.text(1, 5000).split()) == 5000
+    assert 0 < texts.used_tokens <= 1000
+
+
+def test_what_was_asked_for_lately_is_kept() -> None:
+    texts = Texts(most_tokens=1000)
+    often = texts.text(0, 300)
+    for seed in range(1, 50):
+        texts.text(seed, 300)
+        assert texts.text(0, 300) is often
 
 
 def test_a_message_is_its_segments_one_after_the_other_or_its_text() -> None:
