@@ -8,6 +8,7 @@ import yaml
 
 MAX_BYTES = 2**20
 MAX_VALUES = 50_000
+MAX_BITS = 64
 _PREFIX = "tag:yaml.org,2002:"
 
 Place = tuple[str | int, ...]
@@ -107,9 +108,12 @@ class _Values:
         if kind not in ("str", "int", "float", "bool", "null") or not isinstance(node, yaml.ScalarNode):
             raise YamlError(_line(node), "a tag is not allowed; quote a value that begins with '!'")
         try:
-            return self._scalars.construct_object(node)
+            value = self._scalars.construct_object(node)
         except (ValueError, LookupError, yaml.YAMLError):  # LookupError: `!!bool maybe`, `!!int ''`
             raise YamlError(_line(node), "is no value of its type; quote text") from None
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:  # thousands of digits cannot even be shown
+            raise YamlError(_line(node), f"is a whole number of more than {MAX_BITS} bits; quote text")
+        return value
 
 
 def _merged(node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:

@@ -9,6 +9,7 @@ import yaml
 MAX_BYTES = 2**20
 MAX_DEPTH = 40
 MAX_VALUES = 100_000
+MAX_BITS = 64
 _MERGE = "tag:yaml.org,2002:merge"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -128,11 +129,14 @@ class _Reader:
         if node.tag == _TIMESTAMP:  # Kubernetes knows no dates: 2026-11-23 is text there
             return node.value
         try:
-            return self._scalars.construct_object(node)
+            value = self._scalars.construct_object(node)
         except yaml.constructor.ConstructorError:
             raise _tag_problem(node) from None
         except (ValueError, LookupError):  # LookupError: `!!bool maybe`, `!!int ''`
             raise YamlProblem("a number or value cannot be read; quote it", node.start_mark.line + 1) from None
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:  # thousands of digits cannot even be shown
+            raise YamlProblem("a whole number is too large; quote it", node.start_mark.line + 1)
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}

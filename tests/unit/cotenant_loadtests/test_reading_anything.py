@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders.scenarios import stream
@@ -124,6 +125,39 @@ def test_any_text_is_refused(path: Path, text: str) -> None:
     path.write_bytes(text.encode(errors="replace"))
     with pytest.raises(ScenarioError):
         read_scenario(path)
+
+
+TAGS = ("bool", "int", "float", "null", "str", "seq", "map", "set", "omap", "pairs", "binary", "timestamp", "merge")
+
+
+@given(
+    st.sampled_from(TAGS),
+    st.sampled_from(
+        [
+            "",
+            "''",
+            "foo",
+            "0x",
+            "0b",
+            "1:99",
+            "-",
+            ".",
+            "1e999",
+            "0x" + "f" * 6000,
+            "[]",
+            "{}",
+            "{a: 1}",
+            "2026-99-99",
+            "~",
+        ]
+    ),
+    st.sampled_from(["about", "duration_s", "streams", "slo", "seed", "<<"]),
+)
+@settings(max_examples=100)
+def test_any_tag_is_taken_or_refused(path: Path, tag: str, value: str, field: str) -> None:
+    fields = {name: given for name, given in FULL.items() if name != field}
+    path.write_text(f"{field}: !!{tag} {value}\n" + yaml.safe_dump(fields))
+    problems(path)
 
 
 @given(st.text(max_size=30) | st.text(alphabet="streams.0.a=chat{}[]'\"~\n", max_size=30))

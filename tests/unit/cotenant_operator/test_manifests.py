@@ -141,6 +141,7 @@ def test_a_name_of_40_characters_is_fine(tmp_path: Path) -> None:
         ("[" * 5000, "nested deeper than 40"),
         ("1: a\n", "a key is not text"),
         ("a: " + "9" * 6000, "quote it"),
+        ("a: 0x" + "f" * 6000, "a whole number is too large; quote it"),
         ("", "holds no object"),
         ("---\n---\n# nothing\n", "holds no object"),
         (b"\xff\xfe", "is not UTF-8 text"),
