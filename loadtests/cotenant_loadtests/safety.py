@@ -84,7 +84,7 @@ class Extent:
 
     requests: int
     peak_per_s: int
-    """Most requests scheduled within one second; later turns of conversations are not known before."""
+    """Most requests due within one second, later turns of conversations as if answers took no time."""
     duration_s: float
     """Of the schedule."""
     connections: int
@@ -105,13 +105,12 @@ class Extent:
 
 def extent_of(plan: Sequence[Planned], scenario: Scenario, size_of: Callable[[Planned], int]) -> Extent:
     """`size_of`: bytes of a request's body."""
-    times_us = sorted(round(request.at_s * US_PER_S) for request in plan if request.at_s is not None)
     step = max(1, len(plan) // SAMPLE)
     sample = plan[::step]
     total = sum(HEAD_BYTES + size_of(request) for request in sample)
     return Extent(
         requests=len(plan),
-        peak_per_s=_most_within(times_us, US_PER_S),
+        peak_per_s=_most_within(sorted(_due_us(plan, scenario.duration_s)), US_PER_S),
         duration_s=scenario.duration_s,
         connections=min(_most_open(plan, scenario), scenario.limits.connections),
         bytes=round(total * len(plan) / max(1, len(sample))),
@@ -142,6 +141,18 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
+
+
+def _due_us(plan: Sequence[Planned], duration_s: float) -> list[int]:
+    """When each request is due at the earliest. Turns that would be due after the end are not sent."""
+    due_us: dict[int, int] = {}
+    for request in plan:
+        if request.after is None:
+            due_us[request.id] = round((request.at_s or 0) * US_PER_S)
+        else:
+            due_us[request.id] = due_us[request.after] + round(request.think_s * US_PER_S)
+    end_us = duration_s * US_PER_S
+    return [due_us[request.id] for request in plan if request.after is None or due_us[request.id] <= end_us]
 
 
 def _most_within(times_us: Sequence[int], span_us: int) -> int:

@@ -144,7 +144,7 @@ class Limits(Strict):
     requests: Count = 200_000
     """Of the whole plan."""
     rate_per_s: Positive = 2_000.0
-    """Most requests scheduled within one second."""
+    """Most requests due within one second; turns of conversations as if answers took no time."""
     duration_s: Positive = 14_400.0
     """Of the schedule."""
     connections: Count = 6_000

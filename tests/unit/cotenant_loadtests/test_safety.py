@@ -113,6 +113,15 @@ def test_an_extent_counts_requests_the_busiest_second_and_bytes() -> None:
     assert (extent.bytes, extent.estimated) == (5 * HEAD_BYTES + 100, False)
 
 
+def test_turns_of_conversations_count_in_the_busiest_second_as_if_answers_took_no_time() -> None:
+    at_once = [planned(0, 1.0), *(planned(turn, after=turn - 1) for turn in range(1, 100))]
+    thinking = [planned(0, 1.0), *(planned(turn, after=turn - 1, think_s=0.5) for turn in range(1, 100))]
+    after_the_end = [planned(0, 59.0), *(planned(turn, after=turn - 1, think_s=2.0) for turn in range(1, 100))]
+
+    peaks = [extent_of(plan, scenario(), lambda _: 0).peak_per_s for plan in (at_once, thinking, after_the_end)]
+    assert peaks == [100, 2, 1]
+
+
 def test_connections_are_those_of_answers_that_use_their_whole_deadline() -> None:
     apart = [planned(number, 5.0 * number) for number in range(4)]
     together = [planned(number, 4.0 * number) for number in range(4)]
