@@ -19,8 +19,6 @@ MAX_TOKENS = 10**9
 """More than any answer has; sums over all requests of a run still fit into 64 bits."""
 MAX_RANK = 64
 """Of a tensor; numpy's is the same."""
-_KEY_CHARS = 16
-"""Enough of a key to know it by, should the word end within it."""
 
 
 class Finding(NamedTuple):
@@ -170,11 +168,6 @@ def code_of(error: Any) -> str:
 def short_word(text: str) -> str:
     """A server's word, fit to be shown: printable, without spaces, bounded."""
     return _OTHERS.sub("?", text[:MAX_WORD_CHARS])
-
-
-def without_key(word: str, key: str) -> str:
-    """A server's word, unless it has said the client's key there."""
-    return "hidden" if key and key[:_KEY_CHARS] in word else word
 
 
 def tokens_of(usage: Usage | None) -> tuple[int, int]:

@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
 
     def _read_request_id(self, value: bytes) -> None:
         if self._exchange is not None:
-            self._exchange.request_id = short_word(value.decode("latin-1"))
+            self._exchange.request_id = value
 
     def _read_retry_after(self, value: bytes) -> None:
         if self._exchange is not None and value.isdigit():  # dates are not read

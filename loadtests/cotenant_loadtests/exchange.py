@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests.answers import Answer
-from cotenant_loadtests.checks import EchoAnswer, Finding, tokens_of, without_key
+from cotenant_loadtests.checks import EchoAnswer, Finding, short_word, tokens_of
+from cotenant_loadtests.key_mask import KeyMask
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import NEVER, Record, encode_times
 from cotenant_loadtests.server_timing import timing_text
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
     from cotenant_loadtests.connection import Connection
 
 
+HIDDEN = "hidden"
+_NO_KEY = KeyMask("")
+
+
 @dataclass(slots=True)
 class TenantCount:
     """Of one tenant, since the start."""
 
-    key: str = ""
-    """Which must not stand in a record."""
+    mask: KeyMask = _NO_KEY
+    """Of its key, which must not stand in a record."""
     sent: int = 0
     ended: int = 0
     """Of the sent ones."""
@@ -85,7 +91,7 @@ class Exchange:
         self.connect_ns = 0
         self.status = self.bytes_in = self.bytes_out = self.slot = 0
         self.retry_after_s = -1.0
-        self.request_id = ""
+        self.request_id = b""
         self.server_timing = b""
 
     @property
@@ -126,16 +132,27 @@ def make_record(exchange: Exchange, *, process: int, start_ns: int, end_ns: int)
         retry_after_s=exchange.retry_after_s,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
-        request_id=without_key(exchange.request_id, exchange.tenant.key),
-        server_timing=without_key(_server_timing(exchange), exchange.tenant.key),
-        detail=without_key(exchange.finding.detail, exchange.tenant.key),
+        request_id=_shown(exchange, exchange.request_id, _short_word),
+        server_timing=_shown(exchange, _server_timing(exchange), timing_text),
+        detail=_shown(exchange, exchange.finding.detail.encode(), bytes.decode),
     )
 
 
-def _server_timing(exchange: Exchange) -> str:
+def _shown(exchange: Exchange, said: bytes, show: Callable[[bytes], str]) -> str:
+    """What a server said, unless it has said the client's key there."""
+    if not said:
+        return ""
+    return HIDDEN if exchange.tenant.mask.hides(said) else show(said)
+
+
+def _short_word(said: bytes) -> str:
+    return short_word(said.decode("latin-1"))
+
+
+def _server_timing(exchange: Exchange) -> bytes:
     """Of the head, or of a comment in the stream."""
     answer = exchange.answer
-    return timing_text(exchange.server_timing or (answer.server_timing if answer is not None else b""))
+    return exchange.server_timing or (answer.server_timing if answer is not None else b"")
 
 
 def _connect_ns(exchange: Exchange, end_ns: int) -> int:

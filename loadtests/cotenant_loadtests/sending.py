@@ -10,6 +10,7 @@ from cotenant_loadtests.alarm import make_alarm
 from cotenant_loadtests.checks import Finding, echo_answer
 from cotenant_loadtests.deadlines import SLOT_NS, Deadlines
 from cotenant_loadtests.exchange import Exchange, TenantCount, make_record
+from cotenant_loadtests.key_mask import KeyMask
 from cotenant_loadtests.orders import Ending, Orders
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.pool import Endpoint, Pool
@@ -94,7 +95,7 @@ class Sender:
 
     def _tenant(self, name: str) -> TenantCount:
         if name not in self.tenants:
-            self.tenants[name] = TenantCount(self._orders.keys.get(name, ""))
+            self.tenants[name] = TenantCount(KeyMask(self._orders.keys.get(name, "")))
         return self.tenants[name]
 
     # On time

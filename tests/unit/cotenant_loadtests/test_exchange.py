@@ -3,9 +3,32 @@ from tests.builders.load_records import planned
 
 from cotenant_loadtests.checks import Finding
 from cotenant_loadtests.exchange import Exchange, TenantCount, make_record
+from cotenant_loadtests.key_mask import KeyMask
 from cotenant_loadtests.record import NEVER, Record
 
 MS = 1_000_000
+
+
+KEY = "sk-0123/456789abcdefgh+XYZ"
+
+
+def told(request_id: str, timing: str, detail: str) -> tuple[str, str, str]:
+    """What is kept of what a server says to the tenant with that key."""
+    exchange = Exchange(planned(), b"", scheduled_ns=0, tenant=TenantCount(KeyMask(KEY)), expected=None)
+    exchange.finding = Finding("http_error", detail)
+    exchange.request_id, exchange.server_timing = request_id.encode("latin-1"), timing.encode("latin-1")
+    record = make_record(exchange, process=0, start_ns=0, end_ns=MS)
+    return record.request_id, record.server_timing, record.detail
+
+
+def test_a_key_that_a_server_says_is_not_kept() -> None:
+    """`/` and `+` are replaced where phases are kept."""
+    assert told(f"id-{KEY}", f"a;desc={KEY}", f"bad:{KEY}") == ("hidden", "hidden", "hidden")
+    assert told(f"id-{KEY[9:]}", f"a;desc={KEY[5:18]}", f"bad:{KEY[-13:]}") == ("hidden", "hidden", "hidden")
+
+
+def test_what_a_server_says_is_kept_fit_to_be_shown() -> None:
+    assert told("id 7\u00e9", "queue;dur=1\u00e9", "limit") == ("id?7?", "queue;dur=1?", "limit")
 
 
 def record_of(*, dialled_ms: int | None, opened_after_ms: int = 0, sent_ms: int | None = None) -> Record:
