@@ -1,12 +1,10 @@
-"""How sure is a ratio of two servers, or a slope over hours? Bootstrap: draw the rounds again, with replacement, many
-times, and look how the figure varies (Efron, Tibshirani: An Introduction to the Bootstrap, 1993). Pure.
-
-A round's A and B stay together, as a ratio: what disturbed both cancels.
+"""How sure is a slope over hours? Bootstrap: draw the segments again, with replacement, many times, and look how the
+slope varies (Efron, Tibshirani: An Introduction to the Bootstrap, 1993). Pure.
 """
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, median
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests.extras import Interval
@@ -16,29 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEVEL = 0.95
-FEWEST_ROUNDS = 6
-"""An interval that reaches from the least to the most of n values holds the median in all but 1 of 2^(n-1) cases.
-That is 93.75 % with 5, so no interval of 95 % can be had from fewer than 6."""
 FEWEST_SEGMENTS = 6
 DRAWS = 10_000
-
-
-def ratio(before: Sequence[float], after: Sequence[float]) -> float | None:
-    """The median of the rounds' ratios after / before; None without rounds, or where `before` has a 0."""
-    return median(_ratios(before, after)) if before and min(before) > 0 else None
-
-
-def ratio_interval(before: Sequence[float], after: Sequence[float], seed: int = 1) -> Interval | None:
-    """Of `ratio`, by percentiles: 92 to 97 % of such intervals hold the true ratio (see the tests).
-
-    None where the rounds are too few for it, or `before` has a 0.
-    """
-    import numpy as np
-
-    if len(before) < FEWEST_ROUNDS or min(before) <= 0:
-        return None
-    ratios = np.asarray(_ratios(before, after))
-    return _between(np.median(ratios[_draws(len(ratios), seed)], axis=1), (1 - LEVEL) / 2)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float] | None:
@@ -76,7 +53,10 @@ def slope_interval(x: Sequence[float], y: Sequence[float], seed: int = 1) -> Int
 
 
 def student_t(probability: float, freedom: int) -> float:
-    """Quantile of Student's t, within 1 % from 4 degrees of freedom on (Abramowitz, Stegun: 26.7.5)."""
+    """Quantile of Student's t (Abramowitz, Stegun: 26.7.5).
+
+    From 5 degrees of freedom on, what lies above it is at most 5 % too much, up to a probability of 0.998.
+    """
     z = NormalDist().inv_cdf(probability)
     return (
         z
@@ -86,14 +66,8 @@ def student_t(probability: float, freedom: int) -> float:
     )
 
 
-def _ratios(before: Sequence[float], after: Sequence[float]) -> list[float]:
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} rounds before and {len(after)} after: they belong in pairs")
-    return [b / a for a, b in zip(before, after, strict=True)]
-
-
 def _draws(number: int, seed: int) -> "NDArray[np.int64]":
-    """(DRAWS, number) places of rounds, each row one draw with replacement."""
+    """(DRAWS, number) places of segments, each row one draw with replacement."""
     import numpy as np
 
     return np.random.default_rng(seed).integers(0, number, (DRAWS, number))

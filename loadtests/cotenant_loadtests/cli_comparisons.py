@@ -11,7 +11,7 @@ from cotenant_loadtests.cli_options import Out, Permitted, Processes, Quiet, Sce
 from cotenant_loadtests.endings import ending
 
 ROUNDS = 6
-"""The fewest for an interval of 95 %: see bootstrap.py, which is not light."""
+"""The fewest for an interval of 95 %: see paired.py, which is not light."""
 
 
 def add_comparisons(app: typer.Typer) -> None:

@@ -8,9 +8,9 @@ A scenario's plan is drawn anew for each round, the same for A and B where they 
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from cotenant_loadtests.bootstrap import FEWEST_ROUNDS, LEVEL, ratio, ratio_interval
 from cotenant_loadtests.extras import Compared, Comparison, Condition, Difference, Interval
 from cotenant_loadtests.gate import bound, value_of
+from cotenant_loadtests.paired import FEWEST_ROUNDS, LEVEL, ratio, ratio_interval
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results, SloResult, Verdict
 from cotenant_loadtests.run_output import Failed
@@ -73,7 +73,9 @@ def judge(
     failed: Sequence[str] = (),
 ) -> Comparison:
     """`pairs`: of each whole round, the results of `a` and of `b`. `failed`: a sentence for each run that failed."""
-    metrics = tuple(_compared(metric, pairs) for metric in FIGURES)
+    rounds = {metric: (_values(metric, "a", pairs), _values(metric, "b", pairs)) for metric in FIGURES}
+    figures = sum(_measured(*both) for both in rounds.values())
+    metrics = tuple(_compared(metric, *both, figures) for metric, both in rounds.items())
     by_name = {metric.metric: metric for metric in metrics}
     return Comparison(
         a=names[0],
@@ -120,13 +122,24 @@ def verdict_of(found: Comparison) -> Verdict:
     return "missed" if any(condition.failed for condition in found.conditions) else "passed"
 
 
-def _compared(metric: str, pairs: Sequence[dict[str, Results]]) -> Compared:
-    a = tuple(value_of(metric, pair["a"].total) for pair in pairs)
-    b = tuple(value_of(metric, pair["b"].total) for pair in pairs)
+_Rounds = tuple[float | None, ...]
+
+
+def _values(metric: str, side: str, pairs: Sequence[dict[str, Results]]) -> _Rounds:
+    return tuple(value_of(metric, pair[side].total) for pair in pairs)
+
+
+def _measured(a: _Rounds, b: _Rounds) -> bool:
+    """In each round of both, and there is something to be a ratio to."""
+    return bool(a) and None not in (*a, *b) and min(value or 0.0 for value in a) > 0
+
+
+def _compared(metric: str, a: _Rounds, b: _Rounds, figures: int) -> Compared:
+    """`figures`: how many are measured and looked at together."""
     before, after = [value for value in a if value is not None], [value for value in b if value is not None]
-    whole = bool(pairs) and len(before) == len(after) == len(pairs)
-    measured = whole and min(before) > 0
-    interval = ratio_interval(before, after) if measured else None
+    measured = _measured(a, b)
+    interval = ratio_interval(before, after, figures) if measured else None
+    whole = bool(a) and len(before) == len(after) == len(a)
     return Compared(
         metric=metric,
         lower_is_better=bound(metric) == "at most",

@@ -6,12 +6,12 @@ from dataclasses import replace
 import msgspec
 
 from cotenant_loadtests import safety
-from cotenant_loadtests.bootstrap import FEWEST_ROUNDS
 from cotenant_loadtests.compare import Limit, compare, parse_condition, slo_of, too_few, verdict_of
 from cotenant_loadtests.concluding import conclude, in_short
 from cotenant_loadtests.extras import concluded
 from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, measuring
+from cotenant_loadtests.paired import FEWEST_ROUNDS
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed

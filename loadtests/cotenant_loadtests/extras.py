@@ -18,7 +18,7 @@ Trend = Literal["rises", "falls", "none_shown", "too_few_segments", "not_measure
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """Of 95 % confidence, by bootstrap."""
+    """Of 95 % confidence: of a slope by itself; of a ratio for all figures of the comparison together."""
 
     low: float
     high: float
@@ -37,9 +37,9 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """Median of the rounds; None: not measured in each of them."""
     b: float | None
     ratio: float | None
-    """Median of the rounds' b / a; None also where an a is 0."""
+    """Of the rounds' b / a, the geometric mean; None also where an a is 0."""
     interval: Interval | None
-    """Of the ratio; None where there are too few rounds for one."""
+    """Of the ratio, by Student's t; None where there are too few rounds for one."""
     difference: Difference
     rounds_a: tuple[float | None, ...]
     rounds_b: tuple[float | None, ...]

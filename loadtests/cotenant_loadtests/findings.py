@@ -21,6 +21,9 @@ from cotenant_loadtests.gate import measured, place
 
 Rows = Sequence[Sequence[str]]
 NOTHING = "-"
+TOGETHER = (
+    "intervals: 95 % for all figures together, so of equal servers one in twenty comparisons shows a difference"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def of_comparison(found: Comparison) -> Findings:
             f"A is {found.a}",
             f"B is {found.b}",
             f"{found.rounds} rounds of A and B in turn; figures are medians of the rounds",
-            *([few] if few else []),
+            few or TOGETHER,
             *(f"fail if {one.text}: {'FAILED' if one.failed else 'not shown'}" for one in found.conditions),
         ],
         problems=found.not_valid,

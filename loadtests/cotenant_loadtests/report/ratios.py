@@ -26,7 +26,8 @@ def ratios(found: Comparison) -> Markup:
         _conditions(found.conditions),
         picture(
             "Ratio B / A",
-            "Median of the rounds and its interval of 95 % confidence. An interval that holds 1 shows no difference.",
+            "Mean of the rounds and its interval, of 95 % confidence for all figures together. "
+            "An interval that holds 1 shows no difference.",
             rows(figures, axis(scale), kind="ratios"),
             table=_table(found),
         ),
@@ -136,4 +137,4 @@ def _table(found: Comparison) -> Markup:
         for one in found.metrics
     ]
     head = ("figure", "A", "B", "B / A", "interval", "", "rounds of A", "rounds of B")
-    return table("Each figure: medians of the rounds", head, rows, words=(5,))
+    return table("Each figure: medians of the rounds, and the mean of their ratios", head, rows, words=(5,))

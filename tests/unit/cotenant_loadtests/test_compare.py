@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from tests.builders.load_results import group, quantiles, results
 
@@ -52,6 +53,55 @@ def test_between_equal_servers_no_difference_is_shown() -> None:
 
     assert metric(found, "ttft_p50_ms").difference == "none_shown"
     assert metric(found, "success_rate").difference == "none_shown"
+
+
+NAMES = ("A", "B")
+
+
+def drawn(rng: np.random.Generator, slowness: float) -> Callable[[str, int], Results]:
+    """Each run of either server is a little different, some figures much; B is `slowness` times as slow."""
+
+    def measure(side: str, number: int) -> Results:
+        slow = slowness if side == "b" else 1.0
+        run, own = rng.normal(0, 0.1), np.exp(rng.normal(0, [0.05, 0.2] * 4))
+        p50, p99, itl, itl99, tpot, tpot99, e2e, e2e99 = (float(one * np.exp(run)) * slow for one in own)
+        return results(
+            total=group(
+                ttft_ms=quantiles(50 * p50, 90 * p99),
+                itl_ms=quantiles(8 * itl, 12 * itl99),
+                tpot_ms=quantiles(8 * tpot, 12 * tpot99),
+                e2e_ms=quantiles(400 * e2e, 600 * e2e99),
+                completion_tokens_per_s=1000 * float(np.exp(rng.normal(0, 0.05))) / slow,
+                success_rate=1 - 0.01 * float(rng.random()),
+                goodput_per_s=10 * float(np.exp(rng.normal(0, 0.05))) / slow,
+            )
+        )
+
+    return measure
+
+
+@pytest.mark.parametrize("rounds", [6, 10])
+def test_of_equal_servers_one_comparison_in_twenty_shows_any_difference(rounds: int) -> None:
+    """With an interval of 95 % for each of the eleven figures it were two in five."""
+    rng, trials = np.random.default_rng(rounds), 300
+    wrong = 0
+    for _ in range(trials):
+        found, _ = compare(NAMES, rounds, drawn(rng, 1.0))
+        assert all(one.interval is not None for one in found.metrics)
+        wrong += any(one.difference != "none_shown" for one in found.metrics)
+
+    assert wrong / trials <= 0.08  # 0.05, and three standard errors of so many trials
+
+
+def test_a_server_twice_as_slow_is_shown_by_six_rounds_nearly_always() -> None:
+    rng, trials = np.random.default_rng(1), 100
+    shown = dict.fromkeys(("ttft_p50_ms", "e2e_p50_ms", "tokens_per_s"), 0)
+    for _ in range(trials):
+        found, _ = compare(NAMES, 6, drawn(rng, 2.0))
+        for name in shown:
+            shown[name] += metric(found, name).difference != "none_shown"
+
+    assert min(shown.values()) >= 0.95 * trials
 
 
 def test_rounds_begin_with_a_and_b_in_turn_and_both_get_the_same_number() -> None:
