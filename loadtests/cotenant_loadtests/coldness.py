@@ -1,5 +1,6 @@
 """Is a model cold? By cotenant's own sign, engines in its gateway's routing table, or by waiting long enough."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.spec import Observe, Scenario
 
 POLL_S = 1.0
+LOOK_S = 1.5
+"""The most for one look: a page that drips would else hold up a wish to stop."""
 SETTLE_S = 2.5
 """After a wake, before the first look: what the gateway tells may be a second old, and would still be from before."""
 Look = Callable[[str], float | None]
@@ -30,7 +33,7 @@ class Gateway:
         url = metrics_url(Observe(metrics_url=self.scenario.observe.metrics_url, table=True), self.scenario.target)
         assert url is not None
         try:
-            page = parse(fetch(url, self.scenario.target), lambda name: name == ENGINES)
+            page = parse(fetch(url, self.scenario.target, most_s=LOOK_S), lambda name: name == ENGINES)
         except (PageError, PrometheusTextError):
             return None
         found = engines_of(page) or {}
@@ -40,27 +43,36 @@ class Gateway:
 
 def check(models: Sequence[str], look: Look, idle_s: float | None) -> None:
     """That it can be known for each model. Raises RefusedError."""
-    untold = [model for model in models if look(model) is None] if idle_s is None else []
-    if untold:
+    untold = next((model for model in models if look(model) is None), None) if idle_s is None else None
+    if untold is not None:
         raise RefusedError(
-            f"model {untold[0]}: the target does not tell whether it has an engine (no {ENGINES} of it at /metrics, "
+            f"model {untold}: the target does not tell whether it has an engine (no {ENGINES} of it at /metrics, "
             "nor at observe.metrics_url); say with --idle-s after how many seconds without requests it is cold"
         )
 
 
 def wait_until_cold(
-    model: str, look: Look, *, idle_s: float | None, patience_s: float, pause: Pause, first: bool
+    model: str,
+    look: Look,
+    *,
+    idle_s: float | None,
+    patience_s: float,
+    pause: Pause,
+    first: bool,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> Coldness:
-    """`first`: no request was sent yet. `warm`: the model still had an engine after `patience_s` without requests."""
+    """`first`: no request was sent yet. `warm`: the model still had an engine after `patience_s` without requests.
+
+    What a look takes counts, on the clock `now_s`.
+    """
     if idle_s is not None:
         return "stopped" if pause(idle_s) else "cold"
     if not first and pause(SETTLE_S):
         return "stopped"
-    waited_s = 0.0
+    began_s = now_s()
     while look(model) != 0:
-        if waited_s >= patience_s:
+        if now_s() - began_s >= patience_s:
             return "warm"
         if pause(POLL_S):
             return "stopped"
-        waited_s += POLL_S
     return "cold"

@@ -13,10 +13,15 @@ class Pauses:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.waited: list[float] = []
+        self.at_s = 500.0
         self.stop_after = stop_after
+
+    def now_s(self) -> float:
+        return self.at_s
 
     def __call__(self, seconds: float) -> bool:
         self.waited.append(seconds)
+        self.at_s += seconds
         return self.stop_after is not None and len(self.waited) >= self.stop_after
 
 
@@ -57,8 +62,34 @@ def test_silence_is_no_sign_of_cold() -> None:
 def test_a_model_that_stays_warm_is_given_up() -> None:
     pauses = Pauses()
 
-    assert wait_until_cold("m", lambda model: 1, idle_s=None, patience_s=3, pause=pauses, first=True) == "warm"
+    waited = wait_until_cold(
+        "m", lambda model: 1, idle_s=None, patience_s=3, pause=pauses, first=True, now_s=pauses.now_s
+    )
+
+    assert waited == "warm"
     assert sum(pauses.waited) == 3
+
+
+def test_patience_ends_on_the_clock_however_long_the_looks_take() -> None:
+    pauses, looks = Pauses(), list[str]()
+
+    def dripping(model: str) -> None:
+        looks.append(model)
+        pauses.at_s += 5.0
+
+    assert (
+        wait_until_cold("m", dripping, idle_s=None, patience_s=60, pause=pauses, first=True, now_s=pauses.now_s)
+        == "warm"
+    )
+    assert pauses.at_s - 500.0 <= 60 + 5 + 1
+    assert len(looks) == 11
+
+
+def test_a_target_that_does_not_tell_is_asked_once_however_many_models_there_are() -> None:
+    looks = list[str]()
+    with pytest.raises(RefusedError, match="model a: "):
+        check(["a", "b", "c"], looks.append, None)
+    assert looks == ["a"]
 
 
 @pytest.mark.parametrize(("first", "idle_s"), [(True, None), (False, None), (True, 5.0)])
