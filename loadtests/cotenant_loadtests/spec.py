@@ -157,7 +157,8 @@ class Observe(Strict):
     """What is sampled on the server's side during the run."""
 
     metrics_url: str | None = None
-    """Prometheus text; it stands in the report beside what clients saw. Default: `/metrics` of the target.
+    """Prometheus text; it stands in the report beside what clients saw. Default, with `metrics` or `table` (and in
+    `soak`, for the memory): `/metrics` of the target. Without any of them nothing is asked.
 
     Without a query. Another host than the target's is named with `--i-may-load-this` too.
     """
