@@ -189,23 +189,30 @@ class StreamedAnswer(Answer):
         self.server_timing = self._events.server_timing
         self._plain = not self._events.rest and not self._done and self._finding is None
 
-    def _take_data(self, data: bytes, now_ns: int) -> None:
+    def _take_data(self, data: bytes | None, now_ns: int) -> None:
+        if data is None and self._expected is None:
+            return  # only of cotenant's own echo engine nothing at all may follow the end
         self._after_error = self._after_error or self._finding is not None
         if self._done:
             self._end(Finding("after_done"))
+        elif data is None:
+            pass
         elif data.strip() == _DONE:
             self._done = True
         else:
             self._take_event(data, now_ns)
 
-    def _whole_events(self, read: Callable[[], list[bytes]]) -> list[bytes]:
+    def _whole_events(self, read: Callable[[], list[bytes | None]]) -> list[bytes | None]:
         try:
-            return read()
+            events = read()
         except EventTooLargeError:
             raise HangUpError(Finding("too_large", "event")) from None
         except NotAnEventError:
             self._end(Finding("bad_event", "line"))
             return []
+        if self._events.leaked and self._expected is not None:
+            self._find(Finding("bad_event", "internal_comment"))
+        return events
 
     def _take_odd_event(self, data: bytes, problem: Exception, now_ns: int) -> None:
         """No event of the API: an error, or nonsense."""
@@ -219,7 +226,7 @@ class StreamedAnswer(Answer):
             self._end(finding)
 
     def _judge_model(self, model: str) -> None:
-        if same_model(self._planned.model, model):
+        if same_model(self._planned.model, model, exactly=self._expected is not None):
             self._model = model
         else:
             self._find(Finding("wrong_model", short_word(model)))
@@ -299,7 +306,7 @@ class WholeAnswer(Answer):
         self.usage = answer.usage
         text = answer.choices[0].text if answer.choices else ""
         expected = self._expected
-        if not same_model(self._planned.model, answer.model):
+        if not same_model(self._planned.model, answer.model, exactly=expected is not None):
             return Finding("wrong_model", short_word(answer.model))
         if not text:
             return Finding("empty")

@@ -53,10 +53,10 @@ def echo_answer(planned: Planned) -> EchoAnswer:
     return EchoAnswer(f"{spoken} [crc32={zlib.crc32(spoken.encode()):08x}]", tokens)
 
 
-def same_model(asked: str, answered: str) -> bool:
-    """A name may be said with its namespace or bare: `team/echo` and `echo`."""
-    if asked == answered:
-        return True
+def same_model(asked: str, answered: str, *, exactly: bool = False) -> bool:
+    """Unless `exactly`, a name may be said with its namespace or bare: `team/echo` and `echo`."""
+    if asked == answered or exactly:
+        return asked == answered
     return ("/" in asked) != ("/" in answered) and asked.rsplit("/", 1)[-1] == answered.rsplit("/", 1)[-1]
 
 

@@ -119,7 +119,10 @@ class StreamSpec(Strict):
     to_s: Positive | None = None
     """Where it ends. Default: with the run."""
     check: Check = "shape"
-    """`shape`: JSON, events, `[DONE]`, usage. `echo`: also every word and the checksum, of cotenant's echo engine."""
+    """`shape`: JSON, events, `[DONE]`, usage. `echo`: also every word and the checksum, of cotenant's echo engine.
+
+    With `echo`, the model must be the very name that was asked, and not even a comment may follow the end.
+    """
     body: Mapping[str, Any] = {}
     """Further fields of the request's body, as they are: `{temperature: 0, ignore_eos: true}`.
 

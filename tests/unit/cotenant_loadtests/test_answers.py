@@ -105,6 +105,13 @@ def test_thinking_aloud_is_text() -> None:
     assert judge(planned, [thought, b"data: [DONE]\n\n"]) == (Finding("ok"), [0])
 
 
+def test_a_whole_echo_says_the_very_name_that_was_asked() -> None:
+    echo, other = (chat(1, model="team/echo", streamed=False, check=check) for check in ("echo", "shape"))
+    body = body_of(echo).replace(b'"team/echo"', b'"echo"')
+    assert judge(echo, [body])[0] == Finding("wrong_model", "echo")
+    assert judge(other, [body])[0] == Finding("ok")
+
+
 def test_cancelling_ends_with_the_token_it_waited_for() -> None:
     planned = chat(1, cancel_after_tokens=2)
     assert judge(planned, events_of(body_of(planned))) == (Finding("cancelled"), [0, 1])

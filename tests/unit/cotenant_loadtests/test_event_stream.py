@@ -15,7 +15,7 @@ LINES = st.lists(
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
-def read(pieces: list[bytes]) -> list[bytes]:
+def read(pieces: list[bytes]) -> list[bytes | None]:
     stream = EventStream()
     return [event for piece in pieces for event in stream.feed(piece)] + stream.end()
 
@@ -43,15 +43,27 @@ def test_all_ends_of_lines_mean_the_same(lines: list[bytes], end: bytes) -> None
         (b"data: 1\ndata: 2\n\n", [b"1\n2"]),
         (b"data:1\n\n", [b"1"]),
         (b"data:  1\n\n", [b" 1"]),
-        (b": only a comment\n\n", []),
+        (b": only a comment\n\n", [None]),
+        (b"data: 1\n: afterwards\n\n", [b"1", None]),
+        (b": before\ndata: 1\n\n", [b"1"]),
+        (b"data: 1\n\nevent: more", [b"1", None]),
         (b"\n\n\ndata: 1\n\n\n\n", [b"1"]),
         (b"event: x\nid: 3\nretry: 5\ndata: 1\n\n", [b"1"]),
         (b"data: [DONE]\n", [b"[DONE]"]),
         (b"", []),
     ],
 )
-def test_events_are_read_as_the_standard_says(data: bytes, events: list[bytes]) -> None:
+def test_events_are_read_as_the_standard_says(data: bytes, events: list[bytes | None]) -> None:
     assert read([data]) == events
+
+
+@pytest.mark.parametrize("place", [b"%b\n\ndata: 1\n\n", b"data: 1\n\n%b\n\n", b"data: 1\n%b\n\n", b"data: 1\n\n%b"])
+def test_a_comment_between_engine_and_gateway_is_known_anywhere(place: bytes) -> None:
+    for comment, leaked in ((b": cotenant-usage {}", True), (b": waiting", False), (b"id: cotenant-usage", False)):
+        stream = EventStream()
+        stream.feed(place % comment)
+        stream.end()
+        assert stream.leaked == leaked
 
 
 @pytest.mark.parametrize("line", [b"hello\n\n", b"<html>\n\n", b"Data: 1\n\n", b"data: 1\nelse: 2\n\n"])
