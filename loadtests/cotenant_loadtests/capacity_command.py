@@ -1,6 +1,7 @@
 """`find-capacity`: the scenario at one rate after the other."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from cotenant_loadtests.capacity import Beyond, Search, find_capacity, verdict_of
 from cotenant_loadtests.concluding import conclude
@@ -8,7 +9,7 @@ from cotenant_loadtests.extras import RateTried, concluded
 from cotenant_loadtests.findings import number
 from cotenant_loadtests.gate import measured, place
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Wishes, ready
+from cotenant_loadtests.measuring import Measuring, Refuse, Wishes, ready
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.problems import ScenarioError
 from cotenant_loadtests.refusals import RefusedError
@@ -37,17 +38,7 @@ def find(
 
     Raises ScenarioError, RefusedError, RunError.
     """
-
-    def refuse(scenario: Scenario, plan: Sequence[Planned]) -> None:
-        if from_per_s is not None and to_per_s is not None and from_per_s > to_per_s:
-            raise RefusedError(f"--from {from_per_s:g} is above --to {to_per_s:g}; say a lower one")
-        if not scenario.slo:
-            raise RefusedError(
-                "slo: the scenario has none to keep; say what is kept, "
-                "such as --set 'slo={ttft_p99_ms: 500, success_rate: 0.99}'"
-            )
-
-    with ready(choices, wishes, local, refuse) as here:
+    with ready(choices, wishes, local, _refuse(from_per_s, to_per_s)) as here:
         scenario = here.loaded.scenario
         note(f"several rates, {repeats} runs at each; at the scenario's own rate {here.extent}")
         scenario_per_s = len(here.plan) / scenario.duration_s
@@ -59,18 +50,7 @@ def find(
             within=within,
             repeats=repeats,
         )
-
-        def measure(factor: float, run: int) -> Results | Beyond | Failed:
-            try:
-                return here.runs.results(at_factor(with_seed(scenario, run), factor))
-            except (RefusedError, ScenarioError) as beyond:
-                return Beyond(str(beyond))
-            except RunError as error:
-                if run == 0:  # before which there is nothing to lose
-                    raise
-                return Failed(str(error))
-
-        found, results = find_capacity(search, measure, _say)
+        found, results = find_capacity(search, partial(_measure, here.runs, scenario), _say)
         if results is None:
             raise RefusedError(found.sentence)
         done = concluded(
@@ -82,6 +62,30 @@ def find(
             not_valid=[found.sentence],
         )
         return conclude(here.folder, done, found)
+
+
+def _refuse(from_per_s: float | None, to_per_s: float | None) -> Refuse:
+    def refuse(scenario: Scenario, plan: Sequence[Planned]) -> None:
+        if from_per_s is not None and to_per_s is not None and from_per_s > to_per_s:
+            raise RefusedError(f"--from {from_per_s:g} is above --to {to_per_s:g}; say a lower one")
+        if not scenario.slo:
+            raise RefusedError(
+                "slo: the scenario has none to keep; say what is kept, "
+                "such as --set 'slo={ttft_p99_ms: 500, success_rate: 0.99}'"
+            )
+
+    return refuse
+
+
+def _measure(runs: Measuring, scenario: Scenario, factor: float, run: int) -> Results | Beyond | Failed:
+    try:
+        return runs.results(at_factor(with_seed(scenario, run), factor))
+    except (RefusedError, ScenarioError) as beyond:
+        return Beyond(str(beyond))
+    except RunError as error:
+        if run == 0:  # before which there is nothing to lose
+            raise
+        return Failed(str(error))
 
 
 def _say(tried: RateTried) -> None:
