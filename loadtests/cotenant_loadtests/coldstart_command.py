@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from cotenant_loadtests import coldness
-from cotenant_loadtests.coldstart import Coldness, cold_starts, joined, requests_by_model, schedule, wake_each
+from cotenant_loadtests.coldstart import Coldness, Woken, cold_starts, joined, requests_by_model, schedule, wake_each
 from cotenant_loadtests.concluding import conclude
 from cotenant_loadtests.extras import Wake, concluded
 from cotenant_loadtests.findings import number
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Wishes, nothing_sent, ready
+from cotenant_loadtests.measuring import Ready, Wishes, nothing_sent, ready
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.run_output import RunOutput
 from cotenant_loadtests.setting_up import Choices
@@ -47,19 +47,24 @@ def wake(
         def run(request: Planned) -> RunOutput:
             return here.runs.run(_alone(scenario, request), [request]).output
 
-        woken = wake_each(requests, wait, run, _say)
-        output = joined(woken.requests, woken.outputs) if woken.outputs else nothing_sent()
-        results = summarise(_all(scenario, output), output, scenario.target.url)
-        found = cold_starts(woken, idle_s, results)
-        done = concluded(
-            results,
-            "coldstart",
-            found,
-            verdict="not_valid" if found.not_valid else results.verdict,
-            interrupted=here.runs.stop.is_set(),
-            not_valid=found.not_valid,
-        )
-        return conclude(here.folder, done, found)
+        return _conclude(here, wake_each(requests, wait, run, _say), idle_s)
+
+
+def _conclude(here: Ready, woken: Woken, idle_s: float | None) -> int:
+    """Sums up, and writes. The exit code."""
+    scenario = here.loaded.scenario
+    output = joined(woken.requests, woken.outputs) if woken.outputs else nothing_sent()
+    results = summarise(_all(scenario, output), output, scenario.target.url)
+    found = cold_starts(woken, idle_s, results)
+    done = concluded(
+        results,
+        "coldstart",
+        found,
+        verdict="not_valid" if found.not_valid else results.verdict,
+        interrupted=here.runs.stop.is_set(),
+        not_valid=found.not_valid,
+    )
+    return conclude(here.folder, done, found)
 
 
 def _alone(scenario: Scenario, request: Planned) -> Scenario:

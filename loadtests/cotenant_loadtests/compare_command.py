@@ -12,6 +12,7 @@ from cotenant_loadtests.extras import concluded
 from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Wishes, measuring
 from cotenant_loadtests.paired import FEWEST_ROUNDS
+from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed
@@ -36,11 +37,8 @@ def compare_two(
     """
     conditions = _conditions(fail_if, rounds)
     sides = sides_of(names, choices, permitted, local)
-    plans = {side: plan_of(loaded) for side, loaded in sides.items()}
-    extents = {side: check(loaded, plans[side]) for side, loaded in sides.items()}
+    plans = _plans(sides, rounds)
     folder = make_folder(wishes.out, f"compare-{sides['a'].scenario.name}")
-    for side, loaded in sides.items():
-        note(f"{side.upper()}: {rounds} rounds, each {extents[side].sentence(loaded.scenario.target.url)}")
     with (
         stopping() as stop,
         measuring(sides["a"], plans["a"], local, folder=folder, stop=stop, quiet=wishes.quiet) as a,
@@ -63,6 +61,15 @@ def compare_two(
             not_valid=found.not_valid,
         )
         return conclude(folder, done, found)
+
+
+def _plans(sides: Mapping[str, Loaded], rounds: int) -> dict[str, Sequence[Planned]]:
+    """Both held against their bounds before anything is sent, and told. Raises ScenarioError, RefusedError."""
+    plans = {side: plan_of(loaded) for side, loaded in sides.items()}
+    extents = {side: check(loaded, plans[side]) for side, loaded in sides.items()}
+    for side, loaded in sides.items():
+        note(f"{side.upper()}: {rounds} rounds, each {extents[side].sentence(loaded.scenario.target.url)}")
+    return plans
 
 
 def sides_of(
