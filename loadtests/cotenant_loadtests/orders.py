@@ -34,7 +34,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 6_000
     """The most that are open at a time."""
     bytes: int = 20_000_000_000
-    """Sent and received by this worker; what is in flight at that point ends as `unfinished`."""
+    """Sent and received by this worker alone; what is in flight at that point ends as `unfinished`."""
     duration_s: float
     """Turns of conversations that would be due later are not sent and leave no record."""
     drain_s: float

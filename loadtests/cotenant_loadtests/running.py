@@ -102,7 +102,7 @@ def _orders(
         verify_tls=scenario.target.verify_tls,
         keys={tenant: key for tenant, key in keys.items() if tenant in tenants},
         connections=max(1, scenario.limits.connections // processes),
-        bytes=max(1, scenario.limits.bytes // processes),
+        bytes=scenario.limits.bytes,
         duration_s=scenario.duration_s,
         drain_s=scenario.drain_s,
     )
@@ -210,17 +210,22 @@ class _Run:
                 self._ready.add(worker.number)
             case Tick():
                 self._ticks.take(worker.number, message)
+                if self._ticks.bytes > self._scenario.limits.bytes:
+                    self._end_at_bytes()
                 self._look_at_steps(worker)
             case Done():
                 self._done[worker.number] = message
-                if message.ended == "bytes" and not self._problems:
-                    limit = f"{self._scenario.limits.bytes:,}"
-                    self._problems.append(
-                        f"limits.bytes: {limit} bytes were sent and received; raise it, or send less"
-                    )
-                    self._halt(Stop("unfinished"))
+                if message.ended == "bytes":
+                    self._end_at_bytes()
             case Failed():
                 raise RunError(message.problem)
+
+    def _end_at_bytes(self) -> None:
+        """Of all workers together; by itself one ends only when it has reached the bound alone."""
+        if not self._problems:
+            limit = f"{self._scenario.limits.bytes:,}"
+            self._problems.append(f"limits.bytes: {limit} bytes were sent and received; raise it, or send less")
+            self._halt(Stop("unfinished"))
 
     def _show(self) -> None:
         progress = self._ticks.progress([worker.number for worker in self._running()])

@@ -153,7 +153,7 @@ class Limits(Strict):
     connections: Count = 6_000
     """Open at a time; a request that finds none free waits, and its latency with it."""
     bytes: Count = 20_000_000_000
-    """Sent and received together."""
+    """Sent and received together. The run ends within about a second of reaching it."""
 
 
 class Observe(Strict):

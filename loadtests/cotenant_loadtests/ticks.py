@@ -27,6 +27,11 @@ class TickBook:
         self._fresh.append(tick)
         self._kept[worker].append(msgspec.structs.replace(tick, tenants={}, lateness_us=()))
 
+    @property
+    def bytes(self) -> int:
+        """Sent and received by all workers, as far as they have told."""
+        return sum(tick.bytes_in + tick.bytes_out for tick in self._latest.values())
+
     def progress(self, running: Sequence[int]) -> Progress | None:
         """Once every worker that runs has told of another second; when none runs, what was not shown yet."""
         if not self._fresh or not all(worker in self._latest for worker in running):

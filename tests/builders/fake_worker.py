@@ -1,6 +1,6 @@
 """A worker that sends nothing: it tells and records what its one argument says, in no time.
 
-python fake_worker.py good|fails|dies|hangs|never-ready|nonsense|deaf|endless|drains|full
+python fake_worker.py good|fails|dies|hangs|never-ready|nonsense|deaf|endless|drains|full|heavy
 """
 
 import json
@@ -33,6 +33,8 @@ from cotenant_loadtests.records_file import RecordsWriter
 
 CPU_PER_S = 0.25
 RSS_BYTES = 50_000_000
+HEAVY = 0.18
+"""Of the bound of bytes that it was told, each second, of `heavy`; two reach it together."""
 LONG_S = 1.5
 """What is in flight takes, of `drains`: longer than a stop without patience waits."""
 
@@ -42,7 +44,7 @@ def tell(message: FromWorker) -> None:
     sys.stdout.buffer.flush()
 
 
-def tick(orders: Orders, plan: list[Planned], at_s: float) -> Tick:
+def tick(orders: Orders, plan: list[Planned], at_s: float, bytes_in: int) -> Tick:
     due = [one for one in plan if one.at_s is None or one.at_s < at_s]
     tenants = {
         name: TenantTick(
@@ -59,7 +61,7 @@ def tick(orders: Orders, plan: list[Planned], at_s: float) -> Tick:
         lateness_us=(100, 200 + orders.process),
         cpu_s=CPU_PER_S * at_s,
         rss_bytes=RSS_BYTES,
-        bytes_in=0,
+        bytes_in=bytes_in,
         bytes_out=0,
     )
 
@@ -99,7 +101,7 @@ def main(kind: str) -> None:
         writer.write(record(orders, one))
     writer.flush()
     for second in range(1, 4):
-        tell(tick(orders, plan, float(second)))
+        tell(tick(orders, plan, float(second), round(HEAVY * second * orders.bytes) if kind == "heavy" else 0))
     end(kind, orders, writer, late)
 
 
@@ -115,7 +117,7 @@ def end(kind: str, orders: Orders, writer: RecordsWriter, late: list[Record]) ->
     if kind == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         threading.Event().wait()
-    line = sys.stdin.buffer.readline() if kind in ("endless", "drains", "dies", "nonsense") else b""
+    line = sys.stdin.buffer.readline() if kind in ("endless", "drains", "dies", "nonsense", "heavy") else b""
     if kind == "drains" and (message := decode_to_worker(line)):
         assert isinstance(message, Stop)
         if message.drain_s > LONG_S:

@@ -205,6 +205,13 @@ def test_a_run_that_reaches_its_bound_of_bytes_says_so(tmp_path: Path) -> None:
     assert problem.startswith("limits.bytes: 20,000,000,000 bytes were sent and received")
 
 
+def test_the_bound_of_bytes_is_that_of_all_workers_together(tmp_path: Path) -> None:
+    """A busy one may use what the others leave."""
+    (problem,) = run("heavy", tmp_path, silence_s=3.0).problems
+
+    assert problem.startswith("limits.bytes: 20,000,000,000 bytes were sent and received")
+
+
 def test_what_workers_need_is_private_while_the_run_lasts(tmp_path: Path) -> None:
     stop = threading.Event()
     modes: list[int] = []
