@@ -17,7 +17,7 @@ from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.record import NEVER, Record, decode_times, encode_times
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import ProcessLoad, Quantiles, Results
-from cotenant_loadtests.run_output import RunOutput
+from cotenant_loadtests.run_output import Failed, RunOutput
 from cotenant_loadtests.server_timing import timing_phases
 
 Coldness = Literal["cold", "warm", "stopped"]
@@ -63,17 +63,20 @@ class Woken:
 def wake_each(
     requests: Sequence[Planned],
     wait: Wait,
-    run: Callable[[Planned], RunOutput],
+    run: Callable[[Planned], RunOutput | Failed],
     on_wake: Callable[[Wake], None] = lambda wake: None,
 ) -> Woken:
-    """One after the other, each from cold."""
+    """One after the other, each from cold. A run that fails ends it; those before it are kept."""
     sent, outputs = list[Planned](), list[RunOutput]()
     for request in requests:
         state = wait(request.model, not sent)
         if state == "warm":
             return Woken(sent, outputs, f"model {request.model} did not get cold for wake {len(sent) + 1}")
+        output = run(request)
+        if isinstance(output, Failed):
+            return Woken(sent, outputs, f"model {request.model}, wake {len(sent) + 1}: {output.why}")
         sent.append(request)
-        outputs.append(run(request))
+        outputs.append(output)
         wake = wake_of(request, outputs[-1])
         if wake is None or outputs[-1].interrupted:
             break

@@ -10,7 +10,7 @@ from cotenant_loadtests.findings import number
 from cotenant_loadtests.keys import LocalKeys
 from cotenant_loadtests.measuring import Ready, Wishes, nothing_sent, ready
 from cotenant_loadtests.planned import Planned
-from cotenant_loadtests.run_output import RunOutput
+from cotenant_loadtests.run_output import Failed, RunOutput
 from cotenant_loadtests.setting_up import Choices
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.summary import summarise
@@ -44,8 +44,9 @@ def wake(
                 model, look, idle_s=idle_s, patience_s=patience_s, pause=pause, first=first
             )
 
-        def run(request: Planned) -> RunOutput:
-            return here.runs.run(_alone(scenario, request), [request]).output
+        def run(request: Planned) -> RunOutput | Failed:
+            measured = here.runs.perhaps(_alone(scenario, request), [request])
+            return measured if isinstance(measured, Failed) else measured.output
 
         return _conclude(here, wake_each(requests, wait, run, _say), idle_s)
 

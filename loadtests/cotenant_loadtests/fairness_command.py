@@ -31,7 +31,8 @@ def look(choices: Choices, wishes: Wishes, local: LocalKeys, *, light: Sequence[
         alone = scenario.model_copy(update={"slo": {}})  # limits of tenants that are not there
 
         def measure(tenant: str | None, plan: Sequence[Planned]) -> Results | Failed:
-            results = here.runs.results(scenario, plan) if tenant is None else here.runs.perhaps(alone, plan)
+            measured = here.runs.run(scenario, plan) if tenant is None else here.runs.perhaps(alone, plan)
+            results = measured if isinstance(measured, Failed) else measured.results
             note(f"{'together' if tenant is None else f'{tenant} alone'}: {in_short(results)}")
             return results
 

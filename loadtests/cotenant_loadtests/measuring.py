@@ -45,12 +45,13 @@ class Measuring:
         ScenarioError, RefusedError, RunError for the first, before which there is nothing to lose.
         """
         mine = with_seed(scenario, number)
-        return self.perhaps(mine) if number else self.results(mine)
+        measured = self.perhaps(mine) if number else self.run(mine)
+        return measured if isinstance(measured, Failed) else measured.results
 
-    def perhaps(self, scenario: Scenario, plan: Sequence[Planned] | None = None) -> Results | Failed:
+    def perhaps(self, scenario: Scenario, plan: Sequence[Planned] | None = None) -> Measured | Failed:
         """A later run, not held against the limits once more."""
         try:
-            return self.run(scenario, plan, again=True).results
+            return self.run(scenario, plan, again=True)
         except (ScenarioError, RefusedError, RunError) as error:
             return Failed(str(error))
 

@@ -231,7 +231,11 @@ def test_phases_that_a_server_tells_are_drawn_as_it_tells_them(where: str, tmp_p
     body = text if where == "header" else f": waiting\n\n: server-timing {timing}\n\n{text}"
     scenario = write(tmp_path, stream("search", 10, check="none"))
 
-    with answering_with(lambda number: page(body, "200 OK", *head)) as pages:
+    def answer(number: int) -> Iterator[bytes]:
+        time.sleep(0.005)  # it takes longer than the phases that it tells
+        yield from page(body, "200 OK", *head)
+
+    with answering_with(answer) as pages:
         _, results = loadtest(
             "coldstart", scenario, "--url", pages.url, "--times", "1", "--idle-s", "0", out=tmp_path / "out"
         )

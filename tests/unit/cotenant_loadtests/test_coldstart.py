@@ -22,7 +22,7 @@ from cotenant_loadtests.coldstart import (
 from cotenant_loadtests.extras import Wake
 from cotenant_loadtests.record import decode_times
 from cotenant_loadtests.refusals import RefusedError
-from cotenant_loadtests.run_output import RunOutput
+from cotenant_loadtests.run_output import Failed, RunOutput
 from cotenant_loadtests.summary import summarise
 
 
@@ -134,6 +134,16 @@ def test_a_model_that_does_not_get_cold_ends_the_wakes_with_the_reason() -> None
     woken = wake_each([request, request], lambda model, first: next(states), lambda one: run_of([(request, record)]))
 
     assert (len(woken.outputs), woken.problem) == (1, "model echo did not get cold for wake 2")
+
+
+def test_a_run_that_fails_ends_the_wakes_with_those_before_it() -> None:
+    request, record = answered(ttft_ms=100)
+    runs: Iterator[RunOutput | Failed] = iter([run_of([(request, record)]), Failed("worker 0 died")])
+
+    woken = wake_each([request] * 3, lambda model, first: "cold", lambda one: next(runs))
+
+    assert (len(woken.requests), len(woken.outputs)) == (1, 1)
+    assert woken.problem == "model echo, wake 2: worker 0 died"
 
 
 def test_a_wish_to_stop_ends_the_wakes_with_what_there_is() -> None:
