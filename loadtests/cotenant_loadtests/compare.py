@@ -8,7 +8,7 @@ A scenario's plan is drawn anew for each round, the same for A and B where they 
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from cotenant_loadtests.extras import Compared, Comparison, Condition, Difference, Interval
+from cotenant_loadtests.extras import Compared, Comparison, Condition, Difference, Interval, reasons
 from cotenant_loadtests.gate import bound, value_of
 from cotenant_loadtests.paired import FEWEST_ROUNDS, LEVEL, ratio, ratio_interval
 from cotenant_loadtests.refusals import RefusedError
@@ -76,6 +76,9 @@ def judge(
     rounds = {metric: (_values(metric, "a", pairs), _values(metric, "b", pairs)) for metric in FIGURES}
     figures = sum(_measured(*both) for both in rounds.values())
     metrics = tuple(_compared(metric, *both, figures) for metric, both in rounds.items())
+    runs = {
+        f"round {number}, {side.upper()}": pair[side] for number, pair in enumerate(pairs, start=1) for side in "ab"
+    }
     by_name = {metric.metric: metric for metric in metrics}
     return Comparison(
         a=names[0],
@@ -83,7 +86,7 @@ def judge(
         rounds=len(pairs),
         order=tuple(order),
         metrics=metrics,
-        not_valid=(*_why_not(pairs), *failed),
+        not_valid=(*reasons(runs), *failed),
         conditions=tuple(
             Condition(text=f"{metric} {sign} {limit:g}", failed=_beyond(by_name[metric].interval, sign, limit))
             for metric, sign, limit in conditions
@@ -171,15 +174,6 @@ def too_few(rounds: int) -> str | None:
         f"{rounds} rounds are too few for an interval of {LEVEL:.0%} and show no difference; "
         f"take --rounds {FEWEST_ROUNDS} or more"
     ).replace("95%", "95 %")
-
-
-def _why_not(pairs: Sequence[dict[str, Results]]) -> list[str]:
-    return [
-        f"round {number}, {side.upper()}: {' '.join(results.validity.reasons)}"
-        for number, pair in enumerate(pairs, start=1)
-        for side, results in sorted(pair.items())
-        if not results.validity.valid
-    ]
 
 
 def _beyond(interval: Interval | None, sign: str, limit: float) -> bool:

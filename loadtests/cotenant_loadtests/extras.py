@@ -4,7 +4,7 @@ with `msgspec.to_builtins`, read by the report with `msgspec.convert`.
 The rest of such a results.json is one of the command's runs as `run` would write it; each class says which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -243,6 +243,15 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Found = Comparison | Capacity | FairnessFound | ColdStarts | Soak
+
+
+def reasons(runs: Mapping[str, Results]) -> list[str]:
+    """A sentence for each run, by what it is called, that is not valid."""
+    return [
+        f"{name}: {' '.join(results.validity.reasons)}"
+        for name, results in runs.items()
+        if not results.validity.valid
+    ]
 
 
 def concluded(

@@ -6,7 +6,7 @@ feels beside the others, over what the same requests feel alone, is what the oth
 
 from collections.abc import Callable, Sequence
 
-from cotenant_loadtests.extras import FairnessFound, LightTenant, TenantService
+from cotenant_loadtests.extras import FairnessFound, LightTenant, TenantService, reasons
 from cotenant_loadtests.gate import value_of
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
@@ -50,7 +50,7 @@ def fairness(plan: Sequence[Planned], light: Sequence[str], measure: Measure) ->
         ),
         light=tuple(_felt(tenant, together, results) for tenant, results in whole.items()),
         not_valid=(
-            *_why_not({"together": together} | {f"{tenant} alone": one for tenant, one in alone.items()}),
+            *reasons({"together": together} | {f"{tenant} alone": one for tenant, one in alone.items()}),
             *failed,
         ),
     )
@@ -105,11 +105,3 @@ def _group(tenant: str, results: Results) -> Group | None:
 
 def _ratio(together: float | None, alone: float | None) -> float | None:
     return together / alone if together is not None and alone else None
-
-
-def _why_not(runs: dict[str, Results]) -> list[str]:
-    return [
-        f"{name}: {' '.join(results.validity.reasons)}"
-        for name, results in runs.items()
-        if not results.validity.valid
-    ]
