@@ -87,9 +87,10 @@ async def test_an_engine_error_is_tried_once_more_and_then_passed_on(gateway, co
 
     engine.requests.clear()
     engine.usual = fail_with(500, b'{"error":{"message":"the batch died","type":"server_error","code":"died"}}')
-    status, _, body = await post_chat(gateway)
+    status, headers, body = await post_chat(gateway)
 
     assert len(engine.requests) == 2
+    assert "server-timing" not in headers, "the phases of an attempt that failed are those of no answer"
     assert (status, error_of(body)["message"], error_of(body)["code"]) == (500, "the batch died", "died")
     engine.usual = fail_with(500, b"Traceback: secret")
     status, _, body = await post_chat(gateway)
@@ -106,6 +107,7 @@ async def test_the_engines_word_on_a_bad_request_is_passed_on_unchanged(gateway,
         await client.chat.completions.create(model="echo", messages=HELLO)
 
     assert caught.value.response.content == said
+    assert "server-timing" in caught.value.response.headers
     assert caught.value.code == "context_length_exceeded"
     await eventually(gateway.usage)
     assert (gateway.usage()[0]["outcome"], gateway.usage()[0]["prompt_tokens"]) == ("refused", 0)

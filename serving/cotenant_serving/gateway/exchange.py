@@ -189,18 +189,18 @@ class Exchange:
             return self._again("lost")
         self._gateway.dispatcher.answered(row)
         step.event("first byte")
-        self._reply.headers["server-timing"] = server_timing(
-            sent - call.began, row.load_s if self._woken else None, self._gateway.clock() - sent
-        )
+        timing = server_timing(sent - call.began, row.load_s if self._woken else None, self._gateway.clock() - sent)
         step.note({"cotenant.instance": row.instance, "http.response.status_code": answer.status})
         try:
-            return await self._judge(row, answer)
+            return await self._judge(row, answer, timing)
         finally:
             await answer.close()
 
-    async def _judge(self, row: EngineRow, answer: Answer) -> str:
+    async def _judge(self, row: EngineRow, answer: Answer, timing: str) -> str:
         dispatcher = self._gateway.dispatcher
         verdict = meaning(answer.status, refused_header(answer))
+        if verdict in (Meaning.ANSWERED, Meaning.REFUSED):
+            self._reply.headers["server-timing"] = timing  # what the client gets is this engine's
         if verdict is Meaning.ANSWERED:
             self._ran, self._failure = True, "upstream_error"
             streaming = answer.headers.get("content-type", "").startswith("text/event-stream")
