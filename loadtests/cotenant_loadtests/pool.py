@@ -16,6 +16,8 @@ from cotenant_loadtests.units import NS_PER_S
 
 MAX_IDLE_S = 4
 """Uvicorn, and with it vLLM, hangs up after 5 s; a request sent in that moment would fail by the tool's doing."""
+ADDRESS_S = 3.0
+"""For an address that never worked, while there are others: a packet may be lost twice before."""
 _NO_TIME_LIMIT_S = 86_400.0
 """Deadlines end a handshake, not the loop's own limit."""
 
@@ -83,6 +85,9 @@ class Pool:
     limit: int
     ended: Callable[[Exchange, Finding, int], None]
     traffic: Traffic = field(default_factory=Traffic)
+    address_s: float = ADDRESS_S
+    _working: str | None = None
+    """The address of the connection that opened last, so the first to be tried."""
     _open: int = 0
     _closed: bool = False
     _idle: dict[Connection, int] = field(default_factory=dict)
@@ -174,23 +179,30 @@ class Pool:
 
     async def _try_addresses(self, connection: Connection) -> Finding | None:
         """None: it is open, or was. No exception is kept: each would keep its frames, a cycle."""
-        endpoint, finding = self.endpoint, Finding("connect", "unknown_host")
-        loop = asyncio.get_running_loop()
-        for address in endpoint.addresses:
+        finding = Finding("connect", "unknown_host")
+        addresses = sorted(self.endpoint.addresses, key=lambda address: address != self._working)
+        for address in addresses:
+            patient = address in (self._working, addresses[-1])
             try:
-                await loop.create_connection(
-                    lambda: connection,
-                    address,
-                    endpoint.port,
-                    ssl=endpoint.tls,
-                    server_hostname=endpoint.host if endpoint.tls else None,
-                    ssl_handshake_timeout=_NO_TIME_LIMIT_S if endpoint.tls else None,
-                )
+                async with asyncio.timeout(None if patient else self.address_s):
+                    await self._open_to(address, connection)
             except OSError as error:
-                finding = connect_finding(error, tls=endpoint.tls is not None)
+                finding = connect_finding(error, tls=self.endpoint.tls is not None)
             if connection.made:
+                self._working = address
                 return None
         return finding
+
+    async def _open_to(self, address: str, connection: Connection) -> None:
+        endpoint = self.endpoint
+        await asyncio.get_running_loop().create_connection(
+            lambda: connection,
+            address,
+            endpoint.port,
+            ssl=endpoint.tls,
+            server_hostname=endpoint.host if endpoint.tls else None,
+            ssl_handshake_timeout=_NO_TIME_LIMIT_S if endpoint.tls else None,
+        )
 
     def _one_less(self) -> None:
         self._open -= 1
@@ -207,6 +219,8 @@ class Pool:
 
 def connect_finding(problem: OSError, *, tls: bool) -> Finding:
     """Why no connection came about."""
+    if isinstance(problem, TimeoutError) and problem.errno is None:
+        return Finding("connect", "no_answer")  # ours, not the kernel's
     if isinstance(problem, ssl.SSLCertVerificationError):
         return Finding("tls", "certificate")
     if isinstance(problem, ssl.SSLError):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic_ns
 
@@ -126,6 +127,27 @@ def test_a_host_that_does_not_answer_in_time_is_no_connection(tmp_path: Path) ->
     assert [(record.outcome, record.detail) for record in run.records] == [("connect", "no_answer")]
 
 
+def test_an_address_that_does_not_answer_is_left_for_the_next(server: ReferenceServer, tmp_path: Path) -> None:
+    """Once, and not again by the requests after."""
+    plan = [chat(0), chat(1, at_s=4.0), chat(2, at_s=4.0)]
+    with unanswering(server.port) as address:
+        run = run_worker(plan, server.port, tmp_path, addresses=(address, "127.0.0.1"))
+    assert run.outcomes() == {"ok": 3}
+    first, *later = sorted(record.connect_us for record in run.records)[::-1]
+    assert first >= 2_900_000
+    assert 0 < max(later) < 2_000_000  # one of the two took the connection that was open
+
+
+@contextmanager
+def unanswering(port: int) -> Iterator[str]:
+    """An address where a connection to that port is neither taken nor refused."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.2", port))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):  # the only one that may wait
+            yield "127.0.0.2"
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Key and certificate of 127.0.0.1, signed by itself."""
@@ -188,7 +210,8 @@ def test_no_request_leaves_a_cycle_for_the_garbage_collector(certificate: Path, 
     plan = [chat(number, at_s=0.002 * number, deadline_s=1, streamed=number % 2 == 0) for number in range(200)]
     write_share(tmp_path / "plan", [*plan, chat(200, cancel_after_tokens=2, max_tokens=50)])
     with reference_server(itl_ms=1, faults=kinds) as server:
-        left = uvloop.run(_left_after_sending(tmp_path, server.url))
+        with unanswering(server.port) as address:
+            left = uvloop.run(_left_after_sending(tmp_path, server.url, address=address))
         refused = uvloop.run(_left_after_sending(tmp_path, "http://127.0.0.1:1"))
     with reference_server(certificate=certificate, itl_ms=1, faults=kinds) as server:
         url = f"https://127.0.0.1:{server.port}"
@@ -198,12 +221,15 @@ def test_no_request_leaves_a_cycle_for_the_garbage_collector(certificate: Path, 
     assert (encrypted, untrusted) == (Counter(), Counter())
 
 
-async def _left_after_sending(folder: Path, url: str, ca_file: str | None = None) -> Counter[str]:
+async def _left_after_sending(
+    folder: Path, url: str, ca_file: str | None = None, address: str = "127.0.0.1"
+) -> Counter[str]:
     """Objects that only the garbage collector finds, by type."""
     orders = Orders(process=0, plan_file="", records_file="", url=url, addresses=(), duration_s=2, drain_s=2)
-    endpoint = make_endpoint(url, ("127.0.0.1",), ca_file=ca_file, verify_tls=True)
+    endpoint = make_endpoint(url, (address, "127.0.0.1"), ca_file=ca_file, verify_tls=True)
     records, writer = RecordsWriter(folder / "records"), RequestWriter("host", "", {})
     sender = Sender(orders, Share(folder / "plan"), endpoint=endpoint, writer=writer, records=records)
+    sender.pool.address_s = 0.05
     gc.collect()
     gc.disable()
     sender.start(monotonic_ns())
