@@ -16,7 +16,7 @@ from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed
-from cotenant_loadtests.setting_up import Choices, Loaded, check, load, make_folder, plan_of
+from cotenant_loadtests.setting_up import Choices, Loaded, check, check_start, load, make_folder, plan_of
 from cotenant_loadtests.stopping import stopping
 from cotenant_loadtests.terminal import note
 
@@ -67,6 +67,8 @@ def _plans(sides: Mapping[str, Loaded], rounds: int) -> dict[str, Sequence[Plann
     """Both held against their bounds before anything is sent, and told. Raises ScenarioError, RefusedError."""
     plans = {side: plan_of(loaded) for side, loaded in sides.items()}
     extents = {side: check(loaded, plans[side]) for side, loaded in sides.items()}
+    for side, loaded in sides.items():
+        check_start(loaded, plans[side])
     for side, loaded in sides.items():
         note(f"{side.upper()}: {rounds} rounds, each {extents[side].sentence(loaded.scenario.target.url)}")
     return plans

@@ -35,14 +35,21 @@ def keys_for(
     scenario: "Scenario", tenants: Sequence[str], folder: Path, environment: Mapping[str, str], local: LocalKeys
 ) -> Iterator[Mapping[str, str]]:
     """Tenant → key, of those that need one; the scenario's files are beside it in `folder`. Raises RefusedError."""
-    sources = {name: spec.key for name, spec in scenario.tenants.items() if spec.key is not None and name in tenants}
-    given = {name: _given(name, source, folder, environment) for name, source in sources.items()}
+    given = given_keys(scenario, tenants, folder, environment)
     others = [name for name in tenants if name not in given]
     if not others or not same_server(scenario.target.url, local.gateway_url()):
         yield given
         return
     with local.keys(others) as made:
         yield {**given, **made}
+
+
+def given_keys(
+    scenario: "Scenario", tenants: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Tenant → key, where the scenario says where it is. Raises RefusedError."""
+    sources = {name: spec.key for name, spec in scenario.tenants.items() if spec.key is not None and name in tenants}
+    return {name: _given(name, source, folder, environment) for name, source in sources.items()}
 
 
 def same_server(url: str, other: str | None) -> bool:

@@ -105,6 +105,7 @@ def ready(choices: Choices, wishes: Wishes, local: LocalKeys, refuse: Refuse) ->
     plan = setting_up.plan_of(loaded)
     extent = setting_up.check(loaded, plan).sentence(loaded.scenario.target.url)
     refuse(loaded.scenario, plan)
+    setting_up.check_start(loaded, plan)
     folder = setting_up.make_folder(wishes.out, loaded.scenario.name)
     with stopping() as stop, measuring(loaded, plan, local, folder=folder, stop=stop, quiet=wishes.quiet) as runs:
         yield Ready(loaded, plan, extent, folder, runs)

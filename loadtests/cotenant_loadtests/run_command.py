@@ -11,6 +11,7 @@ from cotenant_loadtests.setting_up import (
     Choices,
     Loaded,
     check,
+    check_start,
     keys_of,
     load,
     make_folder,
@@ -51,6 +52,7 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
     if wishes.plan_file is not None:
         return _print_plan(loaded, plan, wishes.plan_file)
     extent = check(loaded, plan)
+    check_start(loaded, plan)
     folder = make_folder(wishes.out, loaded.scenario.name)
     note(extent.sentence(loaded.scenario.target.url))
     with stopping() as stop:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cotenant_loadtests.keys import LocalKeys, keys_for
+from cotenant_loadtests.keys import LocalKeys, given_keys, keys_for
 from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
 from cotenant_loadtests.terminal import note
 
@@ -122,6 +122,23 @@ def check(loaded: Loaded, plan: "Sequence[Planned]", *, limits: bool = True) -> 
     if limits:
         safety.check_limits(extent, scenario.limits)
     return extent
+
+
+def check_start(loaded: Loaded, plan: "Sequence[Planned]") -> None:
+    """Once, before anything is sent, told or made: keys that are given, open files, and that something listens.
+
+    Raises RefusedError.
+    """
+    from cotenant_loadtests import open_files
+    from cotenant_loadtests.reaching import check_reached
+    from cotenant_loadtests.safety import host_of
+
+    scenario = loaded.scenario
+    given_keys(scenario, sorted({request.tenant for request in plan}), loaded.folder, os.environ)
+    connections = max(1, scenario.limits.connections // min(scenario.processes, len(plan)))
+    if (problem := open_files.problem_of(connections)) is not None:
+        raise RefusedError(problem)
+    check_reached(scenario, loaded.resolve(host_of(scenario.target.url)))
 
 
 def keys_of(loaded: Loaded, plan: "Sequence[Planned]", local: LocalKeys) -> AbstractContextManager[Mapping[str, str]]:

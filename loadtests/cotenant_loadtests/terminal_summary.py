@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cotenant_loadtests.gate import place, sentence
+from cotenant_loadtests.likely_cause import likely_cause
 from cotenant_loadtests.results import ALL, Group, Quantiles, Results
 from cotenant_loadtests.terminal import complain, print_table, say
 
@@ -27,6 +28,8 @@ def print_summary(results: Results, folder: Path) -> None:
     say()
     say(tool_line(results))
     say(f"{verdict_line(results)}; report: {folder / 'report.html'}")
+    if (cause := likely_cause(results)) is not None:
+        complain("likely cause", cause)
     for reason in results.validity.reasons:
         complain("not valid", reason)
     if results.validity.valid:

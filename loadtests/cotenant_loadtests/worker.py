@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from cotenant_loadtests import open_files
 from cotenant_loadtests.lifeline import end_with_parent
 from cotenant_loadtests.orders import (
     Failed,
@@ -42,8 +42,6 @@ from cotenant_loadtests.worker_ticks import Ticker
 MAX_LINE_BYTES = 64 << 20
 """Orders have a key for each tenant."""
 TICK_NS = 1_000_000_000
-OTHER_FILES = 64
-"""That a worker has open besides its connections, generously."""
 
 
 class Pipes:
@@ -85,7 +83,7 @@ class Worker:
 
     def __init__(self, orders: Orders, pipes: Pipes) -> None:
         self._pipes = pipes
-        allow_files(orders.connections + OTHER_FILES)
+        open_files.allow(orders.connections)
         self._share = Share(Path(orders.plan_file))
         endpoint = make_endpoint(orders.url, orders.addresses, ca_file=orders.ca_file, verify_tls=orders.verify_tls)
         writer = RequestWriter(endpoint.authority, endpoint.prefix, orders.keys)
@@ -148,18 +146,6 @@ class Worker:
         if not isinstance(context.get("exception"), OSError):
             self._failed = True
             self._sender.stop("unfinished", "stopped", "tool")
-
-
-def allow_files(wanted: int) -> None:
-    """Many systems allow 1,024 open files until a process asks for more. Raises ValueError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise ValueError(
-            f"limits.connections: {wanted - OTHER_FILES} need {wanted} open files, and this system allows {hard}. "
-            "Use fewer connections or more processes, or raise the limit (ulimit -Hn)."
-        )
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _main() -> int:

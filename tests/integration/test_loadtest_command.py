@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 import yaml
+from tests.builders.pages import answering_with, page
 from tests.builders.reference_process import reference_server
 from tests.builders.terminal import Terminal
 from tests.builders.up import until
@@ -159,11 +160,13 @@ def test_a_run_that_is_not_valid_is_exit_code_2_and_says_why(url: str, tmp_path:
     assert results_of(tmp_path).verdict == "not_valid"
 
 
-def test_errors_of_the_target_are_counted_by_type(tmp_path: Path) -> None:
-    done = run(written(tmp_path, "http://127.0.0.1:9"), "--out", tmp_path / "out")
+def test_errors_of_the_target_are_counted_by_type_and_their_cause_is_named(tmp_path: Path) -> None:
+    with answering_with(lambda number: page("{}", "401 Unauthorized", "connection: close")) as elsewhere:
+        done = run(written(tmp_path, elsewhere.url), "--out", tmp_path / "out")
 
     assert done.returncode == code_of(tmp_path) != 0
-    assert results_of(tmp_path).total.errors == {"connect": 40}
+    assert results_of(tmp_path).total.errors == {"http_error": 40}
+    assert "likely cause: 401 for tenant ads and 1 more: the target takes no request without a key" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -186,23 +189,34 @@ def test_a_key_goes_to_the_target_and_nowhere_else(url: str, tmp_path: Path) -> 
         (["--set", "duration_s=0"], "duration_s"),
         (["--set", "limits.rate_per_s=39"], "limits.rate_per_s: the plan has 40, more than 39"),
         (["--set", "tenants.search.key.env=NOT_SET"], "the variable NOT_SET holds no key"),
-        (["--out", "/proc/out"], "--out /proc/out cannot be written"),
+        (["--set", "target.ca_file=none.pem", "--url", "https://127.0.0.1:9"], "target.ca_file"),
+        (["--set", "limits.connections=1000000000"], "limits.connections: 1000000000 need"),
+        ([], "nothing listens at http://127.0.0.1:9; start the server (`cotenant up` is one)"),
         (["--from-plan", "/nowhere.jsonl"], "/nowhere.jsonl: No such file or directory"),
         (["--from-plan", "/dev/null"], "/dev/null:1: is no line of a plan"),
         (["--processes", "none"], "--processes"),
     ],
 )
 def test_whatever_is_refused_sends_nothing_and_is_one_sentence(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     done = run(written(tmp_path, "http://127.0.0.1:9"), *arguments)
 
     assert (done.returncode, done.stdout) == (EXIT_BAD_SCENARIO, "")
     (line,) = done.stderr.splitlines()[-1:]
     assert line.startswith("error: ")
     assert message in line
+    assert "sending" not in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("loadtest-*"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(url: str, tmp_path: Path) -> None:
+    done = run(written(tmp_path, url), "--out", "/proc/out")
+
+    assert (done.returncode, done.stdout) == (EXIT_BAD_SCENARIO, "")
+    assert done.stderr.startswith("error: --out /proc/out cannot be written")
 
 
 def test_ctrl_c_on_a_terminal_ends_within_two_seconds_with_what_was_measured(url: str, tmp_path: Path) -> None:

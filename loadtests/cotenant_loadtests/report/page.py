@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 
+from cotenant_loadtests.likely_cause import likely_cause
 from cotenant_loadtests.report.cast import cast_of
 from cotenant_loadtests.report.comparisons import comparisons, found_in
 from cotenant_loadtests.report.failures import failures_section
@@ -46,7 +47,7 @@ def _head(results: Results) -> Markup:
 def _body(results: Results) -> Markup:
     cast = cast_of(results)
     found, problems = found_in(results)
-    first = found[0] if found else None
+    first, cause = found[0] if found else None, likely_cause(results)
     return element(
         "body",
         symbols(),
@@ -56,6 +57,7 @@ def _body(results: Results) -> Markup:
             element("h1", named(results.name)),
             element("p", named(results.about), class_="about") if results.about else None,
             verdict(results, first),
+            element("p", "Likely cause: ", named(cause), class_="about") if cause else None,
         ),
         element(
             "main",
