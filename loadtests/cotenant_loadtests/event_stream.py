@@ -62,15 +62,17 @@ class EventStream:
 
     def _read(self, block: bytes, events: list[bytes | None]) -> None:
         lines, more = [], False
-        for line in filter(None, block.split(b"\n")):
+        for line in block.split(b"\n"):
             name, colon, value = line.partition(b":")
-            more = name != b"data"
-            if not more:
+            if name == b"data":
                 lines.append(value.removeprefix(b" "))
-            elif colon and not name:
-                self.leaked = self.leaked or value.startswith(_INTERNAL)
-            elif name not in _FIELDS:
-                raise NotAnEventError
+                more = False
+            elif line:
+                more = True
+                if colon and not name:
+                    self.leaked = self.leaked or value.startswith(_INTERNAL)
+                elif name not in _FIELDS:
+                    raise NotAnEventError
         if lines:
             events.append(b"\n".join(lines))
         if more:
