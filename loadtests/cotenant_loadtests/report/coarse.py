@@ -34,6 +34,16 @@ class Drawn:
         return [((i + 0.5) * self.bin_s, value) for i, value in enumerate(values)]
 
     @property
+    def mostly_failed(self) -> list[bool]:
+        """Did more than half of what was scheduled in a bin fail?"""
+        scheduled = [(rate or 0.0) * self.bin_s for rate in self.scheduled_per_s]
+        return [bad > all_of_it / 2 for bad, all_of_it in zip(self.failed, scheduled, strict=True)]
+
+    def telling(self, values: Sequence[Value]) -> list[Value]:
+        """Latencies without those of bins that mostly failed: a few quick answers there would look like recovery."""
+        return [None if bad else value for value, bad in zip(values, self.mostly_failed, strict=True)]
+
+    @property
     def starts_s(self) -> list[float]:
         return [i * self.bin_s for i in range(len(self.failed))]
 

@@ -14,6 +14,8 @@ from cotenant_loadtests.report.wording import duration, milliseconds, number, pl
 
 MOST_MODELS = 16
 MOST_WAKES = 24
+REST = "rest"
+"""Of an answer, after its first token."""
 KINDS = 6
 
 
@@ -40,15 +42,23 @@ def _cold(found: ColdStarts) -> str:
 def _kinds(found: ColdStarts) -> dict[str, str]:
     """Phase → class, by first appearance."""
     every: tuple[ModelWakes | Wake, ...] = (*found.models, *found.wakes)
-    phases = [phase.name for one in every for phase in one.phases]
+    phases = [phase.name for one in every for phase in _to_first_token(one.phases)]
     return {name: f"part{i % KINDS + 1}" for i, name in enumerate(dict.fromkeys(phases))}
 
 
 def _models(models: Sequence[ModelWakes], kinds: dict[str, str], by_server: str) -> Markup:
-    shown = sorted(models, key=lambda one: -_end(one.phases))[:MOST_MODELS]
-    longest = max((_end(one.phases) for one in shown), default=0.0) or 1.0
+    shown = sorted(models, key=lambda one: -_end(_to_first_token(one.phases)))[:MOST_MODELS]
+    longest = max((_end(_to_first_token(one.phases)) for one in shown), default=0.0) or 1.0
     bars = [
-        _row(f"x-model-{i}", named(one.model), one.model, one.phases, longest, kinds, _model_words(one))
+        _row(
+            f"x-model-{i}",
+            named(one.model),
+            one.model,
+            _to_first_token(one.phases),
+            longest,
+            kinds,
+            _model_words(one),
+        )
         for i, one in enumerate(shown)
     ]
     more = f" The {len(shown)} slowest of {len(models)} models." if len(shown) < len(models) else ""
@@ -65,7 +75,7 @@ def _models(models: Sequence[ModelWakes], kinds: dict[str, str], by_server: str)
     ]
     return picture(
         "Where the time goes",
-        f"Medians of the phases, {by_server}.{more}",
+        f"From the request to its first token: medians of the phases, {by_server}.{more}",
         rows(bars),
         legend=legend([(f"bars {kind}", None, named(name)) for name, kind in kinds.items()]),
         table=table("Phases of each model, ms", ("model", "phase", "from", "to", "long"), cells, words=(1,)),
@@ -80,7 +90,7 @@ def _model_words(one: ModelWakes) -> Child:
 
 def _wakes(wakes: Sequence[Wake], kinds: dict[str, str]) -> Markup:
     shown = wakes[:MOST_WAKES]
-    longest = max((_end(one.phases) for one in shown), default=0.0) or 1.0
+    longest = max((_end(_to_first_token(one.phases)) for one in shown), default=0.0) or 1.0
     bars = [
         _row(
             f"x-wake-{i}",
@@ -101,7 +111,7 @@ def _wakes(wakes: Sequence[Wake], kinds: dict[str, str]) -> Markup:
     more = f" The first {len(shown)} of {len(wakes)}." if len(shown) < len(wakes) else ""
     return picture(
         "Each wake",
-        f"In the order they came.{more}",
+        f"From the request to its first token, in the order they came.{more}",
         rows(bars),
         table=table("Each wake", head, cells, words=(1, 2, 4, 5)),
     )
@@ -116,9 +126,9 @@ def _row(
 ) -> Markup:
     drawing = joined(
         element("rect", width="100%", height="100%", class_="track"),
-        (_part(phase, longest, kinds[phase.name]) for phase in phases),
+        (_part(phase, longest, kinds[phase.name]) for phase in _to_first_token(phases)),
     )
-    told = "; ".join(f"{phase.name} {milliseconds(phase.to_ms - phase.from_ms)}" for phase in phases)
+    told = "; ".join(f"{phase.name} {milliseconds(phase.to_ms - phase.from_ms)}" for phase in _to_first_token(phases))
     return row(slug, label, drawing, words, title=f"Phases of {title}", told=told or "none measured", height=20)
 
 
@@ -134,6 +144,10 @@ def _part(phase: Phase, longest: float, kind: str) -> Markup:
         width=percent_of(share),
         height="100%",
     )
+
+
+def _to_first_token(phases: Sequence[Phase]) -> list[Phase]:
+    return [phase for phase in phases if phase.name != REST]
 
 
 def _end(phases: Sequence[Phase]) -> float:

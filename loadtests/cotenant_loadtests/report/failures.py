@@ -13,14 +13,15 @@ from cotenant_loadtests.results import ErrorExample, Results
 
 def failures_section(results: Results) -> Markup:
     if not results.total.failed and not results.errors:
-        return section("errors", "Errors", element("p", "No measured request failed.", class_="quiet"))
+        words = "No measured request failed." if results.total.scheduled else "No request was measured."
+        return section("errors", "Errors", element("p", words, class_="quiet"))
     return section(
         "errors",
         "Errors",
         table("Failed requests by kind", ("kind", "requests", "share", "meaning"), _by_kind(results), words=(3,)),
         table(
             "Examples, the most frequent first",
-            ("kind", "requests", "status", "tenant", "model", "first after", "what was read"),
+            ("kind", "requests", "HTTP status", "tenant", "model", "first scheduled at", "what was read"),
             (_example(example) for example in sorted(results.errors, key=lambda one: (-one.count, one.first_at_s))),
             words=(3, 4, 6),
         ),
@@ -29,7 +30,8 @@ def failures_section(results: Results) -> Markup:
             table("Failures of each tenant", ("tenant", "kind", "requests"), _by_tenant(results), words=(1,)),
         ),
         lead=f"{whole(results.total.failed)} of {whole(results.total.scheduled)} measured requests failed. "
-        "Failed requests count as bad in success rate and goodput; without an answer they have no latency.",
+        "Failed requests count as bad in success rate and goodput; without an answer they have no latency."
+        + _begun(results),
     )
 
 
@@ -38,6 +40,12 @@ def _by_kind(results: Results) -> Iterable[tuple[Child, ...]]:
     for kind, count in sorted(results.total.errors.items(), key=lambda item: (-item[1], item[0])):
         meaning = next((words for outcome, words in MEANINGS.items() if outcome == kind), "")
         yield element("code", kind), whole(count), percent(count / total if total else None), meaning
+
+
+def _begun(results: Results) -> str:
+    if not any(example.status == 200 for example in results.errors):
+        return ""
+    return " A status of 200 beside a failure: the answer had begun, and went wrong or stayed incomplete after that."
 
 
 def _example(example: ErrorExample) -> tuple[Child, ...]:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cotenant_loadtests.compare import too_few
 from cotenant_loadtests.extras import Capacity, ColdStarts, Comparison, FairnessFound, Found, Soak
 from cotenant_loadtests.gate import bound, why_no_value
-from cotenant_loadtests.report.wording import per_second, plural, slo_value
+from cotenant_loadtests.report.wording import per_second, plural, slo_value, whole
 from cotenant_loadtests.results import ALL, Results, SloResult
 
 NOT_VALID = "NOT VALID"
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class Headline:
     words: str
     lines: tuple[str, ...] = ()
     """Each SLO or condition that was missed."""
+    unsure: bool = False
+    """Nothing was shown, for or against."""
 
 
 def headline(results: Results, found: Found | None) -> Headline:
@@ -30,6 +34,22 @@ def headline(results: Results, found: Found | None) -> Headline:
         case Soak() if any(one.verdict == "missed" for one in found.segments):
             return _of_segments(found)
     return _of_slos(results)
+
+
+def not_judged(results: Results) -> str | None:
+    """Failures of tenants on which no SLO is set: why a run in which so many requests failed has passed."""
+    set_on = {slo.where.partition("/")[0] for slo in results.slo if slo.slo != "jain"}
+    free = [one for one in results.tenants if one.failed and one.tenant not in set_on]
+    if not results.slo or ALL in set_on or not free:
+        return None
+    free.sort(key=lambda one: -one.failed)
+    named = ", ".join(f"{whole(one.failed)} of {one.tenant}" for one in free[:MOST_NAMED])
+    others = f" and {plural(len(free) - MOST_NAMED, 'other')}" if len(free) > MOST_NAMED else ""
+    return (
+        f"{whole(results.total.failed)} of {plural(results.total.scheduled, 'request')} failed: {named}{others}. "
+        f"The scenario sets no limit on {'this tenant' if len(free) == 1 else 'these tenants'}, so "
+        "such failures are not judged: the SLOs are about others."
+    )
 
 
 def about_the_run(found: Found | None) -> str | None:
@@ -76,6 +96,9 @@ def _of_comparison(found: Comparison) -> Headline:
     failed = tuple(f"{one.text} is shown" for one in found.conditions if one.failed)
     if failed:
         return Headline(f"Missed {len(failed)} of {plural(len(found.conditions), 'condition')}", failed)
+    few = too_few(found.rounds)
+    if few is not None:
+        return Headline("Too few rounds: nothing is shown", (sentence(few),), unsure=True)
     differences = sum(one.difference in ("higher", "lower") for one in found.metrics)
     words = f"{plural(differences, 'difference')} shown" if differences else "no difference shown"
     return Headline(f"Passed: {words}" if found.conditions else f"Compared: {words}")
@@ -101,4 +124,4 @@ def _lines(misses: Sequence[SloResult]) -> tuple[str, ...]:
 
 def _limit_words(slo: str) -> str:
     """Whether the limit holds from above or from below."""
-    return "limit" if bound(slo) == "at most" else bound(slo)
+    return "limit" if bound(slo) == "at most" else "must be at least"

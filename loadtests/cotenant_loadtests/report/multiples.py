@@ -10,9 +10,11 @@ from cotenant_loadtests.report.plot import Axes, band, level, line, plot
 from cotenant_loadtests.report.scales import Scale, Tick, clock, fitting
 from cotenant_loadtests.report.tables import folded, table
 from cotenant_loadtests.report.timelines import (
+    failed_note,
     failure_legend,
     failures,
     log_note,
+    mostly_failed,
     outside,
     slo_limit,
     time_axis,
@@ -50,6 +52,7 @@ def multiples(results: Results, cast: Cast) -> Markup | None:
             "Time to first token over time, in milliseconds, the busiest tenant first; all on the same axes. ",
             f"Each point covers {number(series[shown[0]].bin_s)} s.",
             log_note(axes.y),
+            failed_note(*(series[name] for name in shown)),
             " ",
             who_is_drawn(len(shown), cast.tenants, cast.share_in_panels),
         ),
@@ -57,9 +60,10 @@ def multiples(results: Results, cast: Cast) -> Markup | None:
 
 
 def _panel(i: int, group: Group, series: Drawn, axes: Axes, results: Results) -> Markup:
-    p50, p99 = series.points(series.ttft_p50_ms), series.points(series.ttft_p99_ms)
+    p50, p99 = (series.points(series.telling(values)) for values in (series.ttft_p50_ms, series.ttft_p99_ms))
     layers = [
         *outside(results, axes),
+        *mostly_failed(axes, series),
         band(axes, p50, p99, "s1"),
         line(axes, p99, "p99"),
         line(axes, p50, "s1"),

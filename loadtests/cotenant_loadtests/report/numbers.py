@@ -30,7 +30,8 @@ DEFINITIONS = (
     ("lateness", "from scheduled to sent, less the wait for a new connection: what this tool adds by itself"),
     (
         "Jain's index",
-        "(Σx)² ÷ (n Σx²) of the tokens of n tenants that competed: 1 when all are equal, 1/n when one has all",
+        "how evenly tenants were served, each by its service ÷ its fair part: an equal part, with those who had "
+        "requests waiting or running at the same moment; 1: each got its part, 1/n: one of n got everything",
     ),
 )
 HEAD = (
@@ -52,6 +53,7 @@ def numbers(results: Results) -> Markup:
         folded("What each figure means", definitions()),
         folded(
             "The scenario, as it was run",
+            element("p", "SHA-256 of the plan: ", element("code", results.plan_sha256), class_="note"),
             element(
                 "div",
                 element("pre", element("code", scenario_yaml(results))),
@@ -87,7 +89,7 @@ def _cells(group: Group) -> tuple[Child, ...]:
         whole(group.scheduled),
         whole(group.succeeded),
         whole(group.failed),
-        percent(group.success_rate),
+        percent(group.success_rate if group.scheduled else None),
         number(group.goodput_per_s),
         number(group.completion_tokens_per_s),
         whole(group.prompt_tokens),

@@ -10,11 +10,12 @@ from cotenant_loadtests.report.plot import MARKERS, Axes, line, plot
 from cotenant_loadtests.report.scales import Scale, clock, linear
 from cotenant_loadtests.report.tables import table
 from cotenant_loadtests.report.timelines import outside, time_axis
-from cotenant_loadtests.report.wording import compact, number, plural, size
+from cotenant_loadtests.report.wording import NOTHING, compact, number, plural, size
 from cotenant_loadtests.results import Results, Sample
 
 MOST_PICTURES = 10
 MOST_POINTS = 240
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 RATE = re.compile(r"rate\((?P<series>.*)\)", re.DOTALL)
 
 
@@ -89,9 +90,24 @@ def _picture(
         ),
         legend=None
         if [label for _, label in shown] == [title]
-        else legend([(f"s{i + 1}", MARKERS[i], named(label)) for i, (_, label) in enumerate(shown)]),
+        else legend([(f"s{i + 1}", MARKERS[i], named(words)) for i, words in enumerate(brief(shown))]),
         table=table(title, ("at", *(label for _, label in shown)), _rows(thin, shown)),
     )
+
+
+def brief(series: Sequence[tuple[str, str]]) -> list[str]:
+    """Labels as a legend has room for: without what all of them share; alone, a value needs no name.
+
+    `model="echo-01",code="200"`, `model="echo-02",code="200"` → `echo-01`, `echo-02`.
+    """
+    parsed = [dict(LABEL.findall(label)) for _, label in series]
+    names = dict.fromkeys(name for labels in parsed for name in labels)
+    told = [name for name in names if len({labels.get(name) for labels in parsed}) > 1]
+    if not told or not all(parsed):
+        return [label for _, label in series]
+    if len(told) == 1:
+        return [labels.get(told[0], NOTHING) for labels in parsed]
+    return [", ".join(f"{name} {labels[name]}" for name in told if name in labels) for labels in parsed]
 
 
 def _rows(samples: Iterable[Sample], shown: Sequence[tuple[str, str]]) -> Iterable[tuple[str, ...]]:

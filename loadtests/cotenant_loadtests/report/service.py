@@ -25,7 +25,10 @@ def service(results: Results) -> Markup | None:
         "Service per tenant",
         picture(
             f"Jain's index: {number(fairness.jain)}",
-            "1: all who competed got the same; 1/n: one of n got all.",
+            "Each tenant's service beside its fair part: an equal part, at each moment, among the tenants that had "
+            "requests waiting or running. 1: each got its part; 1/n: one of n got everything. The bars are whole "
+            "amounts: a tenant that asks for less than its part, or only for a while, has a short bar and is not "
+            "treated unfairly.",
             bar_chart(
                 "s-service", f"{what} of each tenant while tenants competed", fairness.tokens, fairness.service
             ),

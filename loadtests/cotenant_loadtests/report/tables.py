@@ -8,8 +8,18 @@ MOST_ROWS = 400
 TEXT = "text"
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Child]], *, words: Sequence[int] = ()) -> Markup:
-    """The first cell of each row is its heading. Columns are right-aligned, but for the first and `words`."""
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[Child]],
+    *,
+    words: Sequence[int] = (),
+    snug: bool = False,
+) -> Markup:
+    """The first cell of each row is its heading. Columns are right-aligned, but for the first and `words`.
+
+    `snug`: few and short enough columns to fit a phone.
+    """
     kinds = [TEXT if i == 0 or i in words else None for i in range(len(head))]
     body: list[Markup] = []
     left_out = 0
@@ -34,7 +44,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Child]], *,
             ),
             element("tbody", body),
         ),
-        class_="scroll",
+        class_="scroll snug" if snug else "scroll",
         tabindex="0",
         role="region",
         aria_label=caption,

@@ -97,14 +97,35 @@ def failures(axes: Axes, series: Drawn, *, most: int = 70) -> Layer:
     return marks(axes, failed, "cross", "bad", most=most)
 
 
+def mostly_failed(axes: Axes, series: Drawn) -> list[Layer]:
+    """Points in which more than half of the requests failed, shaded."""
+    return [
+        shade(axes, i * series.bin_s, (i + 1) * series.bin_s, "mostly-failed")
+        for i, bad in enumerate(series.mostly_failed)
+        if bad
+    ]
+
+
+def failed_note(*shown: Drawn) -> str:
+    if not any(any(series.mostly_failed) for series in shown):
+        return ""
+    return (
+        " Red: more than half of the requests failed; the few quick answers among them say little of what most felt, "
+        "so no line is drawn there."
+    )
+
+
 def failure_legend() -> tuple[str, str, Markup]:
     return "none bad", "cross", Markup("a request failed")
 
 
 def _points(results: Results, everyone: Drawn) -> str:
     merged = everyone.bin_s > results.timeline.bin_s
-    how = ": of TTFT the middle one of the p50, and the highest p99" if merged else ""
-    return f"Each point covers {number(everyone.bin_s)} s{how}. "
+    how = (
+        f"; it joins bins of {number(results.timeline.bin_s)} s, and shows the middle one of their TTFT p50 "
+        "and the highest of their TTFT p99"
+    )
+    return f"Each point covers {number(everyone.bin_s)} s{how if merged else ''}. "
 
 
 def _shading(results: Results) -> str:
@@ -192,9 +213,13 @@ def _series_table(caption: str, lines: Lines, values: Column) -> Markup:
 def _first_tokens(results: Results, axis: Scale, everyone: Drawn) -> Markup:
     limit = slo_limit(results, "ttft_p99_ms", ALL)
     axes = Axes(axis, fitting((*everyone.ttft_p99_ms, *everyone.ttft_p50_ms), also=[] if limit is None else [limit]))
-    p50, p99 = everyone.points(everyone.ttft_p50_ms), everyone.points(everyone.ttft_p99_ms)
+    p50, p99 = (
+        everyone.points(everyone.telling(everyone.ttft_p50_ms)),
+        everyone.points(everyone.telling(everyone.ttft_p99_ms)),
+    )
     layers = [
         *outside(results, axes),
+        *mostly_failed(axes, everyone),
         band(axes, p50, p99, "s0"),
         line(axes, p99, "p99"),
         line(axes, p50, "s0"),
@@ -206,7 +231,11 @@ def _first_tokens(results: Results, axis: Scale, everyone: Drawn) -> Markup:
     rows = zip(everyone.starts_s, everyone.ttft_p50_ms, everyone.ttft_p99_ms, everyone.failed, strict=True)
     return picture(
         "Time to first token",
-        joined("Milliseconds, by when the request was scheduled, all tenants.", log_note(axes.y)),
+        joined(
+            "Milliseconds, of the requests that succeeded, by when they were scheduled, all tenants.",
+            log_note(axes.y),
+            failed_note(everyone),
+        ),
         plot(
             "t-ttft",
             "Time to first token over time",

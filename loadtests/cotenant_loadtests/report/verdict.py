@@ -1,28 +1,30 @@
 """The first screen: may the numbers be believed, and what was missed, in words."""
 
 from cotenant_loadtests.extras import Found
-from cotenant_loadtests.report.headline import headline
+from cotenant_loadtests.report.headline import headline, not_judged
 from cotenant_loadtests.report.markup import Child, Markup, element, joined
 from cotenant_loadtests.report.wording import duration, plural
 from cotenant_loadtests.results import Results
 
-ICONS = {"passed": "check", "missed": "cross", "not_valid": "warning"}
+ICONS = {"passed": "check", "missed": "cross", "not_valid": "warning", "unsure": "warning"}
 
 
 def verdict(results: Results, found: Found | None) -> Markup:
     """Verdict, then why the numbers may not be believed, then that the run was cut short."""
     words = headline(results, found)
     lines = element("ul", (element("li", line) for line in words.lines)) if words.lines else None
+    kind = "unsure" if words.unsure and results.verdict == "passed" else results.verdict
     return joined(
         element(
             "div",
-            icon(ICONS[results.verdict]),
+            icon(ICONS[kind]),
             element(
                 "div",
                 element("p", words.words, class_="word"),
                 _not_valid(results, lines) if results.verdict == "not_valid" else lines,
+                element("p", free) if found is None and (free := not_judged(results)) else None,
             ),
-            class_=f"verdict {results.verdict}",
+            class_=f"verdict {kind}",
             role="region",
             aria_label="Verdict",
         ),
@@ -37,7 +39,7 @@ def icon(name: str) -> Markup:
 
 
 def _not_valid(results: Results, reasons: Child) -> Markup:
-    misses = sum(not slo.passed for slo in results.slo)
+    misses = sum(not slo.passed for slo in results.slo) if results.total.scheduled else 0
     return joined(
         element("p", "The figures below cannot be relied on, and nothing is judged by them. Why, and what to do:"),
         reasons,
@@ -50,7 +52,8 @@ def _interrupted(results: Results, found: Found | None) -> Child:
         return None
     planned = results.scenario.get("duration_s")
     of = f" of {duration(float(planned))}" if isinstance(planned, int | float) else ""
-    words = f" after {duration(results.duration_s)}{of}: the figures cover what was measured until then."
+    covered = "the figures cover what was measured" if results.total.scheduled else "nothing was measured"
+    words = f" after {duration(results.duration_s)}{of}: {covered} until then."
     if found is not None:
         words = ": the figures cover the runs that were whole by then."
     return element(

@@ -13,8 +13,8 @@ from cotenant_loadtests.report.markup import Markup, element, escaped, joined
 from cotenant_loadtests.report.percentiles import curve
 from cotenant_loadtests.report.plot import Axes, band, bars, level, line, marks, path, plot, shade
 from cotenant_loadtests.report.scales import linear
-from cotenant_loadtests.report.server import metric_families
-from cotenant_loadtests.results import Quantiles, Sample
+from cotenant_loadtests.report.server import brief, metric_families
+from cotenant_loadtests.results import Quantiles, Sample, Series
 
 AXES = Axes(linear(100.0), linear(100.0))
 
@@ -154,3 +154,28 @@ def test_counters_of_the_server_appear_as_rates_and_what_stays_zero_not_at_all()
         "up": [("up", "up")],
         "a_total per second": [('rate(a_total{m="x"})', 'm="x"')],
     }
+
+
+def test_points_that_mostly_failed_have_no_latency_to_draw():
+    series = Series(
+        tenant="*",
+        scheduled=(4, 4, 4, 0),
+        succeeded=(4, 2, 1, 0),
+        failed=(0, 2, 3, 0),
+        in_flight=(0, 0, 0, 0),
+        completion_tokens=(0, 0, 0, 0),
+        ttft_p50_ms=(10.0, 20.0, 1.0, None),
+        ttft_p99_ms=(10.0, 20.0, 1.0, None),
+    )
+    drawn = coarse.coarse(series, 0.5, 1)
+    assert drawn.mostly_failed == [False, False, True, False]
+    assert drawn.telling(drawn.ttft_p50_ms) == [10.0, 20.0, None, None]
+
+
+def test_a_legend_says_what_tells_series_apart():
+    one = [("a", 'code="200",model="echo-01"'), ("b", 'code="200",model="echo-02"')]
+    assert brief(one) == ["echo-01", "echo-02"]
+    two = [("a", 'code="200",model="m",tenant="x"'), ("b", 'code="503",model="m"')]
+    assert brief(two) == ["code 200, tenant x", "code 503"]
+    assert brief([("a", "echo-01"), ("b", "echo-02")]) == ["echo-01", "echo-02"]
+    assert brief([("a", 'model="m"')]) == ['model="m"']

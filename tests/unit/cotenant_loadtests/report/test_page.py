@@ -5,13 +5,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.builders import drawn_result_cases as odd
-from tests.builders.drawn_results import load_results, passed_results, short_results
-from tests.builders.found_extras import every_extra, nothing_found
+from tests.builders.drawn_results import load_results, passed_results, short_results, slo_result
+from tests.builders.found_extras import cold_starts, comparison, every_extra, nothing_found, phases
+from tests.builders.load_results import group
 
+from cotenant_loadtests.extras import Phase
 from cotenant_loadtests.record import MEANINGS, Outcome
 from cotenant_loadtests.report import render_report, write_report
+from cotenant_loadtests.results import Results
 
 RUNS = {
     "ordinary": load_results, "passed": passed_results, "not valid": odd.not_valid_results,
@@ -105,7 +110,7 @@ def test_the_first_words_are_the_missed_slos_with_their_figures(pages):
 
 def test_a_rate_that_is_too_low_is_missed_from_below():
     text = Outline(render_report(odd.all_failed_results())).text
-    assert "success_rate of all requests is 0 %, at least 99.0 %" in text
+    assert "success_rate of all requests is 0 %, must be at least 99.0 %" in text
     assert "ttft_p99_ms of search: more than 1 % of its requests failed, limit 500 ms" in text
 
 
@@ -184,6 +189,70 @@ def test_figures_of_another_shape_are_told_and_the_rest_is_drawn():
     text = Outline(render_report(short_results(extras={"soak": {"hours": "many"}, "other": 1}))).text
     assert "The figures of soak are not of the shape that this version knows" in text
     assert "What was run" in text
+
+
+def with_failures_of_bob() -> Results:
+    """Passed, though a tenant without an SLO failed throughout the second half of the run."""
+    results = odd.one_request_results()
+    alice, bob = (group(tenant=name, failed=count, scheduled=10) for name, count in (("alice", 0), ("bob", 7)))
+    slo = (slo_result("success_rate", "alice", limit=0.9, value=1.0),)
+    slo = tuple(replace(one, passed=True) for one in slo)
+    total = replace(bob, tenant="*", scheduled=20)
+    return replace(results, verdict="passed", slo=slo, total=total, tenants=(alice, bob))
+
+
+def test_a_run_that_passed_although_requests_failed_says_why():
+    text = Outline(render_report(with_failures_of_bob())).text
+    verdict = text.partition("What was run")[0]
+    assert "Passed: the SLO holds" in verdict
+    assert "7 of 20 requests failed: 7 of bob. The scenario sets no limit on this tenant" in verdict
+    assert "none set" in text
+    assert "1 of 1 held" in text
+    everyone = replace(with_failures_of_bob(), slo=(replace(slo_result("success_rate", "*"), passed=True),))
+    assert "sets no limit" not in Outline(render_report(everyone)).text
+
+
+def test_a_run_that_measured_nothing_shows_no_figure_of_it():
+    empty = replace(odd.empty_results(), interrupted=True)
+    text = Outline(render_report(empty)).text
+    assert "nothing was measured until then" in text
+    assert "Nothing was measured: no request was scheduled" in text
+    assert "would be missed" not in text
+    assert "0 of 0" not in text
+    assert "100 %" not in text
+
+
+def test_a_good_request_is_said_to_be_one_by_the_limits_of_the_scenario():
+    results = odd.one_request_results()
+    assert "good: succeeded" in Outline(render_report(replace(results, scenario={}))).text
+    limited = replace(results, scenario={"goodput": {"ttft_ms": 3000.0, "tpot_ms": 50.0, "e2e_ms": None}})
+    assert "good: succeeded, TTFT ≤ 3,000 ms, TPOT ≤ 50 ms" in Outline(render_report(limited)).text
+
+
+def test_the_hash_of_the_plan_is_short_above_and_whole_with_the_scenario(pages):
+    text = Outline(pages["ordinary"]).text
+    above, _, below = text.partition("Key figures")
+    assert "4be1c0ffee4b" in above
+    assert "4be1c0ffee" * 6 not in above
+    assert "4be1c0ffee" * 6 + "0123" in below
+
+
+def test_a_comparison_of_too_few_rounds_has_no_tick():
+    few = replace(comparison(), rounds=2, conditions=())
+    page = render_report(short_results(extras={"compare": msgspec.to_builtins(few)}, verdict="passed"))
+    verdict = Outline(page).text.partition("What was run")[0]
+    assert "Too few rounds: nothing is shown" in verdict
+    assert "2 rounds are too few for an interval of 95 %" in verdict
+    assert 'class="verdict unsure"' in page
+    assert 'class="verdict passed"' not in page
+
+
+def test_the_bar_of_a_cold_start_ends_with_the_first_token():
+    wake = replace(cold_starts().wakes[0], phases=(*phases(1.0), Phase(name="rest", from_ms=900.0, to_ms=99_000.0)))
+    found = replace(cold_starts(), wakes=(wake,))
+    with_rest = render_report(short_results(extras={"coldstart": msgspec.to_builtins(found)}))
+    found = replace(found, wakes=(replace(wake, phases=phases(1.0)),))
+    assert with_rest == render_report(short_results(extras={"coldstart": msgspec.to_builtins(found)}))
 
 
 def test_a_report_is_written_whole_over_one_that_was_there(tmp_path: Path):
