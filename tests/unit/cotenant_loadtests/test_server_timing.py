@@ -34,4 +34,4 @@ def test_a_comment_in_a_stream_tells_it_wherever_the_bytes_are_cut(cut: int) -> 
 
     data = events.feed(sent[:cut]) + events.feed(sent[cut:])
 
-    assert (data, events.server_timing) == ([b"{}"], b"load;dur=5")
+    assert (data, events.server_timing) == ([None, None, b"{}"], b"load;dur=5")
