@@ -14,20 +14,26 @@ from cotenant_loadtests.one_run import exit_code
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.terminal import complain, print_table, say
+from cotenant_loadtests.writing import refuse_unwritten, report_at, write_each
 
 
 def conclude(folder: Path, results: Results, found: Found) -> int:
-    """`results` with `found` among its extras. Returns the exit code."""
+    """`results` with `found` among its extras. Returns the exit code. Raises UnwrittenError."""
     from cotenant_loadtests.junit import write_junit
     from cotenant_loadtests.report import write_report
     from cotenant_loadtests.results_file import write_results
 
-    write_results(folder / "results.json", results)
-    write_report(folder / "report.html", results)
-    write_junit(folder / "junit.xml", results)
+    unwritten = write_each(
+        {
+            folder / "results.json": lambda path: write_results(path, results),
+            folder / "report.html": lambda path: write_report(path, results),
+            folder / "junit.xml": lambda path: write_junit(path, results),
+        }
+    )
     print_findings(findings_of(found))
     verdict = results.verdict.replace("_", " ")
-    say(f"{'interrupted; ' if results.interrupted else ''}{verdict}; report: {folder / 'report.html'}")
+    say(f"{'interrupted; ' if results.interrupted else ''}{verdict}; {report_at(folder / 'report.html', unwritten)}")
+    refuse_unwritten(unwritten)
     return exit_code(results)
 
 

@@ -73,10 +73,11 @@ def _told(problem: Exception) -> tuple[str, int] | None:
     from cotenant_loadtests.problems import ScenarioError
     from cotenant_loadtests.results_file import ResultsFileError
     from cotenant_loadtests.run_output import RunError
+    from cotenant_loadtests.writing import UnwrittenError
 
     if isinstance(problem, RefusedError | ScenarioError | PlanError | ResultsFileError):
         return str(problem), EXIT_BAD_SCENARIO
-    if isinstance(problem, RunError):
+    if isinstance(problem, RunError | UnwrittenError):
         return str(problem), EXIT_NOT_VALID
     if isinstance(problem, OSError) and problem.filename and problem.strerror:  # a full disk, and the like
         return f"{problem.filename}: {problem.strerror}; nothing more could be written or read", EXIT_NOT_VALID

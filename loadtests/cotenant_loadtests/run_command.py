@@ -37,11 +37,12 @@ class Wishes:
 
 
 def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
-    """The exit code. Raises ScenarioError, RefusedError, RunError."""
+    """The exit code. Raises ScenarioError, RefusedError, RunError, UnwrittenError."""
     from cotenant_loadtests.live import watching
     from cotenant_loadtests.one_run import exit_code, measure
     from cotenant_loadtests.stopping import stopping
     from cotenant_loadtests.terminal_summary import print_summary
+    from cotenant_loadtests.writing import refuse_unwritten
     from cotenant_loadtests.written import write_run
 
     loaded = load(choices, local)
@@ -61,10 +62,9 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
             watching(loaded.scenario, plan, quiet=wishes.quiet) as on_progress,
         ):
             measured = measure(loaded, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
-        try:
-            write_run(folder, loaded.scenario, measured, requests=wishes.requests)
-        finally:  # on a full disk too
-            print_summary(measured.results, folder)
+        unwritten = write_run(folder, loaded.scenario, measured, requests=wishes.requests)
+        print_summary(measured.results, folder, unwritten)
+        refuse_unwritten(unwritten)
     return exit_code(measured.results)
 
 

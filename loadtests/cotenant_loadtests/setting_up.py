@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cotenant_loadtests.safety import Extent, Resolve
     from cotenant_loadtests.spec import Scenario
 
+_HELD = ("results.json", "report.html", "requests.csv", "requests.parquet", "run-*/*.plan.jsonl")
+"""Files of a run that ended, and the folder of one that goes on."""
 LEAST_COVERED, WELL_COVERED = 0.5, 0.9
 """Of a stream's time by its trace: less is refused; less is told. Any part of a trace may end with a pause."""
 
@@ -148,8 +150,13 @@ def keys_of(loaded: Loaded, plan: "Sequence[Planned]", local: LocalKeys) -> Abst
 
 
 def make_folder(given: Path | None, name: str) -> Path:
-    """The folder for what is written, made: `loadtest-NAME-TIME` when none is given. Raises RefusedError."""
+    """The folder for what is written, made: `loadtest-NAME-TIME` when none is given. Raises RefusedError.
+
+    One that holds an earlier run, or one that goes on, is refused: its figures would be lost or mixed with these.
+    """
     folder = given or Path(f"loadtest-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if (there := next((one for one in _HELD if next(folder.glob(one), None)), None)) is not None:
+        raise RefusedError(f"--out {folder} holds a run already ({there}); give another folder, or remove that one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):

@@ -1,20 +1,21 @@
 """What a run measured, as lines and tables for a terminal. Rows are pure; one function prints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cotenant_loadtests.gate import place, sentence
 from cotenant_loadtests.likely_cause import likely_cause
 from cotenant_loadtests.results import ALL, Group, Quantiles, Results
 from cotenant_loadtests.terminal import complain, print_table, say
+from cotenant_loadtests.writing import report_at
 
 GROUP_COLUMNS = ("TENANT", "MODEL", "REQUESTS", "FAILED", "SUCCESS", "TTFT", "ITL", "TPOT", "E2E")
 ERROR_COLUMNS = ("ERROR", "STATUS", "TENANT", "MODEL", "COUNT", "DETAIL")
 SLO_COLUMNS = ("SLO", "LIMIT", "MEASURED", "")
 
 
-def print_summary(results: Results, folder: Path) -> None:
-    """Tables on stdout; what was missed, or makes the run not valid, on stderr."""
+def print_summary(results: Results, folder: Path, unwritten: Mapping[Path, str]) -> None:
+    """Tables on stdout; what was missed, or makes the run not valid, on stderr. `unwritten`: its files."""
     say()
     say(headline(results))
     print_table(GROUP_COLUMNS, group_rows(results), right=range(2, len(GROUP_COLUMNS)))
@@ -27,7 +28,7 @@ def print_summary(results: Results, folder: Path) -> None:
         print_table(SLO_COLUMNS, slo_rows(results), right=(1, 2))
     say()
     say(tool_line(results))
-    say(f"{verdict_line(results)}; report: {folder / 'report.html'}")
+    say(f"{verdict_line(results)}; {report_at(folder / 'report.html', unwritten)}")
     if (cause := likely_cause(results)) is not None:
         complain("likely cause", cause)
     for reason in results.validity.reasons:

@@ -7,6 +7,7 @@ plan.jsonl      who sent what when: `run --from-plan` sends it again
 ```
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cotenant_loadtests.exports import write_requests
@@ -16,13 +17,18 @@ from cotenant_loadtests.plan_file import write_plan
 from cotenant_loadtests.report import write_report
 from cotenant_loadtests.results_file import write_results
 from cotenant_loadtests.spec import Scenario
+from cotenant_loadtests.writing import write_each
 
 
-def write_run(folder: Path, scenario: Scenario, measured: Measured, *, requests: str) -> None:
-    """`requests`: `csv`, `parquet` or `none`. What matters most is written first."""
-    write_results(folder / "results.json", measured.results)
-    write_report(folder / "report.html", measured.results)
-    write_junit(folder / "junit.xml", measured.results)
-    write_plan(folder / "plan.jsonl", scenario, measured.output.plan)
+def write_run(folder: Path, scenario: Scenario, measured: Measured, *, requests: str) -> dict[Path, str]:
+    """`requests`: `csv`, `parquet` or `none`. What matters most is written first. File → why it is not there."""
+    results, output = measured.results, measured.output
+    writers: dict[Path, Callable[[Path], None]] = {
+        folder / "results.json": lambda path: write_results(path, results),
+        folder / "report.html": lambda path: write_report(path, results),
+        folder / "junit.xml": lambda path: write_junit(path, results),
+        folder / "plan.jsonl": lambda path: write_plan(path, scenario, output.plan),
+    }
     if requests != "none":
-        write_requests(folder / f"requests.{requests}", measured.output)
+        writers[folder / f"requests.{requests}"] = lambda path: write_requests(path, output)
+    return write_each(writers)

@@ -253,3 +253,12 @@ def test_a_command_without_stdout_and_stderr_does_its_work(tmp_path: Path) -> No
 
     assert subprocess.run(command, shell=True, check=False).returncode == 0
     assert plan.read_text().startswith("{")
+
+
+@pytest.mark.parametrize("command", ["scenarios", "schema", "schema results"])
+def test_a_command_without_stdout_is_no_mistake(command: str) -> None:
+    done = subprocess.run(
+        f"exec {sys.executable} -m cotenant_loadtests {command} >&-", shell=True, stderr=subprocess.PIPE, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -138,3 +138,21 @@ def test_a_folder_is_made_for_each_run_and_named_by_it(tmp_path: Path, monkeypat
 
     assert make_folder(None, "noisy").name.startswith("loadtest-noisy-2")
     assert make_folder(tmp_path / "a" / "b", "noisy").is_dir()
+
+
+@pytest.mark.parametrize("there", ["results.json", "requests.parquet", "run-abcdefgh/0.plan.jsonl"])
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path, there: str) -> None:
+    file = tmp_path / there
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("of an earlier run")
+
+    with pytest.raises(RefusedError, match=r"holds a run already .*; give another folder, or remove that one"):
+        make_folder(tmp_path, "noisy")
+
+    assert file.read_text() == "of an earlier run"
+
+
+def test_a_folder_with_other_things_in_it_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("")
+
+    assert make_folder(tmp_path, "noisy") == tmp_path

@@ -28,7 +28,7 @@ def results(*, slo: dict[str, object] | None = None, busy: bool = False, interru
 
 
 def shown(found: Results, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    print_summary(found, Path("out"))
+    print_summary(found, Path("out"), {})
     captured = capsys.readouterr()
     return captured.out, captured.err
 
