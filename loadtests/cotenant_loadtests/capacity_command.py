@@ -18,6 +18,7 @@ from cotenant_loadtests.run_output import Failed, RunError
 from cotenant_loadtests.setting_up import Choices
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.terminal import note
+from cotenant_loadtests.units import counted
 from cotenant_loadtests.variants import at_factor, with_seed
 
 FEWEST = 5
@@ -40,7 +41,7 @@ def find(
     """
     with ready(choices, wishes, local, _refuse(from_per_s, to_per_s)) as here:
         scenario = here.loaded.scenario
-        note(f"several rates, {repeats} runs at each; at the scenario's own rate {here.extent}")
+        note(f"several rates, {counted(repeats, 'run')} at each; at the scenario's own rate {here.extent}")
         scenario_per_s = len(here.plan) / scenario.duration_s
         search = Search(
             scenario_per_s=scenario_per_s,

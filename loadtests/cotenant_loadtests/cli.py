@@ -110,11 +110,14 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page. Default: report.html beside the results.")] = None,
 ) -> int:
     """Draw the report of a run again."""
+    from cotenant_loadtests.refusals import RefusedError
     from cotenant_loadtests.report import write_report
     from cotenant_loadtests.results_file import ResultsFileError, read_results
     from cotenant_loadtests.setting_up import readable
     from cotenant_loadtests.terminal import say
 
+    if results.is_dir():
+        raise RefusedError(f"{results} is a folder; give the file in it: {results / 'results.json'}")
     page = out or results.with_name("report.html")
     with readable(results):
         found = read_results(results)

@@ -15,6 +15,7 @@ from cotenant_loadtests.setting_up import Choices
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.summary import summarise
 from cotenant_loadtests.terminal import note
+from cotenant_loadtests.units import counted
 
 
 def wake(
@@ -37,7 +38,7 @@ def wake(
         by_model = requests_by_model(here.plan, models)
         look, pause = coldness.Gateway(scenario).engines, here.runs.stop.wait
         requests = schedule(by_model, times)
-        note(f"{len(requests)} wakes at {scenario.target.url}, one request each: {', '.join(by_model)}")
+        note(f"{counted(len(requests), 'wake')} at {scenario.target.url}, one request each: {', '.join(by_model)}")
 
         def wait(model: str, first: bool) -> Coldness:
             return coldness.wait_until_cold(

@@ -171,7 +171,8 @@ def too_few(rounds: int) -> str | None:
     if rounds >= FEWEST_ROUNDS:
         return None
     return (
-        f"{rounds} rounds are too few for an interval of {LEVEL:.0%} and show no difference; "
+        f"{'1 round is' if rounds == 1 else f'{rounds} rounds are'} too few for an interval of {LEVEL:.0%}, so that "
+        "nothing is shown about a difference; "
         f"take --rounds {FEWEST_ROUNDS} or more"
     ).replace("95%", "95 %")
 

@@ -19,6 +19,7 @@ from cotenant_loadtests.run_output import Failed
 from cotenant_loadtests.setting_up import Choices, Loaded, check, check_start, load, make_folder, plan_of
 from cotenant_loadtests.stopping import stopping
 from cotenant_loadtests.terminal import note
+from cotenant_loadtests.units import counted
 
 
 def compare_two(
@@ -70,7 +71,7 @@ def _plans(sides: Mapping[str, Loaded], rounds: int) -> dict[str, Sequence[Plann
     for side, loaded in sides.items():
         check_start(loaded, plans[side])
     for side, loaded in sides.items():
-        note(f"{side.upper()}: {rounds} rounds, each {extents[side].sentence(loaded.scenario.target.url)}")
+        note(f"{side.upper()}: {counted(rounds, 'round')}, each {extents[side].sentence(loaded.scenario.target.url)}")
     return plans
 
 

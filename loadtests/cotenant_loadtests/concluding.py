@@ -8,7 +8,8 @@ junit.xml       the gate, for CI
 
 from pathlib import Path
 
-from cotenant_loadtests.extras import Found
+from cotenant_loadtests.compare import too_few
+from cotenant_loadtests.extras import Comparison, Found
 from cotenant_loadtests.findings import Findings, findings_of
 from cotenant_loadtests.one_run import exit_code
 from cotenant_loadtests.results import Results
@@ -31,10 +32,16 @@ def conclude(folder: Path, results: Results, found: Found) -> int:
         }
     )
     print_findings(findings_of(found))
-    verdict = results.verdict.replace("_", " ")
-    say(f"{'interrupted; ' if results.interrupted else ''}{verdict}; {report_at(folder / 'report.html', unwritten)}")
+    interrupted = "interrupted; " if results.interrupted else ""
+    say(f"{interrupted}{_verdict(results, found)}; {report_at(folder / 'report.html', unwritten)}")
     refuse_unwritten(unwritten)
     return exit_code(results)
+
+
+def _verdict(results: Results, found: Found) -> str:
+    if isinstance(found, Comparison) and results.verdict == "passed" and too_few(found.rounds) is not None:
+        return "too few rounds: nothing is shown"
+    return results.verdict.replace("_", " ")
 
 
 def print_findings(findings: Findings) -> None:

@@ -18,6 +18,7 @@ from cotenant_loadtests.extras import (
     Soak,
 )
 from cotenant_loadtests.gate import measured, place
+from cotenant_loadtests.units import counted
 
 Rows = Sequence[Sequence[str]]
 NOTHING = "-"
@@ -58,7 +59,7 @@ def of_comparison(found: Comparison) -> Findings:
         sentences=[
             f"A is {found.a}",
             f"B is {found.b}",
-            f"{found.rounds} rounds of A and B in turn; figures are medians of the rounds",
+            f"{counted(found.rounds, 'round')} of A and B in turn; figures are medians of the rounds",
             few or TOGETHER,
             *(f"fail if {one.text}: {'FAILED' if one.failed else 'not shown'}" for one in found.conditions),
         ],
@@ -176,7 +177,7 @@ def of_soak(found: Soak) -> Findings:
     return Findings(
         tables=[(header, drifts)],
         sentences=[
-            f"{len(found.segments)} segments in {found.ran_s / 3600:.2g} h, {missed} missed an SLO",
+            f"{counted(len(found.segments), 'segment')} in {found.ran_s / 3600:.2g} h, {missed} missed an SLO",
             *([few] if valid < FEWEST_SEGMENTS else []),
         ],
         problems=[

@@ -12,31 +12,73 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 Rows = Sequence[Sequence[str]]
+_FOLDED = 9
+"""The least that text is folded to, in characters."""
 _STYLES = {"passed": "green", "missed": "red", "not valid": "red"}
 
 
-def print_table(columns: Sequence[str], rows: Rows, *, right: Sequence[int] = (), out: TextIO | None = None) -> None:
-    """`right`: indices of the columns that are aligned to the right."""
+def print_table(
+    columns: Sequence[str],
+    rows: Rows,
+    *,
+    right: Sequence[int] = (),
+    expendable: Sequence[int] = (),
+    out: TextIO | None = None,
+) -> Sequence[str]:
+    """`right`: indices of the columns that are aligned to the right and never folded. `expendable`: of those that
+    a narrow terminal goes without, the first to go first. Returns the columns that were left out.
+    """
     stream = out or sys.stdout
     rows = [[harmless(cell) for cell in row] for row in rows]
     with _read_by_somebody():
         if stream.isatty():
-            _print_coloured(columns, rows, right, stream)
-        else:
-            stream.write(plain_table(columns, rows, right=right))
+            return _print_coloured(columns, rows, right, expendable, stream)
+        stream.write(plain_table(columns, rows, right=right))
+        return ()
 
 
-def _print_coloured(columns: Sequence[str], rows: Rows, right: Sequence[int], stream: TextIO) -> None:
+def _print_coloured(
+    columns: Sequence[str], rows: Rows, right: Sequence[int], expendable: Sequence[int], stream: TextIO
+) -> Sequence[str]:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=stream)
+    kept = fitting(columns, rows, console.width, right=right, expendable=expendable)
+    if kept is None:
+        for line in as_lists(columns, rows):
+            console.print(Text(line))
+        return ()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", justify="right" if index in right else "left")
+    for index in kept:
+        numeric = index in right
+        table.add_column(columns[index], overflow="fold", no_wrap=numeric, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(file=stream).print(table)
+        table.add_row(*(Text(row[index], style=_STYLES.get(row[index], "")) for index in kept))
+    console.print(table)
+    return [column for index, column in enumerate(columns) if index not in kept]
+
+
+def fitting(
+    columns: Sequence[str], rows: Rows, width: int, *, right: Sequence[int] = (), expendable: Sequence[int] = ()
+) -> list[int] | None:
+    """The columns for which there is room; None: not even for those that are not `expendable`."""
+    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
+    least = [size if index in right else min(size, _FOLDED) for index, size in enumerate(widths)]
+    kept = list(range(len(columns)))
+    for gone in (*expendable, None):
+        if sum(least[index] for index in kept) + 2 * (len(kept) - 1) <= width:
+            return kept
+        kept = [index for index in kept if index != gone]
+    return None
+
+
+def as_lists(columns: Sequence[str], rows: Rows) -> Iterator[str]:
+    """A line for each cell, for terminals on which no table has room."""
+    for row in rows:
+        yield from (f"{column} {cell}".strip() for column, cell in zip(columns, row, strict=True) if cell)
+        yield ""
 
 
 def plain_table(columns: Sequence[str], rows: Rows, *, right: Sequence[int] = ()) -> str:

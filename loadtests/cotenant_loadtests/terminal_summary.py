@@ -11,6 +11,10 @@ from cotenant_loadtests.writing import report_at
 
 GROUP_COLUMNS = ("TENANT", "MODEL", "REQUESTS", "FAILED", "SUCCESS", "TTFT", "ITL", "TPOT", "E2E")
 ERROR_COLUMNS = ("ERROR", "STATUS", "TENANT", "MODEL", "COUNT", "DETAIL")
+EXPENDABLE = (7, 6, 8, 4)
+"""Of GROUP_COLUMNS, what a narrow terminal goes without: TPOT, then ITL, E2E, SUCCESS."""
+MOST_GROUPS = 20
+MOST_ERRORS = 12
 SLO_COLUMNS = ("SLO", "LIMIT", "MEASURED", "")
 
 
@@ -18,14 +22,15 @@ def print_summary(results: Results, folder: Path, unwritten: Mapping[Path, str])
     """Tables on stdout; what was missed, or makes the run not valid, on stderr. `unwritten`: its files."""
     say()
     say(headline(results))
-    print_table(GROUP_COLUMNS, group_rows(results), right=range(2, len(GROUP_COLUMNS)))
-    say("TTFT, ITL, TPOT, E2E: p50 / p99 in ms, from the scheduled time")
+    _print_groups(results)
     if results.errors:
         say()
-        print_table(ERROR_COLUMNS, error_rows(results), right=(1, 4))
+        print_table(ERROR_COLUMNS, error_rows(results), right=(1, 4), expendable=(3, 1))
+        if len(results.errors) > MOST_ERRORS:
+            say(f"the {MOST_ERRORS} most frequent of {len(results.errors)}; all of them are in the report")
     if results.slo:
         say()
-        print_table(SLO_COLUMNS, slo_rows(results), right=(1, 2))
+        print_table(SLO_COLUMNS, slo_rows(results), right=(1, 2), expendable=(1,))
     say()
     say(tool_line(results))
     say(f"{verdict_line(results)}; {report_at(folder / 'report.html', unwritten)}")
@@ -39,19 +44,45 @@ def print_summary(results: Results, folder: Path, unwritten: Mapping[Path, str])
                 complain("missed", sentence(slo))
 
 
+def _print_groups(results: Results) -> None:
+    left_out = print_table(
+        GROUP_COLUMNS, group_rows(results), right=range(2, len(GROUP_COLUMNS)), expendable=EXPENDABLE
+    )
+    say("TTFT, ITL, TPOT, E2E: p50 / p99 in ms, from the scheduled time")
+    if left_out:
+        say(f"no room here for {', '.join(left_out)}: see the report, or a wider terminal")
+    if len(results.groups) > MOST_GROUPS:
+        say(f"the {MOST_GROUPS} busiest of {len(results.groups)}; all of them are in the report")
+
+
 def headline(results: Results) -> str:
     ended = ", interrupted" if results.interrupted else ""
-    window_s = results.window_to_s - results.window_from_s
+    measured = f"measured from {results.window_from_s:,.1f} to {results.window_to_s:,.1f} s"
+    if not results.total.scheduled:
+        return f"{results.name} against {results.target}: nothing measured in {results.duration_s:,.1f} s{ended}"
     return (
-        f"{results.name} against {results.target}: {window_s:,.1f} s measured of {results.duration_s:,.1f} s{ended}; "
+        f"{results.name} against {results.target}: {measured}, ended after {results.duration_s:,.1f} s{ended}; "
         f"{results.total.offered_per_s:,.1f} requests/s, {results.total.completion_tokens_per_s:,.0f} tokens/s"
     )
 
 
 def group_rows(results: Results) -> list[tuple[str, ...]]:
-    """One for each tenant and model, and one for all where there are several."""
+    """One for each tenant and model (of many: the busiest, and one for the others), and one for all of several."""
     groups: Sequence[Group] = results.groups
-    return [_group_row(group) for group in ([*groups, results.total] if len(groups) != 1 else groups)]
+    if len(groups) == 1:
+        return [_group_row(groups[0])]
+    shown, others = groups, list[tuple[str, ...]]()
+    if len(groups) > MOST_GROUPS:
+        busiest = sorted(groups, key=lambda group: -group.scheduled)
+        shown, others = busiest[:MOST_GROUPS], [_others_row(busiest[MOST_GROUPS:])]
+    return [*map(_group_row, shown), *others, _group_row(results.total)]
+
+
+def _others_row(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Without latencies: percentiles do not add up."""
+    scheduled, failed = sum(group.scheduled for group in groups), sum(group.failed for group in groups)
+    success = f"{1 - failed / scheduled:.2%}" if scheduled else "-"
+    return (f"{len(groups)} others", "", f"{scheduled:,}", f"{failed:,}", success, "-", "-", "-", "-")
 
 
 def error_rows(results: Results) -> list[tuple[str, ...]]:
@@ -64,7 +95,7 @@ def error_rows(results: Results) -> list[tuple[str, ...]]:
             f"{error.count:,}",
             error.detail,
         )
-        for error in results.errors
+        for error in sorted(results.errors, key=lambda error: -error.count)[:MOST_ERRORS]
     ]
 
 
@@ -101,6 +132,8 @@ def _verdict(results: Results) -> str:
     if results.verdict == "not_valid":
         return "not valid"
     missed = sum(not slo.passed for slo in results.slo)
+    if len(results.slo) == 1:
+        return "the SLO was missed" if missed else "the SLO passed"
     if missed:
         return f"{missed} of {len(results.slo)} SLOs missed"
     return f"all {len(results.slo)} SLOs passed" if results.slo else "valid, and no SLO was set"
@@ -112,7 +145,7 @@ def _group_row(group: Group) -> tuple[str, ...]:
         "" if group.model == ALL else group.model,
         f"{group.scheduled:,}",
         f"{group.failed:,}",
-        f"{group.success_rate:.2%}",
+        f"{group.success_rate:.2%}" if group.scheduled else "-",
         *(_pair(of) for of in (group.ttft_ms, group.itl_ms, group.tpot_ms, group.e2e_ms)),
     )
 

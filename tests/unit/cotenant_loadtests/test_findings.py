@@ -21,6 +21,7 @@ from cotenant_loadtests.extras import (
 )
 from cotenant_loadtests.findings import Findings, findings_of, number
 from cotenant_loadtests.results import Results, Verdict
+from cotenant_loadtests.units import counted
 
 
 def compared(ratio: float, rounds: int = 6, verdict: Verdict = "passed") -> Comparison:
@@ -40,6 +41,10 @@ def row(findings: Findings, name: str, table: int = 0) -> list[str]:
 )
 def test_a_difference_is_said_with_its_direction(ratio: float, words: str) -> None:
     assert row(findings_of(compared(ratio)), "ttft_p50_ms")[-1] == words
+
+
+def test_one_of_a_thing_is_not_several() -> None:
+    assert (counted(1, "run"), counted(0, "run"), counted(1200, "run")) == ("1 run", "0 runs", "1,200 runs")
 
 
 def test_figures_ratio_and_interval_stand_beside_each_other() -> None:

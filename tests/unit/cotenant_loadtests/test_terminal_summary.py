@@ -1,3 +1,5 @@
+import io
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,11 @@ from cotenant_loadtests.exit_codes import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_NO
 from cotenant_loadtests.one_run import exit_code
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.summary import summarise
+from cotenant_loadtests.terminal import print_table
 from cotenant_loadtests.terminal_summary import (
+    EXPENDABLE,
     GROUP_COLUMNS,
+    MOST_GROUPS,
     error_rows,
     group_rows,
     headline,
@@ -16,6 +21,14 @@ from cotenant_loadtests.terminal_summary import (
     slo_rows,
     tool_line,
 )
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        return re.sub("\x1b\\[[0-9;]*m", "", self.getvalue()).splitlines()
 
 
 def results(*, slo: dict[str, object] | None = None, busy: bool = False, interrupted: bool = False) -> Results:
@@ -45,6 +58,62 @@ def test_each_tenant_and_model_has_a_row_and_all_of_them_one() -> None:
     assert rows[0]["TTFT"] == "20.0 / 20.0"
     assert rows[0]["TPOT"] == "10.0 / 10.0"
     assert rows[1]["TTFT"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "gone"),
+    [
+        (120, ("TTFT", "TPOT", "ITL", "E2E"), ()),
+        (80, ("REQUESTS", "TTFT", "ITL", "E2E"), ("TPOT",)),
+        (50, ("REQUESTS", "TTFT"), ("ITL", "E2E", "TPOT")),
+    ],
+)
+def test_a_narrow_terminal_goes_without_columns_and_breaks_no_figure(width: int, there, gone, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = Screen()
+    rows = group_rows(results())
+    left_out = print_table(GROUP_COLUMNS, rows, right=range(2, 9), expendable=EXPENDABLE, out=screen)
+    lines = screen.lines()
+    assert len(lines) == 1 + len(rows)
+    assert all(len(line) <= width for line in lines)
+    assert set(there) <= set(lines[0].split())
+    assert set(gone) <= set(left_out)
+    assert "20.0 / 20.0" in lines[1]
+
+
+def test_a_terminal_without_room_for_a_table_has_a_line_for_each_figure(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    screen = Screen()
+    assert (
+        print_table(GROUP_COLUMNS, group_rows(results()), right=range(2, 9), expendable=EXPENDABLE, out=screen) == ()
+    )
+    lines = screen.lines()
+    assert {"TENANT blue", "REQUESTS 4", "TTFT 20.0 / 20.0"} <= set(lines)
+
+
+def test_of_many_groups_the_busiest_are_shown_and_the_others_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    found = summarise(
+        scenario_of(duration_s=10),
+        run_of(
+            [answered(at_s=0.1, tenant=f"t{i:02}") for i in range(30)]
+            + [answered(at_s=1, tenant="t29"), failed("timeout", at_s=2, tenant="t28")]
+        ),
+        "http://127.0.0.1:8080",
+    )
+    rows = group_rows(found)
+    assert len(rows) == MOST_GROUPS + 2
+    assert {rows[0][0], rows[1][0]} == {"t28", "t29"}
+    assert rows[-2][:5] == ("10 others", "", "10", "0", "100.00%")
+    assert rows[-1][0] == "all"
+    assert "the 20 busiest of 30; all of them are in the report" in shown(found, capsys)[0]
+
+
+def test_a_run_that_measured_nothing_has_no_success_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    requests = [failed("interrupted", at_s=1, tenant="red")]
+    found = summarise(scenario_of(duration_s=10), run_of(requests), "http://127.0.0.1:8080")
+    out, _ = shown(found, capsys)
+    assert "nothing measured in " in out
+    assert "100.00%" not in out
 
 
 def test_errors_are_shown_with_their_count_and_steer_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +151,7 @@ def test_a_run_that_is_not_valid_judges_nothing_and_says_what_would_help(capsys:
 def test_a_run_that_passed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = shown(results(slo={"success_rate": 0.5}), capsys)
 
-    assert "all 1 SLOs passed" in out
+    assert "the SLO passed; report:" in out
     assert err == ""
     assert exit_code(results(slo={"success_rate": 0.5})) == EXIT_PASSED
     assert "valid, and no SLO was set" in shown(results(), capsys)[0]
@@ -91,6 +160,6 @@ def test_a_run_that_passed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_interrupted_run_says_so_and_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     found = results(slo={"success_rate": 0.7}, interrupted=True)
 
-    assert "interrupted; so far all 1 SLOs passed; report: out/report.html" in shown(found, capsys)[0]
+    assert "interrupted; so far the SLO passed; report: out/report.html" in shown(found, capsys)[0]
     assert ", interrupted; " in headline(found)
     assert exit_code(found) == EXIT_INTERRUPTED
