@@ -51,6 +51,19 @@ def check(models: Sequence[str], look: Look, idle_s: float | None) -> None:
         )
 
 
+def why_warm(idle_s: float | None, patience_s: float) -> str:
+    """And what to do."""
+    if idle_s is not None:
+        return (
+            f"the target says that it still had an engine after --idle-s {idle_s:g}; give it longer, or leave "
+            "--idle-s out: then it is waited for until it has none"
+        )
+    return (
+        f"the target did not say within --patience-s {patience_s:g} that it has no engine; give it longer, and look "
+        "whether the model may sleep, and who else uses it"
+    )
+
+
 def wait_until_cold(
     model: str,
     look: Look,
@@ -61,12 +74,13 @@ def wait_until_cold(
     first: bool,
     now_s: Callable[[], float] = time.monotonic,
 ) -> Coldness:
-    """`first`: no request was sent yet. `warm`: the model still had an engine after `patience_s` without requests.
+    """`first`: no request was sent yet. `warm`: the model still had an engine after `patience_s` without requests, or
+    after `idle_s`, where the target tells.
 
     What a look takes counts, on the clock `now_s`.
     """
     if idle_s is not None:
-        return "stopped" if pause(idle_s) else "cold"
+        return "stopped" if pause(idle_s) else "warm" if look(model) else "cold"
     if not first and pause(SETTLE_S):
         return "stopped"
     began_s = now_s()

@@ -65,13 +65,15 @@ def wake_each(
     wait: Wait,
     run: Callable[[Planned], RunOutput | Failed],
     on_wake: Callable[[Wake], None] = lambda wake: None,
+    why_warm: str = "it was still warm",
 ) -> Woken:
     """One after the other, each from cold. A run that fails ends it; those before it are kept."""
     sent, outputs = list[Planned](), list[RunOutput]()
     for request in requests:
         state = wait(request.model, not sent)
         if state == "warm":
-            return Woken(sent, outputs, f"model {request.model} did not get cold for wake {len(sent) + 1}")
+            problem = f"model {request.model} did not get cold for wake {len(sent) + 1}: {why_warm}"
+            return Woken(sent, outputs, problem)
         output = run(request)
         if isinstance(output, Failed):
             return Woken(sent, outputs, f"model {request.model}, wake {len(sent) + 1}: {output.why}")

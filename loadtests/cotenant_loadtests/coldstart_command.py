@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from cotenant_loadtests import coldness
 from cotenant_loadtests.coldstart import Coldness, Woken, cold_starts, joined, requests_by_model, schedule, wake_each
 from cotenant_loadtests.concluding import conclude
@@ -31,9 +33,12 @@ def wake(
     """The exit code. Raises ScenarioError, RefusedError, RunError."""
 
     def refuse(scenario: Scenario, plan: Sequence[Planned]) -> None:
+        requests_by_model(plan, models)
+
+    def ask(scenario: Scenario, plan: Sequence[Planned]) -> None:
         coldness.check(list(requests_by_model(plan, models)), coldness.Gateway(scenario).engines, idle_s)
 
-    with ready(choices, wishes, local, refuse) as here:
+    with ready(choices, wishes, local, refuse, ask) as here:
         scenario = here.loaded.scenario
         by_model = requests_by_model(here.plan, models)
         look, pause = coldness.Gateway(scenario).engines, here.runs.stop.wait
@@ -49,7 +54,7 @@ def wake(
             measured = here.runs.perhaps(_alone(scenario, request), [request])
             return measured if isinstance(measured, Failed) else measured.output
 
-        return _conclude(here, wake_each(requests, wait, run, _say), idle_s)
+        return _conclude(here, wake_each(requests, wait, run, _say, coldness.why_warm(idle_s, patience_s)), idle_s)
 
 
 def _conclude(here: Ready, woken: Woken, idle_s: float | None) -> int:
@@ -57,6 +62,8 @@ def _conclude(here: Ready, woken: Woken, idle_s: float | None) -> int:
     scenario = here.loaded.scenario
     output = joined(woken.requests, woken.outputs) if woken.outputs else nothing_sent()
     results = summarise(_all(scenario, output), output, scenario.target.url)
+    if woken.problem and not woken.outputs:  # that says all; nothing was interrupted
+        results = msgspec.structs.replace(results, validity=msgspec.structs.replace(results.validity, reasons=()))
     found = cold_starts(woken, idle_s, results)
     done = concluded(
         results,

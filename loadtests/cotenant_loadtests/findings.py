@@ -163,7 +163,7 @@ def of_cold_starts(found: ColdStarts) -> Findings:
             (("MODEL", "WAKES", "FAILED", "FIRST TOKEN P50 ms", "P90", "MAX"), wakes),
             (("MODEL", "PHASE", "MEDIAN ms", "UNTIL ms"), phases),
         ],
-        sentences=[cold],
+        sentences=[cold] if found.models else ["no model was woken"],
         problems=found.not_valid,
     )
 

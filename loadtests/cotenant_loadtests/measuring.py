@@ -96,16 +96,24 @@ class Ready:
 
 
 @contextmanager
-def ready(choices: Choices, wishes: Wishes, local: LocalKeys, refuse: Refuse) -> Iterator[Ready]:
+def ready(
+    choices: Choices,
+    wishes: Wishes,
+    local: LocalKeys,
+    refuse: Refuse,
+    ask: Refuse = lambda scenario, plan: None,
+) -> Iterator[Ready]:
     """Checked before anything is sent or made. The first Ctrl-C ends the run that is under way.
 
-    `refuse` raises RefusedError for what the command cannot use. Raises ScenarioError, RefusedError.
+    `refuse` raises RefusedError for what the command cannot use, `ask` for what the target does not tell.
+    Raises ScenarioError, RefusedError.
     """
     loaded = setting_up.load(choices, local)
     plan = setting_up.plan_of(loaded)
     extent = setting_up.check(loaded, plan).sentence(loaded.scenario.target.url)
     refuse(loaded.scenario, plan)
     setting_up.check_start(loaded, plan)
+    ask(loaded.scenario, plan)
     folder = setting_up.make_folder(wishes.out, loaded.scenario.name)
     with stopping() as stop, measuring(loaded, plan, local, folder=folder, stop=stop, quiet=wishes.quiet) as runs:
         yield Ready(loaded, plan, extent, folder, runs)

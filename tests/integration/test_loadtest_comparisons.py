@@ -204,6 +204,22 @@ def test_a_cotenant_gateway_tells_which_models_are_cold() -> None:
     assert gateway.engines("warm") is None  # it has gone
 
 
+@pytest.mark.parametrize("option", [["--idle-s", "0.05"], ["--patience-s", "1"]], ids=lambda option: option[0])
+def test_a_model_that_never_gets_cold_is_not_measured_and_the_option_that_helps_is_named(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = '# TYPE cotenant_engines gauge\ncotenant_engines{model="a/echo"} 1.0\n'
+    with answering_with(lambda number: page(engines)) as pages:
+        scenario = write(tmp_path, stream("search", 10), target={"url": pages.url})
+        code, results = loadtest("coldstart", scenario, *option, out=tmp_path / "out")
+
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not valid: ")]
+    assert line.startswith("not valid: model echo did not get cold for wake 1: ")
+    assert option[0] in line
+    assert (code, results.interrupted, results.total.scheduled) == (2, False, 0)
+    assert len(results.validity.reasons) == 1
+
+
 def test_a_page_that_drips_does_not_hold_up_a_wish_to_stop() -> None:
     done = threading.Event()
 

@@ -72,6 +72,7 @@ def test_a_server_without_tls_is_named() -> None:
         ["run", "SCENARIO"],
         ["fairness", "SCENARIO", "--light", "blue"],
         ["soak", "SCENARIO", "--hours", "0.001"],
+        ["coldstart", "SCENARIO"],
         ["compare", "SCENARIO", "SCENARIO"],
     ],
 )

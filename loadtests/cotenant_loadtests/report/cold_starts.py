@@ -33,6 +33,8 @@ def cold_starts(found: ColdStarts) -> Markup:
 
 
 def _cold(found: ColdStarts) -> str:
+    if not found.wakes:
+        return "No model was woken."
     if found.cold_by == "engines":
         return "Each model was cold: the server said that it had no engine."
     waited = f"{duration(found.idle_s)} " if found.idle_s is not None else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cotenant_loadtests.coldness import SETTLE_S, check, wait_until_cold
+from cotenant_loadtests.coldness import SETTLE_S, check, wait_until_cold, why_warm
 from cotenant_loadtests.refusals import RefusedError
 
 
@@ -99,15 +99,21 @@ def test_a_wish_to_stop_ends_the_wait(first: bool, idle_s: float | None) -> None
     assert wait_until_cold("m", lambda model: 1, idle_s=idle_s, patience_s=9, pause=pauses, first=first) == "stopped"
 
 
-def test_with_a_time_given_nobody_is_asked() -> None:
-    pauses = Pauses()
-
-    assert wait_until_cold("m", told(), idle_s=5.0, patience_s=9, pause=pauses, first=False) == "cold"
-    assert pauses.waited == [5.0]
-
-
 def test_a_server_that_does_not_tell_needs_a_time() -> None:
     with pytest.raises(RefusedError, match=r"model b: the target does not tell .* --idle-s"):
         check(["a", "b"], told(0, None), None)
     check(["a"], told(1), None)
     check(["a"], told(), 5.0)
+
+
+@pytest.mark.parametrize(("engines", "state"), [(1, "warm"), (0, "cold"), (None, "cold")])
+def test_time_without_requests_is_no_sign_of_cold_where_the_target_tells(engines: float | None, state: str) -> None:
+    pauses = Pauses()
+
+    assert wait_until_cold("m", told(engines), idle_s=1, patience_s=9, pause=pauses, first=True) == state
+    assert pauses.waited == [1]
+
+
+def test_whoever_does_not_get_cold_is_told_which_option_helps() -> None:
+    assert "within --patience-s 2 that it has no engine; give it longer" in why_warm(None, 2)
+    assert "it still had an engine after --idle-s 1; give it longer, or leave --idle-s out" in why_warm(1, 900)

@@ -133,7 +133,7 @@ def test_a_model_that_does_not_get_cold_ends_the_wakes_with_the_reason() -> None
 
     woken = wake_each([request, request], lambda model, first: next(states), lambda one: run_of([(request, record)]))
 
-    assert (len(woken.outputs), woken.problem) == (1, "model echo did not get cold for wake 2")
+    assert (len(woken.outputs), woken.problem) == (1, "model echo did not get cold for wake 2: it was still warm")
 
 
 def test_a_run_that_fails_ends_the_wakes_with_those_before_it() -> None:
