@@ -173,7 +173,7 @@ class Fairness(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     jain: float | None
-    """Jain's index over tenants that were backlogged together; None when never two were."""
+    """Jain's index of service ÷ fair part, over tenants backlogged together; None when never two were."""
     backlogged_s: float
     service: Service = "tokens"
     """What is counted: `answers` where no request generates tokens."""

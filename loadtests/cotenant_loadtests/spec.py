@@ -89,7 +89,7 @@ class StreamSpec(Strict):
     """One stream of requests."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-    """What it is called in plans and errors."""
+    """Of the same letters as the scenario's name. What it is called in plans and errors."""
     tenant: Choice
     """Whose requests they are: the tenant's key is sent. Results are by tenant."""
     model: Choice
@@ -179,7 +179,7 @@ Limit = AtLeastZero | Mapping[str, AtLeastZero]
 
 class Scenario(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-    """Stands in the results and in the name of their folder."""
+    """Stands in the results and in the name of their folder. Up to 63 of `a-z`, `0-9` and `-`; no `-` at an end."""
     about: str = ""
     """What it shows; stands on top of the report."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
