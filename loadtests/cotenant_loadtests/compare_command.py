@@ -41,7 +41,7 @@ def compare_two(
     plans = _plans(sides, rounds)
     folder = make_folder(wishes.out, f"compare-{sides['a'].scenario.name}")
     with (
-        stopping() as stop,
+        stopping(folder) as stop,
         measuring(sides["a"], plans["a"], local, folder=folder, stop=stop, quiet=wishes.quiet) as a,
         measuring(sides["b"], plans["b"], local, folder=folder, stop=stop, quiet=wishes.quiet) as b,
     ):

@@ -115,7 +115,10 @@ def ready(
     setting_up.check_start(loaded, plan)
     ask(loaded.scenario, plan)
     folder = setting_up.make_folder(wishes.out, loaded.scenario.name)
-    with stopping() as stop, measuring(loaded, plan, local, folder=folder, stop=stop, quiet=wishes.quiet) as runs:
+    with (
+        stopping(folder) as stop,
+        measuring(loaded, plan, local, folder=folder, stop=stop, quiet=wishes.quiet) as runs,
+    ):
         yield Ready(loaded, plan, extent, folder, runs)
 
 

@@ -55,13 +55,11 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
     extent = check(loaded, plan)
     check_start(loaded, plan)
     folder = make_folder(wishes.out, loaded.scenario.name)
-    note(extent.sentence(loaded.scenario.target.url))
-    with stopping() as stop:
-        with (
-            keys_of(loaded, plan, local) as keys,
-            watching(loaded.scenario, plan, quiet=wishes.quiet) as on_progress,
-        ):
-            measured = measure(loaded, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
+    with stopping(folder) as stop:
+        with keys_of(loaded, plan, local) as keys:
+            note(extent.sentence(loaded.scenario.target.url))
+            with watching(loaded.scenario, plan, quiet=wishes.quiet) as on_progress:
+                measured = measure(loaded, plan, keys, folder=folder, stop=stop, on_progress=on_progress)
         unwritten = write_run(folder, loaded.scenario, measured, requests=wishes.requests)
         print_summary(measured.results, folder, unwritten)
         refuse_unwritten(unwritten)

@@ -1,24 +1,38 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end with what it has, the second ends at once.
+"""Ctrl-C and SIGTERM: the first asks a run to end with what it has, a second one later ends at once.
 
-A terminal that is closed (SIGHUP) asks for it too, perhaps several times. Under nohup nothing does.
+What comes with the first (a key pressed twice, a terminal and a shell that both say so) is the same wish. A terminal
+that is closed (SIGHUP) asks for it too, perhaps several times. Under nohup nothing does.
 """
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
+
+from cotenant_loadtests.terminal import note
+
+ONE_WISH_S = 0.25
 
 
 @contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that the first signal sets. A second, but for SIGHUP, raises KeyboardInterrupt. Main thread only."""
+def stopping(folder: Path, now_s: Callable[[], float] = time.monotonic) -> Iterator[threading.Event]:
+    """An event that the first signal sets. A second raises KeyboardInterrupt. Main thread only.
+
+    `folder` goes when what is raised in the block leaves it empty.
+    """
     stop = threading.Event()
+    asked_s = 0.0
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set() and number != signal.SIGHUP:
+        nonlocal asked_s
+        if not stop.is_set():
+            asked_s = now_s()
+            stop.set()
+        elif number != signal.SIGHUP and now_s() - asked_s > ONE_WISH_S:
             raise KeyboardInterrupt
-        stop.set()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -26,6 +40,12 @@ def stopping() -> Iterator[threading.Event]:
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield stop
+    except BaseException as problem:
+        if isinstance(problem, KeyboardInterrupt):
+            note("ended at once, as was asked twice: what was measured and not written yet is lost")
+        with suppress(OSError):
+            folder.rmdir()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
