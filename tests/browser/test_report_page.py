@@ -90,6 +90,16 @@ def test_a_report_asks_for_nothing_complains_of_nothing_and_fits_a_phone(name: s
         assert all(width > 0 and height > 0 for _, width, height in seen.page.evaluate(AREAS))
 
 
+@pytest.mark.parametrize("name", ["missed", "passed", "all-failed"])
+def test_what_was_measured_and_its_limit_are_seen_on_a_phone_without_scrolling(name: str, browser, reports):
+    with chromium.visit(browser, reports[name], width=390) as seen:
+        wide = seen.page.evaluate(
+            "[...document.querySelectorAll('.snug')].map(one => one.scrollWidth - one.clientWidth)"
+        )
+        assert wide
+        assert set(wide) == {0}
+
+
 def test_every_picture_is_there_with_room_to_be_seen(browser, reports):
     with chromium.visit(browser, reports["missed"]) as seen:
         areas = {slug: (width, height) for slug, width, height in seen.page.evaluate(AREAS)}

@@ -62,6 +62,7 @@ def _each_tenant(results: Results) -> Markup:
     """Who fared how: the figure of all hides one that did not."""
     busiest = by_traffic(results.tenants)
     left_out = len(busiest) - MOST_ROWS
+    judged = any(slo.where.partition("/")[0] != ALL for slo in results.slo)
     more = f"; the {MOST_ROWS} busiest of {len(busiest)}, all of them below" if left_out > 0 else ""
     rows = (
         (
@@ -70,11 +71,11 @@ def _each_tenant(results: Results) -> Markup:
             percent(group.success_rate) if group.scheduled else NOTHING,
             number(group.ttft_ms.p50 if group.ttft_ms.count else None),
             number(group.ttft_ms.p99 if group.ttft_ms.count else None),
-            _held(results, group.tenant),
+            *((_held(results, group.tenant),) if judged else ()),
         )
         for group in busiest[:MOST_ROWS]
     )
-    head = ("tenant", "requests", "succeeded", "TTFT p50 ms", "TTFT p99 ms", "its SLOs")
+    head = ("tenant", "requests", "success", "TTFT p50 ms", "TTFT p99 ms", *(("its SLOs",) if judged else ()))
     return table(f"Each tenant{more}", head, rows, snug=True)
 
 
