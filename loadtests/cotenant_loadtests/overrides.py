@@ -15,6 +15,8 @@ _PART = re.compile(r"""(?:(?P<mark>["'])(?P<quoted>.+?)(?P=mark)|(?P<plain>[^.=]
 class Override:
     place: Place
     value: Any
+    said: str
+    """As it was typed, without the value, which may be a secret: `--set seed`, `--seed`."""
 
 
 def parse_override(scenario: Any, text: str) -> Override:
@@ -23,14 +25,16 @@ def parse_override(scenario: Any, text: str) -> Override:
     A name that has a dot stands in quotes: `slo.ttft_p99_ms."search/llama-3.1"=500`.
     """
     parts, yaml_text = _field_and_value(text)
+    if text.startswith("="):
+        raise refused("--set", 0, "names no field before '='; say FIELD=VALUE, such as duration_s=10")
     if yaml_text is None:
-        raise refused("override", 0, f"{text.partition('=')[0]!r} is no field=value, such as duration_s=10")
-    field = ".".join(parts)
+        raise refused("--set", 0, f"{text.partition('=')[0]!r} is no field=value, such as duration_s=10")
+    said = f"--set {'.'.join(parts)}"
     try:
         value, _ = load(yaml_text)
     except YamlError as error:
-        raise refused("override", 0, f"the value {error.message}", field) from None
-    return Override(_place(scenario, parts), value)
+        raise refused(said, 0, f"the value {error.message}") from None
+    return Override(_place(scenario, parts), value, said)
 
 
 def place_in(value: Any, field: str) -> Place:
@@ -72,10 +76,10 @@ def _set(value: Any, rest: Place, override: Override) -> Any:
     field = ".".join(map(str, override.place[: len(override.place) - len(rest)]))
     if isinstance(value, list):
         if not isinstance(part, int) or part >= len(value):
-            raise refused("override", 0, f"has no item {part!r}; it has {len(value)}, counted from 0", field)
+            raise refused(override.said, 0, f"has no item {part!r}; it has {len(value)}, counted from 0", field)
         return [_set(item, rest[1:], override) if index == part else item for index, item in enumerate(value)]
     if value is not None and not isinstance(value, dict):
-        raise refused("override", 0, "is a single value here and has no fields; set it as a whole", field)
+        raise refused(override.said, 0, "is a single value here and has no fields; set it as a whole", field)
     return {**(value or {}), part: _set((value or {}).get(part), rest[1:], override)}
 
 

@@ -17,7 +17,7 @@ from cotenant_loadtests.yaml_values import Place, YamlError, load
 __all__ = ["ScenarioError", "read_scenario", "scenario_path"]
 
 
-def read_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+def read_scenario(path: Path, overrides: Sequence[str | Override] = ()) -> Scenario:
     """The scenario of a file, with fields set by `overrides` such as `duration_s=5`. Raises ScenarioError.
 
     Fields of streams are set by the stream's position or name: `streams.chat.arrivals.rate_per_s=2`.
@@ -29,7 +29,7 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
         raise refused(path, error.line, error.message) from None
     if not isinstance(value, dict):
         raise refused(path, 1, "is no scenario: begin with name, duration_s and streams")
-    given = [parse_override(value, text) for text in overrides]
+    given = [one if isinstance(one, Override) else parse_override(value, one) for one in overrides]
     for override in given:
         value = with_override(value, override)
     return _validated(value, _Places(path, lines, given))
@@ -69,7 +69,7 @@ class _Places:
         for override in reversed(self._overrides):
             around = place == override.place[: len(place)] and place not in self._lines
             if around or place[: len(override.place)] == override.place:
-                return Problem("override", 0, field, message)
+                return Problem(override.said, 0, "" if place == override.place else field, message)
         return Problem(self._path, self._line_of(place), field, message)
 
     def _line_of(self, place: Place) -> int:

@@ -18,6 +18,7 @@ from cotenant_loadtests.refusals import EXTRA, RefusedError, missing
 from cotenant_loadtests.terminal import note
 
 if TYPE_CHECKING:
+    from cotenant_loadtests.overrides import Override
     from cotenant_loadtests.planned import Planned
     from cotenant_loadtests.safety import Extent, Resolve
     from cotenant_loadtests.spec import Scenario
@@ -175,7 +176,13 @@ def readable(path: Path) -> Iterator[None]:
         raise RefusedError(f"{path}: {error.strerror or error}; give another file") from None
 
 
-def _overrides(choices: Choices) -> list[str]:
+def _overrides(choices: Choices) -> "list[str | Override]":
     """`FIELD=VALUE` each; the options of their own last, so that they win."""
-    own = {"target.url": choices.url, "seed": choices.seed, "processes": choices.processes}
-    return [*choices.settings, *(f"{field}={value}" for field, value in own.items() if value is not None)]
+    from cotenant_loadtests.overrides import Override
+
+    own = (
+        Override(("target", "url"), choices.url, "--url"),
+        Override(("seed",), choices.seed, "--seed"),
+        Override(("processes",), choices.processes, "--processes"),
+    )
+    return [*choices.settings, *(one for one in own if one.value is not None)]

@@ -46,8 +46,11 @@ def run(choices: Choices, wishes: Wishes, local: LocalKeys, *, hours: float) -> 
 
 
 def _check_limits(limits: Limits, hours: float, requests: int) -> None:
-    """Those of all segments together. Raises RefusedError."""
-    if hours * 3600 > limits.duration_s:
+    """Those of all segments together; `--hours` is bound enough of the time, unless the scenario says another.
+
+    Raises RefusedError.
+    """
+    if "duration_s" in limits.model_fields_set and hours * 3600 > limits.duration_s:
         raise RefusedError(
             f"--hours {hours:g} is {hours * 3600:,.0f} s, more than limits.duration_s of {limits.duration_s:,.0f}; "
             f"take fewer, or say --set limits.duration_s={hours * 3600:.0f}"

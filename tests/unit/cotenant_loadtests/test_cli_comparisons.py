@@ -50,7 +50,11 @@ def written(folder: Path, **fields: Any) -> str:
         (["find-capacity", "SCENARIO", "--from", "9", "--to", "3"], "--from 9 is above --to 3"),
         (["fairness", "SCENARIO"], "fairness is between two or more"),
         (["coldstart", "SCENARIO", "--model", "other"], "the plan has no such model; it has echo"),
-        (["soak", "SCENARIO", "--hours", "5"], "say --set limits.duration_s=18000"),
+        (
+            ["soak", "SCENARIO", "--hours", "5", "--set", "limits.duration_s=7200"],
+            "more than limits.duration_s of 7,200; take fewer, or say --set limits.duration_s=18000",
+        ),
+        (["soak", "SCENARIO", "--hours", "8", "--set", "limits.requests=1000"], "--hours 8: about 288,000 requests"),
         (["soak", "SCENARIO", "--hours", "1", "--set", "limits.requests=1000"], "say --set limits.requests=36000"),
         (["soak", "SCENARIO", "--url", "http://192.0.2.1", "--hours", "1"], "say --i-may-load-this 192.0.2.1"),
     ],

@@ -134,7 +134,7 @@ def test_a_key_that_stands_in_the_file_is_never_shown(tmp_path: Path, value: str
 def test_a_key_or_password_in_the_wrong_place_is_not_shown_either(
     tmp_path: Path, override: str, problem: str
 ) -> None:
-    assert problems(tmp_path, GOOD, override) == [f"override: {problem}"]
+    assert problems(tmp_path, GOOD, override) == [f"--set {problem}"]
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,19 @@ def test_the_last_of_several_overrides_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("duration_s", "override: 'duration_s' is no field=value, such as duration_s=10"),
-        ("=5", "override: '' is no field=value, such as duration_s=10"),
-        ("duration_s=[", "override: duration_s: the value is not YAML: expected the node content"),
-        ("duration_s=ten", 'override: duration_s: "ten" must be a number'),
-        ("durations_s=10", "override: durations_s: is no field of a scenario here; did you mean 'duration_s'?"),
-        ("streams.5.name=a", "override: streams: has no item 5; it has 2, counted from 0"),
-        ("streams.chatt.name=a", "override: streams: has no item 'chatt'; it has 2, counted from 0"),
-        ("streams.0.model.zipf=1", "override: streams.0.model: is a single value here and has no fields"),
-        ("streams.1.name=chat", "override: streams.1.name: 'chat' is also that of streams.0"),
-        ("warmup_s=60", "override: warmup_s: with cooldown_s it is 60 s of a run of 10 s"),
+        ("duration_s", "--set: 'duration_s' is no field=value, such as duration_s=10"),
+        ("=5", "--set: names no field before '='; say FIELD=VALUE, such as duration_s=10"),
+        ("duration_s=[", "--set duration_s: the value is not YAML: expected the node content"),
+        ("duration_s=ten", '--set duration_s: "ten" must be a number'),
+        ("durations_s=10", "--set durations_s: is no field of a scenario here; did you mean 'duration_s'?"),
+        ("streams.5.name=a", "--set streams.5.name: streams: has no item 5; it has 2, counted from 0"),
+        ("streams.chatt.name=a", "--set streams.chatt.name: streams: has no item 'chatt'; it has 2, counted from 0"),
+        (
+            "streams.0.model.zipf=1",
+            "--set streams.0.model.zipf: streams.0.model: is a single value here and has no fields",
+        ),
+        ("streams.1.name=chat", "--set streams.1.name: 'chat' is also that of streams.0"),
+        ("warmup_s=60", "--set warmup_s: with cooldown_s it is 60 s of a run of 10 s"),
     ],
 )
 def test_a_wrong_override_is_named(tmp_path: Path, override: str, problem: str) -> None:

@@ -164,4 +164,4 @@ def test_any_tag_is_taken_or_refused(path: Path, tag: str, value: str, field: st
 @settings(max_examples=30)
 def test_any_override_is_taken_or_refused(path: Path, override: str) -> None:
     path.write_text(json.dumps(FULL))
-    assert all(line.startswith("override: ") for line in problems(path, override))
+    assert all(line.startswith("--set") for line in problems(path, override))

@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from tests.builders.load_records import stream
 
 from cotenant_loadtests.keys import NoLocalKeys
 from cotenant_loadtests.plan_file import write_plan
+from cotenant_loadtests.problems import ScenarioError
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.setting_up import Choices, Loaded, check, load, make_folder, plan_of, with_plan_of_file
 
@@ -156,3 +158,18 @@ def test_a_folder_with_other_things_in_it_is_taken(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("")
 
     assert make_folder(tmp_path, "noisy") == tmp_path
+
+
+def test_what_is_wrong_is_named_as_it_was_typed(tmp_path: Path) -> None:
+    def refusal(**choices: Any) -> str:
+        def read() -> None:
+            loaded = load(Choices(scenario=written(tmp_path), **choices), NoLocalKeys())
+            check(loaded, plan_of(loaded))
+
+        with pytest.raises((ScenarioError, RefusedError)) as caught:
+            read()
+        return str(caught.value)
+
+    assert refusal(settings=["target.url=5"]).startswith("--set target.url: must be text")
+    assert refusal(processes=10**9).startswith("--processes: 1000000000 is more than 64")
+    assert refusal(url="").startswith("--url: is no http or https URL with a host; write it like")
