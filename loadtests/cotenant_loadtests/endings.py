@@ -61,7 +61,8 @@ def told_of_flags(problem: Exception) -> bool:
     if not show().strip():  # no command was given: its help is on the screen
         return True
     where = getattr(getattr(problem, "ctx", None), "command_path", "cotenant loadtest")
-    complain("error", f"{show()} (see `{where} --help`)")
+    said = show().replace("Value error, ", "").replace("Input should", "it must")  # of a library below
+    complain("error", f"{said} (see `{where} --help`)")
     return True
 
 

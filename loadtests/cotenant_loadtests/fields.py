@@ -60,10 +60,20 @@ def message_of(value: Any, place: Place, item: Any) -> str:
         return _not_one_of(str(context["tag"]), str(context["expected_tags"]))
     if kind == "literal_error":
         return _not_one_of(str(found), str(context["expected"]))
-    sentence = _SENTENCES.get(kind) or _plain(str(context.get("error") or item["msg"]))
+    sentence = _of_shorthand(kind, place) or _SENTENCES.get(kind) or _plain(str(context.get("error") or item["msg"]))
     if (place and place[0] in _NOT_SHOWN) or isinstance(found, Mapping | list):
         return sentence
     return f"{_shown(found)} {sentence}"
+
+
+def _of_shorthand(kind: str, place: Place) -> str | None:
+    """Where a name or a number may stand in place of a mapping; None elsewhere."""
+    field = place[-1] if place else ""
+    if kind == "model_type" and field in ("tenant", "model"):
+        return "must be a name, a list of names, or a mapping with names"
+    if kind == "model_attributes_type" and field != "arrivals":
+        return "must be a number, or a mapping with distribution"
+    return None
 
 
 def allowed_fields(value: Any, place: Place) -> list[str]:

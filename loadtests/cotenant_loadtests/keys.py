@@ -87,12 +87,17 @@ def _given(tenant: str, source: "KeySource", folder: Path, environment: Mapping[
             f"{where}.file: {path} cannot be read: {error.strerror}; write the key of tenant {tenant} into it"
         ) from None
     except UnicodeDecodeError:
-        value = ""
+        raise RefusedError(f"{where}.file: {path} is no text; it must hold the key and nothing else") from None
     return _checked(value, f"{where}.file: {path}", "it must hold the key and nothing else")
 
 
 def _checked(value: str, where: str, step: str) -> str:
     """A key that can stand in a header."""
-    if not value or not value.isascii() or not value.isprintable() or " " in value:
+    if not value:
         raise RefusedError(f"{where} holds no key; {step}")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise RefusedError(
+            f"{where} holds what can be no key: line breaks, spaces or characters beyond ASCII cannot stand in a "
+            "header; put the key there, and nothing else"
+        )
     return value

@@ -1,6 +1,7 @@
 """A plan as a file: a header line, then a line of JSON for each request. The only place that reads and writes one."""
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from cotenant_loadtests.planned import PLAN_SCHEMA, PlanHeader, Planned
 from cotenant_loadtests.spec import Scenario
 
 MAX_LINE_BYTES = 64 * 2**20
+_TYPE = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<given>[^`]+)`(?: - at `\$\.?(?P<field>[^`]*)`)?$")
 _T = TypeVar("_T")
 
 
@@ -89,4 +91,15 @@ def _decoded(path: Path, line: int, text: bytes, decoder: msgspec.json.Decoder[_
     try:
         return decoder.decode(text)
     except (ValueError, RecursionError) as error:  # of msgspec: all that it raises
-        raise PlanError(f"{path}:{line}: is no line of a plan: {error}") from None
+        raise PlanError(f"{path}:{line}: is no line of a plan: {_words(text, str(error))}") from None
+
+
+def _words(text: bytes, said: str) -> str:
+    """msgspec's message as a sentence about a field."""
+    if not text.strip():
+        return "it is empty; `--plan FILE` writes a plan"
+    found = _TYPE.match(said)
+    if found is None:
+        return said
+    field, wanted = found["field"] or "it", found["wanted"].replace(" | ", " or ")
+    return f"{field} must be {wanted}, and is {found['given']}"

@@ -22,17 +22,25 @@ def scenario_path(name_or_path: str) -> Path:
     known = shipped_scenarios()
     if name_or_path in known:
         return known[name_or_path]
+    if path.exists():
+        raise refused(name_or_path, 0, f"is {_kind(path)}; name a file")
     reason = f"there is no such file, and no scenario of that name comes with cotenant; {one_of(path.stem, known)}"
     raise refused(name_or_path, 0, reason)
 
 
-def find_file(folder: Path, name: str) -> Path:
+def _kind(path: Path) -> str:
+    return "a folder" if path.is_dir() else "no ordinary file"
+
+
+def find_file(folder: Path, name: str, field: str) -> Path:
     """A trace or a file of prompts: in `folder`, where the scenario is, or one that comes with cotenant.
 
-    Raises ScenarioError.
+    `field`: that names it. Raises ScenarioError.
     """
     beside = folder / Path(name).expanduser()
     shipped = [place / kind / name for place in _PLACES for kind in ("", "traces", "prompts")]
     if found := next((path for path in (beside, *shipped) if path.is_file()), None):
         return found
-    raise refused(beside, 0, "there is no such file, and none of that name comes with cotenant")
+    if beside.exists():
+        raise refused(beside, 0, f"is {_kind(beside)}; name a file", field)
+    raise refused(beside, 0, "there is no such file, and none of that name comes with cotenant", field)

@@ -59,7 +59,8 @@ def trace_arrivals(trace: Trace, folder: Path, source: Source, from_s: float, to
 
     Every row of the file draws whether it is kept, so that the same ones are whatever is skipped.
     """
-    path, columns = find_file(folder, trace.file), {str(field): name for field, name in (trace.columns or {}).items()}
+    path = find_file(folder, trace.file, "arrivals.file")
+    columns = {str(field): name for field, name in (trace.columns or {}).items()}
     rows = [
         row._replace(at_s=from_s + (row.at_s - trace.skip_s) / trace.speed)
         for row in read_trace(path, trace.format, columns)
@@ -111,6 +112,8 @@ def _csv(path: Path, lines: Iterable[str], names: Mapping[str, str], time: Calla
 
 
 def _column(path: Path, header: list[str], name: str) -> int:
+    if not header:
+        raise refused(path, 1, "is empty; it begins with a line of the columns' names")
     if name not in header:
         raise refused(path, 1, f"has no column {name!r}; {one_of(name, header[:20])}")
     return header.index(name)

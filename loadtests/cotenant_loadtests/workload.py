@@ -96,7 +96,8 @@ def _stream_drafts(scenario: Scenario, index: int, stream: StreamSpec, folder: P
     source = Source(scenario.seed, "stream", stream.name)
     tenant = chooser(stream.tenant.names, stream.tenant.zipf, source.child("tenant"))
     model = chooser(stream.model.names, stream.model.zipf, source.child("model"))
-    prompts = read_prompts(find_file(folder, stream.prompt.file)) if stream.prompt and stream.prompt.file else ()
+    file = stream.prompt.file if stream.prompt else None
+    prompts = read_prompts(find_file(folder, file, f"streams.{stream.name}.prompt.file")) if file else ()
     contents, common = Contents(stream, source, prompts), _common_fields(stream)
     for arrival, (due_us, row) in enumerate(_arrivals(scenario, stream, source.child("arrivals"), folder)):
         who = {"tenant": tenant(), "model": model()}

@@ -9,6 +9,7 @@ import yaml
 MAX_BYTES = 2**20
 MAX_VALUES = 50_000
 MAX_BITS = 64
+_TOO_LONG = f"is a whole number of more than {MAX_BITS} bits; quote text"
 _PREFIX = "tag:yaml.org,2002:"
 
 Place = tuple[str | int, ...]
@@ -110,9 +111,11 @@ class _Values:
         try:
             value = self._scalars.construct_object(node)
         except (ValueError, LookupError, yaml.YAMLError):  # LookupError: `!!bool maybe`, `!!int ''`
+            if kind == "int" and len(node.value) > MAX_BITS:  # Python reads only so many digits
+                raise YamlError(_line(node), _TOO_LONG) from None
             raise YamlError(_line(node), "is no value of its type; quote text") from None
         if isinstance(value, int) and value.bit_length() > MAX_BITS:  # thousands of digits cannot even be shown
-            raise YamlError(_line(node), f"is a whole number of more than {MAX_BITS} bits; quote text")
+            raise YamlError(_line(node), _TOO_LONG)
         return value
 
 

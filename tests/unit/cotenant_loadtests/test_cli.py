@@ -92,6 +92,12 @@ def test_the_shipped_scenarios_are_listed_with_what_they_show(loadtest: Run) -> 
         (["run", "no-such"], "no-such: there is no such file, and no scenario of that name comes with cotenant"),
         (["run", "chat-steady", "--set", "nonsense"], "nonsense"),
         (["run", "chat-steady", "--seed", "-1"], "--seed"),
+        (
+            ["run", "chat-steady", "--set", "streams.0.prompt={file: none.txt}"],
+            ".prompt.file: there is no such file, and none of that name comes with cotenant",
+        ),
+        (["run", "chat-steady", "--requests", "json"], "Invalid value for '--requests': 'json' is not one of 'csv'"),
+        (["run", "chat-steady", "--from-plan", "/dev/null"], "/dev/null:1: is no line of a plan: it is empty"),
         (["report", "/"], "/ is a folder; give the file in it: /results.json"),
         (["report", "/nowhere/results.json"], "/nowhere/results.json: No such file or directory"),
         (["schema", "plan"], "plan"),

@@ -68,12 +68,21 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     assert f"tenants.search.key.file: {tmp_path}/search.key cannot be read: No such file" in said
 
 
-@pytest.mark.parametrize("content", [b"", b"two words", b"\xff\xfe", b"a\nb", "schlüssel".encode()])
-def test_a_file_that_holds_something_else_is_refused_and_not_quoted(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "holds no key; it must hold the key and nothing else"),
+        (b"two words", "holds what can be no key: line breaks, spaces or characters beyond ASCII"),
+        (b"\xff\xfe", "is no text; it must hold the key and nothing else"),
+        (b"a\nb", "holds what can be no key: "),
+        ("schlüssel".encode(), "holds what can be no key: "),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_and_not_quoted(content: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "search.key").write_bytes(content)
 
     said = refusal(tmp_path, file="search.key")
-    assert "holds no key; it must hold the key and nothing else" in said
+    assert why in said
     assert "two words" not in said
 
 

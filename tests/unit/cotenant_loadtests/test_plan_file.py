@@ -87,6 +87,7 @@ def test_plans_that_differ_have_another_checksum() -> None:
             ":3: at_s is 0.125, but its first line says that the plan la",
         ),
         (3, b"{", b"[", ":4: is no line of a plan: "),
+        (0, b'"seed":', b'"seed":"x","s":', ":1: is no line of a plan: seed must be int, and is str"),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused_with_its_line(

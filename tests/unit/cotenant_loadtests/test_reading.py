@@ -91,7 +91,11 @@ def test_all_problems_are_told_at_once_in_the_order_of_their_lines(tmp_path: Pat
         ("tenant: [ads, mail]", "tenant: [ads, 7]", "13: streams.1.tenant.1: 7 must be text"),
         ("tenant: [ads, mail]", "tenant: []", "13: streams.1.tenant: must not be empty"),
         ("tenant: [ads, mail]", "tenant: {names: [a], zip: 1}", "did you mean 'zipf'? allowed: names, zipf"),
-        ("prompt: {tokens: 20}", "prompt: {tokens: many}", '10: streams.0.prompt.tokens: "many" must be a mapping'),
+        (
+            "prompt: {tokens: 20}",
+            "prompt: {tokens: many}",
+            '10: streams.0.prompt.tokens: "many" must be a number, or a mapping with distribution',
+        ),
         (
             "prompt: {tokens: 20}",
             "prompt: {tokens: {distribution: lognormal, sigma: 1, mean: 3}}",
@@ -272,3 +276,25 @@ def test_a_name_that_is_neither_is_refused_with_the_closest() -> None:
         scenario_path("noisy-neighbor")
     assert "there is no such file, and no scenario of that name comes with cotenant" in str(caught.value)
     assert "did you mean 'noisy-neighbour'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("streams.0.model=null", "null must be a name, a list of names, or a mapping with names"),
+        ("streams.0.tenant=5", "5 must be a name, a list of names, or a mapping with names"),
+        ("streams.0.prompt.tokens=true", "true must be a number, or a mapping with distribution"),
+        ("streams.0.arrivals=true", "true must be a mapping of fields"),
+        ("seed=" + "9" * 5000, "the value is a whole number of more than 64 bits; quote text"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_may_stand_there_is_said(tmp_path: Path, override: str, problem: str) -> None:
+    assert problems(tmp_path, GOOD, override) == [f"--set {override.partition('=')[0]}: {problem}"]
+
+
+def test_a_folder_is_no_scenario(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        scenario_path(str(tmp_path))
+
+    assert str(caught.value) == f"{tmp_path}: is a folder; name a file"

@@ -62,7 +62,7 @@ def test_a_mooncake_trace_has_the_blocks_that_its_prompts_fill(tmp_path: Path) -
     ("form", "text", "reason"),
     [
         ("azure", AZURE, ": has no requests"),
-        ("azure", "", ":1: has no column 'TIMESTAMP'"),
+        ("azure", "", ":1: is empty; it begins with a line of the columns' names"),
         (
             "azure",
             "Timestamp,ContextTokens,GeneratedTokens\n",
