@@ -14,6 +14,10 @@ ROUNDS = 6
 """The fewest for an interval of 95 %: see paired.py, which is not light."""
 
 
+MOST_ROUNDS = 1000
+"""More is a slip: of a scenario of a minute it is a day and a half."""
+
+
 def add_comparisons(app: typer.Typer) -> None:
     """The context's object is a LocalKeys."""
     for name, command in (
@@ -31,7 +35,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A URL, or a scenario.")],
     b: Annotated[str, typer.Argument(metavar="B", help="A URL, or a scenario.")],
     scenario: Annotated[str | None, typer.Option(help="What is sent to URLs.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = ROUNDS,
+    rounds: Annotated[int, typer.Option(min=1, max=MOST_ROUNDS, help="Runs of each, in turn.")] = ROUNDS,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(metavar="CONDITION", help="Exit 1 when shown, such as 'ttft_p99_ms > 1.1'. Repeatable."),

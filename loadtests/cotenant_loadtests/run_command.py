@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotenant_loadtests.keys import LocalKeys
+from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.setting_up import (
     Choices,
     Loaded,
@@ -45,6 +46,8 @@ def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
     from cotenant_loadtests.writing import refuse_unwritten
     from cotenant_loadtests.written import write_run
 
+    if wishes.from_plan is not None and choices.seed is not None:
+        raise RefusedError("--seed: the plan of --from-plan has its own seed; leave one of them out")
     loaded = load(choices, local)
     if wishes.from_plan is None:
         plan = plan_of(loaded)

@@ -89,6 +89,10 @@ def plan_of(loaded: Loaded) -> "Sequence[Planned]":
             raise RefusedError(end.sentence())
         if end.covered < WELL_COVERED:
             note(end.sentence())
+    sending = {request.stream for request in plan}
+    for stream in loaded.scenario.streams:
+        if plan and stream.name not in sending:
+            note(f"stream {stream.name} has no request in this plan; raise its rate, or duration_s")
     return plan
 
 

@@ -96,6 +96,11 @@ def test_the_shipped_scenarios_are_listed_with_what_they_show(loadtest: Run) -> 
             ["run", "chat-steady", "--set", "streams.0.prompt={file: none.txt}"],
             ".prompt.file: there is no such file, and none of that name comes with cotenant",
         ),
+        (
+            ["run", "chat-steady", "--from-plan", "plan.jsonl", "--seed", "3"],
+            "--seed: the plan of --from-plan has its",
+        ),
+        (["compare", "a", "b", "--rounds", "1000000000"], "Invalid value for '--rounds'"),
         (["run", "chat-steady", "--requests", "json"], "Invalid value for '--requests': 'json' is not one of 'csv'"),
         (["run", "chat-steady", "--from-plan", "/dev/null"], "/dev/null:1: is no line of a plan: it is empty"),
         (["report", "/"], "/ is a folder; give the file in it: /results.json"),

@@ -173,3 +173,11 @@ def test_what_is_wrong_is_named_as_it_was_typed(tmp_path: Path) -> None:
     assert refusal(settings=["target.url=5"]).startswith("--set target.url: must be text")
     assert refusal(processes=10**9).startswith("--processes: 1000000000 is more than 64")
     assert refusal(url="").startswith("--url: is no http or https URL with a host; write it like")
+
+
+def test_a_stream_that_sends_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = stream(name="silent", arrivals={"process": "poisson", "rate_per_s": 1e-300})
+
+    plan_of(load(Choices(scenario=written(tmp_path, streams=[stream(), silent])), NoLocalKeys()))
+
+    assert capsys.readouterr().err == ("stream silent has no request in this plan; raise its rate, or duration_s\n")
