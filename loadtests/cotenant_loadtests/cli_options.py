@@ -5,6 +5,14 @@ from typing import Annotated
 
 import typer
 
+
+def _folder(text: str) -> Path:
+    """An empty one would be the current folder."""
+    if not text:
+        raise typer.BadParameter("is empty; name a folder")
+    return Path(text)
+
+
 Scenarios = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a shipped one's name: see `scenarios`.")
 ]
@@ -16,7 +24,10 @@ Settings = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Another seed.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Worker processes.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for what is written. Default: loadtest-NAME-TIME.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(parser=_folder, metavar="PATH", help="Folder for what is written. Default: loadtest-NAME-TIME."),
+]
 Permitted = Annotated[
     list[str] | None,
     typer.Option("--i-may-load-this", metavar="HOST", help="Needed for a host that is not this machine. Repeatable."),

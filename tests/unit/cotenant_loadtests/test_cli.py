@@ -100,6 +100,7 @@ def test_the_shipped_scenarios_are_listed_with_what_they_show(loadtest: Run) -> 
             ["run", "chat-steady", "--from-plan", "plan.jsonl", "--seed", "3"],
             "--seed: the plan of --from-plan has its",
         ),
+        (["run", "chat-steady", "--out", ""], "Invalid value for '--out': is empty; name a folder"),
         (["compare", "a", "b", "--rounds", "1000000000"], "Invalid value for '--rounds'"),
         (["run", "chat-steady", "--requests", "json"], "Invalid value for '--requests': 'json' is not one of 'csv'"),
         (["run", "chat-steady", "--from-plan", "/dev/null"], "/dev/null:1: is no line of a plan: it is empty"),
