@@ -24,10 +24,11 @@ def stopping(folder: Path, now_s: Callable[[], float] = time.monotonic) -> Itera
     `folder` goes when what is raised in the block leaves it empty.
     """
     stop = threading.Event()
-    asked_s = 0.0
+    asked_s, hung_up = 0.0, False
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked_s
+        nonlocal asked_s, hung_up
+        hung_up = hung_up or number == signal.SIGHUP
         if not stop.is_set():
             asked_s = now_s()
             stop.set()
@@ -48,4 +49,5 @@ def stopping(folder: Path, now_s: Callable[[], float] = time.monotonic) -> Itera
         raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # What follows (a summary, keys that are revoked) must not be cut off by a shell that says it again.
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP and hung_up else handler)
