@@ -282,22 +282,6 @@ def test_doctor_judges_this_machine_and_sees_the_up_that_runs(up: Up) -> None:
     assert run(up, "doctor").out.startswith("STATUS")
 
 
-def test_after_up_has_ended_logs_keys_tenants_and_usage_are_still_there(up: Up, failed: None) -> None:
-    created = run(up, "key", "create", "ads")
-    up.stop()
-    assert "FileMissing" in run(up, "logs", "broken").out
-    assert [row["tenant"] for row in run(up, "key", "list", "-o", "json").json()] == ["ads", "search"]
-    assert run(up, "get", "tenants").out.startswith("TENANT")
-    assert run(up, "usage", "-o", "json").json()["total"]["requests"] > 0
-    (listed,) = run(up, "key", "list", "ads", "-o", "json").json()
-    assert run(up, "key", "revoke", listed["id"]).code == 0
-    assert run(up, "key", "list", "ads", "-o", "json").json() == []
-    assert created.out.strip() not in up.said()
-    ran = run(up, "get", "models")
-    assert ran.code == 1
-    assert "nothing runs on the state directory" in ran.err
-
-
 def scenario(up: Up, **fields: Any) -> Path:
     """A load test of a minute that says neither where to nor with which key."""
     stream = {
@@ -357,3 +341,19 @@ def run_loadtest(up: Up, *arguments: str) -> Ran:
     command = [*COTENANT, "loadtest", "--state", str(up.state), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def test_after_up_has_ended_logs_keys_tenants_and_usage_are_still_there(up: Up, failed: None) -> None:
+    created = run(up, "key", "create", "ads")
+    up.stop()
+    assert "FileMissing" in run(up, "logs", "broken").out
+    assert [row["tenant"] for row in run(up, "key", "list", "-o", "json").json()] == ["ads", "search"]
+    assert run(up, "get", "tenants").out.startswith("TENANT")
+    assert run(up, "usage", "-o", "json").json()["total"]["requests"] > 0
+    (listed,) = run(up, "key", "list", "ads", "-o", "json").json()
+    assert run(up, "key", "revoke", listed["id"]).code == 0
+    assert run(up, "key", "list", "ads", "-o", "json").json() == []
+    assert created.out.strip() not in up.said()
+    ran = run(up, "get", "models")
+    assert ran.code == 1
+    assert "nothing runs on the state directory" in ran.err
