@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answered import percentile
 from benchmarks.loadtest_tools import WARMUP_S, Load, reference_server, run_guidellm, run_harness
 from benchmarks.measuring import finish, machine, markdown
+from cotenant_loadtests.ranks import at_percentile
 
 TTFT_MS, ITL_MS, TOKENS = 50.0, 20.0, 40
 E2E_MS = TTFT_MS + (TOKENS - 1) * ITL_MS
@@ -103,12 +103,12 @@ def of_guidellm(benchmark: Mapping[str, Any]) -> Values:
     begun_s = min(request["request_start_time"] for request in requests) + WARMUP_S
     within = [request for request in requests if request["request_start_time"] >= begun_s]
     values = {
-        f"{figure.name} p{percent}": percentile([figure.theirs(request) for request in within], percent)
+        f"{figure.name} p{percent}": at_percentile([figure.theirs(request) for request in within], percent)
         for figure in FIGURES
         for percent in PERCENTS
     }
     late_ms = [1000 * request["request_dispatch_delay"] for request in within]
-    return values | {"lateness p99": percentile(late_ms, 99)}
+    return values | {"lateness p99": at_percentile(late_ms, 99)}
 
 
 def table(ours: Sequence[Values], theirs: Sequence[Values]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cotenant_loadtests.ranks import at_percentile
+
 ENOUGH = 20
 """Answers in a window below which a p99 says nothing."""
 
@@ -60,8 +62,8 @@ def window_of(answers: Sequence[Answered], warmup_s: float, true_ttft_ms: float)
         to_s,
         requests=sum(from_s <= answer.last_s < to_s for answer in answers),
         tokens=tokens_between(answers, from_s, to_s),
-        lateness_p99_ms=percentile(late_ms, 99),
-        ttft_p99_ms=percentile(ttft_ms, 99),
+        lateness_p99_ms=at_percentile(late_ms, 99),
+        ttft_p99_ms=at_percentile(ttft_ms, 99),
     )
 
 
@@ -76,9 +78,3 @@ def tokens_between(answers: Sequence[Answered], from_s: float, to_s: float) -> f
             inside = min(answer.last_s, to_s) - max(answer.first_s, from_s)
             total += answer.tokens * max(0.0, inside) / lasted
     return total
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that `percent` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]

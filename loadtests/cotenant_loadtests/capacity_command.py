@@ -9,13 +9,13 @@ from cotenant_loadtests.extras import RateTried, concluded
 from cotenant_loadtests.findings import number
 from cotenant_loadtests.gate import measured, place
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Measuring, Refuse, Wishes, ready
+from cotenant_loadtests.measuring import Measuring, Refuse, ready
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.problems import ScenarioError
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed, RunError
-from cotenant_loadtests.setting_up import Choices
+from cotenant_loadtests.setting_up import Choices, Wishes
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.terminal import note
 from cotenant_loadtests.units import counted

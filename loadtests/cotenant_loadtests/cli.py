@@ -14,7 +14,17 @@ import typer
 from typer.core import TyperGroup
 
 from cotenant_loadtests.cli_comparisons import add_comparisons
-from cotenant_loadtests.cli_options import Out, Permitted, Processes, Quiet, Scenarios, Seed, Settings, Url
+from cotenant_loadtests.cli_options import (
+    Out,
+    Permitted,
+    Processes,
+    Quiet,
+    Scenarios,
+    Seed,
+    Settings,
+    Url,
+    choices_of,
+)
 from cotenant_loadtests.endings import coded, ending
 from cotenant_loadtests.exit_codes import EXIT_INTERRUPTED
 from cotenant_loadtests.keys import NoLocalKeys
@@ -84,14 +94,10 @@ def run(
     quiet: Quiet = False,
 ) -> int:
     """Send a scenario's requests, and say what became of them: terminal, report.html, results.json, JUnit XML."""
-    from cotenant_loadtests.run_command import Wishes, run_scenario
-    from cotenant_loadtests.setting_up import Choices
+    from cotenant_loadtests.run_command import RunWishes, run_scenario
 
-    choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
-    )
-    wishes = Wishes(plan_file=plan, from_plan=from_plan, out=out, requests=requests, quiet=quiet)
-    return run_scenario(choices, wishes, context.obj)
+    wishes = RunWishes(plan_file=plan, from_plan=from_plan, out=out, requests=requests, quiet=quiet)
+    return run_scenario(choices_of(context), wishes, context.obj)
 
 
 def scenarios() -> int:

@@ -1,5 +1,7 @@
 """`compare`, `find-capacity`, `fairness`, `coldstart`, `soak`: their options. Light to import.
 
+Those that the commands share are read off the context (cli_options.py).
+
 Each command's work is in a module of its own, COMMAND_command.py, which decides nothing: that is in COMMAND.py.
 """
 
@@ -7,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from cotenant_loadtests.cli_options import Out, Permitted, Processes, Quiet, Scenarios, Seed, Settings, Url
+from cotenant_loadtests.cli_options import (
+    Out,
+    Permitted,
+    Processes,
+    Quiet,
+    Scenarios,
+    Seed,
+    Settings,
+    Url,
+    choices_of,
+    wishes_of,
+)
 from cotenant_loadtests.endings import ending
 
 ROUNDS = 6
@@ -49,16 +62,12 @@ def compare(
 ) -> int:
     """Measure A and B in turn: the ratio of each figure with its interval, or that no difference is shown."""
     from cotenant_loadtests.compare_command import compare_two
-    from cotenant_loadtests.measuring import Wishes
-    from cotenant_loadtests.setting_up import Choices
 
-    choices = Choices(scenario=scenario or "", settings=settings or (), seed=seed, processes=processes)
     return compare_two(
         {"a": a, "b": b},
-        choices,
-        Wishes(out=out, quiet=quiet),
+        choices_of(context),
+        wishes_of(context),
         context.obj,
-        permitted=permitted or (),
         rounds=rounds,
         fail_if=fail_if or (),
     )
@@ -85,15 +94,10 @@ def find_capacity(
 ) -> int:
     """Search the largest rate at which a scenario keeps its SLOs."""
     from cotenant_loadtests.capacity_command import find
-    from cotenant_loadtests.measuring import Wishes
-    from cotenant_loadtests.setting_up import Choices
 
-    choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
-    )
     return find(
-        choices,
-        Wishes(out=out, quiet=quiet),
+        choices_of(context),
+        wishes_of(context),
         context.obj,
         from_per_s=from_per_s,
         to_per_s=to_per_s,
@@ -121,13 +125,8 @@ def fairness(
 ) -> int:
     """Measure all tenants together and the light ones alone: what do the others cost them?"""
     from cotenant_loadtests.fairness_command import look
-    from cotenant_loadtests.measuring import Wishes
-    from cotenant_loadtests.setting_up import Choices
 
-    choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
-    )
-    return look(choices, Wishes(out=out, quiet=quiet), context.obj, light=light or ())
+    return look(choices_of(context), wishes_of(context), context.obj, light=light or ())
 
 
 def coldstart(
@@ -153,13 +152,10 @@ def coldstart(
 ) -> int:
     """Measure zero → first token: wait until a model is cold, send one request of the scenario, many times."""
     from cotenant_loadtests.coldstart_command import wake
-    from cotenant_loadtests.measuring import Wishes
-    from cotenant_loadtests.setting_up import Choices
 
-    choices = Choices(scenario=scenario, url=url, settings=settings or (), seed=seed, permitted=permitted or ())
     return wake(
-        choices,
-        Wishes(out=out, quiet=quiet),
+        choices_of(context),
+        wishes_of(context),
         context.obj,
         times=times,
         models=model or (),
@@ -181,11 +177,6 @@ def soak(
     quiet: Quiet = False,
 ) -> int:
     """Repeat a scenario for hours: do latency and memory drift?"""
-    from cotenant_loadtests.measuring import Wishes
-    from cotenant_loadtests.setting_up import Choices
     from cotenant_loadtests.soak_command import run
 
-    choices = Choices(
-        scenario=scenario, url=url, settings=settings or (), seed=seed, processes=processes, permitted=permitted or ()
-    )
-    return run(choices, Wishes(out=out, quiet=quiet), context.obj, hours=hours)
+    return run(choices_of(context), wishes_of(context), context.obj, hours=hours)

@@ -1,9 +1,12 @@
-"""Options that the commands share."""
+"""Options that the commands share, and what is said with them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cotenant_loadtests.setting_up import Choices, Wishes
 
 
 def _folder(text: str) -> Path:
@@ -33,3 +36,24 @@ Permitted = Annotated[
     typer.Option("--i-may-load-this", metavar="HOST", help="Needed for a host that is not this machine. Repeatable."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No live view.")]
+
+
+def choices_of(context: typer.Context) -> "Choices":
+    """Of the command's parameters, those that say which scenario, and how. Not every command has all of them."""
+    from cotenant_loadtests.setting_up import Choices
+
+    said = context.params
+    return Choices(
+        scenario=said.get("scenario") or "",
+        url=said.get("url"),
+        settings=tuple(said.get("settings") or ()),
+        seed=said.get("seed"),
+        processes=said.get("processes"),
+        permitted=tuple(said.get("permitted") or ()),
+    )
+
+
+def wishes_of(context: typer.Context) -> "Wishes":
+    from cotenant_loadtests.setting_up import Wishes
+
+    return Wishes(out=context.params["out"], quiet=context.params["quiet"])

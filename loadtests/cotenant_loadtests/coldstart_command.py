@@ -10,10 +10,10 @@ from cotenant_loadtests.concluding import conclude
 from cotenant_loadtests.extras import Wake, concluded
 from cotenant_loadtests.findings import number
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Ready, Wishes, nothing_sent, ready
+from cotenant_loadtests.measuring import Ready, nothing_sent, ready
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.run_output import Failed, RunOutput
-from cotenant_loadtests.setting_up import Choices
+from cotenant_loadtests.setting_up import Choices, Wishes
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.summary import summarise
 from cotenant_loadtests.terminal import note

@@ -10,13 +10,13 @@ from cotenant_loadtests.compare import Limit, compare, parse_condition, slo_of, 
 from cotenant_loadtests.concluding import conclude, in_short
 from cotenant_loadtests.extras import concluded
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Wishes, measuring
+from cotenant_loadtests.measuring import measuring
 from cotenant_loadtests.paired import FEWEST_ROUNDS
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed
-from cotenant_loadtests.setting_up import Choices, Loaded, check, check_start, load, make_folder, plan_of
+from cotenant_loadtests.setting_up import Choices, Loaded, Wishes, check, check_start, load, make_folder, plan_of
 from cotenant_loadtests.stopping import stopping
 from cotenant_loadtests.terminal import note
 from cotenant_loadtests.units import counted
@@ -28,7 +28,6 @@ def compare_two(
     wishes: Wishes,
     local: LocalKeys,
     *,
-    permitted: Sequence[str],
     rounds: int,
     fail_if: Sequence[str],
 ) -> int:
@@ -37,7 +36,7 @@ def compare_two(
     The exit code. Raises ScenarioError, RefusedError, RunError.
     """
     conditions = _conditions(fail_if, rounds)
-    sides = sides_of(names, choices, permitted, local)
+    sides = sides_of(names, choices, local)
     plans = _plans(sides, rounds)
     folder = make_folder(wishes.out, f"compare-{sides['a'].scenario.name}")
     with (
@@ -75,18 +74,16 @@ def _plans(sides: Mapping[str, Loaded], rounds: int) -> dict[str, Sequence[Plann
     return plans
 
 
-def sides_of(
-    names: Mapping[str, str], choices: Choices, permitted: Sequence[str], local: LocalKeys
-) -> dict[str, Loaded]:
-    """Raises ScenarioError, RefusedError."""
+def sides_of(names: Mapping[str, str], choices: Choices, local: LocalKeys) -> dict[str, Loaded]:
+    """Each with the hosts that were permitted and are its own. Raises ScenarioError, RefusedError."""
     sides = {side: load(_choices_of(name, choices), local) for side, name in names.items()}
     hosts = {side: safety.hosts_of(loaded.scenario) for side, loaded in sides.items()}
-    for host in permitted:
+    for host in choices.permitted:
         if not any(safety.plain_host(host) in known for known in hosts.values()):
             targets = " and ".join(next(iter(known)) for known in hosts.values())
             raise RefusedError(f"{safety.OPTION} {host}: the targets are {targets}, not that")
     return {
-        side: replace(loaded, choices=replace(loaded.choices, permitted=_among(permitted, hosts[side])))
+        side: replace(loaded, choices=replace(loaded.choices, permitted=_among(choices.permitted, hosts[side])))
         for side, loaded in sides.items()
     }
 

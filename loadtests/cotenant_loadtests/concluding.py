@@ -20,17 +20,9 @@ from cotenant_loadtests.writing import refuse_unwritten, report_at, write_each
 
 def conclude(folder: Path, results: Results, found: Found) -> int:
     """`results` with `found` among its extras. Returns the exit code. Raises UnwrittenError."""
-    from cotenant_loadtests.junit import write_junit
-    from cotenant_loadtests.report import write_report
-    from cotenant_loadtests.results_file import write_results
+    from cotenant_loadtests.written import result_writers
 
-    unwritten = write_each(
-        {
-            folder / "results.json": lambda path: write_results(path, results),
-            folder / "report.html": lambda path: write_report(path, results),
-            folder / "junit.xml": lambda path: write_junit(path, results),
-        }
-    )
+    unwritten = write_each(result_writers(folder, results))
     print_findings(findings_of(found))
     interrupted = "interrupted; " if results.interrupted else ""
     say(f"{interrupted}{_verdict(results, found)}; {report_at(folder / 'report.html', unwritten)}")

@@ -11,8 +11,7 @@ from cotenant_loadtests.seeded import Source, derived_seed
 from cotenant_loadtests.spec import StreamSpec
 from cotenant_loadtests.spec_values import Amounts, FromTrace
 from cotenant_loadtests.traces import BLOCK_TOKENS, TraceRow
-
-_US_PER_S = 1_000_000
+from cotenant_loadtests.units import US_PER_S
 
 RowNumber = Callable[[TraceRow], int]
 
@@ -72,7 +71,7 @@ class Contents:
         prefix = self._prefix()
         history: tuple[Message, ...] = (Message("system", prefix),) if prefix else ()
         for turn in range(self._turns() if self._stream.conversation else 1):
-            think_us = round(self._think_s() * _US_PER_S) if turn else 0
+            think_us = round(self._think_s() * US_PER_S) if turn else 0
             message, max_tokens = self._message(row, ())
             history += (message,)
             yield Turn(think_us, history, (), max_tokens)

@@ -6,11 +6,11 @@ from cotenant_loadtests.concluding import conclude, in_short
 from cotenant_loadtests.extras import concluded
 from cotenant_loadtests.fairness import fairness, light_tenants
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Wishes, ready
+from cotenant_loadtests.measuring import ready
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed
-from cotenant_loadtests.setting_up import Choices
+from cotenant_loadtests.setting_up import Choices, Wishes
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.terminal import note
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cotenant_loadtests.ranks import UNIT, nearest_rank
 from cotenant_loadtests.results import Quantiles
 
 Ints = NDArray[np.int64]
@@ -24,7 +25,6 @@ HIGHEST_US = 2**37 - 1
 _PRECISION_BITS = 11
 _HALF = 1 << (_PRECISION_BITS - 1)
 _PER_DECADE = 10
-_UNIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,12 @@ def percentile_of_all_ms(
     `histogram` is of the successes; a failed request counts for as many values as a success has on average (gaps
     between tokens are many, answers that are not streamed have none). No value where there is none to tell.
     """
-    part = round(percentile * _UNIT)  # of 100 * _UNIT
-    if part * scheduled > 100 * _UNIT * succeeded:
+    part = round(percentile * UNIT)  # of 100 * UNIT
+    if part * scheduled > 100 * UNIT * succeeded:
         return None, True
     if not histogram.count:
         return None, False
-    rank = -(-part * histogram.count * scheduled // (100 * _UNIT * succeeded))
+    rank = -(-part * histogram.count * scheduled // (100 * UNIT * succeeded))
     return _ms(histogram.ranked_us([min(max(rank, 1), histogram.count)])[0]), False
 
 
@@ -153,11 +153,6 @@ def curve_ms(histogram: Histogram) -> tuple[tuple[float, float], ...]:
     percentiles = [round(100 * (1 - 10 ** (-step / _PER_DECADE)), 6) for step in range(steps)]
     values = histogram.percentiles_us([*percentiles, 100.0])
     return tuple((at, _ms(value)) for at, value in zip([*percentiles, 100.0], values, strict=True))
-
-
-def nearest_rank(percentile: float, count: int) -> int:
-    """From 1 to `count`; percentiles are taken to a millionth, so that 99.9 % of 1,000 values are 999 of them."""
-    return min(max(-(-round(percentile * _UNIT) * count // (100 * _UNIT)), 1), count)
 
 
 def _buckets(values_us: Ints) -> Ints:

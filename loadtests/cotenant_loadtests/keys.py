@@ -91,11 +91,16 @@ def _given(tenant: str, source: "KeySource", folder: Path, environment: Mapping[
     return _checked(value, f"{where}.file: {path}", "it must hold the key and nothing else")
 
 
+def fits_header(key: str) -> bool:
+    """Visible ASCII, and some of it."""
+    return bool(key) and key.isascii() and key.isprintable() and " " not in key
+
+
 def _checked(value: str, where: str, step: str) -> str:
     """A key that can stand in a header."""
     if not value:
         raise RefusedError(f"{where} holds no key; {step}")
-    if not value.isascii() or not value.isprintable() or " " in value:
+    if not fits_header(value):
         raise RefusedError(
             f"{where} holds what can be no key: line breaks, spaces or characters beyond ASCII cannot stand in a "
             "header; put the key there, and nothing else"

@@ -18,7 +18,7 @@ from cotenant_loadtests.problems import ScenarioError
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results, ServerSide
 from cotenant_loadtests.run_output import Failed, RunError, RunOutput
-from cotenant_loadtests.setting_up import Choices, Loaded
+from cotenant_loadtests.setting_up import Choices, Loaded, Wishes
 from cotenant_loadtests.spec import Scenario
 from cotenant_loadtests.stopping import stopping
 from cotenant_loadtests.summary import summarise
@@ -70,14 +70,6 @@ class Measuring:
             return one_run.measure(
                 loaded, wanted, self.keys, folder=self.folder, stop=self.stop, on_progress=on_progress
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the command line says beside the scenario."""
-
-    out: Path | None = None
-    quiet: bool = False
 
 
 Refuse = Callable[[Scenario, Sequence[Planned]], None]

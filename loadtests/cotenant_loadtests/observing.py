@@ -7,15 +7,16 @@ measured goes over other connections, in other processes. Nothing is sent but `G
 import contextlib
 import http.client
 import socket
-import ssl
 import threading
 from collections.abc import Callable
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from cotenant_loadtests import observed
+from cotenant_loadtests.http_urls import http_parts, port_of
 from cotenant_loadtests.prometheus_text import Page, PrometheusTextError, parse
 from cotenant_loadtests.results import Sample, ServerSide
 from cotenant_loadtests.spec import Observe, Scenario, Target
+from cotenant_loadtests.tls import tls_context
 
 MOST_BYTES = 8_000_000
 """Of one page."""
@@ -153,12 +154,9 @@ def _fetch(parts: SplitResult, target: Target, most_s: float, late: threading.Ev
 
 def checked(url: str) -> SplitResult:
     """Raises PageError for anything but http and https with a host, and for a URL with a password in it."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc:
-            return parts
-    except ValueError:
-        pass
+    parts = http_parts(url)
+    if parts is not None and "@" not in parts.netloc:
+        return parts
     raise PageError("not an http or https URL with a host and without a password")
 
 
@@ -181,14 +179,12 @@ def _read(connected: socket.socket, parts: SplitResult) -> str:
 
 
 def _address(parts: SplitResult) -> tuple[str, int]:
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.hostname or "", port_of(parts)
 
 
 def _with_tls(raw: socket.socket, parts: SplitResult, target: Target) -> socket.socket:
     """As for the target, whose `ca_file` and `verify_tls` hold for its metrics too."""
-    context = ssl.create_default_context(cafile=target.ca_file)
-    if not target.verify_tls:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = tls_context(target.ca_file, verify=target.verify_tls)
     return context.wrap_socket(raw, server_hostname=parts.hostname)
 
 

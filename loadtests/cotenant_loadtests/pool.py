@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic_ns
-from urllib.parse import urlsplit
 
 from cotenant_loadtests.checks import Finding
 from cotenant_loadtests.connection import Connection
 from cotenant_loadtests.exchange import Exchange, Traffic
+from cotenant_loadtests.http_urls import http_parts, port_of
+from cotenant_loadtests.tls import tls_context
 from cotenant_loadtests.units import NS_PER_S
 
 MAX_IDLE_S = 4
@@ -43,35 +44,23 @@ class Endpoint:
 
 def make_endpoint(url: str, addresses: Sequence[str], *, ca_file: str | None, verify_tls: bool) -> Endpoint:
     """`addresses`: those of the url's host. Raises EndpointError."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    except ValueError:
-        port = 0
-    if not port or not parts.hostname or parts.username or parts.query or parts.fragment:
+    parts = http_parts(url)
+    if parts is None or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise EndpointError(f"target.url: {url!r} is not http(s)://host:port/path. Give scheme, host and port.")
-    return Endpoint(
-        host=parts.hostname,
-        port=port,
-        prefix=parts.path.rstrip("/"),
-        authority=parts.netloc,
-        tls=_tls_context(ca_file, verify_tls=verify_tls) if parts.scheme == "https" else None,
-        addresses=tuple(addresses),
-    )
-
-
-def _tls_context(ca_file: str | None, *, verify_tls: bool) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        context = tls_context(ca_file, verify=verify_tls) if parts.scheme == "https" else None
     except OSError as problem:
         raise EndpointError(
             f"target.ca_file: {ca_file!r} cannot be used: {problem}. It must be a PEM file."
         ) from None
-    context.set_alpn_protocols(["http/1.1"])
-    if not verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return Endpoint(
+        host=parts.hostname,
+        port=port_of(parts),
+        prefix=parts.path.rstrip("/"),
+        authority=parts.netloc,
+        tls=context,
+        addresses=tuple(addresses),
+    )
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from cotenant_loadtests.bodies import render, request_path
+from cotenant_loadtests.keys import fits_header
 from cotenant_loadtests.planned import Planned
 
 _KEPT_HEADS = 4096
@@ -14,7 +15,7 @@ class RequestWriter:
 
     def __init__(self, authority: str, prefix: str, keys: Mapping[str, str]) -> None:
         for tenant, key in keys.items():
-            if not key or not key.isascii() or not key.isprintable() or " " in key:
+            if not fits_header(key):
                 raise ValueError(f"the key of tenant {tenant!r} cannot stand in an HTTP header: visible ASCII only")
         self._authority, self._prefix, self._keys = authority, prefix, dict(keys)
         self._head = lru_cache(_KEPT_HEADS)(self._make_head)

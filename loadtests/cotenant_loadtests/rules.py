@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from cotenant_loadtests.gate import check_slo_names
+from cotenant_loadtests.http_urls import http_parts
 from cotenant_loadtests.names import expand
 from cotenant_loadtests.problems import one_of
 from cotenant_loadtests.spec import Scenario
@@ -58,15 +59,10 @@ def _processes(scenario: Scenario) -> Iterator[Finding]:
 
 def _url(field: str, url: str) -> Iterator[Finding]:
     """The messages do not show the URL, which may hold a password."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        yield field, "is no http or https URL with a host; write it like http://127.0.0.1:8080"
-        return
-    if parts.username is not None or parts.password is not None:
+    parts = http_parts(url)
+    if parts is not None and (parts.username is not None or parts.password is not None):
         yield field, "holds a name or password; keys belong to tenants: {NAME: {key: {env: VARIABLE}}}"
-    elif parts.scheme not in ("http", "https") or not _good_host(parts) or port == 0 or not url.isprintable():
+    elif parts is None or not _good_host(parts) or not url.isprintable():
         yield field, "is no http or https URL with a host; write it like http://127.0.0.1:8080"
     elif parts.query or parts.fragment:  # a query may hold a token, and the URL stands in the results
         yield field, "has a query or fragment; only scheme, host, port and path are used"
@@ -78,7 +74,7 @@ def _url(field: str, url: str) -> Iterator[Finding]:
 
 
 def _good_host(parts: SplitResult) -> bool:
-    return bool(parts.hostname) and not any(mark in parts.netloc for mark in " \\^<>{}|`\"'")
+    return not any(mark in parts.netloc for mark in " \\^<>{}|`\"'")
 
 
 def _tenants(scenario: Scenario) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.setting_up import (
     Choices,
     Loaded,
+    Wishes,
     check,
     check_start,
     keys_of,
@@ -27,17 +28,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the command line says about the run, beside the scenario."""
-
+class RunWishes(Wishes):
     plan_file: Path | None = None
     from_plan: Path | None = None
-    out: Path | None = None
     requests: str = "csv"
-    quiet: bool = False
 
 
-def run_scenario(choices: Choices, wishes: Wishes, local: LocalKeys) -> int:
+def run_scenario(choices: Choices, wishes: RunWishes, local: LocalKeys) -> int:
     """The exit code. Raises ScenarioError, RefusedError, RunError, UnwrittenError."""
     from cotenant_loadtests.live import watching
     from cotenant_loadtests.one_run import exit_code, measure

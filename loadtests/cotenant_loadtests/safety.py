@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from urllib.parse import urlsplit
 
+from cotenant_loadtests.http_urls import http_parts
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.spec import Limits, Scenario
+from cotenant_loadtests.units import US_PER_S
 
 OPTION = "--i-may-load-this"
 HEAD_BYTES = 400
 """About what a request's head has."""
-US_PER_S = 1_000_000
 SAMPLE = 500
 """So many bodies are rendered to say how many bytes all have; fewer are all of them."""
 Resolve = Callable[[str], Sequence[str]]
@@ -62,12 +63,8 @@ def plain_host(host: str) -> str:
 
 def host_of(url: str) -> str:
     """Raises RefusedError for what is no address of a server."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good or parts.query or parts.fragment or parts.username is not None:
+    parts = http_parts(url)
+    if parts is None or parts.query or parts.fragment or parts.username is not None:
         shown = "with a user's name" if "@" in url else repr(url)  # it may hold a password
         raise RefusedError(f"target.url: {shown} is no address of a server; give one such as http://127.0.0.1:8080")
     return str(parts.hostname)

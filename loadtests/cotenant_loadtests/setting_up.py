@@ -44,6 +44,14 @@ class Choices:
     """The hosts beside this machine that may be loaded."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the command line says beside the scenario."""
+
+    out: Path | None = None
+    quiet: bool = False
+
+
 def _look_up_once() -> "Resolve":
     """A name that says another address the second time would lead a run to a host that nobody checked."""
     from cotenant_loadtests.safety import addresses_of

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from cotenant_loadtests.concluding import conclude, in_short
 from cotenant_loadtests.extras import concluded
 from cotenant_loadtests.keys import LocalKeys
-from cotenant_loadtests.measuring import Wishes, ready
+from cotenant_loadtests.measuring import ready
 from cotenant_loadtests.observing import metrics_url
 from cotenant_loadtests.planned import Planned
 from cotenant_loadtests.refusals import RefusedError
 from cotenant_loadtests.results import Results
 from cotenant_loadtests.run_output import Failed
-from cotenant_loadtests.setting_up import Choices
+from cotenant_loadtests.setting_up import Choices, Wishes
 from cotenant_loadtests.soak import RSS, segment_count, soak, verdict_of, why_not_valid
 from cotenant_loadtests.spec import Limits, Scenario
 from cotenant_loadtests.terminal import note

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from cotenant_loadtests.orders import Tick
+from cotenant_loadtests.ranks import at_percentile
 from cotenant_loadtests.results import SATURATED, ProcessLoad
 from cotenant_loadtests.run_output import Progress
 
@@ -61,18 +62,10 @@ def progress_of(at_s: float, latest: Sequence[Tick], fresh: Sequence[Tick]) -> P
         failed=_sums(latest, "failed"),
         in_flight=_sums(latest, "in_flight"),
         tokens=_sums(latest, "tokens"),
-        ttft_p50_ms={tenant: quantile(times, 0.5) / 1000 for tenant, times in ttft_us.items() if times},
-        lateness_p99_ms=max((quantile(tick.lateness_us, 0.99) / 1000 for tick in fresh), default=0.0),
+        ttft_p50_ms={tenant: at_percentile(times, 50) / 1000 for tenant, times in ttft_us.items() if times},
+        lateness_p99_ms=max((at_percentile(tick.lateness_us, 99) / 1000 for tick in fresh), default=0.0),
         errors=_added(tick.errors for tick in latest),
     )
-
-
-def quantile(values: Sequence[int], share: float) -> float:
-    """The smallest value that at least this share of them does not exceed; 0 without any."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return float(ordered[max(0, -int(-share * len(ordered) // 1) - 1)])
 
 
 def load_of(process: int, ticks: Sequence[Tick], window: tuple[float, float], *, requests: int) -> ProcessLoad:

@@ -23,6 +23,7 @@ from cotenant_loadtests.problems import check_size, one_of, read_errors, refused
 from cotenant_loadtests.seeded import Source
 from cotenant_loadtests.shipped import find_file
 from cotenant_loadtests.spec_values import Trace
+from cotenant_loadtests.units import US_PER_S
 
 MAX_BYTES = 2**30
 MAX_ROWS = 1_000_000
@@ -34,7 +35,6 @@ BLOCK_TOKENS = 512
 _AZURE = {"time_s": "TIMESTAMP", "prompt_tokens": "ContextTokens", "output_tokens": "GeneratedTokens"}
 _CSV = {"time_s": "time_s", "prompt_tokens": "prompt_tokens", "output_tokens": "output_tokens"}
 _MICROSECOND = timedelta(microseconds=1)
-_US_PER_S = 1_000_000
 _Row = tuple[int, tuple[int, int, tuple[int, ...]]]
 """Time in microseconds, whole because seconds since a far day leave them no room; then the other fields."""
 
@@ -83,7 +83,7 @@ def read_trace(path: Path, form: str, columns: Mapping[str, str]) -> list[TraceR
     if len(rows) > MAX_ROWS:
         raise refused(path, 0, f"has more than {MAX_ROWS} requests; cut it to the part that you replay")
     first_us = rows[0][0]
-    return [TraceRow((time_us - first_us) / _US_PER_S, *lengths) for time_us, lengths in rows]
+    return [TraceRow((time_us - first_us) / US_PER_S, *lengths) for time_us, lengths in rows]
 
 
 def _rows(path: Path, lines: Iterable[str], form: str, columns: Mapping[str, str]) -> Iterator[_Row]:
@@ -146,7 +146,7 @@ def _seconds(text: str) -> int:
         seconds = float("nan")
     if not abs(seconds) <= MOST_TIME_S:
         raise ValueError(f"is no number of seconds up to {MOST_TIME_S:g}")
-    return round(seconds * _US_PER_S)
+    return round(seconds * US_PER_S)
 
 
 def _tokens(text: str) -> int:

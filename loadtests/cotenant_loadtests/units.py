@@ -1,6 +1,7 @@
 """Factors between units of time, and things that are counted."""
 
 NS_PER_S = 1_000_000_000
+US_PER_S = 1_000_000
 
 
 def counted(count: int, word: str) -> str:

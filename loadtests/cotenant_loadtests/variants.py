@@ -15,10 +15,6 @@ def with_seed(scenario: Scenario, number: int) -> Scenario:
     return scenario.model_copy(update={"seed": (scenario.seed + number) % 2**63})
 
 
-def with_url(scenario: Scenario, url: str) -> Scenario:
-    return scenario.model_copy(update={"target": scenario.target.model_copy(update={"url": url})})
-
-
 def at_factor(scenario: Scenario, factor: float) -> Scenario:
     """Every arrival process `factor` times as often; a trace so many times as fast."""
     return scenario.model_copy(update={"streams": tuple(_faster(stream, factor) for stream in scenario.streams)})

@@ -18,8 +18,7 @@ from cotenant_loadtests.seeded import Source
 from cotenant_loadtests.shipped import find_file
 from cotenant_loadtests.spec import Scenario, StreamSpec
 from cotenant_loadtests.traces import TraceRow, trace_arrivals
-
-_US_PER_S = 1_000_000
+from cotenant_loadtests.units import US_PER_S
 
 
 class TraceEnd(NamedTuple):
@@ -113,7 +112,7 @@ def _arrivals(
     """Whole microseconds, so that the last bit of a logarithm, which no two machines need share, cannot show."""
     to_s = _end_s(scenario, stream)
     for at_s, row in _times(stream, source, to_s, folder):
-        if (due_us := round(at_s * _US_PER_S)) < to_s * _US_PER_S:
+        if (due_us := round(at_s * US_PER_S)) < to_s * US_PER_S:
             yield due_us, row
 
 
@@ -145,9 +144,9 @@ def _placed(drafts: list[Draft]) -> list[Planned]:
     for place, draft in enumerate(drafts):
         conversation = (draft.stream, draft.arrival)
         if draft.turn:
-            after, think_s = turn_before[conversation], draft.think_us / _US_PER_S
+            after, think_s = turn_before[conversation], draft.think_us / US_PER_S
             plan.append(Planned(id=place, after=after, think_s=think_s, **draft.fields))
         else:
-            plan.append(Planned(id=place, at_s=draft.due_us / _US_PER_S, **draft.fields))
+            plan.append(Planned(id=place, at_s=draft.due_us / US_PER_S, **draft.fields))
         turn_before[conversation] = place
     return plan

@@ -2,11 +2,12 @@
 
 import pytest
 from benchmarks import loadtest, loadtest_tools
-from benchmarks.answered import Answered, Window, percentile, tokens_between, window_of
+from benchmarks.answered import Answered, Window, tokens_between, window_of
 from benchmarks.loadtest import Round, best, most, ratios
 from benchmarks.loadtest_tools import Step
 from benchmarks.watching import interpolate
 
+from cotenant_loadtests.ranks import at_percentile
 from cotenant_loadtests.spec import Scenario
 
 
@@ -71,7 +72,7 @@ def test_a_window_with_hardly_an_answer_is_no_measurement() -> None:
 
 @pytest.mark.parametrize(("percent", "value"), [(1, 1), (50, 50), (99, 99), (100, 100)])
 def test_a_percentile_is_one_of_the_values(percent: float, value: float) -> None:
-    assert percentile(list(range(100, 0, -1)), percent) == value
+    assert at_percentile(list(range(100, 0, -1)), percent) == value
 
 
 def test_cpu_between_two_samples_is_interpolated() -> None:

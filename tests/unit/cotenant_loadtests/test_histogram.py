@@ -12,9 +12,9 @@ from cotenant_loadtests.histogram import (
     curve_ms,
     histogram_of,
     merge,
-    nearest_rank,
     quantiles_ms,
 )
+from cotenant_loadtests.ranks import nearest_rank
 
 values_us = st.lists(st.integers(0, HIGHEST_US) | st.integers(0, 5_000), max_size=200)
 some_values_us = st.lists(st.integers(0, HIGHEST_US) | st.integers(0, 5_000), min_size=1, max_size=200)

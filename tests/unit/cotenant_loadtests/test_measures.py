@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from tests.builders.load_records import Request, answered, answered_whole, failed, run_of
 
 from cotenant_loadtests.columns import OUTCOMES, columns_of
-from cotenant_loadtests.histogram import nearest_rank
 from cotenant_loadtests.measures import Measures, measure
+from cotenant_loadtests.ranks import nearest_rank
 from cotenant_loadtests.record import Outcome
 from cotenant_loadtests.spec import Goodput
 from cotenant_loadtests.window import Window

@@ -2,7 +2,8 @@ import msgspec
 import pytest
 
 from cotenant_loadtests.orders import TenantTick, Tick
-from cotenant_loadtests.ticks import load_of, progress_of, quantile
+from cotenant_loadtests.ranks import at_percentile
+from cotenant_loadtests.ticks import load_of, progress_of
 
 
 def tick(
@@ -37,13 +38,13 @@ def test_errors_of_all_workers_are_added_by_their_outcome() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "share", "expected"),
-    [([], 0.5, 0), ([7], 0.99, 7), ([3, 1, 2], 0.5, 2), ([1, 2, 3, 4], 0.5, 2), (list(range(1, 101)), 0.99, 99)],
+    ("values", "percentile", "expected"),
+    [([], 50, 0), ([7], 99, 7), ([3, 1, 2], 50, 2), ([1, 2, 3, 4], 50, 2), (list(range(1, 101)), 99, 99)],
 )
-def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(
-    values: list[int], share: float, expected: float
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(
+    values: list[int], percentile: float, expected: float
 ) -> None:
-    assert quantile(values, share) == expected
+    assert at_percentile(values, percentile) == expected
 
 
 def test_the_load_is_that_of_the_window_with_its_peak_and_its_saturated_seconds() -> None:
