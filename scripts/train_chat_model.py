@@ -8,7 +8,6 @@ and not by the clock, so that the same seed gives the same weights on the same k
 `held_out` are never seen; the last page printed is the check.
 """
 
-import argparse
 import itertools
 import random
 import time
@@ -21,13 +20,13 @@ from chat_check import report
 from chat_text import Message, TrainingText, converse, read_text, turn, vary
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
+from training import begin, options, print_size
 from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
-from transformers.utils.logging import disable_progress_bar
 
 STEPS_PER_MINUTE = 180  # measured on two cores of an AMD EPYC, alone on the machine
 TOKENS_PER_BATCH = 1536
@@ -232,22 +231,12 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    size = sum(file.stat().st_size for file in out.iterdir() if file.is_file())
-    print(f"saved {sum(p.numel() for p in model.parameters()):,} parameters to {out}, {size / 1e6:.2f} MB in all")
+    print_size(model, out)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument(
-        "--minutes", type=float, default=8.0, help=f"length of the training, at {STEPS_PER_MINUTE} steps a minute"
-    )
-    parser.add_argument("--seed", type=int, default=7)
-    arguments = parser.parse_args()
-    disable_progress_bar()
-    torch.set_num_threads(2)
-    torch.manual_seed(arguments.seed)
-    torch.use_deterministic_algorithms(True)
+    arguments = options(__doc__ or "", STEPS_PER_MINUTE)
+    begin(arguments.seed, threads=2)
     text = read_text(TEXT_FILE)
     tokenizer = train_tokenizer(text, arguments.seed)
     model = make_model(tokenizer)

@@ -8,7 +8,6 @@ its batch (multiple negatives ranking), with the first 32 and 64 of its 128 numb
 machine. The pairs of `sentence_pairs.yaml` are never seen; the last lines printed are the check.
 """
 
-import argparse
 import itertools
 import json
 import random
@@ -24,8 +23,8 @@ from sentence_check import report
 from sentence_text import Pair, PairMaker, SentenceText, all_texts, batches, read_text
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy, normalize
+from training import begin, options, print_size
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-from transformers.utils.logging import disable_progress_bar
 
 STEPS_PER_MINUTE = 500  # measured on one core of an AMD EPYC, alone on it
 PAIRS_PER_BATCH = 128
@@ -176,8 +175,7 @@ def save(model: BertModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> Non
     (out / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"word_embedding_dimension": WIDTH, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
     write_json(out / "1_Pooling" / "config.json", pooling)
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"saved {sum(p.numel() for p in model.parameters()):,} parameters to {out}, {size / 1e6:.2f} MB in all")
+    print_size(model, out)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -185,17 +183,8 @@ def write_json(path: Path, content: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument(
-        "--minutes", type=float, default=8.0, help=f"length of the training, at {STEPS_PER_MINUTE} steps a minute"
-    )
-    parser.add_argument("--seed", type=int, default=7)
-    arguments = parser.parse_args()
-    disable_progress_bar()
-    torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
-    torch.use_deterministic_algorithms(True)
+    arguments = options(__doc__ or "", STEPS_PER_MINUTE)
+    begin(arguments.seed, threads=1)
     facts = read_chat_text(FOLDER / "chat_training_text.yaml").facts
     text = read_text(FOLDER / "sentence_training_text.yaml", facts)
     tokenizer = make_tokenizer(text)

@@ -60,7 +60,7 @@ def _processes(scenario: Scenario) -> Iterator[Finding]:
 def _url(field: str, url: str) -> Iterator[Finding]:
     """The messages do not show the URL, which may hold a password."""
     parts = http_parts(url)
-    if parts is not None and (parts.username is not None or parts.password is not None):
+    if "@" in url.partition("://")[2].partition("/")[0]:
         yield field, "holds a name or password; keys belong to tenants: {NAME: {key: {env: VARIABLE}}}"
     elif parts is None or not _good_host(parts) or not url.isprintable():
         yield field, "is no http or https URL with a host; write it like http://127.0.0.1:8080"
