@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.builders.load import Load, echo_chats, usage_since
 from tests.builders.up import Up, echo, key_of, keys, kill, pool, tenant, until
@@ -113,12 +114,16 @@ def running_conductor(up: Up) -> int | None:
 
 
 def ready(up: Up) -> dict[str, EngineStatus]:
-    """instance → engine; empty while no conductor answers."""
+    """instance → engine, without those just killed that the conductor has not missed yet.
+
+    Empty while no conductor answers.
+    """
     try:
         models = up.status().models
     except ControlError:
         return {}
-    return {engine.instance: engine for model in models for engine in model.engines if engine.state == "ready"}
+    engines = [engine for model in models for engine in model.engines if engine.state == "ready"]
+    return {engine.instance: engine for engine in engines if psutil.pid_exists(engine.pid)}
 
 
 def check_usage(up: Up, load: Load) -> None:
