@@ -107,15 +107,22 @@ class Dispatcher:
 
         Raises RequestError when the line is full, when waiting is pointless, or when the deadline has passed.
         """
-        line = self._lines.setdefault(ticket.model, WaitingLine())
-        if not len(line) and not self._depth(ticket.model).total() and (row := self._slot(ticket.model)) is not None:
-            return self._take(line, ticket, row)
+        if (row := self.at_once(ticket)) is not None:
+            return row
+        line = self._lines[ticket.model]
         if refused := self._refusal(ticket):
             self._refused.add(ticket.model)
             self._on_demand()
             raise refused
         self._count_waiting(ticket)
         return await self._wait(line, ticket)
+
+    def at_once(self, ticket: Ticket) -> EngineRow | None:
+        """As `acquire`, but None when the request would have to wait."""
+        line = self._lines.setdefault(ticket.model, WaitingLine())
+        if not len(line) and not self._depth(ticket.model).total() and (row := self._slot(ticket.model)) is not None:
+            return self._take(line, ticket, row)
+        return None
 
     def release(self, row: EngineRow) -> None:
         self._taken(row).add(-1)

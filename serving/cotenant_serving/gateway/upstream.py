@@ -60,8 +60,20 @@ class Answer(Protocol):
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises EngineLostError when it breaks off or is longer than `limit` bytes."""
 
+    async def relay(self, put: Callable[[bytes], None]) -> None:
+        """Gives each piece of the body to `put` as it comes, and returns at its end.
+
+        The lean client calls `put` in the very callback that read the piece: `put` must not wait. Raises
+        EngineLostError when the body breaks off, and whatever `put` raises.
+        """
+
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises EngineLostError when it breaks off."""
+        """As `relay`, for who takes the pieces one by one."""
+
+    def pause(self) -> None:
+        """Reads no more of the engine, for a client that is slow; what is on its way still comes."""
+
+    def resume(self) -> None: ...
 
     async def close(self) -> None:
         """Gives the connection back if the body was read to its end, closes it otherwise."""
@@ -174,26 +186,47 @@ class AiohttpAnswer:
 
     def __init__(self, response: "aiohttp.ClientResponse") -> None:
         self._response = response
+        self._reads = asyncio.Event()
+        self._reads.set()
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         parts, size = [], 0
-        async for chunk in self.chunks():
+
+        def put(chunk: bytes) -> None:
+            nonlocal size
             parts.append(chunk)
             size += len(chunk)
             if size > limit:
                 raise EngineLostError(f"an answer of more than {limit} bytes")
+
+        await self.relay(put)
         return b"".join(parts)
 
+    async def relay(self, put: Callable[[bytes], None]) -> None:
+        async for chunk in self.chunks():
+            put(chunk)
+
     async def chunks(self) -> AsyncIterator[bytes]:
+        while chunk := await self._next():
+            await self._reads.wait()
+            yield chunk
+
+    async def _next(self) -> bytes:
+        """Empty at the end."""
         import aiohttp
 
         try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+            return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as problem:
             raise EngineLostError(type(problem).__name__) from None
+
+    def pause(self) -> None:
+        self._reads.clear()
+
+    def resume(self) -> None:
+        self._reads.set()
 
     async def close(self) -> None:
         if not self._response.content.at_eof():
