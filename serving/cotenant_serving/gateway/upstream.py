@@ -60,8 +60,8 @@ class Answer(Protocol):
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises EngineLostError when it breaks off or is longer than `limit` bytes."""
 
-    async def relay(self, put: Callable[[bytes], None]) -> None:
-        """Gives each piece of the body to `put` as it comes, and returns at its end.
+    async def relay(self, put: Callable[[bytes], bool]) -> None:
+        """Gives each piece of the body to `put` as it comes; returns at its end, or when `put` says False: enough.
 
         The lean client calls `put` in the very callback that read the piece: `put` must not wait. Raises
         EngineLostError when the body breaks off, and whatever `put` raises.
@@ -76,7 +76,7 @@ class Answer(Protocol):
     def resume(self) -> None: ...
 
     async def close(self) -> None:
-        """Gives the connection back if the body was read to its end, closes it otherwise."""
+        """Gives the connection back if the body was read to its end, or ends within a second; else closes it."""
 
 
 class Upstream(Protocol):
@@ -194,19 +194,21 @@ class AiohttpAnswer:
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         parts, size = [], 0
 
-        def put(chunk: bytes) -> None:
+        def put(chunk: bytes) -> bool:
             nonlocal size
             parts.append(chunk)
             size += len(chunk)
             if size > limit:
                 raise EngineLostError(f"an answer of more than {limit} bytes")
+            return True
 
         await self.relay(put)
         return b"".join(parts)
 
-    async def relay(self, put: Callable[[bytes], None]) -> None:
+    async def relay(self, put: Callable[[bytes], bool]) -> None:
         async for chunk in self.chunks():
-            put(chunk)
+            if not put(chunk):
+                return
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while chunk := await self._next():
