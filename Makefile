@@ -13,7 +13,7 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check peers bench-accounting bench-agreement bench-engines bench-loadtest bench-wake \
+.PHONY: help install demo test test-chaos check peers bench-accounting bench-agreement bench-engines bench-loadtest bench-wake \
 	fix generate clean
 
 help: ## Show this list
@@ -26,6 +26,9 @@ demo: $(VENV)/.local ## Install, start, stream an answer; ONCE=1 ends after it, 
 
 test: $(VENV)/.dev ## Install and run every test ring that can run here
 	$(RUN)/python -m pytest -q -ra $(PARALLEL) $(ARGS)
+
+test-chaos: $(VENV)/.dev ## The chaos ring, and at full size the tests of which `make test` runs a tenth (up to 15 minutes)
+	$(RUN)/python -m pytest -q -ra $(PARALLEL) --full -m 'chaos or full' $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI runs
 	$(RUN)/ruff check .
