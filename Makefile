@@ -13,8 +13,8 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-chaos check peers bench-accounting bench-agreement bench-engines bench-loadtest bench-wake \
-	fix generate clean
+.PHONY: help install demo test test-chaos check peers bench-accounting bench-agreement bench-engines bench-gateway \
+	bench-loadtest bench-wake fix generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench-agreement: $(VENV)/.dev .peers/guidellm/.installed ## Do the load test's f
 
 bench-engines: $(VENV)/.dev ## Tokens and sentences a second, against the model alone (about 5 minutes)
 	$(RUN)/python -m benchmarks.engines $(ARGS)
+
+bench-gateway: $(VENV)/.dev .peers/vllm-router/.installed .peers/litellm/.installed ## CPU per request and per event, against vllm-router, LiteLLM, Ray Serve (ARGS=--quick)
+	$(RUN)/python -m benchmarks.gateway $(ARGS)
 
 bench-loadtest: $(VENV)/.dev .peers/guidellm/.installed .peers/locust/.installed ## What the load test costs, against GuideLLM and locust (ARGS=--quick)
 	$(RUN)/python -m benchmarks.loadtest $(ARGS)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotenant_loadtests.planned import Message, Planned
+from cotenant_loadtests.planned import Message, Planned, Segment
 from cotenant_loadtests.running import run_plan
 from cotenant_loadtests.spec import Scenario
 
 TENANT = "search"
+DIFFERENT_PROMPTS = 64
 PATIENCE_S = 600.0
 """For all of a plan; a run ends with its last answer."""
 
@@ -58,6 +59,37 @@ def by_callers(model: str, texts: Sequence[str], callers: int) -> list[Planned]:
             deadline_s=PATIENCE_S,
         )
         for number, text in enumerate(texts)
+    ]
+
+
+def chats_by_callers(
+    model: str, requests: int, callers: int, *, prompt_tokens: int, max_tokens: int, streamed: bool
+) -> list[Planned]:
+    """Chats of DIFFERENT_PROMPTS in turn. Each caller has every so-manyth, and asks as it is answered.
+
+    The answers must be those of an echo engine, word for word, with usage.
+    """
+    prompts = [
+        (Message(role="user", segments=(Segment(seed=seed, tokens=prompt_tokens),)),)
+        for seed in range(DIFFERENT_PROMPTS)
+    ]
+    return [
+        Planned(
+            id=number,
+            at_s=0.0 if number < callers else None,
+            after=None if number < callers else number - callers,
+            stream="callers",
+            tenant=TENANT,
+            model=model,
+            api="chat",
+            messages=prompts[number % DIFFERENT_PROMPTS],
+            max_tokens=max_tokens,
+            streamed=streamed,
+            include_usage=streamed,
+            deadline_s=PATIENCE_S,
+            check="echo",
+        )
+        for number in range(requests)
     ]
 
 
