@@ -1,8 +1,9 @@
 """`make bench-accounting`: what it costs the gateway to count one request, in CPU microseconds.
 
-Each part is measured twice in turns, `in process` as for one gateway process without a journal, and `shared` as the
-workers of a gateway do it: limits and slots in shared memory, the request in a journal, the usage line in one write,
-metrics in files. A request streams EVENTS events, and its tenant has all three limits.
+Each part is measured in turns `in process`, as for one gateway process without a journal, and as the workers of a
+gateway do it (limits and slots in shared memory, the request in a journal, its usage line in a file, metrics in
+files): `one worker` alone, and `several`, which keep each other out with locks. A request streams EVENTS events, and
+its tenant has all three limits.
 """
 
 import argparse
@@ -40,7 +41,8 @@ Work = Callable[[], object]
 class Part:
     name: str
     in_process: Work
-    shared: Work
+    one: Work
+    several: Work
 
 
 def main() -> None:
@@ -51,20 +53,20 @@ def main() -> None:
     print(f"{machine()}\n\n{given.rounds} rounds of {given.requests} requests on each side, in turns; medians.\n")
     with tempfile.TemporaryDirectory() as folder, parts(Path(folder)) as measured:
         took = {part.name: compare(part, given.rounds, given.requests) for part in measured}
-    alone, shared = (sum(one[side] for one in took.values()) for side in (0, 1))
-    rows = [(name, f"{one:.1f}", f"{other:.1f}") for name, (one, other) in {**took, "all": (alone, shared)}.items()]
-    print(markdown(("Part", "in process, µs", "shared, µs"), rows) + "\n")
-    finish({"shared_vs_in_process": shared / alone, "shared_us": shared, "in_process_us": alone})
+    took["all"] = [sum(of_part[side] for of_part in took.values()) for side in range(3)]
+    rows = [(name, *(f"{one:.1f}" for one in of_part)) for name, of_part in took.items()]
+    print(markdown(("Part", "in process, µs", "one worker, µs", "several, µs"), rows) + "\n")
+    in_process, one, several = took["all"]
+    finish({"one_vs_in_process": one / in_process, "in_process_us": in_process, "one_us": one, "several_us": several})
 
 
-def compare(part: Part, rounds: int, requests: int) -> tuple[float, float]:
-    """CPU microseconds per request, in process and shared."""
-    alone, shared = [], []
+def compare(part: Part, rounds: int, requests: int) -> list[float]:
+    """CPU microseconds per request: in process, one worker, several."""
+    sides: list[tuple[Work, list[float]]] = [(work, []) for work in (part.in_process, part.one, part.several)]
     for turn in range(rounds):
-        sides = [(part.in_process, alone), (part.shared, shared)]
         for work, took in sides if turn % 2 else reversed(sides):
             took.append(cpu_us(work, requests))
-    return median(alone), median(shared)
+    return [median(took) for _, took in sides]
 
 
 def cpu_us(work: Work, requests: int) -> float:
@@ -77,20 +79,27 @@ def cpu_us(work: Work, requests: int) -> float:
 @contextmanager
 def parts(folder: Path) -> Iterator[list[Part]]:
     local, shared = LocalBoard(), SharedBoard.create(column=0, columns=WORKERS + 1)
+    lone = SharedBoard.create(column=0, columns=2, alone=True)
     kept = Journal.create(folder, 0, 64)
     buffered: list[bytes] = []
     file = UsageFile(folder / "usage.jsonl", shared.usage_open)
     with metrics(folder / "metrics") as (alone, together):
         yield [
-            Part("limits", limits(local), limits(shared)),
-            Part("slot of an engine", slot(local), slot(shared)),
-            Part("journal", lambda: None, lambda: journal(kept)),
-            Part("usage line", lambda: buffer(buffered), lambda: file.append(line())),
-            Part("metrics", lambda: count(alone), lambda: count(together)),
+            Part("limits", limits(local), limits(lone), limits(shared)),
+            Part("slot of an engine", slot(local), slot(lone), slot(shared)),
+            same("journal", lambda: None, lambda: journal(kept)),
+            same("usage line", lambda: buffer(buffered), lambda: file.append(line())),
+            same("metrics", lambda: count(alone), lambda: count(together)),
         ]
     file.close()
     kept.close()
+    lone.close()
     shared.close()
+
+
+def same(name: str, in_process: Work, shared: Work) -> Part:
+    """What one worker does as several do."""
+    return Part(name, in_process, shared, shared)
 
 
 def limits(board: Board) -> Work:
@@ -98,7 +107,7 @@ def limits(board: Board) -> Work:
 
     def work() -> None:
         tenant.admit(300, time.monotonic())
-        tenant.headers(time.monotonic())
+        tenant.fields(time.monotonic())
         tenant.settle(300, 80, time.monotonic())
 
     return work

@@ -21,7 +21,7 @@ print("writes", flush=True)
 while True:
     with account:
         number = account.load()[0] + 1.0
-        account.store((number,) * 6)
+        account.store((number,) * 4)
     count.add(1)
 """
 

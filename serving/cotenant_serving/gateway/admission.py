@@ -3,19 +3,25 @@
 Arithmetic only: the levels are kept by an `Account` of the board, which the workers of a gateway share, and the time
 is an argument (`now`, seconds of a monotonic clock that all of them have in common).
 Tokens are charged by estimate on entry and settled with the real usage on exit, so a bucket may go below zero.
+
+A bucket holds one minute's worth, starts full and refills evenly. So all there is to know is when it will be full:
+what is taken puts that off, and the bucket is empty when that is a minute away (the generic cell rate algorithm).
 """
 
+import math
+
 from cotenant_serving.contract import Limits
-from cotenant_serving.gateway.board import NO_LEVELS, Account
+from cotenant_serving.gateway.board import Account, Levels
 from cotenant_serving.gateway.errors import error, retry_after
 from cotenant_serving.openai_api import RequestError
 
 DEFAULT_MAX_TOKENS = 256
 """Completion tokens assumed for a request that does not say; the real number is settled on exit."""
 MINUTE_S = 60.0
-State = tuple[float, float, float]
-"""A bucket's capacity, level, and the time of that level."""
-_UNLIMITED = Limits()
+TOLERANCE_S = 0.001
+"""Who would wait less long, or for half a unit only, does not: neither rounding nor a clock that was read before the
+lock was there refuses anybody, and no burst gets one request more than its limit."""
+_FIELDS = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
 
 
 def estimated_tokens(body_bytes: int, max_tokens: int | None) -> int:
@@ -24,142 +30,139 @@ def estimated_tokens(body_bytes: int, max_tokens: int | None) -> int:
 
 
 class Bucket:
-    """Token bucket: holds one minute's worth, starts full, refills evenly."""
+    """A limit as times. `full`, when the bucket is full, is kept elsewhere. Without a limit nothing costs any."""
 
-    __slots__ = ("_at", "_level", "capacity")
+    __slots__ = ("capacity", "latest_s", "unit_s")
 
-    def __init__(self, per_minute: int, now: float) -> None:
-        self.capacity = float(per_minute)
-        self._level = float(per_minute)
-        self._at = now
+    def __init__(self, per_minute: int | None) -> None:
+        self.capacity = float(per_minute or 0)
+        """0: no limit."""
+        self.unit_s = MINUTE_S / per_minute if per_minute else 0.0
+        """Until one unit has come back."""
+        self.latest_s = MINUTE_S + min(TOLERANCE_S, self.unit_s / 2) if per_minute else math.inf
+        """How long after now it may be full when somebody has taken something."""
 
-    def state(self) -> State:
-        return self.capacity, self._level, self._at
+    def after(self, full: float, amount: float, now: float) -> float:
+        """When it is full if `amount` is taken. Negative amounts give back."""
+        return (full if full > now else now) + amount * self.unit_s
 
-    def restore(self, state: State) -> None:
-        self.capacity, self._level, self._at = state
+    def resized(self, capacity: float, full: float, now: float) -> float:
+        """When a bucket of this capacity is full with what one of another `capacity` holds.
 
-    def level(self, now: float) -> float:
-        elapsed_s = max(0.0, now - self._at)
-        self._level = min(self.capacity, self._level + elapsed_s * self.capacity / MINUTE_S)
-        self._at = max(self._at, now)
-        return self._level
+        A changed limit neither refills nor empties. `capacity` 0: nobody has used it yet.
+        """
+        level = capacity - max(0.0, full - now) * capacity / MINUTE_S
+        return now + max(0.0, self.capacity - level) * self.unit_s if capacity else now
 
-    def take(self, amount: float, now: float) -> None:
-        """Negative amounts give back. Does not ask whether there is enough."""
-        self._level = min(self.capacity, self.level(now) - amount)
-
-    def wait_s(self, amount: float, now: float) -> float:
-        """Seconds until `amount` is there; 0 when it is; infinite when the bucket never holds so much."""
-        missing = amount - self.level(now)
-        if missing <= 0:
-            return 0.0
-        if amount > self.capacity:
-            return float("inf")
-        return missing * MINUTE_S / self.capacity
-
-    def resize(self, per_minute: int, now: float) -> None:
-        """Keeps the fill: a changed limit neither refills the bucket nor empties it."""
-        level = self.level(now)
-        self.capacity = float(per_minute)
-        self._level = min(self.capacity, level)
+    def shown(self, full: float, now: float) -> tuple[int, bytes]:
+        """Units that remain, and the time until all are back."""
+        away_s = full - now
+        if away_s <= 0:
+            return int(self.capacity), b"0s"
+        return max(0, int(self.capacity - away_s / self.unit_s + 1e-3)), duration(away_s)
 
 
 class TenantLimits:
-    """One tenant's buckets and its count of running requests, as this worker works on them."""
+    """One tenant's limits and its count of running requests, as this worker sees them."""
 
     def __init__(self, tenant: str, limits: Limits, account: Account, now: float) -> None:
         self.tenant = tenant
-        self._account = account
-        self._limits = limits
-        self._requests: Bucket | None = None
-        self._tokens: Bucket | None = None
-        self._levels = NO_LEVELS
+        self._account, self._running = account, account.running
         self.change(limits, now)
 
     @property
     def running(self) -> int:
-        return self._account.running.total()
+        return self._running.total()
 
     def change(self, limits: Limits, now: float) -> None:
-        self._limits = limits
+        self._unlimited = limits == Limits()
+        self._requests, self._tokens = Bucket(limits.requests_per_minute), Bucket(limits.tokens_per_minute)
+        self._most_running = limits.concurrent_requests or math.inf
+        limited = ((b"requests", self._requests), (b"tokens", self._tokens))
+        self._fields = b"".join(_FIELDS % (kind, one.capacity, kind, kind) for kind, one in limited if one.capacity)
         with self._account:
-            self._load(now)
-            self._store()
+            self._requests_full, self._tokens_full = self._load(now)
 
     def admit(self, tokens: int, now: float) -> None:
         """Takes one request, `tokens` and one place among the running, or raises RequestError and takes nothing."""
-        most = self._limits.tokens_per_minute
-        if most is not None and tokens > most:
+        if self._unlimited:
+            self._running.add(1)
+            return
+        most = self._tokens.capacity
+        if most and tokens > most:
             raise error(
                 "request_exceeds_limit",
-                f"The request may cost {tokens} tokens (estimated) and the limit is {most} tokens per minute.",
+                f"The request may cost {tokens} tokens (estimated) and the limit is {most:.0f} tokens per minute.",
             )
-        if self._limits == _UNLIMITED:
-            self._account.running.add(1)
-            return
         with self._account:
-            self._load(now)
-            refused = self._refusal(tokens, now)
-            if refused is None:
-                self._take(1, tokens, now)
-                self._account.running.add(1)
+            refused = self._take(tokens, now)
         if refused is not None:
             raise self._too_many(*refused, now)
 
     def settle(self, estimated: int, actual: int, now: float) -> None:
         """Ends a request that `admit` let in."""
-        self._account.running.add(-1)
-        if self._limits.tokens_per_minute is not None:
+        self._running.add(-1)
+        if self._tokens.capacity and actual != estimated:
             with self._account:
-                self._load(now)
-                self._take(0, actual - estimated, now)
+                requests_full, tokens_full = self._load(now)
+                tokens_full = self._tokens.after(tokens_full, actual - estimated, now)
+                self._account.fill(requests_full, tokens_full)
+            self._requests_full, self._tokens_full = requests_full, tokens_full
 
-    def _load(self, now: float) -> None:
-        """Takes over what the workers have left, at the limits that this one knows."""
-        self._levels = levels = self._account.load()
-        self._requests = _bucket(self._requests, self._limits.requests_per_minute, levels[:3], now)
-        self._tokens = _bucket(self._tokens, self._limits.tokens_per_minute, levels[3:], now)
-
-    def _take(self, requests: int, tokens: int, now: float) -> None:
-        if self._requests is not None and requests:
-            self._requests.take(requests, now)
-        if self._tokens is not None:
-            self._tokens.take(tokens, now)
-        self._store()
-
-    def _store(self) -> None:
-        """What has no limit now stays as it was."""
-        requests = self._levels[:3] if self._requests is None else self._requests.state()
-        tokens = self._levels[3:] if self._tokens is None else self._tokens.state()
-        self._account.store((*requests, *tokens))
+    def fields(self, now: float) -> bytes:
+        """Header lines x-ratelimit-{limit,remaining,reset}-{requests,tokens}, as of the last call that took or gave
+        back. Nothing for what is unlimited.
+        """
+        shown: tuple[int | bytes, ...] = ()
+        if self._requests.capacity:
+            shown = self._requests.shown(self._requests_full, now)
+        if self._tokens.capacity:
+            shown += self._tokens.shown(self._tokens_full, now)
+        return self._fields % shown if shown else b""
 
     def headers(self, now: float) -> dict[str, str]:
-        """x-ratelimit-{limit,remaining,reset}-{requests,tokens}, as of the last call that took or gave back.
+        """`fields` by their names."""
+        lines = (line.partition(": ") for line in self.fields(now).decode().splitlines())
+        return {name: value for name, _, value in lines}
 
-        Nothing for what is unlimited.
-        """
-        found = {}
-        for kind, bucket in (("requests", self._requests), ("tokens", self._tokens)):
-            if bucket is not None:
-                level = bucket.level(now)
-                found[f"x-ratelimit-limit-{kind}"] = str(int(bucket.capacity))
-                found[f"x-ratelimit-remaining-{kind}"] = str(max(0, int(level)))
-                found[f"x-ratelimit-reset-{kind}"] = duration(bucket.wait_s(bucket.capacity, now))
-        return found
-
-    def _refusal(self, tokens: int, now: float) -> tuple[str, float] | None:
-        most = self._limits.concurrent_requests
-        if most is not None and self._account.running.total() >= most:
-            return f"{most} concurrent requests", 1.0
-        if self._requests is not None and (wait_s := self._requests.wait_s(1, now)) > 0:
-            return f"{int(self._requests.capacity)} requests per minute", wait_s
+    def _take(self, tokens: int, now: float) -> tuple[str, float] | None:
+        """The limit that is reached and the seconds until there is room, if one is."""
+        requests_full, tokens_full = self._requests_full, self._tokens_full = self._load(now)
+        if self._running.total() >= self._most_running:
+            return f"{self._most_running} concurrent requests", 1.0
+        requests_full = self._requests.after(requests_full, 1, now)
+        if requests_full - now > self._requests.latest_s:
+            return f"{self._requests.capacity:.0f} requests per minute", requests_full - now - MINUTE_S
+        tokens_full = self._tokens.after(tokens_full, tokens, now)
         # Tensors cost no tokens: a bucket below zero does not keep them out.
-        if tokens and self._tokens is not None and (wait_s := self._tokens.wait_s(tokens, now)) > 0:
-            return f"{int(self._tokens.capacity)} tokens per minute", wait_s
+        if tokens and tokens_full - now > self._tokens.latest_s:
+            return f"{self._tokens.capacity:.0f} tokens per minute", tokens_full - now - MINUTE_S
+        self._account.fill(requests_full, tokens_full)
+        self._running.add(1)
+        self._requests_full, self._tokens_full = requests_full, tokens_full
         return None
 
+    def _load(self, now: float) -> tuple[float, float]:
+        """When the buckets are full, as the workers have left them, at the limits that this one knows."""
+        levels = requests, requests_full, tokens, tokens_full = self._account.load()
+        if requests == self._requests.capacity and tokens == self._tokens.capacity:
+            return requests_full, tokens_full
+        return self._resized(levels, now)
+
+    def _resized(self, levels: Levels, now: float) -> tuple[float, float]:
+        """What has no limit now stays as it was."""
+        requests, requests_full, tokens, tokens_full = levels
+        if self._requests.capacity not in (0, requests):
+            requests, requests_full = self._requests.capacity, self._requests.resized(requests, requests_full, now)
+        if self._tokens.capacity not in (0, tokens):
+            tokens, tokens_full = self._tokens.capacity, self._tokens.resized(tokens, tokens_full, now)
+        changed = (requests, requests_full, tokens, tokens_full)
+        if changed != levels:
+            self._account.store(changed)
+        return requests_full, tokens_full
+
     def _too_many(self, limit: str, wait_s: float, now: float) -> RequestError:
+        wait_s = round(wait_s, 3)
         return error(
             "rate_limit_exceeded",
             f"Tenant '{self.tenant}' reached its limit of {limit}; there is room in {retry_after(wait_s)} s.",
@@ -168,26 +171,11 @@ class TenantLimits:
         )
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float) -> bytes:
     """As Go prints it, like OpenAI's x-ratelimit-reset: `0s`, `12ms`, `1.5s`, `2m3s`."""
     ms = round(seconds * 1000)
-    if ms <= 0:
-        return "0s"
     if ms < 1000:
-        return f"{ms}ms"
+        return b"%dms" % ms if ms > 0 else b"0s"
     minutes, ms = divmod(ms, 60_000)
-    tail = f"{ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-    return f"{minutes}m{tail}" if minutes else tail
-
-
-def _bucket(bucket: Bucket | None, per_minute: int | None, state: State, now: float) -> Bucket | None:
-    """`state` as a bucket of `per_minute`; a full one where nobody has used it yet. Reuses `bucket`."""
-    if per_minute is None:
-        return None
-    if state[0] == 0:
-        return Bucket(per_minute, now)
-    bucket = bucket or Bucket(per_minute, now)
-    bucket.restore(state)
-    if state[0] != per_minute:
-        bucket.resize(per_minute, now)
-    return bucket
+    tail = b"%d" % (ms // 1000) if ms % 1000 == 0 else (b"%d.%03d" % divmod(ms, 1000)).rstrip(b"0")
+    return b"%dm%bs" % (minutes, tail) if minutes else tail + b"s"

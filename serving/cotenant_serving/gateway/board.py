@@ -6,12 +6,13 @@ mapped by every worker, so it needs no disk and is gone with the last of them:
     header   rows in use (u32), usage_open (u32)        64 bytes
     row      key of its name (16 bytes)
              which of the two copies holds (u32), rest unused
-             two copies of a tenant's levels (6 doubles each)
+             two copies of a tenant's levels (4 doubles each)
              one u32 for each column                    384 bytes
 
 Each worker has a column of its own and nobody else writes there, so counts need no lock; the supervisor clears a
 dead worker's. Levels are changed under a byte-range lock of the row, which the kernel takes back from a process that
-is killed: a new copy is written beside the one that holds, then one store makes it hold.
+is killed. What a bucket holds is one double, changed by one store; when its capacity changes too, a new copy is
+written beside the one that holds, then one store makes it hold. A worker that is alone has nobody to lock out.
 """
 
 import fcntl
@@ -19,16 +20,15 @@ import hashlib
 import logging
 import mmap
 import os
-import struct
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Protocol
 
 log = logging.getLogger("cotenant.gateway")
 
-Levels = tuple[float, float, float, float, float, float]
-"""(capacity, level, time) of the bucket of requests and of the bucket of tokens; capacity 0: not used yet."""
-NO_LEVELS: Levels = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+Levels = tuple[float, float, float, float]
+"""(capacity, time when it is full) of the buckets of requests and of tokens; capacity 0: not used yet."""
+NO_LEVELS: Levels = (0.0, 0.0, 0.0, 0.0)
 
 SIGNS_OF_LIFE, USAGE_DROPPED = "signs of life", "usage dropped"
 """Names of counts that the supervisor knows."""
@@ -41,7 +41,6 @@ _KEY_BYTES = 16
 _VALID_AT = 16
 _COPIES_AT = 32
 _COUNTS_AT = 128
-_LEVELS = struct.Struct("6d")
 
 
 class Count(Protocol):
@@ -72,6 +71,9 @@ class Account(Protocol):
 
     def store(self, levels: Levels) -> None: ...
 
+    def fill(self, requests_full: float, tokens_full: float) -> None:
+        """Stores when the buckets are full; their capacities stay."""
+
     def __enter__(self) -> object: ...
 
     def __exit__(
@@ -101,6 +103,8 @@ class Board(Protocol):
 class LocalCount:
     """A count of one process, and a flag."""
 
+    __slots__ = ("_value",)
+
     def __init__(self) -> None:
         self._value = 0
 
@@ -128,6 +132,8 @@ class LocalCount:
 class LocalAccount:
     """An account of one process: its event loop is one thread, so there is nobody to keep out."""
 
+    __slots__ = ("_levels", "running")
+
     def __init__(self) -> None:
         self.running: Count = LocalCount()
         self._levels = NO_LEVELS
@@ -137,6 +143,10 @@ class LocalAccount:
 
     def store(self, levels: Levels) -> None:
         self._levels = levels
+
+    def fill(self, requests_full: float, tokens_full: float) -> None:
+        requests, _, tokens, _ = self._levels
+        self._levels = (requests, requests_full, tokens, tokens_full)
 
     def __enter__(self) -> None: ...
 
@@ -161,35 +171,48 @@ class LocalBoard:
 
 
 class SharedCount:
-    __slots__ = ("_at", "_file", "_first", "_last", "_mine", "_words")
+    __slots__ = ("_at", "_file", "_mine", "_parts")
 
-    def __init__(self, file: int, words: "memoryview[int]", at: int, column: int, columns: int) -> None:
-        """`at`: offset of the row."""
-        self._file, self._words, self._at = file, words, at
-        self._first = (at + _COUNTS_AT) // 4
-        self._last, self._mine = self._first + columns, self._first + column
+    def __init__(self, file: int, parts: "memoryview[int]", at: int, column: int) -> None:
+        """`at`: offset of the row; `parts`: its counts."""
+        self._file, self._parts, self._at, self._mine = file, parts, at, column
 
     def add(self, change: int) -> None:
         # One aligned store: nobody sees half of it. struct.pack_into would write zeros first.
-        self._words[self._mine] += change
+        self._parts[self._mine] += change
 
     def own(self) -> int:
-        return self._words[self._mine]
+        return self._parts[self._mine]
 
     def parts(self) -> Sequence[int]:
-        return self._words[self._first : self._last]
+        return self._parts
 
     def total(self) -> int:
-        return sum(self._words[self._first : self._last])
+        return sum(self._parts)
 
     def take(self, most: int) -> bool:
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
         try:
-            if room := self.total() < most:
-                self.add(1)
+            if room := sum(self._parts) < most:
+                self._parts[self._mine] += 1
             return room
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+
+    def close(self) -> None:
+        self._parts.release()
+
+
+class LoneCount(SharedCount):
+    """Of a worker that has no others beside it."""
+
+    __slots__ = ()
+
+    def take(self, most: int) -> bool:
+        if sum(self._parts) >= most:
+            return False
+        self._parts[self._mine] += 1
+        return True
 
 
 class SharedFlag:
@@ -206,22 +229,30 @@ class SharedFlag:
 
 
 class SharedAccount:
-    __slots__ = ("_at", "_file", "_memory", "_valid", "_words", "running")
+    __slots__ = ("_at", "_doubles", "_file", "_first", "_valid", "_words", "running")
 
-    def __init__(self, file: int, memory: mmap.mmap, words: "memoryview[int]", at: int, running: Count) -> None:
-        self._file, self._memory, self._words, self._at = file, memory, words, at
-        self._valid = (at + _VALID_AT) // 4
+    def __init__(
+        self, file: int, words: "memoryview[int]", doubles: "memoryview[float]", at: int, running: Count
+    ) -> None:
+        self._file, self._words, self._doubles, self._at = file, words, doubles, at
+        self._valid, self._first = (at + _VALID_AT) // 4, (at + _COPIES_AT) // 8
         self.running = running
 
     def load(self) -> Levels:
-        copy = self._words[self._valid]
-        return _LEVELS.unpack_from(self._memory, self._at + _COPIES_AT + copy * _LEVELS.size)
+        doubles, at = self._doubles, self._first + 4 * self._words[self._valid]
+        return doubles[at], doubles[at + 1], doubles[at + 2], doubles[at + 3]
 
     def store(self, levels: Levels) -> None:
         copy = 1 - self._words[self._valid]
-        begin = self._at + _COPIES_AT + copy * _LEVELS.size
-        self._memory[begin : begin + _LEVELS.size] = _LEVELS.pack(*levels)
+        at = self._first + 4 * copy
+        for place, value in enumerate(levels):
+            self._doubles[at + place] = value
         self._words[self._valid] = copy
+
+    def fill(self, requests_full: float, tokens_full: float) -> None:
+        doubles, at = self._doubles, self._first + 4 * self._words[self._valid]
+        doubles[at + 1] = requests_full
+        doubles[at + 3] = tokens_full
 
     def __enter__(self) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
@@ -232,37 +263,55 @@ class SharedAccount:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
 
 
+class LoneAccount(SharedAccount):
+    """Of a worker that has no others beside it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class SharedBoard:
     """One process's view of the board. Open it once per process: closing it gives up the process's locks."""
 
-    def __init__(self, file: int, *, column: int, columns: int) -> None:
-        """`file` is taken over. `column`: where this process counts, below `columns`, which are summed up."""
-        self._file, self._column, self._columns = file, column, columns
+    def __init__(self, file: int, *, column: int, columns: int, alone: bool = False) -> None:
+        """`file` is taken over. `column`: where this process counts, below `columns`, which are summed up.
+
+        `alone`: no other process takes anything or changes levels, so locks are left out.
+        """
+        self._file, self._column, self._columns, self._alone = file, column, columns, alone
         self._memory = mmap.mmap(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
         self._words = memoryview(self._memory).cast("I")
+        self._doubles = memoryview(self._memory).cast("d")
+        self._counts: dict[int, SharedCount] = {}
         self._rows: dict[bytes, int] = {}
         self._known = 0
-        self._alone = LocalBoard()
+        self._own = LocalBoard()
         self.usage_open: Flag = SharedFlag(self._words, 1)
 
     @classmethod
-    def create(cls, *, column: int, columns: int) -> "SharedBoard":
+    def create(cls, *, column: int, columns: int, alone: bool = False) -> "SharedBoard":
         file = os.memfd_create("cotenant-gateway-board")
         os.ftruncate(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
-        return cls(file, column=column, columns=columns)
+        return cls(file, column=column, columns=columns, alone=alone)
 
     def fileno(self) -> int:
         return self._file
 
     def count(self, name: str) -> Count:
         at = self._row(f"count {name}")
-        return self._count(at) if at else self._alone.count(name)
+        return self._count(at) if at else self._own.count(name)
 
     def account(self, tenant: str) -> Account:
         at = self._row(f"tenant {tenant}")
         if not at:
-            return self._alone.account(tenant)
-        return SharedAccount(self._file, self._memory, self._words, at, self._count(at))
+            return self._own.account(tenant)
+        kind = LoneAccount if self._alone else SharedAccount
+        return kind(self._file, self._words, self._doubles, at, self._count(at))
 
     def clear(self, column: int, keep: Collection[str] = ()) -> None:
         """Nothing of what this column counted is there any more: its process is dead.
@@ -275,12 +324,21 @@ class SharedBoard:
                 self._words[(at + _COUNTS_AT) // 4 + column] = 0
 
     def close(self) -> None:
+        for count in self._counts.values():
+            count.close()
         self._words.release()
+        self._doubles.release()
         self._memory.close()
         os.close(self._file)
 
     def _count(self, at: int) -> SharedCount:
-        return SharedCount(self._file, self._words, at, self._column, self._columns)
+        known = self._counts.get(at)
+        if known is None:
+            first = (at + _COUNTS_AT) // 4
+            kind = LoneCount if self._alone else SharedCount
+            known = kind(self._file, self._words[first : first + self._columns], at, self._column)
+            self._counts[at] = known
+        return known
 
     def _row(self, name: str) -> int:
         """Offset of the row of this name, which is made when there is none; 0 when all rows are taken."""

@@ -46,7 +46,8 @@ SPARE_CELLS = 256
 
 def run(options: Options, place: Place) -> int:
     """Serves until SIGTERM or SIGINT. Exit status 1 when it cannot start."""
-    board = SharedBoard(place.board, column=place.worker, columns=options.workers + 1)
+    alone = options.workers == 1
+    board = SharedBoard(place.board, column=place.worker, columns=options.workers + 1, alone=alone)
     metrics.use_files(place.worker)
     try:
         usage = open_usage(options, board, place.worker)

@@ -1,9 +1,11 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cotenant_serving.contract import Limits
-from cotenant_serving.gateway.admission import Bucket, TenantLimits, duration, estimated_tokens
+from cotenant_serving.gateway.admission import TOLERANCE_S, TenantLimits, duration, estimated_tokens
 from cotenant_serving.gateway.board import LocalAccount
 from cotenant_serving.openai_api import RequestError
 
@@ -18,32 +20,57 @@ def refused(tenant: TenantLimits, tokens: int, now: float) -> RequestError:
     return caught.value
 
 
-def test_a_bucket_starts_full_with_one_minutes_worth_and_refills_evenly():
-    bucket = Bucket(60, now=100.0)
-    bucket.take(60, 100.0)
+def remaining(tenant: TenantLimits, kind: str, now: float) -> int:
+    return int(tenant.headers(now)[f"x-ratelimit-remaining-{kind}"])
 
-    assert bucket.level(100.0) == 0
-    assert bucket.level(110.0) == pytest.approx(10)
-    assert bucket.wait_s(20, 110.0) == pytest.approx(10)
-    assert bucket.level(1000.0) == 60
+
+def test_a_bucket_starts_full_with_one_minutes_worth_and_refills_evenly():
+    tenant = limits(now=100.0, tokens_per_minute=60)
+    tenant.admit(60, 100.0)
+
+    assert remaining(tenant, "tokens", 100.0) == 0
+    assert remaining(tenant, "tokens", 110.0) == 10
+    assert refused(tenant, 20, 110.0).headers["retry-after"] == "10"
+    assert remaining(tenant, "tokens", 1000.0) == 60
 
 
 def test_a_clock_that_steps_back_takes_nothing_away():
-    bucket = Bucket(60, now=100.0)
-    bucket.take(30, 100.0)
-    assert bucket.level(90.0) == 30
-    assert bucket.level(101.0) == pytest.approx(31)
+    tenant = limits(now=100.0, tokens_per_minute=60)
+    tenant.admit(30, 100.0)
+    tenant.admit(0, 90.0)
+    assert remaining(tenant, "tokens", 101.0) == 31
+
+
+def test_a_clock_that_was_read_a_moment_before_the_lock_refuses_nobody():
+    tenant = limits(now=100.0, requests_per_minute=6)
+    for _ in range(5):
+        tenant.admit(1, 100.0004)
+
+    tenant.admit(1, 100.0)
+
+    assert refused(tenant, 1, 100.0).status == 429
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 60, 999, 1001, 60_000])
+def test_a_burst_gets_the_limit_and_not_one_more_however_long_the_machine_has_run(per_minute: int):
+    now = 12_345_678.9  # nearly five months
+    tenant = limits(now=now, requests_per_minute=per_minute, tokens_per_minute=3 * per_minute)
+    for _ in range(per_minute):
+        tenant.admit(3, now)
+
+    assert refused(tenant, 3, now).status == 429
+    assert remaining(tenant, "requests", now) == remaining(tenant, "tokens", now) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 50)), max_size=50))
 def test_no_sequence_of_requests_gets_more_than_capacity_plus_rate(steps):
-    bucket, now, taken = Bucket(100, now=0.0), 0.0, 0
+    tenant, now, taken = limits(tokens_per_minute=100), 0.0, 0
     for pause_s, amount in steps:
         now += pause_s
-        if bucket.wait_s(amount, now) == 0:
-            bucket.take(amount, now)
+        with contextlib.suppress(RequestError):
+            tenant.admit(amount, now)
             taken += amount
-    assert taken <= 100 + now * 100 / 60 + 1e-6
+    assert taken <= 100 + (now + TOLERANCE_S) * 100 / 60 + 1e-6
 
 
 def test_the_estimate_counts_the_body_and_what_may_be_generated():
@@ -118,12 +145,36 @@ def test_a_changed_limit_keeps_the_fill():
     tenant.change(Limits(tokens_per_minute=5), 0.0)
     assert tenant.headers(0.0)["x-ratelimit-remaining-tokens"] == "5"
     tenant.change(Limits(), 0.0)
-    assert tenant.headers(0.0) == {}
+    assert (tenant.headers(0.0), tenant.fields(0.0)) == ({}, b"")
+    tenant.admit(10**9, 0.0)
+    tenant.change(Limits(tokens_per_minute=5), 0.0)
+    assert tenant.headers(0.0)["x-ratelimit-remaining-tokens"] == "5"
+
+
+def test_header_lines_say_of_each_limit_what_it_is_what_remains_and_when_it_is_whole_again():
+    tenant = limits(requests_per_minute=60, tokens_per_minute=1000, concurrent_requests=9)
+    tenant.admit(100, 0.0)
+
+    assert tenant.fields(0.0) == (
+        b"x-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 59\r\nx-ratelimit-reset-requests: 1s\r\n"
+        b"x-ratelimit-limit-tokens: 1000\r\nx-ratelimit-remaining-tokens: 900\r\nx-ratelimit-reset-tokens: 6s\r\n"
+    )
+    assert list(tenant.headers(0.25).values()) == ["60", "59", "750ms", "1000", "904", "5.75s"]
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (0.012, "12ms"), (1, "1s"), (1.5, "1.5s"), (59.9999, "1m0s"), (60, "1m0s"), (83.25, "1m23.25s")],
+    [
+        (0, "0s"),
+        (0.012, "12ms"),
+        (1, "1s"),
+        (1.05, "1.05s"),
+        (1.5, "1.5s"),
+        (10.001, "10.001s"),
+        (59.9999, "1m0s"),
+        (60, "1m0s"),
+        (83.25, "1m23.25s"),
+    ],
 )
 def test_durations_read_as_go_prints_them(seconds, text):
-    assert duration(seconds) == text
+    assert duration(seconds).decode() == text
