@@ -18,6 +18,7 @@ from functools import partial
 
 import uvicorn
 
+from cotenant_serving.accepting import PatientServer, use_every_descriptor
 from cotenant_serving.gateway import metrics
 from cotenant_serving.gateway.asgi import GatewayApp
 from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, Board, Count, SharedBoard
@@ -46,6 +47,7 @@ SPARE_CELLS = 256
 
 def run(options: Options, place: Place) -> int:
     """Serves until SIGTERM or SIGINT. Exit status 1 when it cannot start."""
+    use_every_descriptor()
     alone = options.workers == 1
     board = SharedBoard(place.board, column=place.worker, columns=options.workers + 1, alone=alone)
     metrics.use_files(place.worker)
@@ -155,7 +157,7 @@ def _woken(dispatcher: Dispatcher, events: int) -> Iterator[None]:
 async def _serve_http(gateway: Gateway, place: Place) -> None:
     listener = socket.socket(fileno=place.listener)
     cap = ConnectionCap(gateway.settings.max_connections, gateway.board.count("connections"))
-    server = uvicorn.Server(
+    server = PatientServer(
         uvicorn.Config(
             GatewayApp(gateway, build_pages(gateway)),
             http=capped(cap),
