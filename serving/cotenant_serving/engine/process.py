@@ -180,12 +180,15 @@ class EngineProcess:
     async def _serve(self) -> None:
         import uvicorn
 
+        from cotenant_serving.accepting import PatientServer
+        from cotenant_serving.engine.protocol import EngineProtocol
+
         # log_config=None: uvicorn's default closes the log handlers of Ray Serve, which then loses its replicas.
         config = uvicorn.Config(
             self._server,
             interface="asgi3",
             loop="none",
-            http="httptools",
+            http=EngineProtocol,
             ws="none",
             lifespan="off",
             access_log=False,
@@ -194,7 +197,7 @@ class EngineProcess:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=2,
         )
-        self._web = uvicorn.Server(config)
+        self._web = PatientServer(config)
         self._web.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # not ours
         self._uvicorn = asyncio.create_task(self._web.serve(sockets=[self._listener]))
         while not self._web.started and not self._uvicorn.done():
