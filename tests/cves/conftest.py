@@ -37,6 +37,8 @@ AUTHORIZED = b"authorization: Bearer " + KEYS["search"].encode()
 class Stage:
     gateway: GatewayProcess
     engines: dict[str, FakeEngine]
+    markers: int = 0
+    """Requests that were refused so that the metrics would show it."""
 
     @property
     def port(self) -> int:
