@@ -24,12 +24,17 @@ class Client(Protocol):
     """Names in lower case; exactly one Host; a single Content-Length at most; nothing that was not understood."""
     gone: bool
     """The connection is lost."""
+    keep_alive: bool
+    """Set it to False before `begin`, and the connection closes after this answer."""
 
     def take_body(self) -> bytes | None:
         """The whole body if all of it is here and none was taken; None: ask `body_part`."""
 
     async def body_part(self) -> bytes:
-        """The next piece of the body as it comes; empty at its end. Raises ClientGoneError."""
+        """The next piece of the body as it comes; empty at its end.
+
+        Raises ClientGoneError, or TimeoutError when the body takes longer than a client may (`connections.Times`).
+        """
 
     def belongs_to(self, tenant: str) -> bool:
         """Counts the connection for the tenant whose key it showed. False when that one has its cap of them."""
@@ -47,7 +52,7 @@ class Client(Protocol):
         """
 
     def write(self, chunk: bytes) -> None:
-        """A piece of the answer; not empty. Never waits: who writes much asks `drained` in between."""
+        """A piece of the answer. Never waits: who writes much asks `drained` in between."""
 
     def end(self, last: bytes = b"") -> None:
         """The end of the answer, after a last piece. What is left of the request's body is thrown away."""

@@ -6,6 +6,7 @@ honours Retry-After.
 """
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,19 @@ ERRORS: Mapping[str, ErrorKind] = {
     ),
     "model_version_not_found": ErrorKind(
         404, _INVALID, "The model has no such version.", "Leave the version out: each model has one, '1'."
+    ),
+    "malformed_request": ErrorKind(
+        400, _INVALID, "The request is not valid HTTP/1.1.", "Send HTTP/1.1 as RFC 9112 has it."
+    ),
+    "url_too_long": ErrorKind(414, _INVALID, "The URL is too long.", "Send a shorter one; queries are not read."),
+    "headers_too_large": ErrorKind(
+        431, _INVALID, "The headers are too many or too long.", "Send at most 100, of 64 KiB together."
+    ),
+    "expectation_failed": ErrorKind(
+        417, _INVALID, "The only known expectation is 100-continue.", "Send the request without Expect."
+    ),
+    "too_many_connections": ErrorKind(
+        429, _LIMIT, "Too many connections of your tenant are open.", "Use those that are open for several requests."
     ),
     "body_too_large": ErrorKind(413, _INVALID, "The body is too large.", "Send a shorter one."),
     "body_too_slow": ErrorKind(408, _INVALID, "The body did not arrive in time.", "Send the request again."),
@@ -109,6 +123,11 @@ def error(
         type_=kind.type,
         headers=extra,
     )
+
+
+def new_request_id() -> str:
+    """Of every request, and every answer to what is none; never the client's own."""
+    return "req-" + secrets.token_hex(12)
 
 
 def speaks_oip(path: str) -> bool:

@@ -89,6 +89,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="connections at a time, idle and health checks included; one more gets a 503 with Retry-After: 1 and is "
         f"closed (default {default.max_connections})",
     )
+    parser.add_argument(
+        "--max-connections-per-tenant",
+        type=_count_up_to(100_000),
+        metavar="N",
+        help="those that one tenant may hold; one more gets a 429 and is closed (default: half of all)",
+    )
     return parser
 
 
@@ -101,6 +107,7 @@ def _options(given: argparse.Namespace) -> Options:
         drain_timeout_s=given.drain_timeout,
         max_body_bytes=given.max_body_bytes,
         max_connections=given.max_connections,
+        max_connections_per_tenant=given.max_connections_per_tenant or max(1, given.max_connections // 2),
     )
     return Options(given.config, given.host, given.port, given.state, given.workers, settings)
 

@@ -1,216 +1,317 @@
-"""uvicorn's HTTP protocol with the guards that it leaves out: bounds on connections, headers and their time.
+"""One client's connection: the guarded HTTP/1.1 protocol that uvicorn's server runs.
 
-Without them one client holds a connection for ever by sending a header byte a minute or by never reading its answer,
-fills memory with one endless header, or takes every file descriptor. The bound on the body and its time are the app's
-(`asgi`), which can still answer with an error.
+uvicorn's own costs as much as the rest of the request path and leaves out what a gateway needs: bounds on headers,
+on their time and on slow readers, strict framing, nothing read ahead without end. Here a request is read as far as
+its end and no further; the next one waits, unread or in `_ahead`, until the answer has ended:
+
+    head → `framing` → `Request` → app (`answer` for engines' routes, ASGI for pages) → `answered` → next head
+                           ↑ body, as it comes                                       ↘ linger, if some was not read
 """
 
 import asyncio
 import logging
-import socket
-import struct
+from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from cotenant_serving.gateway.board import Count
-from cotenant_serving.gateway.errors import body_for, error, speaks_oip
+from cotenant_serving.gateway import framing, routes
+from cotenant_serving.gateway.caps import RefusedConnection
+from cotenant_serving.gateway.connections import Connections, StallWatch
+from cotenant_serving.gateway.errors import body_for, error
+from cotenant_serving.gateway.page_calls import call_page
+from cotenant_serving.gateway.request import HELD_BYTES, Request
+from cotenant_serving.openai_api import RequestError
 
 log = logging.getLogger("cotenant.gateway")
 
-MAX_HEADER_BYTES = 64 << 10
-HEADER_TIMEOUT_S = 10.0
-REFUSAL_TIMEOUT_S = 1.0
-"""A connection over the cap gets this long to ask, and to read why it is refused."""
-REFUSALS_AT_ONCE = 256
-"""Connections over the cap that are given that time; the next ones are closed with the answer alone."""
-LOG_EVERY_S = 60.0
-RETRY_AFTER_S = 1
 
-STALL_S = 30.0
-"""A client that has taken nothing of what waits for it between two looks, so far apart, is cut off."""
+def served_by(shared: Connections) -> Callable[..., "Connection"]:
+    """What uvicorn takes as `http`: makes the protocol of each connection that it accepts."""
 
-_ACKED_AT = 120
-"""Offset of tcpi_bytes_acked in Linux's struct tcp_info."""
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    def connection(
+        *, config: Any, server_state: Any, app_state: Any, _loop: asyncio.AbstractEventLoop | None = None
+    ) -> Connection:
+        return Connection(shared, config.loaded_app, server_state, _loop or asyncio.get_running_loop())
+
+    return connection
 
 
-class ConnectionCap:
-    """How many connections the workers hold together. `refusing` are those over it that are just being told so."""
+class Connection(asyncio.Protocol):
+    """uvicorn's server calls `shutdown`; `Connections` `late`; `Request` `read_on`, `belongs_to` and `answered`."""
 
-    def __init__(
-        self,
-        limit: int,
-        held: Count,
-        *,
-        refusal_timeout_s: float = REFUSAL_TIMEOUT_S,
-        refusals_at_once: int = REFUSALS_AT_ONCE,
-    ) -> None:
-        self.limit = limit
-        self.held = held
-        self.refusal_timeout_s = refusal_timeout_s
-        self.refusals_at_once = refusals_at_once
-        self.answer = _refusal(limit, "/v1")
-        self._oip_answer = _refusal(limit, "/v2")
-        self.refusing: set[RefusedConnection] = set()
-        self._logged_at: float | None = None
+    __slots__ = (
+        "_ahead",
+        "_app",
+        "_chunks",
+        "_known_to_server",
+        "_left",
+        "_lingers",
+        "_loop",
+        "_paused",
+        "_request",
+        "_tasks",
+        "_tenant",
+        "client_is_slow",
+        "deadline_s",
+        "ending",
+        "shared",
+        "transport",
+        "watch",
+    )
 
-    def answer_to(self, start: bytes) -> bytes:
-        """`start`: the first bytes of the request; its path decides about the shape."""
-        line = start.partition(b"\r\n")[0].split(b" ")
-        path = line[1].partition(b"?")[0].decode("latin-1") if len(line) > 1 else ""
-        return self._oip_answer if speaks_oip(path) else self.answer
-
-    def log_refusal(self, now_s: float) -> None:
-        if self._logged_at is None or now_s - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = now_s
-            log.warning("all %d connections are taken, more are refused; see --max-connections", self.limit)
-
-
-class RefusedConnection(asyncio.Protocol):
-    """Answers whatever comes first with 503 and closes. It reads on meanwhile: a reset would lose the answer."""
-
-    def __init__(self, cap: ConnectionCap, loop: asyncio.AbstractEventLoop) -> None:
-        self._cap = cap
+    def __init__(self, shared: Connections, app: Any, server_state: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.shared = shared
+        self._app = app
         self._loop = loop
-        self._answered = False
+        self._known_to_server = server_state.connections
+        self._tasks = server_state.tasks
+        self._ahead = b""
+        """Came, and was not read yet: of a head that is not complete, or after the end of the running request."""
+        self._request: Request | None = None
+        self._left = 0
+        """Bytes of its body that are still to come, where it has a length."""
+        self._chunks: framing.Chunks | None = None
+        """Reads its body, where that is chunked."""
+        self._lingers = False
+        """All is said; what still comes is thrown away."""
+        self._paused = False
+        self._tenant = ""
+        self.client_is_slow = False
+        self.ending = False
+        """No request follows the running one."""
+        self.deadline_s = inf
+        self.watch = StallWatch()
+
+    # The transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
-        self._cap.log_refusal(self._loop.time())
-        if len(self._cap.refusing) >= self._cap.refusals_at_once:
-            transport.write(self._cap.answer)
-            transport.close()
-            return
-        self._cap.refusing.add(self)
-        self._timer = self._loop.call_later(self._cap.refusal_timeout_s, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        if not self._answered and not self._transport.is_closing():
-            self._answered = True
-            self._transport.write(self._cap.answer_to(data))
-            self._transport.write_eof()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self in self._cap.refusing:
-            self._cap.refusing.remove(self)
-            self._timer.cancel()
-
-
-class StallWatch:
-    """Whether a client has taken nothing since the last look. Pure."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[int, int] | None = None
-
-    def stalled(self, waiting: int, taken: int) -> bool:
-        """`waiting`: bytes for the client that are still here. `taken`: by it, since the connection began."""
-        before, self._seen = self._seen, (waiting, taken) if waiting else None
-        return before is not None and before == self._seen
-
-
-def capped(connections: ConnectionCap) -> type["GuardedProtocol"]:
-    """The protocol class of a server that holds no more connections, idle ones included."""
-
-    class CappedProtocol(GuardedProtocol):
-        cap = connections
-
-    return CappedProtocol
-
-
-def _refusal(limit: int, path: str) -> bytes:
-    body = body_for(error("overloaded", f"The gateway holds {limit} connections, which is its cap."), path)
-    return (
-        f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        f"retry-after: {RETRY_AFTER_S}\r\nconnection: close\r\n\r\n"
-    ).encode() + body
-
-
-class GuardedProtocol(HttpToolsProtocol):
-    """Closes connections whose request line and headers are too long or too slow, and those over the cap."""
-
-    cap: ConnectionCap | None = None
-    stall_s = STALL_S
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._header_bytes = 0
-        self._in_headers = True
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._counted = False
-        """It is one of the connections that the cap bounds."""
-        self._look_timer: asyncio.TimerHandle | None = None
-        self._watch = StallWatch()
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if self.cap is not None and not self.cap.held.take(self.cap.limit):
-            # Never becomes one of uvicorn's connections: it counts, parses and drains nothing of it.
-            refused = RefusedConnection(self.cap, self.loop)
+        cap = self.shared.cap
+        if not cap.held.take(cap.limit):
+            refused = RefusedConnection(cap, self._loop)
             transport.set_protocol(refused)
             refused.connection_made(transport)
             return
-        self._counted = self.cap is not None
-        super().connection_made(transport)
-        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
-        self._look_timer = self.loop.call_later(self.stall_s, self._look)
+        self.transport = transport
+        self.deadline_s = self._loop.time() + self.shared.times.header_s
+        self._known_to_server.add(self)
+        self.shared.add(self, self._loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-        if self._counted and self.cap is not None:
-            self._counted = False
-            self.cap.held.add(-1)
-        super().connection_lost(exc)
+        self._known_to_server.discard(self)
+        self.shared.remove(self)
+        if self._tenant:
+            self.shared.tenants.give(self._tenant)
+            self._tenant = ""
+        request, self._request = self._request, None
+        self._lingers = True
+        if request is not None:
+            request.lost()
 
     def data_received(self, data: bytes) -> None:
-        if self._in_headers:
-            self._header_bytes += len(data)
-            started_before = self._in_headers
-            super().data_received(data)
-            if started_before and self._in_headers and self._header_bytes > MAX_HEADER_BYTES:
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
+        request = self._request
+        if self._lingers:
             return
-        super().data_received(data)
+        if request is None:
+            self._read_head(self._ahead + data if self._ahead else data)
+        elif request.whole:
+            self._keep(data)
+        else:
+            self._read_body(request, data)
 
-    def on_message_begin(self) -> None:
-        self._in_headers = True
-        self._header_bytes = 0
-        if self._header_timer is None:
-            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._too_slow)
-        super().on_message_begin()
+    def pause_writing(self) -> None:
+        self.client_is_slow = True
+        if self._request is not None:
+            self._request.slow()
 
-    def on_headers_complete(self) -> None:
-        self._in_headers = False
-        self._stop_timer()
-        super().on_headers_complete()
+    def resume_writing(self) -> None:
+        self.client_is_slow = False
+        if self._request is not None:
+            self._request.caught_up()
 
-    def _too_slow(self) -> None:
-        self._header_timer = None
-        if not self.transport.is_closing():
+    # A request, from its first byte to its last.
+
+    def _read_head(self, data: bytes) -> None:
+        begins = not self._ahead
+        while data.startswith(b"\r\n"):  # some clients send one too many after a body
+            data = data[2:]
+        self._ahead = b""
+        size = data.find(b"\r\n\r\n") + 4
+        try:
+            if not 4 <= size <= framing.MAX_HEAD_BYTES:
+                self._wait_for_head(data, begins)
+                return
+            request, length = self._understood(data, size)
+        except RequestError as problem:
+            self._refuse(problem, framing.path_of(data))
+            return
+        self._begin(request, length, data[size:])
+
+    def _wait_for_head(self, data: bytes, begins: bool) -> None:
+        problem = framing.problem_of(data)
+        if problem is not None:
+            raise problem
+        self._ahead = data
+        if begins and data:
+            self.deadline_s = self._loop.time() + self.shared.times.header_s
+
+    def _understood(self, data: bytes, size: int) -> tuple[Request, int]:
+        """The request whose head ends after `size` bytes, and its body's length. Raises RequestError."""
+        line = framing.read_line(data)
+        headers = framing.read_fields(data if len(data) == size else data[:size])
+        request = Request(self, self.transport, headers)
+        request.method = framing.METHODS[line[1]]
+        request.raw_path, request.query = line[2], line[3] or b""
+        request.path = framing.decoded(line[2])
+        request.old = line[4] == b"0"
+        length, request.keep_alive, request.waits_for_100 = framing.understand(headers, old=request.old)
+        return request, length
+
+    def _begin(self, request: Request, length: int, rest: bytes) -> None:
+        self._request = request
+        self.deadline_s = inf
+        if length:
+            self._begin_body(length)
+            self._read_body(request, rest)
+            if self._request is None:
+                return  # the body was refused
+        else:
+            request.complete()
+            self._keep(rest)
+        found = routes.find(request.path)
+        if found is None or not hasattr(self._app, "answer"):
+            self._start(request, call_page(self._app, request, self.transport))
+        else:
+            self._start(request, self._app.answer(request, *found))
+
+    def _begin_body(self, length: int) -> None:
+        self._chunks = framing.Chunks() if length == framing.CHUNKED else None
+        self._left = max(0, length)
+        self.deadline_s = self._loop.time() + self.shared.times.body_s
+
+    def _read_body(self, request: Request, data: bytes) -> None:
+        rest = b""
+        if self._chunks is None:
+            if len(data) > self._left:
+                data, rest = data[: self._left], data[self._left :]
+            self._left -= len(data)
+            ended = not self._left
+        else:
+            try:
+                data, rest = self._chunks.feed(data)
+            except RequestError as problem:
+                self._refuse(problem, request.path)
+                return
+            ended = self._chunks.done
+        if data:
+            request.arrived(data)
+        if ended:
+            self.deadline_s = inf
+            self._chunks = None
+            request.complete()
+            self._keep(rest)
+        elif request.held_bytes > HELD_BYTES and not request.awaited:
+            self._pause()
+
+    def _start(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(self._run(request, work))
+        self._tasks.add(task)
+
+    async def _run(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("a request to %s failed in the gateway", request.path[:80])
+            self._answer_mistake(request)
+        finally:
+            self._tasks.discard(asyncio.current_task())
+
+    def _answer_mistake(self, request: Request) -> None:
+        if request.begun:
+            request.abort()
+            return
+        problem = error("internal_error")
+        body = body_for(problem, request.path)
+        request.begin(problem.status, b"content-type: application/json\r\n", len(body))
+        request.end(body)
+
+    # What a request asks of its connection.
+
+    def read_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def belongs_to(self, tenant: str) -> bool:
+        if tenant == self._tenant or self._request is None:
+            return True
+        if not self.shared.tenants.take(tenant):
+            return False
+        if self._tenant:
+            self.shared.tenants.give(self._tenant)
+        self._tenant = tenant
+        return True
+
+    def answered(self, request: Request) -> None:
+        """Its answer has been written."""
+        self._request = None
+        if not request.whole:
+            self._linger()
+        elif not request.keep_alive:
             self.transport.close()
+        else:
+            self.deadline_s = self._loop.time() + self.shared.times.idle_s
+            self.read_on()
+            if self._ahead:
+                data, self._ahead = self._ahead, b""
+                self._read_head(data)
 
-    def _look(self) -> None:
-        """Also at connections that are closing: those end only when everything is sent."""
-        if self._watch.stalled(self.transport.get_write_buffer_size(), _taken(self.transport)):
-            self.transport.abort()
+    # Ends.
+
+    def shutdown(self) -> None:
+        """No more requests; the running one gets its answer."""
+        self.ending = True
+        if self._request is None and not self._lingers:
+            self.transport.close()
+        elif self._request is not None:
+            self._request.keep_alive = False
+
+    def late(self, now_s: float) -> None:
+        """The deadline has passed."""
+        request = self._request
+        if request is not None and request.awaited:
+            self.deadline_s = now_s + self.shared.times.answer_s
+            request.too_late()
             return
-        self._look_timer = self.loop.call_later(self.stall_s, self._look)
+        self.deadline_s = inf
+        self._lingers = True
+        self.transport.close()
 
-    def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+    def _refuse(self, problem: RequestError, path: str) -> None:
+        """Answers what is no request, unless a better answer has begun; whoever works on it sees the client gone."""
+        request, self._request = self._request, None
+        begun = request is not None and request.begun
+        if request is not None:
+            request.lost()
+        if not begun:
+            self.transport.write(framing.refusal(problem, path))
+        self._linger()
 
+    def _linger(self) -> None:
+        """Takes what still comes, for a moment: to close now would reset the connection and lose the answer."""
+        self._lingers, self._ahead, self._chunks = True, b"", None
+        self.deadline_s = self._loop.time() + self.shared.times.linger_s
+        self.read_on()
+        if not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
 
-def _taken(transport: asyncio.BaseTransport) -> int:
-    """Bytes that the other side has acknowledged since the connection began; 0 where the kernel does not tell."""
-    connection = transport.get_extra_info("socket")
-    if connection is None:
-        return 0
-    try:
-        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
-    except OSError:
-        return 0
-    return int(struct.unpack_from("=Q", told, _ACKED_AT)[0]) if len(told) >= _ACKED_AT + 8 else 0
+    def _keep(self, data: bytes) -> None:
+        """What came before its turn."""
+        if data:
+            self._ahead += data
+            if len(self._ahead) > HELD_BYTES:
+                self._pause()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()

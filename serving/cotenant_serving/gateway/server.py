@@ -22,15 +22,17 @@ from cotenant_serving.accepting import PatientServer, use_every_descriptor
 from cotenant_serving.gateway import metrics
 from cotenant_serving.gateway.asgi import GatewayApp
 from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, Board, Count, SharedBoard
+from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps
 from cotenant_serving.gateway.conductors import Conductors
 from cotenant_serving.gateway.config import ConfigFile, Directory
+from cotenant_serving.gateway.connections import Connections, Times
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.journal import Journal
 from cotenant_serving.gateway.memory import resident_bytes
 from cotenant_serving.gateway.metrics import Metrics
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place
 from cotenant_serving.gateway.pages import build_pages
-from cotenant_serving.gateway.protocol import ConnectionCap, capped
+from cotenant_serving.gateway.protocol import served_by
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import AiohttpUpstream
 from cotenant_serving.gateway.usage import RETRY_S, UsageLog
@@ -39,7 +41,7 @@ from cotenant_serving.tracing import tracer_from
 
 log = logging.getLogger("cotenant.gateway")
 
-KEEP_ALIVE_S = 75
+KEEP_ALIVE_S = 75.0
 BACKLOG = 2048
 SPARE_CELLS = 256
 """Of a journal, beside one per connection: for records that a full disk keeps waiting."""
@@ -156,11 +158,16 @@ def _woken(dispatcher: Dispatcher, events: int) -> Iterator[None]:
 
 async def _serve_http(gateway: Gateway, place: Place) -> None:
     listener = socket.socket(fileno=place.listener)
-    cap = ConnectionCap(gateway.settings.max_connections, gateway.board.count("connections"))
+    settings = gateway.settings
+    connections = Connections(
+        ConnectionCap(settings.max_connections, gateway.board.count("connections")),
+        TenantCaps(settings.max_connections_per_tenant, gateway.board),
+        Times(idle_s=KEEP_ALIVE_S, body_s=settings.body_timeout_s),
+    )
     server = PatientServer(
         uvicorn.Config(
             GatewayApp(gateway, build_pages(gateway)),
-            http=capped(cap),
+            http=served_by(connections),  # type: ignore[arg-type]
             ws="none",
             interface="asgi3",
             lifespan="off",
@@ -168,8 +175,7 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(gateway.settings.drain_timeout_s) + 5,
+            timeout_graceful_shutdown=int(settings.drain_timeout_s) + 5,
             backlog=BACKLOG,
         )
     )

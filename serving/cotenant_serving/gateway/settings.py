@@ -26,6 +26,9 @@ class Settings:
     max_connections: int = 4096
     """Client connections at a time, idle ones included, over all workers; one more is answered 503 and closed."""
 
+    max_connections_per_tenant: int = 2048
+    """Those that showed its key last; one more is answered 429 and closed."""
+
     @property
     def ended_within_s(self) -> float:
         """From SIGTERM; a worker that takes longer is killed."""

@@ -13,9 +13,11 @@ import uvloop
 from tests.builders.gateway import eventually, raw_connection
 from tests.builders.gateway_calls import error_of
 
-from cotenant_serving.gateway import protocol
-from cotenant_serving.gateway.board import LocalCount
+from cotenant_serving.gateway.board import LocalBoard, LocalCount
+from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps
+from cotenant_serving.gateway.connections import Connections, StallWatch, Times
 from cotenant_serving.gateway.options import parse_options
+from cotenant_serving.gateway.protocol import served_by
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -57,11 +59,11 @@ async def answer_and_close(scope, receive, send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(limit: int, *, app=answer_ok, stall_s=protocol.STALL_S, **options) -> AsyncIterator[int]:
+async def serving(limit: int, *, app=answer_ok, stall_s=30.0, **options) -> AsyncIterator[int]:
     """A server with a cap of `limit` connections; yields its port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    http = protocol.capped(protocol.ConnectionCap(limit, LocalCount(), **options))
-    http.stall_s = stall_s
+    cap, tenants = ConnectionCap(limit, LocalCount(), **options), TenantCaps(limit, LocalBoard())
+    http = served_by(Connections(cap, tenants, Times(stall_s=stall_s)))
     config = uvicorn.Config(app, http=http, ws="none", interface="asgi3", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
@@ -114,7 +116,7 @@ async def test_a_connection_over_the_cap_is_told_so_in_openais_shape_and_closed(
 
 @pytest.mark.parametrize("target", [b"/v2", b"/v2/health/live", b"/v2/models/a/infer?x=1"])
 def test_over_the_cap_the_protocol_of_tensors_is_answered_in_its_own_shape(target: bytes) -> None:
-    cap = protocol.ConnectionCap(7, LocalCount())
+    cap = ConnectionCap(7, LocalCount())
     head, _, body = cap.answer_to(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n").partition(b"\r\n\r\n")
     assert b" 503 " in head
     assert f"content-length: {len(body)}".encode() in head
@@ -125,7 +127,7 @@ def test_over_the_cap_the_protocol_of_tensors_is_answered_in_its_own_shape(targe
     "start", [b"GET /v1/models HTTP/1.1\r\n", b"GET /v20 HTTP/1.1", b"GE", b"\xff \xff \xff", b""]
 )
 def test_over_the_cap_everything_else_is_answered_in_openais_shape(start: bytes) -> None:
-    body = protocol.ConnectionCap(7, LocalCount()).answer_to(start).partition(b"\r\n\r\n")[2]
+    body = ConnectionCap(7, LocalCount()).answer_to(start).partition(b"\r\n\r\n")[2]
     assert error_of(body)["code"] == "overloaded"
 
 
@@ -184,20 +186,20 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off_and_makes_ro
 
 
 def test_a_client_that_takes_its_answer_bit_by_bit_is_not_cut_off() -> None:
-    watch = protocol.StallWatch()
+    watch = StallWatch()
     slow = [(65536, 10), (65536, 11), (65536, 12), (0, 12), (65536, 12), (40000, 12)]
     assert not any(watch.stalled(waiting, taken) for waiting, taken in slow)
     assert watch.stalled(40000, 12)
 
 
 def test_a_connection_that_waits_for_its_next_request_is_not_stalled() -> None:
-    watch = protocol.StallWatch()
+    watch = StallWatch()
     assert not any(watch.stalled(0, 100) for _ in range(3))
 
 
 def test_a_full_gateway_says_so_in_its_log_once_a_minute(caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="cotenant.gateway"):
-        cap = protocol.ConnectionCap(7, LocalCount())
+        cap = ConnectionCap(7, LocalCount())
         for now_s in (0.0, 1.0, 59.0, 60.0):
             cap.log_refusal(now_s)
     assert len(caplog.records) == 2

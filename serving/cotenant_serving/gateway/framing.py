@@ -1,0 +1,265 @@
+"""Which bytes are a request: what llhttp leaves to who uses it, and bounds on what it would take without end. Pure.
+
+A request that two readers could take for different ones is refused, never mended (RFC 9112). llhttp is strict about
+line ends, folded lines, names, control characters and lengths; here are the request line, Host, codings, what claims
+to be from a proxy in front, and the chunked coding, of which the end must be known to the byte.
+
+What becomes of a stream of bytes does not depend on how it is cut into pieces: a head that is not complete yet is
+refused only for what would be refused in the complete one, too.
+"""
+
+import contextlib
+import re
+from collections import Counter
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from cotenant_serving.gateway.errors import body_for, error, new_request_id
+from cotenant_serving.openai_api import RequestError
+
+Headers = list[tuple[bytes, bytes]]
+
+MAX_LINE_BYTES = 8 << 10
+MAX_HEAD_BYTES = 64 << 10
+MAX_HEADERS = 100
+MAX_CHUNK_LINE_BYTES = 256
+MAX_CHUNK_EXTRA_BYTES = 16 << 10
+"""Of the extensions and trailers of one body; nobody reads them."""
+METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+CHUNKED = -1
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+_PATH = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*"
+_LINE = re.compile(rb"([A-Z]+) (" + _PATH + rb")(?:\?([!\"$-~]*))? HTTP/1\.([01])\r\n")
+_ANY_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^ ]+ HTTP/1\.[01]")
+_TOKEN_STARTS = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_BARE = re.compile(rb"\r[^\n]|(?<!\r)\n")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_CLAIMS = re.compile(
+    rb"forwarded|via|true-client-ip|cf-connecting-ip|x-(?:forwarded|real|client|original|rewrite|cotenant|gateway)-.*"
+)
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type"})
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})([ \t]*;[\t -~\x80-\xff]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+
+_STEP = "Send HTTP/1.1 as RFC 9112 has it."
+_KNOWN: dict[bytes, bytes] = {}
+"""Names as they are written, to what `_learn` makes of them."""
+_MAX_KNOWN = 4096
+
+
+def read_line(data: bytes) -> "re.Match[bytes]":
+    """The line of a head that is complete: method, path, query and minor version. Raises RequestError."""
+    line = _LINE.match(data)
+    if line is None or line.end() > MAX_LINE_BYTES or line[1] not in METHODS:
+        raise problem_of(data) or malformed("its first line")
+    return line
+
+
+def read_fields(head: bytes) -> Headers:
+    """The headers of a complete head, names in lower case. Raises RequestError."""
+    fields = _Fields()
+    with contextlib.suppress(httptools.HttpParserUpgrade):  # nobody is
+        try:
+            # A new parser costs next to nothing, and none can be left in the middle of something.
+            httptools.HttpRequestParser(fields).feed_data(head)
+        except httptools.HttpParserError as problem:
+            raise malformed(str(problem)) from None
+    if b" \r\n" in head or b"\t\r\n" in head:
+        return [(name, value.strip(b" \t")) for name, value in fields.found]
+    return fields.found
+
+
+class _Fields:
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: Headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools calls it."""
+        known = _KNOWN.get(name)
+        if known is None:
+            known = _learn(name)
+        if known:
+            self.found.append((known, value))
+
+
+def _learn(name: bytes) -> bytes:
+    """The name in lower case; empty for a header that only a trusted proxy could send, and there is none."""
+    if len(_KNOWN) >= _MAX_KNOWN:
+        _KNOWN.clear()
+    lowered = name.lower()
+    _KNOWN[name] = b"" if _CLAIMS.fullmatch(lowered.replace(b"_", b"-")) else lowered
+    return _KNOWN[name]
+
+
+def decoded(path: bytes) -> str:
+    """Raises RequestError for what is no text, or has control characters in it."""
+    if b"%" not in path:
+        return path.decode("ascii")
+    try:
+        text = unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise malformed("a path that is not UTF-8") from None
+    if any(char < " " or char == "\x7f" for char in text):
+        raise malformed("a control character in the path")
+    return text
+
+
+def problem_of(data: bytes) -> RequestError | None:
+    """Why the start of a head can never become a request; None: it may."""
+    line, ended, _ = data[:MAX_HEAD_BYTES].partition(b"\r\n")
+    if (line and line[0] not in _TOKEN_STARTS) or _BARE.search(line[:MAX_LINE_BYTES]):
+        return malformed("its first line")
+    if len(line) + 2 > MAX_LINE_BYTES:
+        return error("url_too_long")
+    if not ended:
+        return None
+    known = _LINE.match(data)
+    if known is None or known[1] not in METHODS:
+        return _problem_of_line(line)
+    if _BARE.search(data, len(line) + 2, MAX_HEAD_BYTES):
+        return malformed("a CR or LF alone")
+    return error("headers_too_large") if len(data) > MAX_HEAD_BYTES else None
+
+
+def _problem_of_line(line: bytes) -> RequestError:
+    match = _ANY_LINE.fullmatch(line)
+    if match is None:
+        return malformed("its first line")
+    if match[1] not in METHODS:
+        return error("method_not_allowed", headers={"allow": "GET, HEAD, POST"})
+    return malformed("its target; it must be a path")
+
+
+def understand(headers: Headers, *, old: bool) -> tuple[int, bool, bool]:
+    """(bytes of the body or CHUNKED, whether the connection may stay, whether the client waits for a 100).
+
+    `old`: HTTP/1.0. Raises RequestError.
+    """
+    if len(headers) > MAX_HEADERS:
+        raise error("headers_too_large")
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        _check_repeated(headers)
+    host = fields.get(b"host", b"")
+    if not _HOST.fullmatch(host):
+        raise malformed("its Host" if host else "a missing Host")
+    length = 0
+    if b"content-length" in fields:
+        given = fields[b"content-length"]
+        if not given.isdigit() or len(given) > 18:
+            raise malformed("its Content-Length")
+        length = int(given)
+    if b"transfer-encoding" in fields:
+        if old or b"content-length" in fields or fields[b"transfer-encoding"].lower() != b"chunked":
+            raise malformed("its Transfer-Encoding")
+        length = CHUNKED
+    waits = b"expect" in fields and _expects(fields[b"expect"])
+    asked = fields.get(b"connection")
+    keep = not old and (asked is None or asked == b"keep-alive" or not _closes(headers))
+    return length, keep, waits and not old
+
+
+def _check_repeated(headers: Headers) -> None:
+    for name, count in Counter(name for name, _ in headers).items():
+        if count > 1 and name in _ONCE:
+            raise malformed(f"two headers {name.decode()}")
+
+
+def _expects(value: bytes) -> bool:
+    if value.lower() != b"100-continue":
+        raise error("expectation_failed")
+    return True
+
+
+def _closes(headers: Headers) -> bool:
+    told = b",".join(value for name, value in headers if name == b"connection")
+    return b"close" in [option.strip() for option in told.lower().split(b",")]
+
+
+class Chunks:
+    """Takes the chunked coding off one body as it comes, to the byte; extensions and trailers go nowhere."""
+
+    __slots__ = ("_extra", "_held", "_left", "_next", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._held = b""
+        self._left = 0
+        """Bytes of the chunk that are still to come."""
+        self._next = self._size
+        self._extra = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """(what belongs to the body, what comes after its end, once `done`). Raises RequestError."""
+        data, parts, at = self._held + data, [], 0
+        while not self.done:
+            if self._left:
+                parts.append(data[at : at + self._left])
+                at += len(parts[-1])
+                self._left -= len(parts[-1])
+                if self._left:
+                    break
+                self._next = self._end_of_chunk
+            end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE_BYTES)
+            if end < 0:
+                self._check_begun(data[at:])
+                break
+            self._next(data[at:end])
+            at = end + 2
+        self._held = b"" if self.done else data[at:]
+        return b"".join(parts), data[at:] if self.done else b""
+
+    def _check_begun(self, line: bytes) -> None:
+        ends_here = self._next == self._end_of_chunk and line not in (b"", b"\r")
+        if len(line) >= MAX_CHUNK_LINE_BYTES or ends_here or _BARE.search(line):
+            raise malformed("a chunk of its body")
+
+    def _size(self, line: bytes) -> None:
+        match = _CHUNK.fullmatch(line)
+        if match is None:
+            raise malformed("a chunk of its body")
+        self._count(len(line) - len(match[1]))
+        self._left = int(match[1], 16)
+        self._next = self._trailer
+
+    def _end_of_chunk(self, line: bytes) -> None:
+        if line:
+            raise malformed("a chunk of its body")
+        self._next = self._size
+
+    def _trailer(self, line: bytes) -> None:
+        if not line:
+            self.done = True
+            return
+        if not _TRAILER.fullmatch(line):
+            raise malformed("a trailer of its body")
+        self._count(len(line))
+
+    def _count(self, extra_bytes: int) -> None:
+        self._extra += extra_bytes
+        if self._extra > MAX_CHUNK_EXTRA_BYTES:
+            raise malformed("the extensions or trailers of its body")
+
+
+def malformed(what: str) -> RequestError:
+    return error("malformed_request", f"The request is not valid HTTP/1.1: {what}.", step=_STEP)
+
+
+def path_of(start: bytes) -> str:
+    """Of a request that may not be one; `start`: its first bytes."""
+    line = start[:MAX_LINE_BYTES].partition(b"\r\n")[0].split(b" ")
+    return line[1].partition(b"?")[0].decode("latin-1") if len(line) > 1 else ""
+
+
+def refusal(problem: RequestError, path: str) -> bytes:
+    """The whole of an answer that closes the connection."""
+    body = body_for(problem, path)
+    headers = {**problem.headers, "x-request-id": new_request_id()}
+    told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    fields = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{told}connection: close\r\n\r\n"
+    return STATUS_LINES[problem.status] + fields.encode() + body

@@ -1,0 +1,244 @@
+"""One request of a connection and its answer: what `client.Client` promises, straight on the transport."""
+
+import asyncio
+import logging
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from cotenant_serving.gateway.client import Callback, ClientGoneError
+from cotenant_serving.gateway.framing import STATUS_LINES, Headers
+
+if TYPE_CHECKING:
+    from cotenant_serving.gateway.protocol import Connection
+
+log = logging.getLogger("cotenant.gateway")
+
+HELD_BYTES = 64 << 10
+"""Of a body that nobody has taken: reading pauses beyond."""
+JOINED_BYTES = 64 << 10
+"""A piece up to so long is copied, to go out with its framing in one write; a longer one is written by itself."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NOBODY = frozenset({204, 304})
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Request:
+    """The connection calls `arrived`, `complete`, `lost`, `slow` and `caught_up`; the app what `Client` names."""
+
+    __slots__ = (
+        "_caught_up",
+        "_chunked",
+        "_connection",
+        "_head",
+        "_left",
+        "_lost",
+        "_news",
+        "_parts",
+        "_pause",
+        "_resume",
+        "_silent",
+        "_transport",
+        "begun",
+        "gone",
+        "headers",
+        "held_bytes",
+        "keep_alive",
+        "method",
+        "old",
+        "path",
+        "query",
+        "raw_path",
+        "waits_for_100",
+        "whole",
+    )
+
+    def __init__(self, connection: "Connection", transport: asyncio.Transport, headers: Headers) -> None:
+        self.method = self.path = ""
+        self.raw_path = self.query = b""
+        self.old = False
+        """HTTP/1.0."""
+        self.headers = headers
+        self.keep_alive = self.waits_for_100 = False
+        self.gone = self.begun = self.whole = False
+        """`whole`: the end of the body is here."""
+        self.held_bytes = 0
+        self._connection = connection
+        self._transport: asyncio.Transport | None = transport
+        """None once nothing more can be sent: the answer has ended, or nobody is there."""
+        self._parts: list[bytes] | None = None
+        self._news: asyncio.Future[None] | None = None
+        """Somebody waits for a part of the body."""
+        self._caught_up: asyncio.Future[None] | None = None
+        self._lost: Callback | None = None
+        self._pause: Callback | None = None
+        self._resume: Callback | None = None
+        self._head = b""
+        """Of the answer, until it goes out with the first piece."""
+        self._chunked = self._silent = False
+        """`_silent`: the answer has no body, whatever it says (HEAD)."""
+        self._left = 0
+        """Bytes that the answer's length promises and that were not written yet."""
+
+    # What the app reads.
+
+    def take_body(self) -> bytes | None:
+        if not self.whole:
+            return None
+        parts = self._parts
+        if parts is None:
+            return b""
+        self._parts, self.held_bytes = None, 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def body_part(self) -> bytes:
+        while not self._parts:
+            if self.gone:
+                raise ClientGoneError
+            if self.whole:
+                return b""
+            self._news = asyncio.get_running_loop().create_future()
+            if self.waits_for_100 and not self.begun and self._transport is not None:
+                self.waits_for_100 = False
+                self._transport.write(_CONTINUE)
+            self._connection.read_on()
+            await self._news
+        part = b"".join(self._parts)
+        self._parts, self.held_bytes = None, 0
+        return part
+
+    def belongs_to(self, tenant: str) -> bool:
+        return self._connection.belongs_to(tenant)
+
+    def watch(self, gone: Callback, pause: Callback, resume: Callback) -> None:
+        if self.gone:
+            gone()
+            return
+        self._lost, self._pause, self._resume = gone, pause, resume
+
+    # What the app writes.
+
+    def begin(self, status: int, fields: bytes, length: int | None = None) -> None:
+        assert not self.begun, "an answer begins once"
+        self.begun = True
+        self._silent = self.method == "HEAD" or status in _NOBODY
+        connection = self._connection
+        if not self.whole or connection.ending:
+            self.keep_alive = False
+        if status in _NOBODY:
+            framing = b""
+        elif length is not None:
+            self._left = 0 if self._silent else length
+            framing = b"content-length: %d\r\n" % length
+        elif self.old:
+            framing = b""
+        else:
+            self._chunked = not self._silent
+            framing = b"transfer-encoding: chunked\r\n"
+        if length is None and self.old:
+            self._left = -1
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self._head = b"".join((STATUS_LINES[status], connection.shared.date, fields, framing, end))
+
+    def write(self, chunk: bytes) -> None:
+        if self._transport is not None:
+            self._send(chunk, b"")
+
+    def end(self, last: bytes = b"") -> None:
+        if self._transport is None:
+            return
+        assert self.begun, "an answer begins before it ends"
+        if not self._silent and not self._chunked and self._left >= 0 and self._left != len(last):
+            log.error("an answer to %s %s is %d bytes short", self.method, self.path[:80], self._left - len(last))
+            self.abort()
+            return
+        self._send(last, b"0\r\n\r\n" if self._chunked else b"")
+        self._transport = None
+        self._connection.answered(self)
+
+    def abort(self) -> None:
+        if self._transport is None:
+            return
+        transport, self._transport, self._lost = self._transport, None, None
+        if self.old:
+            # The end of the connection would be the end of the answer: it has to be a reset.
+            wire = transport.get_extra_info("socket")
+            if wire is not None:
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+
+    async def drained(self) -> None:
+        while self._transport is not None and self._connection.client_is_slow:
+            self._caught_up = asyncio.get_running_loop().create_future()
+            await self._caught_up
+
+    def _send(self, chunk: bytes, end: bytes) -> None:
+        assert self._transport is not None
+        head, self._head = self._head, b""
+        if self._silent:
+            chunk = b""
+        elif self._chunked and chunk:
+            if len(chunk) <= JOINED_BYTES:
+                chunk = b"%b%x\r\n%b\r\n%b" % (head, len(chunk), chunk, end)
+                self._transport.write(chunk)
+                return
+            head, end = b"%b%x\r\n" % (head, len(chunk)), b"\r\n" + end
+        elif self._left > 0:
+            self._left -= len(chunk)
+        if len(chunk) <= JOINED_BYTES:
+            chunk, head, end = head + chunk + end, b"", b""
+        for piece in (head, chunk, end):
+            if piece:
+                self._transport.write(piece)
+
+    # What the connection says.
+
+    def arrived(self, part: bytes) -> None:
+        if self._parts is None:
+            self._parts = [part]
+        else:
+            self._parts.append(part)
+        self.held_bytes += len(part)
+        if self._news is not None:
+            self._wake()
+
+    def complete(self) -> None:
+        self.whole = True
+        if self._news is not None:
+            self._wake()
+
+    def too_late(self) -> None:
+        """The body has taken too long."""
+        if self._news is not None and not self._news.done():
+            self._news.set_exception(TimeoutError("the body did not arrive in time"))
+        self._news = None
+
+    @property
+    def awaited(self) -> bool:
+        """The app waits for more of the body."""
+        return self._news is not None
+
+    def lost(self) -> None:
+        self.gone, self._transport = True, None
+        if self._news is not None:
+            self._wake()
+        self.caught_up()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost()
+
+    def slow(self) -> None:
+        if self._pause is not None:
+            self._pause()
+
+    def caught_up(self) -> None:
+        waiting, self._caught_up = self._caught_up, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        if self._resume is not None and not self.gone:
+            self._resume()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
