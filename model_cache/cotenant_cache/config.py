@@ -37,6 +37,7 @@ PADDED_POSITIONS = frozenset(
 """Families whose positions begin after the padding token's, so that the first ones of the table are never used."""
 _OWN_PADDING = {"mpnet": 1}
 """Families that do not take it from the configuration."""
+_OWN_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
 _OTHER_SENSES = ("vision_config", "audio_config", "speech_config", "video_config")
 
 
@@ -47,12 +48,25 @@ def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def refuse_own_code(config: Mapping[str, Any], *, source: str, file: str) -> None:
-    """Raises UnsafeFilesError when the file asks for Python code that comes with the model."""
-    if config.get("auto_map"):
-        raise UnsafeFilesError(
-            f"{source}: {file} has auto_map, which runs Python code that comes with the model; that is never run. "
-            "Use a model that transformers implements itself; if this one is, remove auto_map from a local copy"
-        )
+    """Raises UnsafeFilesError when the file asks, at any depth, for Python code that comes with the model.
+
+    Parts of a configuration are configurations that transformers reads by themselves, and some of its models have
+    taken the permission to run code from there.
+    """
+    left: list[Any] = [config]
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            named = next((name for name in _OWN_CODE if value.get(name)), None)
+            if named is not None:
+                raise UnsafeFilesError(
+                    f"{source}: {file} has {named}, which runs Python code that comes with the model; that is never "
+                    "run. Use a model that transformers implements itself; if this one is, remove "
+                    f"{named} from a local copy"
+                )
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
 
 
 def architecture(config: Mapping[str, Any], source: str) -> str:

@@ -16,6 +16,9 @@ from cotenant_cache.errors import CorruptWeightsError
 
 MAX_HEADER_BYTES = 32 * 2**20
 PREFIX_BYTES = 8
+MAX_DIMENSIONS = 64
+"""torch's own bound. Without one, multiplying the sizes of a single tensor can take hours."""
+MAX_SIZE = 2**63
 _BITS = {
     "BOOL": 8,
     "U8": 8,
@@ -115,7 +118,9 @@ def _span(name: str, tensor: Any, file: str) -> tuple[int, int, str]:
 
 
 def _dimensions(shape: Any) -> list[int]:
-    if not isinstance(shape, list) or any(not isinstance(size, int) or size < 0 for size in shape):
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise ValueError
+    if any(not isinstance(size, int) or not 0 <= size < MAX_SIZE for size in shape):
         raise ValueError
     return shape
 

@@ -7,6 +7,7 @@ read at each call. Downloads land in the plain Hugging Face layout, so every Hug
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ from cotenant_cache.source import HubSource
 _TIMEOUT_S = 10.0
 _HEADERS_AT_ONCE = 4
 _RANGE_BYTES = 64 * 2**10
+_PLAIN_NAME = re.compile(r"\w[\w .+-]*(/\w[\w .+-]*)?", re.ASCII)
+"""Of a file, or of one in a folder directly below: the only names of a listing that are ever joined to a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,10 @@ def resolve(source: HubSource) -> Listing:
     with _mapped_errors(source):
         info = _api().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=_TIMEOUT_S)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    if not info.sha:
+    commit = info.sha or ""
+    if not HubSource(source.repo, commit).pinned:  # it becomes the name of a folder
         raise HubUnreachableError(f"{source.repo}: {_endpoint()} named no commit; check that HF_ENDPOINT is a hub")
-    return Listing(info.sha, sizes)
+    return Listing(commit, sizes)
 
 
 def remote_facts(source: HubSource) -> ModelFacts:
@@ -124,7 +128,7 @@ class _HubFiles:
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(name for name in self.listing.sizes if name.count("/") <= 1)
+        return frozenset(name for name in self.listing.sizes if _PLAIN_NAME.fullmatch(name))
 
     def json(self, name: str) -> Any:
         if name not in self.listing.sizes:
