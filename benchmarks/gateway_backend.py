@@ -35,9 +35,12 @@ from cotenant_serving.contract import (
 )
 
 MODEL = "search/reference"
-ITL_NS = 4_000_000
+ITL_NS, SLOW_ITL_NS = 4_000_000, 1_000_000_000
+SLOW_USER = "slow"
+"""Streams for this `user` have an event each second: they stay open while somebody looks."""
 SLOTS = 4096
 """More than any load here has requests at a time."""
+SLOW = b'"user":"%s"' % SLOW_USER.encode()
 DONE = b"data: [DONE]\n\n"
 HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -92,10 +95,10 @@ class Backend:
 class Stream:
     """One stream under way. It has the form that the reference server's clockwork calls."""
 
-    __slots__ = ("_connection", "_due_ns", "_index", "_pieces")
+    __slots__ = ("_connection", "_due_ns", "_index", "_itl_ns", "_pieces")
 
-    def __init__(self, connection: "Connection", pieces: Sequence[bytes]) -> None:
-        self._connection, self._pieces, self._index = connection, pieces, 0
+    def __init__(self, connection: "Connection", pieces: Sequence[bytes], itl_ns: int) -> None:
+        self._connection, self._pieces, self._index, self._itl_ns = connection, pieces, 0, itl_ns
         self._due_ns = monotonic_ns()
         self.write_next()
 
@@ -105,7 +108,7 @@ class Stream:
         self._connection.write(self._pieces[self._index])
         self._index += 1
         if self._index < len(self._pieces):
-            self._due_ns += ITL_NS
+            self._due_ns += self._itl_ns
             self._connection.backend.clockwork.call(self, self._due_ns)  # type: ignore[arg-type]
 
 
@@ -144,11 +147,12 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         path = self._path.partition(b"?")[0]
         if path == b"/v1/chat/completions":
-            answer = self.backend.answer(b"".join(self._body), engine=self._engine)
+            body = b"".join(self._body)
+            answer = self.backend.answer(body, engine=self._engine)
             if isinstance(answer, bytes):
                 self.write(answer)
             else:
-                Stream(self, answer)
+                Stream(self, answer, SLOW_ITL_NS if SLOW in body else ITL_NS)
         elif path == b"/v1/table":
             self._tell_table()
         else:

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from benchmarks.gateway_backend import MODEL
 from cotenant_operator.processes import free_port
 from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant, Limits
 
-ROOT = Path(__file__).parents[1]
+PEERS = Path(__file__).parents[1] / ".peers"
 PROXY_CORE, LOAD_CORE = 0, 1
 KEY = "sk-key-of-search-0123456789abcdef"
 TENANT = "search"
@@ -50,7 +50,11 @@ class Side:
 
     def cpu_s(self) -> float:
         """User and system time of all its processes so far; of those that ended, too."""
-        return sum(sum(process.cpu_times()[:4]) for process in self.processes())
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it has just ended, and counts as its parent's child
+                total += sum(process.cpu_times()[:4])
+        return total
 
     def rss_bytes(self) -> int:
         """Resident memory of all its processes; what they share counts for each."""
@@ -208,10 +212,6 @@ def wait_until(ready: Callable[[], bool], process: psutil.Process, log: Path) ->
         if ended or time.monotonic() > deadline_s:
             raise RuntimeError(f"it did not start: {log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.1)
-
-
-def peers_folder(given: Path | None) -> Path:
-    return given or ROOT / ".peers"
 
 
 def start(names: Sequence[str], folder: Path, backend_url: str, peers: Path, held: ExitStack) -> dict[str, Side]:

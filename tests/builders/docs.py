@@ -33,6 +33,7 @@ NOT_RUN = {
     "make bench-wake": "takes minutes; its parts are in tests/unit/benchmarks",
     "make bench-engines": "takes minutes",
     "make bench-accounting": "takes minutes",
+    "make bench-gateway": "takes minutes, and installs two peers; its parts are in tests/unit/benchmarks",
     "make bench-loadtest": "takes minutes, and installs GuideLLM and locust; its parts are in tests/unit/benchmarks",
     "make bench-agreement": "takes minutes, and installs GuideLLM; its parts are in tests/unit/benchmarks",
     "make check": "a step of its own before the tests",

@@ -95,3 +95,7 @@ def test_all_sides_are_compared_and_the_router_with_itself() -> None:
 def test_slow_sides_are_asked_less() -> None:
     assert amount_of(TWO, gateway.FULL) == amount_of(ROUTER, gateway.FULL) == gateway.FULL
     assert amount_of(LITELLM, gateway.FULL).requests < gateway.FULL.requests
+
+
+def test_a_round_is_the_mean_of_its_two_turns() -> None:
+    assert gateway.mean([Took(10, 1, 0.5, 0.25), Took(20, 3, 0.5, 0.75)]) == Took(15, 2, 0.5, 0.5)
