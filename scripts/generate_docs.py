@@ -334,8 +334,7 @@ def _families() -> list[Any]:
 
     fed = Metrics()
     fed.allow(["tenant"], ["model"])
-    fed.ended("tenant", "model", outcome="ok", status=200, duration_s=1.0)
-    fed.tokens("tenant", "model", prompt=1, completion=1)
+    fed.ended("tenant", "model", "ok", 200, duration_s=1.0, prompt=1, completion=1)
     fed.first_byte("model", 1.0)
     fed.retried("busy")
     fed.rejected("tenant", "queue_full")

@@ -30,6 +30,8 @@ from cotenant_serving.contract import (
     Reason,
     Table,
 )
+from cotenant_serving.gateway import journal
+from cotenant_serving.gateway.recovery import request_id
 from tests.builders.gateway_http import HttpFake, Script, Seen, Wire
 
 POOL_TOKEN = "pool-token-of-the-tests"
@@ -285,6 +287,13 @@ class GatewayProcess:
         file = self.state / "usage.jsonl"
         lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
         return [orjson.loads(line) for line in lines if line.endswith(b"}\n")]
+
+    def settled(self) -> list[str]:
+        """Requests whose usage a kill would not lose: it is in a journal or in the file, for a moment in both."""
+        # In this order: lines go from the one to the other meanwhile.
+        journals = [journal.read(path.read_bytes()) for path in (self.state / "journals").glob(f"*{journal.SUFFIX}")]
+        kept = [request_id(line) for one in journals for line in one.lines]
+        return sorted({*kept, *(record["request_id"] for record in self.usage())})
 
 
 async def eventually(what: Callable[[], object], *, within_s: float = 30) -> None:

@@ -169,7 +169,8 @@ class Up:
 
     def usage(self) -> list[dict[str, Any]]:
         path = self.state / "gateway" / "usage.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}\n")]  # the last one may be in its write
 
 
 class Stream:

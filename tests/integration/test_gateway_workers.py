@@ -75,7 +75,7 @@ async def test_four_workers_admit_exactly_what_the_limits_say_and_answer_for_eac
     assert statuses.keys() == {200, 429}
     assert 60 <= statuses[200] <= 63
     text = await metrics(gateway)
-    assert metric(text, "cotenant_requests_total") == statuses[200] == len(gateway.usage())
+    assert metric(text, "cotenant_requests_total") == statuses[200] == len(gateway.settled())
     assert metric(text, "cotenant_rejections_total") == statuses[429]
     assert metric(text, "cotenant_request_duration_seconds_count") == statuses[200]
     processes = [psutil.Process(gateway.pid), *gateway.workers()]
@@ -91,6 +91,7 @@ async def test_four_workers_admit_exactly_what_the_limits_say_and_answer_for_eac
     assert Counter(status for status, _, _ in await asyncio.gather(*many)) == {200: 5, 429: 25}
     assert engine.most_running == 5
     assert (await post_chat(gateway, KEYS["ads"]))[0] == 200
+    await eventually(lambda: len(gateway.usage()) >= statuses[200] + 6)
     assert len({record["request_id"] for record in gateway.usage()}) == len(gateway.usage()) == statuses[200] + 6
 
 
@@ -259,6 +260,7 @@ async def test_workers_of_a_killed_supervisor_finish_their_requests_and_leave_th
             await asyncio.to_thread(psutil.wait_procs, [worker], 30)
             assert not worker.is_running()
             assert (await post_chat(following))[0] == 200
+            await eventually(lambda: len(gateway.usage()) == 2)
         finally:
             await following.stop()
     assert [record["outcome"] for record in gateway.usage()] == ["ok", "ok"]

@@ -91,9 +91,15 @@ def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
         time_to_first_byte_s=None if ending.first_byte_s is None else round(ending.first_byte_s, 6),
     )
     gateway.usage.add(record, entry)
-    metrics = gateway.metrics
-    metrics.ended(call.tenant, call.model, outcome=ending.outcome, status=ending.status, duration_s=now - call.began)
-    metrics.tokens(call.tenant, call.model, prompt=used.prompt_tokens, completion=used.completion_tokens)
+    gateway.metrics.ended(
+        call.tenant,
+        call.model,
+        ending.outcome,
+        ending.status,
+        duration_s=now - call.began,
+        prompt=used.prompt_tokens,
+        completion=used.completion_tokens,
+    )
     if failed(ending):
         _log_failure(record)
     unmeasured = ending.ran and not call.tokens and not total

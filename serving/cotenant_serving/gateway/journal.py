@@ -3,13 +3,14 @@
     STATE/journals/WORKER-PID-RANDOM.journal   one per worker process, 0600, locked while that process lives
 
     header   magic (8 bytes), u32 cells, u32 bytes per cell; doubles: last sign of life (Unix seconds), size of the
-             usage file then                                                                       64 bytes
+             usage file then; u32 where lines begin and end (nothing waits when it ends no later)   64 bytes
     cell     u32 state, u32 sent to an engine, u32 events, u32 prompt tokens; doubles: began (Unix seconds),
              time to the first byte (below 0: none yet); u16 lengths; then the texts               640 bytes
+    lines    usage lines of requests that have ended, until they are in the usage file    320 bytes per cell
 
 The file is mapped: a request costs no system call, and what was stored is there after a kill -9. (Not after a power
-failure; neither is the usage file, which nobody syncs.) A cell's state is stored last, and taken back first. The file
-has its blocks from the start, because a mapped hole on a full disk would end the process.
+failure; neither is the usage file, which nobody syncs.) A cell's state is stored last, and taken back first; so is
+the end of the lines. The file has its blocks from the start: a mapped hole on a full disk would end the process.
 """
 
 import fcntl
@@ -20,16 +21,19 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_MAGIC = b"ctjourn1"
-_HEADER = struct.Struct("8sIIdd")
+_MAGIC = b"ctjourn2"
+_HEADER = struct.Struct("8sIIddII")
 _HEADER_BYTES = 64
 _ALIVE, _USAGE_BYTES = 2, 3
+_BEGIN, _END = 8, 9
 CELL_BYTES = 640
+LINE_BYTES = 320
+"""Room for lines, for each cell."""
 _TEXT_AT = 40
-_TEXT_BYTES = CELL_BYTES - _TEXT_AT
-_CELL = struct.Struct("IIIIddHHH2x")
+_CELL = struct.Struct("<IIIddHHH2x")
+"""What stands between a cell's state and its texts."""
 _NAME_BYTES = 256
-_FREE, _RUNNING, _ENDED = 0, 1, 2
+_FREE, _RUNNING = 0, 1
 _NOT_YET = -1.0
 SUFFIX = ".journal"
 
@@ -73,22 +77,20 @@ def read(data: bytes) -> Contents:
     """Raises JournalError."""
     if len(data) < _HEADER_BYTES or data[:8] != _MAGIC:
         raise JournalError("not a journal of this version")
-    _, cells, cell_bytes, alive, usage_bytes = _HEADER.unpack_from(data)
-    if cell_bytes != CELL_BYTES or len(data) < _HEADER_BYTES + cells * CELL_BYTES:
+    _, cells, cell_bytes, alive, usage_bytes, begin, end = _HEADER.unpack_from(data)
+    if cell_bytes != CELL_BYTES or len(data) < _size(cells):
         raise JournalError("not a journal of this version")
-    requests, lines = [], []
-    for at in range(_HEADER_BYTES, _HEADER_BYTES + cells * CELL_BYTES, CELL_BYTES):
-        (state,) = struct.unpack_from("I", data, at)
-        if state == _RUNNING:
-            requests.append(_in_flight(data, at))
-        elif state == _ENDED:
-            length = _CELL.unpack_from(data, at)[6]
-            lines.append(data[at + _TEXT_AT : at + _TEXT_AT + length])
-    return Contents(alive, int(usage_bytes), tuple(requests), tuple(lines))
+    running = [at for at in _cells(cells) if struct.unpack_from("I", data, at) == (_RUNNING,)]
+    return Contents(
+        alive=alive,
+        usage_bytes=int(usage_bytes),
+        requests=tuple(_in_flight(data, at) for at in running),
+        lines=tuple(data[begin:end].splitlines(keepends=True)),
+    )
 
 
 def _in_flight(data: bytes, at: int) -> InFlight:
-    _, sent, events, prompt_tokens, began, first_byte_s, *lengths = _CELL.unpack_from(data, at)
+    sent, events, prompt_tokens, began, first_byte_s, *lengths = _CELL.unpack_from(data, at + 4)
     texts, at = [], at + _TEXT_AT
     for length in lengths:
         texts.append(data[at : at + length].decode(errors="replace"))
@@ -111,13 +113,19 @@ class Journal:
 
     def __init__(self, memory: mmap.mmap, file: int | None = None, path: Path | None = None) -> None:
         self._memory, self._file, self._path = memory, file, path
-        cells = (len(memory) - _HEADER_BYTES) // CELL_BYTES
-        memory[: _HEADER.size] = _HEADER.pack(_MAGIC, cells, CELL_BYTES, 0.0, 0.0)
+        self._cells = cells = _num_cells(len(memory))
+        self.nobodys = _HEADER_BYTES + cells * CELL_BYTES
+        self._first_line = self.nobodys + CELL_BYTES
+        memory[: _HEADER.size] = _HEADER.pack(_MAGIC, cells, CELL_BYTES, 0.0, 0.0, self._first_line, self._first_line)
         self.words = memoryview(memory).cast("I")
         self.doubles = memoryview(memory).cast("d")
         # The cells used last are used next: few pages of the file are ever touched.
-        self._free = [_HEADER_BYTES + cell * CELL_BYTES for cell in reversed(range(cells))]
-        self._cells = cells
+        self._free = [*reversed(_cells(cells))]
+
+    @property
+    def outlives(self) -> bool:
+        """Whether it is there when its process is killed."""
+        return self._path is not None
 
     @classmethod
     def create(cls, folder: Path, worker: int, cells: int) -> "Journal":
@@ -143,16 +151,43 @@ class Journal:
 
     def begin(self, request_id: str, tenant: str, model: str, *, prompt_tokens: int, now: float) -> "Entry":
         """`now`: Unix seconds. A request that finds no free cell is not recovered."""
-        texts = [request_id.encode(), tenant.encode()[:_NAME_BYTES], model.encode()[:_NAME_BYTES]]
-        lengths = [len(text) for text in texts]
-        fields = (_RUNNING, 0, 0, min(prompt_tokens, 0xFFFFFFFF), now, _NOT_YET, *lengths)
-        return Entry(self, self._fill(_CELL.pack(*fields), b"".join(texts)))
+        if not self._free:
+            return Entry(self, self.nobodys)
+        at = self._free.pop()
+        one, two, three = request_id.encode(), tenant.encode()[:_NAME_BYTES], model.encode()[:_NAME_BYTES]
+        prompt_tokens = min(prompt_tokens, 0xFFFFFFFF)
+        cell = _CELL.pack(0, 0, prompt_tokens, now, _NOT_YET, len(one), len(two), len(three)) + one + two + three
+        self._memory[at + 4 : at + 4 + len(cell)] = cell
+        self.words[at // 4] = _RUNNING
+        return Entry(self, at)
 
-    def keep(self, line: bytes) -> "Entry":
-        """A usage line that cannot be written now."""
-        if len(line) > _TEXT_BYTES:
-            return Entry(self, 0)
-        return Entry(self, self._fill(_CELL.pack(_ENDED, 0, 0, 0, 0.0, _NOT_YET, len(line), 0, 0), line))
+    def put(self, line: bytes) -> bool:
+        """A usage line that will be written. False when there is no room for it."""
+        at = self.words[_END]
+        end = at + len(line)
+        if end > len(self._memory):
+            return False
+        self._memory[at:end] = line
+        self.words[_END] = end
+        return True
+
+    def lines(self) -> bytes:
+        """Those that were put and not taken away, in their order."""
+        return self._memory[self.words[_BEGIN] : self.words[_END]]
+
+    def first_line_bytes(self) -> int:
+        """Of the next one of `lines`; 0 when there is none."""
+        begin, end = self.words[_BEGIN], self.words[_END]
+        return self._memory.find(b"\n", begin, end) + 1 - begin if begin < end else 0
+
+    def take_away(self, lines_bytes: int) -> None:
+        """The first lines: they are in the usage file now, or given up."""
+        begin = self.words[_BEGIN] + lines_bytes
+        if begin < self.words[_END]:
+            self.words[_BEGIN] = begin
+        else:  # in this order: between the two stores nothing waits
+            self.words[_END] = self._first_line
+            self.words[_BEGIN] = self._first_line
 
     def alive(self, now: float, usage_bytes: int) -> None:
         """A sign of life. `usage_bytes`: size of the usage file."""
@@ -163,12 +198,13 @@ class Journal:
         return read(self._memory[:])
 
     def free(self, at: int) -> None:
-        self.words[at // 4] = _FREE
-        self._free.append(at)
+        if at != self.nobodys:
+            self.words[at // 4] = _FREE
+            self._free.append(at)
 
     def close(self) -> None:
         """Removes the file, unless somebody must still look at what is in it."""
-        if self._path is not None and len(self._free) == self._cells:
+        if self._path is not None and len(self._free) == self._cells and not self.lines():
             self._path.unlink(missing_ok=True)
         self.words.release()
         self.doubles.release()
@@ -176,55 +212,42 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
 
-    def _fill(self, fixed: bytes, text: bytes) -> int:
-        """Offset of the cell; 0 when there is none."""
-        if not self._free:
-            return 0
-        at = self._free.pop()
-        self._memory[at + 4 : at + _TEXT_AT] = fixed[4:]
-        self._memory[at + _TEXT_AT : at + _TEXT_AT + len(text)] = text
-        self.words[at // 4] = int.from_bytes(fixed[:4], "little")
-        return at
-
 
 class Entry:
-    """One cell. Without one (`at` 0) nothing happens."""
+    """One cell. That of a request which found none free is nobody's, and never read."""
 
-    __slots__ = ("_at", "_journal")
+    __slots__ = ("_at", "_journal", "_word", "_words")
 
     def __init__(self, journal: Journal, at: int) -> None:
-        self._journal, self._at = journal, at
+        self._journal, self._at, self._word = journal, at, at // 4
+        self._words = journal.words
 
     def sent(self, at_engine: bool) -> None:
-        if self._at:
-            self._journal.words[self._at // 4 + 1] = at_engine
+        self._words[self._word + 1] = at_engine
 
     def forwarded(self, events: int) -> None:
         """Events so far."""
-        if self._at:
-            self._journal.words[self._at // 4 + 2] = events
+        self._words[self._word + 2] = events
 
     def first_byte(self, seconds: float) -> None:
-        if self._at:
-            self._journal.doubles[self._at // 8 + 3] = seconds
-
-    def turn_into(self, line: bytes) -> "Entry":
-        """This request has ended; its usage line cannot be written now."""
-        kept = self._journal.keep(line)
-        self.end()
-        # In a full journal only the cell that is free now is left. A kill just here loses the record.
-        return kept if kept else self._journal.keep(line)
-
-    def __bool__(self) -> bool:
-        """Whether it has a cell."""
-        return bool(self._at)
+        self._journal.doubles[self._at // 8 + 3] = seconds
 
     def end(self) -> None:
-        """It needs no recovery any more."""
-        if self._at:
-            self._journal.free(self._at)
-            self._at = 0
+        """It needs no recovery any more, and whatever comes later is nobody's."""
+        self._journal.free(self._at)
+        self._at = self._journal.nobodys
+        self._word = self._at // 4
+
+
+def _cells(count: int) -> range:
+    """Their offsets."""
+    return range(_HEADER_BYTES, _HEADER_BYTES + count * CELL_BYTES, CELL_BYTES)
 
 
 def _size(cells: int) -> int:
-    return _HEADER_BYTES + cells * CELL_BYTES
+    """One more cell is nobody's."""
+    return _HEADER_BYTES + (cells + 1) * CELL_BYTES + cells * LINE_BYTES
+
+
+def _num_cells(size: int) -> int:
+    return (size - _HEADER_BYTES - CELL_BYTES) // (CELL_BYTES + LINE_BYTES)

@@ -9,6 +9,7 @@ for all and a worker that is killed takes no count with it:
                                                   a worker goes on with those of its number
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from cotenant_serving.gateway.memory import own_resident_bytes
+from cotenant_serving.gateway.metric_values import ValueFiles, value_class
 
 OTHER = "other"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -36,12 +38,12 @@ class Now:
     usage_recovered: int = 0
 
 
-def use_files(worker: int) -> None:
-    """Makes prometheus_client count in the files of this worker, in $PROMETHEUS_MULTIPROC_DIR.
+def use_files(folder: Path, worker: int) -> None:
+    """Makes prometheus_client count in the files of this worker.
 
     Before any metric is made: the library decides that once for the whole process.
     """
-    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+    values.ValueClass = value_class(ValueFiles(folder, worker))
 
 
 class Metrics:
@@ -69,7 +71,8 @@ class Metrics:
         self._tokens = _Children(
             Counter("cotenant_tokens", "Tokens of ended requests.", ("tenant", "model", "kind"), registry=registry)
         )
-        self._duration = _Children(
+        self._ended: dict[tuple[str, str, str, int], _Ended] = {}
+        self._duration = _Histograms(
             Histogram(
                 "cotenant_request_duration_seconds",
                 "Admission to last byte.",
@@ -78,7 +81,7 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._first_byte = _Children(
+        self._first_byte = _Histograms(
             Histogram(
                 "cotenant_time_to_first_byte_seconds",
                 "Admission to first byte of the answer.",
@@ -102,19 +105,23 @@ class Metrics:
     def allow(self, tenants: Iterable[str], models: Iterable[str]) -> None:
         """The names that may stand in labels from now on."""
         self._tenants, self._models = frozenset(tenants), frozenset(models)
+        self._ended.clear()
 
-    def ended(self, tenant: str, model: str, *, outcome: str, status: int, duration_s: float) -> None:
-        tenant, model = self._tenant(tenant), self._model(model)
-        self._requests(tenant, model, outcome, str(status)).inc()
-        self._duration(model).observe(duration_s)
-
-    def tokens(self, tenant: str, model: str, *, prompt: int, completion: int) -> None:
-        tenant, model = self._tenant(tenant), self._model(model)
-        self._tokens(tenant, model, "prompt").inc(prompt)
-        self._tokens(tenant, model, "completion").inc(completion)
+    def ended(
+        self, tenant: str, model: str, outcome: str, status: int, *, duration_s: float, prompt: int, completion: int
+    ) -> None:
+        """`prompt`, `completion`: tokens."""
+        key = (tenant, model, outcome, status)
+        counts = self._ended.get(key)
+        if counts is None:
+            counts = self._ended[key] = self._counts(*key)
+        counts.requests(1)
+        counts.prompt(prompt)
+        counts.completion(completion)
+        counts.duration(duration_s)
 
     def first_byte(self, model: str, seconds: float) -> None:
-        self._first_byte(self._model(model)).observe(seconds)
+        self._first_byte(self._model(model))(seconds)
 
     def retried(self, reason: str) -> None:
         self._retries(reason).inc()
@@ -127,11 +134,55 @@ class Metrics:
         self._snapshot.now = now
         return generate_latest(self._registry)
 
+    def _counts(self, tenant: str, model: str, outcome: str, status: int) -> "_Ended":
+        tenant, model = self._tenant(tenant), self._model(model)
+        return _Ended(
+            requests=self._requests(tenant, model, outcome, str(status))._value.inc,
+            prompt=self._tokens(tenant, model, "prompt")._value.inc,
+            completion=self._tokens(tenant, model, "completion")._value.inc,
+            duration=self._duration(model),
+        )
+
     def _tenant(self, name: str) -> str:
         return name if name in self._tenants else OTHER
 
     def _model(self, name: str) -> str:
         return name if name in self._models else OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What a request counts in when it ends."""
+
+    requests: Callable[[float], None]
+    prompt: Callable[[float], None]
+    completion: Callable[[float], None]
+    duration: Callable[[float], None]
+
+
+class _Histograms:
+    """Histograms of models: `observe` of each, which looks for the bucket by halves."""
+
+    def __init__(self, family: Histogram) -> None:
+        self._family = family
+        self._known: dict[str, Callable[[float], None]] = {}
+
+    def __call__(self, model: str) -> Callable[[float], None]:
+        observe = self._known.get(model)
+        if observe is None:
+            observe = self._known[model] = _observe(self._family.labels(model))
+        return observe
+
+
+def _observe(histogram: Histogram) -> Callable[[float], None]:
+    add, bounds = histogram._sum.inc, histogram._upper_bounds
+    counts = [bucket.inc for bucket in histogram._buckets]
+
+    def observe(seconds: float) -> None:
+        add(seconds)
+        counts[bisect_left(bounds, seconds)](1)
+
+    return observe
 
 
 class _Children(Generic[Family]):

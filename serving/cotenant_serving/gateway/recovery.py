@@ -1,7 +1,8 @@
 """What dead workers left in their journals becomes usage records: one per request, unless it has one already.
 
-A worker writes a request's line before it takes it out of its journal, so a kill between the two leaves both: lines
-that were written since the journal's last sign of life are searched for its requests first.
+A worker puts a request's line in its journal before it takes the request out, and writes lines before it takes those
+out. So a kill in between leaves both: what was written since the journal's last sign of life is searched for its
+requests first.
 """
 
 import contextlib
@@ -128,9 +129,11 @@ class Recovery:
             return
         wanted = {one.request_id for one in contents.requests} | {request_id(line) for line in contents.lines}
         lines = lost_lines(contents, written_since(self._usage.path, contents.usage_bytes, wanted))
-        for line in lines:
-            self._usage.append(line, wait_s=0)  # the supervisor has others to look after; it comes again
-            self._recovered.add(1)
+        left = b"".join(lines)
+        while left:
+            written = self._usage.append(left, wait_s=0)  # the supervisor has others to look after; it comes again
+            self._recovered.add(left.count(b"\n", 0, written))
+            left = left[written:]
         log.warning("%s: %d usage records of a dead worker are recovered", path.name, len(lines))
 
 

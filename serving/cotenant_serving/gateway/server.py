@@ -35,7 +35,7 @@ from cotenant_serving.gateway.pages import build_pages
 from cotenant_serving.gateway.protocol import served_by
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import AiohttpUpstream
-from cotenant_serving.gateway.usage import RETRY_S, UsageLog
+from cotenant_serving.gateway.usage import RETRY_S, WRITE_S, UsageLog
 from cotenant_serving.gateway.usage_file import UsageFile
 from cotenant_serving.tracing import tracer_from
 
@@ -52,7 +52,7 @@ def run(options: Options, place: Place) -> int:
     use_every_descriptor()
     alone = options.workers == 1
     board = SharedBoard(place.board, column=place.worker, columns=options.workers + 1, alone=alone)
-    metrics.use_files(place.worker)
+    metrics.use_files(options.state / METRICS, place.worker)
     try:
         usage = open_usage(options, board, place.worker)
     except OSError as problem:
@@ -72,7 +72,13 @@ def open_usage(options: Options, board: Board, worker: int) -> UsageLog:
     except OSError as problem:
         log.error("requests in flight are not recovered if this worker is killed: no journal: %s", problem)
         journal = Journal.in_memory(cells)
-    return UsageLog(file, journal, waiting=board.count("usage waiting"), dropped=board.count(USAGE_DROPPED))
+    return UsageLog(
+        file,
+        journal,
+        waiting=board.count("usage waiting"),
+        dropped=board.count(USAGE_DROPPED),
+        later=lambda work: asyncio.get_running_loop().call_later(WRITE_S, work),
+    )
 
 
 async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -> None:

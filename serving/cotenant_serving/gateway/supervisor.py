@@ -202,7 +202,6 @@ class Supervisor:
             [sys.executable, "-m", "cotenant_serving.gateway.worker", *self._arguments, place.argument()],
             stdin=subprocess.DEVNULL,
             pass_fds=(listener, self._board.fileno(), self._tell_ready, *self._wakes),
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._options.state / METRICS)},
         )
 
     def _end_silent(self, now_s: float) -> None:

@@ -2,10 +2,10 @@
 
 STATE/usage.jsonl   one JSON object per line, 0600; whoever moves it away gets a new one with the next line
 
-A line goes out in one write under the file's lock, which the kernel takes back from a process that is killed. A kill
+Lines go out in one write under the file's lock, which the kernel takes back from a process that is killed. A kill
 in the middle of a write can leave half a line: `open_flag`, set for as long as a write lasts, tells the next writer,
-who ends that line before its own. What a full disk cuts short is taken back at once. Nobody waits long for the lock:
-a process that was stopped within its write must not stop the others.
+who ends that line before its own. A line that a full disk cuts short is taken back at once. Nobody waits long for the
+lock: a process that was stopped within its write must not stop the others.
 """
 
 import contextlib
@@ -33,12 +33,15 @@ class UsageFile:
         self._text = str(path)
         self._open()
 
-    def append(self, line: bytes, wait_s: float = LOCK_S) -> None:
-        """`line` ends in a line break. `wait_s`: for the lock. Raises OSError; then nothing of it is in the file."""
+    def append(self, lines: bytes, wait_s: float = LOCK_S) -> int:
+        """`lines` end in a line break each. `wait_s`: for the lock.
+
+        Returns how many bytes of them are in the file, whole lines, at least one. Raises OSError when none is.
+        """
         with self._locked(wait_s):
             if self._flag.get():
                 self._end_torn_line()
-            self._write(line)
+            return self._write(lines)
 
     def repair(self) -> None:
         """Ends the last line if it is torn, or leaves that to the next writer. Raises OSError."""
@@ -83,19 +86,27 @@ class UsageFile:
             return True
         return (found.st_ino, found.st_dev) != self._identity
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> int:
         self._flag.set(1)
         try:
-            written = os.write(self._file, line)
+            written = os.write(self._file, lines)
         except OSError:
             self._flag.set(0)
             raise
-        if written < len(line):
-            # Under the lock nobody has written behind it. Should this fail too, the flag stays set.
-            os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR) - written)
+        whole = written if written == len(lines) else lines.rfind(b"\n", 0, written) + 1
+        if whole == written or self._taken_back(written - whole):
             self._flag.set(0)
+        if not whole:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self._flag.set(0)
+        return whole
+
+    def _taken_back(self, last_bytes: int) -> bool:
+        """False when not even that works; then the next writer ends the torn line."""
+        with contextlib.suppress(OSError):
+            # Under the lock nobody has written behind it.
+            os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR) - last_bytes)
+            return True
+        return False
 
     def _end_torn_line(self) -> None:
         size = os.lseek(self._file, 0, os.SEEK_END)

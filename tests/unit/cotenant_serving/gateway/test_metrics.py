@@ -6,7 +6,7 @@ from cotenant_serving.gateway.metrics import Metrics, Now
 def test_what_is_read_at_the_scrape_stands_beside_what_was_counted():
     metrics = Metrics(resident_bytes=lambda: 9_000_000)
     metrics.allow(["search"], ["search/echo"])
-    metrics.ended("search", "search/echo", outcome="ok", status=200, duration_s=0.5)
+    metrics.ended("search", "search/echo", "ok", 200, duration_s=0.5, prompt=3, completion=2)
     now = Now({"search/echo": (3, 2, 1)}, workers=4, restarts=5, usage_waiting=6, usage_dropped=7, usage_recovered=8)
 
     text = metrics.render(now).decode()
@@ -31,10 +31,33 @@ def test_labels_name_only_what_is_configured_now():
     metrics.allow(["search"], ["search/echo"])
     metrics.rejected("search", "queue_full")
     metrics.rejected("nobody", "queue_full")
+    metrics.ended("search", "search/echo", "ok", 200, duration_s=1, prompt=2, completion=3)
     metrics.allow([], [])
     metrics.rejected("search", "queue_full")
+    metrics.ended("search", "search/echo", "ok", 200, duration_s=1, prompt=4, completion=5)
 
     text = metrics.render(Now()).decode()
 
     assert 'cotenant_rejections_total{reason="queue_full",tenant="search"} 1.0' in text
     assert 'cotenant_rejections_total{reason="queue_full",tenant="other"} 2.0' in text
+    assert 'cotenant_tokens_total{kind="prompt",model="search/echo",tenant="search"} 2.0' in text
+    assert 'cotenant_tokens_total{kind="completion",model="other",tenant="other"} 5.0' in text
+
+
+def test_a_time_stands_in_the_first_bucket_that_is_not_below_it():
+    metrics = Metrics()
+    metrics.allow([], ["search/echo"])
+    for seconds in (0.0, 0.005, 0.006, 640, 641):
+        metrics.first_byte("search/echo", seconds)
+
+    text = metrics.render(Now()).decode()
+
+    for line in (
+        'bucket{le="0.005",model="search/echo"} 2.0',
+        'bucket{le="0.01",model="search/echo"} 3.0',
+        'bucket{le="320.0",model="search/echo"} 3.0',
+        'bucket{le="640.0",model="search/echo"} 4.0',
+        'bucket{le="+Inf",model="search/echo"} 5.0',
+        'sum{model="search/echo"} 1281.011',
+    ):
+        assert f"cotenant_time_to_first_byte_seconds_{line}\n" in text

@@ -147,15 +147,37 @@ def test_a_recovery_that_is_killed_too_is_gone_on_with(state: State):
 
 def test_records_that_waited_for_the_disk_are_written_as_they_were(state: State):
     journal = state.journal()
-    entry = begin(journal, "req-1")
-    journal.keep(record("req-1", completion_tokens=9).line())  # killed before the entry ended: both are there
-    assert entry
+    begin(journal, "req-1")
+    assert journal.put(record("req-1", completion_tokens=9).line())  # killed before the entry ended: both are there
+
     state.kill(journal)
 
     state.recovery.run()
 
     (found,) = state.records()
     assert (found["outcome"], found["completion_tokens"]) == ("ok", 9)
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_lines_that_were_written_together_just_before_the_kill_are_not_written_again(state: State, written: int):
+    lines = [record(f"req-{number}").line() for number in range(3)]
+    journal = state.journal()
+    begin(journal, "req-3")
+    for number, line in enumerate(lines):
+        entry = begin(journal, f"req-{number}")
+        assert journal.put(line)
+        entry.end()
+    with state.file.path.open("ab") as file:
+        file.write(b"".join(lines)[: written * len(lines[0]) + 9])  # the kill came within the write
+    state.flag.set(1)
+    state.kill(journal)
+
+    state.recovery.run()
+
+    whole = [line for line in state.file.path.read_bytes().splitlines() if line.endswith(b"}")]
+    found = [(one["request_id"], one["outcome"]) for one in map(orjson.loads, whole)]
+    assert sorted(found) == [("req-0", "ok"), ("req-1", "ok"), ("req-2", "ok"), ("req-3", "gateway_lost")]
+    assert state.recovered.total() == 4 - written
 
 
 def test_the_journal_of_a_worker_that_lives_is_left_alone(state: State):
@@ -236,7 +258,7 @@ def test_what_cannot_be_written_now_is_written_later(state: State, caplog):
 
 
 class UsageFileThatIsFull(UsageFile):
-    def append(self, line: bytes, wait_s: float = 0) -> None:
+    def append(self, lines: bytes, wait_s: float = 0) -> int:
         raise OSError(28, "No space left on device")
 
 

@@ -3,12 +3,13 @@
 import fcntl
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
+from cotenant_serving.gateway import journal as journals
 from cotenant_serving.gateway import usage as usages
 from cotenant_serving.gateway.board import LocalCount
 from cotenant_serving.gateway.journal import Journal
@@ -73,14 +74,113 @@ class Made:
             self.log.add(record(one), entry)
 
 
-def test_a_record_is_in_the_file_when_add_returns_and_no_longer_in_the_journal(tmp_path: Path):
-    made = Made(tmp_path / "usage.jsonl")
+class Batched:
+    """As a worker has it: its journal is a file, and lines are written when `soon` runs."""
+
+    def __init__(self, folder: Path, cells: int = 8) -> None:
+        self.soon: list[Callable[[], None]] = []
+        self.waiting, self.dropped = LocalCount(), LocalCount()
+        self.journal = Journal.create(folder, 0, cells)
+        file = UsageFile(folder / "usage.jsonl", LocalCount())
+        later = self.soon.append
+        self.log = UsageLog(file, self.journal, waiting=self.waiting, dropped=self.dropped, later=later)
+
+    add = Made.add
+
+    def kept(self) -> list[str]:
+        contents = self.journal.contents()
+        assert contents.requests == ()
+        return [orjson.loads(line)["request_id"] for line in contents.lines]
+
+    def time_passes(self) -> None:
+        due, self.soon[:] = self.soon[:], []
+        for work in due:
+            work()
+
+
+def ids(path: Path) -> list[str]:
+    return [orjson.loads(line)["request_id"] for line in path.read_bytes().splitlines()]
+
+
+def test_a_record_is_in_the_journal_when_add_returns_and_soon_in_the_file_with_others(tmp_path: Path):
+    made = Batched(tmp_path)
 
     made.add("req-1", "req-2")
 
-    lines = (tmp_path / "usage.jsonl").read_bytes().splitlines()
-    assert [orjson.loads(line)["request_id"] for line in lines] == ["req-1", "req-2"]
-    assert made.journal.contents().requests == ()
+    assert (ids(tmp_path / "usage.jsonl"), made.kept(), len(made.soon)) == ([], ["req-1", "req-2"], 1)
+    made.time_passes()
+    assert (ids(tmp_path / "usage.jsonl"), made.kept(), len(made.soon)) == (["req-1", "req-2"], [], 0)
+    made.add("req-3")
+    made.log.retry(1.0)
+    made.time_passes()
+    made.add("req-4")
+    made.log.close(2.0)
+    made.time_passes()
+    assert ids(tmp_path / "usage.jsonl") == ["req-1", "req-2", "req-3", "req-4"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "usage.jsonl"]
+    assert made.waiting.total() == 0
+
+
+def test_a_journal_that_is_full_of_lines_does_not_wait_for_more(tmp_path: Path):
+    made = Batched(tmp_path, cells=2)
+    made.add("req-1", "req-2", "req-3", "req-4")
+    assert (ids(tmp_path / "usage.jsonl"), made.kept()) == (["req-1", "req-2", "req-3", "req-4"], [])
+    made.log.close(1.0)
+
+
+def test_a_journal_that_does_not_outlive_the_process_keeps_no_line_waiting(tmp_path: Path):
+    soon: list[Callable[[], None]] = []
+    file = UsageFile(tmp_path / "usage.jsonl", LocalCount())
+    journal = Journal.in_memory(8)
+    log = UsageLog(file, journal, waiting=LocalCount(), dropped=LocalCount(), later=soon.append)
+
+    log.add(record("req-1"), journal.begin("req-1", "search", "search/echo", prompt_tokens=1, now=1.0))
+
+    assert (ids(tmp_path / "usage.jsonl"), soon) == (["req-1"], [])
+
+
+def test_what_cannot_be_written_at_the_end_is_left_to_the_next_start(tmp_path: Path, disk: Disk):
+    made = Batched(tmp_path)
+    disk.full_after(0)
+    made.add("req-1")
+    made.time_passes()
+    assert made.waiting.total() == 1
+
+    made.log.close(1.0)
+    disk.empty()
+
+    (left,) = tmp_path.glob("*.journal")
+    assert [orjson.loads(line)["request_id"] for line in journals.read(left.read_bytes()).lines] == ["req-1"]
+
+
+def test_a_disk_with_room_for_some_lines_gets_those(tmp_path: Path, disk: Disk):
+    made = Batched(tmp_path)
+    made.add("req-1", "req-2", "req-3")
+    disk.full_after(2 * len(record("req-1").line()) + 100)
+
+    made.time_passes()
+
+    assert (disk.ids(), made.kept(), made.waiting.total()) == (["req-1", "req-2"], ["req-3"], 1)
+    disk.empty()
+    made.log.retry(1.0)
+    assert (disk.ids(), made.kept(), made.waiting.total()) == (["req-1", "req-2", "req-3"], [], 0)
+    made.log.close(2.0)
+
+
+def test_a_request_that_has_ended_changes_no_other_ones_cell(tmp_path: Path):
+    made = Batched(tmp_path)
+    entry = made.journal.begin("req-1", "search", "search/echo", prompt_tokens=1, now=1.0)
+    made.log.add(record("req-1"), entry)
+    made.journal.begin("req-2", "search", "search/echo", prompt_tokens=1, now=2.0)
+
+    entry.sent(True)
+    entry.forwarded(9)
+    entry.first_byte(1.0)
+    entry.end()
+
+    (found,) = made.journal.contents().requests
+    assert (found.request_id, found.sent, found.events, found.first_byte_s) == ("req-2", False, 0, None)
+    made.log.close(3.0)
 
 
 @pytest.mark.parametrize("room", [0, 100], ids=["no room", "room for a part of the line"])
@@ -136,6 +236,7 @@ def test_a_full_disk_is_named_once_and_then_each_minute(disk: Disk, caplog):
     made.log.retry(began + 60)
     made.log.retry(began + 60.5)
     made.add("req-3")
+    disk.empty()
     assert said() == 2
 
 
@@ -179,6 +280,7 @@ def test_in_a_full_journal_a_line_takes_the_place_of_its_request(disk: Disk):
     disk.full_after(0)
 
     made.add("req-1")
+    disk.empty()
 
     kept = made.journal.contents()
     assert (kept.requests, kept.lines) == ((), (record("req-1").line(),))

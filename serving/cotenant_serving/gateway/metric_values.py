@@ -1,0 +1,75 @@
+"""The numbers that metrics count, in files of prometheus_client's multiprocess mode, each changed by one store.
+
+The library's own class for them takes a lock, asks for the process's number and packs two values for each change. A
+worker counts in one thread, in files that nobody else writes, so none of that is needed. Files, their format and who
+reads them are the library's.
+"""
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+
+class ValueFiles:
+    """Those of one worker."""
+
+    def __init__(self, folder: Path, worker: int) -> None:
+        self._folder, self._worker = folder, worker
+        self._files: dict[str, Any] = {}
+        self._views: list[memoryview[float]] = []
+
+    def place(self, kind: str, key: str) -> tuple["memoryview[float]", int]:
+        """Where the number stands; it is made if there is none. What is there from before goes on."""
+        file = self._files.get(kind)
+        if file is None:
+            path = str(self._folder / f"{kind}_{self._worker}.db")
+            file = self._files[kind] = MmapedDict(path)  # type: ignore[no-untyped-call]
+        file.read_value(key)
+        return self._view(file._m), file._positions[key] // 8
+
+    def close(self) -> None:
+        """Nothing may be counted any more."""
+        for view in self._views:
+            view.release()
+        for file in self._files.values():
+            file.close()
+
+    def _view(self, memory: mmap.mmap) -> "memoryview[float]":
+        """A file that grows is mapped anew; the same pages stand behind views of before."""
+        for view in self._views:
+            if view.obj is memory:
+                return view
+        self._views.append(memoryview(memory).cast("d"))
+        return self._views[-1]
+
+
+def value_class(files: ValueFiles) -> type:
+    """What `prometheus_client.values.ValueClass` may be."""
+
+    class FileValue:
+        __slots__ = ("_at", "_numbers")
+        _multiprocess = True
+
+        def __init__(
+            self, typ: str, metric_name: str, name: str, labels: Any, values: Any, text: str, **_: Any
+        ) -> None:
+            key = mmap_key(metric_name, name, labels, values, text)
+            self._numbers, self._at = files.place(typ, key)
+
+        def inc(self, amount: float) -> None:
+            # One aligned store: nobody reads half of it.
+            self._numbers[self._at] += amount
+
+        def set(self, value: float, timestamp: float | None = None) -> None:
+            self._numbers[self._at] = value
+
+        def get(self) -> float:
+            return self._numbers[self._at]
+
+        def set_exemplar(self, exemplar: Any) -> None: ...
+
+        def get_exemplar(self) -> None: ...
+
+    return FileValue
