@@ -34,9 +34,18 @@ PATIENCE_S = 2 * HANG_S
 
 
 def echo_chats(
-    url: str, tenant: str, models: Sequence[str], *, rate_per_s: float, seed: int, duration_s: float = LONGEST_S
+    url: str,
+    tenant: str | Sequence[str],
+    models: Sequence[str],
+    *,
+    rate_per_s: float,
+    seed: int,
+    duration_s: float = LONGEST_S,
 ) -> Scenario:
-    """Seven of ten are streams of 5 to 60 words, the others have 1 to 10 words and come whole."""
+    """Seven of ten are streams of 5 to 60 words, the others have 1 to 10 words and come whole.
+
+    Several tenants send as much each, as several models get.
+    """
     streams = [
         _stream(tenant, models, 0.7 * rate_per_s, (5, 60), streamed=True),
         _stream(tenant, models, 0.3 * rate_per_s, (1, 10), streamed=False),
@@ -51,12 +60,12 @@ def scenario(url: str, *streams: Mapping[str, Any], seed: int = 1, **fields: Any
 
 
 def _stream(
-    tenant: str, models: Sequence[str], rate_per_s: float, words: tuple[int, int], *, streamed: bool
+    tenant: str | Sequence[str], models: Sequence[str], rate_per_s: float, words: tuple[int, int], *, streamed: bool
 ) -> dict[str, Any]:
     return {
         "name": "streamed" if streamed else "whole",
         "streamed": streamed,
-        "tenant": tenant,
+        "tenant": tenant if isinstance(tenant, str) else list(tenant),
         "model": list(models),
         "arrivals": {"process": "poisson", "rate_per_s": rate_per_s},
         "prompt": {"tokens": {"distribution": "uniform", "min": words[0], "max": words[1]}},

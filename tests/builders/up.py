@@ -167,6 +167,15 @@ class Up:
         with self.request(who, name, content, stream=True, **body) as response:
             return read_stream(response)
 
+    def metrics(self) -> str:
+        """The gateway's, over all its workers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
     def usage(self) -> list[dict[str, Any]]:
         path = self.state / "gateway" / "usage.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
