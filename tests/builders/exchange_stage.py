@@ -1,27 +1,27 @@
-"""An `Exchange` between an engine and a client that a test writes down: chunks in, ASGI messages out, real usage."""
+"""An `Exchange` between an engine and a client that a test writes down: chunks in, pieces out, real usage."""
 
-import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cotenant_serving.contract import EngineRow, Limits, Table, Usage
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import LocalAccount, LocalBoard, LocalCount
-from cotenant_serving.gateway.bodies import BodyBudget
+from cotenant_serving.gateway.bodies import BodyBudget, Reservation
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.exchange import Exchange
 from cotenant_serving.gateway.journal import Journal
 from cotenant_serving.gateway.metrics import Metrics
-from cotenant_serving.gateway.reply import Message, Reply
+from cotenant_serving.gateway.reply import Reply
 from cotenant_serving.gateway.settings import Settings
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.table import combine, merge
 from cotenant_serving.gateway.upstream import MAX_ANSWER_BYTES, Outgoing
 from cotenant_serving.gateway.usage import UsageLog
 from cotenant_serving.gateway.usage_file import UsageFile
+from tests.builders.client import FakeClient
 from tests.builders.gateway import model_row, row
 
 MODEL = "search/echo"
@@ -37,14 +37,19 @@ class WrittenAnswer:
         self.headers: Mapping[str, str] = {"content-type": content_type, **length}
         self._chunks = chunks
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def relay(self, put: Callable[[bytes], bool]) -> None:
         for chunk in self._chunks:
             if isinstance(chunk, Exception):
                 raise chunk
-            yield chunk
+            if not put(chunk):
+                return
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
-        return b"".join([chunk async for chunk in self.chunks()])
+        return b"".join([chunk for chunk in self._chunks if isinstance(chunk, bytes)])
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
     async def close(self) -> None:
         pass
@@ -65,58 +70,44 @@ class WrittenUpstream:
 
 
 class ExchangeStage:
-    """`sent`: what the client was sent. `lines_at`: how many usage records stood in the file at each of them."""
+    """`client`: what it was sent. `lines_at`: how many usage records there were at each piece."""
 
     def __init__(self, folder: Path, answer: WrittenAnswer, *, budget: BodyBudget | None = None) -> None:
-        """The client leaves when `gone` is set, and takes something only while `reads` is."""
-        self.sent: list[Message] = []
+        self.client = FakeClient(on_sent=lambda: self.lines_at.append(len(self.records())))
         self.lines_at: list[int] = []
-        self.gone = asyncio.Event()
-        self.reads = asyncio.Event()
-        self.reads.set()
         self.dispatcher = Dispatcher(clock=time.monotonic, rng=random.Random(1))
         self.file = folder / "usage.jsonl"
         self._budget = budget or BodyBudget()
         self._upstream = WrittenUpstream(answer)
+        self._usage = UsageLog(
+            UsageFile(self.file, LocalCount()), Journal.in_memory(16), waiting=LocalCount(), dropped=LocalCount()
+        )
 
     async def run(self, *, stream: bool = True) -> None:
         outgoing = Outgoing("POST", "/v1/chat/completions", b"{}", {})
         limits = TenantLimits("search", Limits(), LocalAccount(), 0.0)
         now = time.monotonic()
         call = Call("req-1", outgoing, "search", MODEL, stream, prompt_tokens=1, tokens=1, limits=limits, began=now)
-        reply = Reply(self._send, "req-1")
-        with self._budget.of("search") as reserve:
-            await Exchange(self._gateway(), call, reply, self._receive, reserve).run()
+        held = Reservation(self._budget, "search")
+        try:
+            await Exchange(self._gateway(), call, Reply(self.client, "req-1"), self.client, held).run()
+        finally:
+            held.release()
 
-    def body(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.sent)
-
-    def lines(self) -> list[bytes]:
+    def records(self) -> list[bytes]:
+        """Usage records, in the file or kept for it."""
         return self.file.read_bytes().splitlines()
 
     def _gateway(self) -> Gateway:
         table = Table(epoch="e", sequence=1, engines=(row("i1", model=MODEL),), models=(model_row(model=MODEL),))
         self.dispatcher.set_view(combine([merge(None, table)]))
-        usage = UsageLog(
-            UsageFile(self.file, LocalCount()), Journal.in_memory(16), waiting=LocalCount(), dropped=LocalCount()
-        )
         return Gateway(
             settings=Settings(),
             clock=time.monotonic,
             board=LocalBoard(),
             dispatcher=self.dispatcher,
             upstream=self._upstream,
-            usage=usage,
+            usage=self._usage,
             metrics=Metrics(),
-            cut=asyncio.get_running_loop().create_future(),
             pool_known=lambda: True,
         )
-
-    async def _receive(self) -> Message:
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        self.sent.append(message)
-        self.lines_at.append(len(self.lines()))
-        await self.reads.wait()

@@ -1,35 +1,18 @@
 """What an engine's answer says, for the exchange that passes it on."""
 
 import contextlib
-from collections.abc import AsyncIterator
 
 import msgspec
 import orjson
 
 from cotenant_serving.contract import HEADER_JSON_LENGTH, HEADER_USAGE, Usage
 from cotenant_serving.gateway.errors import error
-from cotenant_serving.gateway.relay import MAX_EVENT_BYTES, StreamFilter
+from cotenant_serving.gateway.reply import fields_of
 from cotenant_serving.gateway.upstream import Answer, EngineLostError
 from cotenant_serving.openai_api import RequestError
 
 _MAX_ERROR_BYTES = 1 << 20
-
-
-async def ready_parts(answer: Answer, events: StreamFilter) -> AsyncIterator[bytes]:
-    """What may go to the client now. An error waits for the engine's count, which comes after it."""
-    held = b""
-    try:
-        async for chunk in answer.chunks():
-            held += events.feed(chunk)
-            counted = events.usage is not None or len(held) > MAX_EVENT_BYTES
-            if held and (counted or not events.failed):
-                yield held
-                held = b""
-    except EngineLostError:
-        if not held:
-            raise
-    if held:
-        yield held
+_USAGE = msgspec.json.Decoder(Usage)
 
 
 async def body_of(answer: Answer) -> bytes:
@@ -40,16 +23,25 @@ async def body_of(answer: Answer) -> bytes:
         return b""
 
 
-def how_to_read(answer: Answer) -> dict[str, str]:
-    """The only headers of an engine that go on to the client."""
-    found = {"content-type": answer.headers.get("content-type", "application/json")}
+def whole_fields(answer: Answer, timing: str) -> bytes:
+    """Header lines of an answer that is passed on: the only headers of an engine that go to the client."""
+    headers = {"content-type": answer.headers.get("content-type", "application/json"), "server-timing": timing}
     json_length = answer.headers.get(HEADER_JSON_LENGTH, "")
-    return found | ({HEADER_JSON_LENGTH: json_length} if json_length.isdecimal() else {})
+    if json_length.isdecimal():
+        headers[HEADER_JSON_LENGTH] = json_length
+    return fields_of(headers)
+
+
+def stream_fields(answer: Answer, timing: str) -> bytes:
+    """As `whole_fields`, of a stream of events."""
+    return fields_of(
+        {"content-type": answer.headers["content-type"], "server-timing": timing, "cache-control": "no-cache"}
+    )
 
 
 def usage_of(answer: Answer) -> Usage | None:
     try:
-        return msgspec.json.decode(answer.headers.get(HEADER_USAGE, ""), type=Usage)
+        return _USAGE.decode(answer.headers.get(HEADER_USAGE, ""))
     except msgspec.MsgspecError:
         return None
 

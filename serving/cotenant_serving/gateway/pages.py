@@ -1,9 +1,9 @@
 """Everything that does not go to engines: models, health, metrics and docs, as a small FastAPI app."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -13,7 +13,6 @@ from cotenant_serving.gateway.config import TenantView
 from cotenant_serving.gateway.errors import body_for, error
 from cotenant_serving.gateway.openapi.document import document
 from cotenant_serving.gateway.openapi.page import POLICY, page
-from cotenant_serving.gateway.reply import Scope
 from cotenant_serving.gateway.routes import oip_target
 from cotenant_serving.gateway.scrape import Scrape
 from cotenant_serving.gateway.state import Gateway
@@ -111,7 +110,7 @@ def _add_description(app: "FastAPI") -> None:
         return Response(shown, media_type="text/html", headers={"content-security-policy": POLICY})
 
 
-def _view(gateway: Gateway, scope: Scope) -> TenantView:
+def _view(gateway: Gateway, scope: MutableMapping[str, Any]) -> TenantView:
     if gateway.directory is None:
         raise error("not_ready", retry_after_s=1)
     try:

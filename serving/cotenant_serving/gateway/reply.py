@@ -1,109 +1,78 @@
 """The answer to one client: begun at most once, ended exactly once, whatever goes wrong in between."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
+from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.errors import body_for
 from cotenant_serving.openai_api import RequestError, error_event
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-PIECE_BYTES = 64 << 10
+EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_JSON = b"content-type: application/json\r\n"
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 
 class Reply:
-    """`status` is what the client got (0 before the start). Sends to a client that is gone do nothing (ASGI)."""
+    """`status` is what the client got (0 before the start). What is sent to a client that is gone goes nowhere."""
 
-    def __init__(
-        self, send: Send, request_id: str, client_request_id: bytes | None = None, *, path: str = "/v1"
-    ) -> None:
-        """`path` decides about the shape of errors."""
-        self._send = send
-        self._path = path
+    __slots__ = ("_client", "_fields", "_path", "finished", "request_id", "status")
+
+    def __init__(self, client: Client, request_id: str, client_request_id: bytes | None = None) -> None:
+        self._client = client
+        self._path = client.path
+        """Decides about the shape of errors."""
         self.request_id = request_id
         self.status = 0
         self.finished = False
-        self.headers: dict[str, str] = {"x-request-id": request_id}
-        """Added to whatever answer begins."""
+        self._fields = b"x-request-id: %b\r\n" % request_id.encode()
         if client_request_id is not None:
-            self.headers["x-client-request-id"] = client_request_id.decode("ascii")
+            self._fields += b"x-client-request-id: %b\r\n" % client_request_id
 
-    @property
-    def started(self) -> bool:
-        return self.status != 0
+    def add(self, fields: bytes) -> None:
+        """Header lines of whatever answer begins, each with its CRLF."""
+        self._fields += fields
 
-    async def whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        """A complete answer. A HEAD never gets here."""
-        await self._start(status, {**headers, "content-length": str(len(body))})
-        # The server keeps what a client does not take, and waits only before the next piece.
-        for at in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
-            await self._body(body[at : at + PIECE_BYTES], more=True)
-        await self._body(body[_last_piece(len(body)) :], more=False)
+    def whole(self, status: int, body: bytes, fields: bytes) -> None:
+        """A complete answer; `fields` as for `add`. A HEAD never gets here."""
+        self._begin(status, fields, len(body))
+        self.finished = True
+        self._client.end(body)
 
-    async def start_stream(self, content_type: str = "text/event-stream; charset=utf-8") -> None:
+    def start_stream(self, fields: bytes = EVENTS) -> None:
         """Does nothing when waiting comments have begun the stream already."""
-        if not self.started:
-            await self._start(200, {"content-type": content_type, "cache-control": "no-cache"})
+        if not self.status:
+            self._begin(200, fields, None)
 
-    async def write(self, chunk: bytes) -> None:
-        """Waits while the client is slow."""
-        await self._body(chunk, more=True)
+    def put(self, chunk: bytes) -> None:
+        """The client's `pause` tells when it is slow."""
+        if chunk:
+            self._client.write(chunk)
 
-    async def finish(self) -> None:
-        await self._body(b"", more=False)
+    def finish(self, last: bytes = b"") -> None:
+        self.finished = True
+        self._client.end(last)
 
-    async def fail(self, problem: RequestError, *, linger: Callable[[], Awaitable[None]] | None = None) -> None:
-        """The error as the whole answer, or as the last event of a stream; no `[DONE]` follows.
-
-        `linger` runs after the last byte and before the connection closes.
-        """
+    def fail(self, problem: RequestError) -> None:
+        """The error as the whole answer, or as the last event of a stream; no `[DONE]` follows."""
         if self.finished:
             return
-        if self.started:
-            await self.write(error_event(problem.message, type_=problem.type, code=problem.code))
-            await self.finish()
+        if self.status:
+            self.finish(error_event(problem.message, type_=problem.type, code=problem.code))
             return
-        body = body_for(problem, self._path)
-        headers = {**problem.headers, "content-type": "application/json", "content-length": str(len(body))}
-        await self._start(problem.status, headers)
-        await self._body(body, more=linger is not None)
-        if linger is not None:
-            await linger()
-            await self.finish()
+        self.whole(problem.status, body_for(problem, self._path), fields_of(problem.headers) + _JSON)
 
-    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
-        assert not self.started, "an answer begins once"
+    def _begin(self, status: int, fields: bytes, length: int | None) -> None:
+        assert not self.status, "an answer begins once"
         self.status = status
-        pairs = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in {**self.headers, **headers}.items()
-        ]
-        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
-
-    async def _body(self, chunk: bytes, *, more: bool) -> None:
-        self.finished = not more
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._client.begin(status, self._fields + fields, length)
 
 
-def _last_piece(size: int) -> int:
-    """Where it begins."""
-    return max(0, (size - 1) // PIECE_BYTES * PIECE_BYTES)
-
-
-def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """`send` that adds headers to the answer."""
-    added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *added]}
-        await send(message)
-
-    return sending
+def fields_of(headers: Mapping[str, str]) -> bytes:
+    """Header lines. A value that would end its line, or cannot be sent, is left out with its name."""
+    return b"".join(
+        f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items() if not _UNSAFE.search(value)
+    )
 
 
 def echoed_request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -111,7 +111,6 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         upstream=upstream,
         usage=usage,
         metrics=Metrics(options.state / METRICS, partial(resident_bytes, place.parent)),
-        cut=asyncio.get_running_loop().create_future(),
         pool_known=lambda: conductors.answered,
         tracer=tracer_from(os.environ, "gateway"),
     )
@@ -198,17 +197,13 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
 def _signals(gateway: Gateway, server: uvicorn.Server) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
-    def cut() -> None:
-        if not gateway.cut.done():
-            gateway.cut.set_result(None)
-
     def drain() -> None:
         if gateway.draining:
             return
         log.info("draining: up to %g s for requests that run", gateway.settings.drain_timeout_s)
         gateway.draining = True
         server.should_exit = True
-        loop.call_later(gateway.settings.drain_timeout_s, cut)
+        loop.call_later(gateway.settings.drain_timeout_s, gateway.cut)
 
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_, drain)

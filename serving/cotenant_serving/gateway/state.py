@@ -1,25 +1,27 @@
 """What the parts of one worker process share. Built by `server`, or by a test."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cotenant_serving.contract import GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import USAGE_DROPPED, Board
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
+from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.metrics import Metrics, Now
 from cotenant_serving.gateway.settings import Settings
 from cotenant_serving.gateway.upstream import Upstream
 from cotenant_serving.gateway.usage import UsageLog
 from cotenant_serving.tracing import NO_TRACER, Tracer
 
+if TYPE_CHECKING:
+    from cotenant_serving.gateway.exchange import Exchange
+
 
 @dataclass(slots=True)
 class Gateway:
-    """`cut` is done when requests still running must end (after the drain)."""
-
     settings: Settings
     clock: Callable[[], float]
     """Seconds, the same for all workers of the machine: the buckets' times are compared."""
@@ -28,12 +30,13 @@ class Gateway:
     upstream: Upstream
     usage: UsageLog
     metrics: Metrics
-    cut: "asyncio.Future[None]"
     pool_known: Callable[[], bool]
     """Whether a conductor answered or a table is known."""
     tracer: Tracer = NO_TRACER
     directory: Directory | None = None
     draining: bool = False
+    exchanges: "set[Exchange]" = field(default_factory=set)
+    """Admitted requests that have not ended."""
     _limits: dict[str, TenantLimits] = field(default_factory=dict)
 
     def use(self, directory: Directory) -> None:
@@ -50,6 +53,17 @@ class Gateway:
             account = self.board.account(tenant.name)
             self._limits[tenant.name] = TenantLimits(tenant.name, tenant.limits, account, self.clock())
         return self._limits[tenant.name]
+
+    def cut(self) -> None:
+        """Requests that still run must end now: the drain is over."""
+        for exchange in tuple(self.exchanges):
+            exchange.end_early("shutdown", error("shutting_down", retry_after_s=1))
+
+    def end_overdue(self) -> None:
+        """Ends requests that have taken too long."""
+        now = self.clock()
+        for exchange in [one for one in self.exchanges if one.deadline <= now]:
+            exchange.end_early("timeout", error("timeout"))
 
     def now(self) -> Now:
         """What a scrape of metrics shows beside counts: of all workers."""

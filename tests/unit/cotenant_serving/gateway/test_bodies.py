@@ -1,69 +1,51 @@
 """Bodies are bounded one by one, and all together."""
 
 import pytest
+from tests.builders.client import FakeClient
 
-from cotenant_serving.gateway.bodies import (
-    BodyBudget,
-    ClientGoneError,
-    check_headers,
-    left_unread,
-    read_body,
-)
-from cotenant_serving.gateway.reply import Message
+from cotenant_serving.gateway.bodies import BodyBudget, Reservation, check_headers, read_body
+from cotenant_serving.gateway.client import ClientGoneError
 from cotenant_serving.openai_api import RequestError
-
-
-def receiving(*parts: bytes, gone: bool = False):
-    messages: list[Message] = [
-        {"type": "http.request", "body": part, "more_body": gone or index + 1 < len(parts)}
-        for index, part in enumerate(parts)
-    ]
-    messages += [{"type": "http.disconnect"}] if gone else []
-
-    async def receive() -> Message:
-        return messages.pop(0)
-
-    return receive
 
 
 async def test_what_is_held_is_bounded_for_all_and_for_one_tenant() -> None:
     budget = BodyBudget(100)
+    search, ads, late = (Reservation(budget, name) for name in ("search", "ads", "late"))
 
-    with budget.of("search") as search, budget.of("ads") as ads, budget.of("late") as late:
-        assert await read_body(receiving(b"x" * 30, b"x" * 20), 60, 5, search) == b"x" * 50
-        with pytest.raises(RequestError) as alone:
-            search(1)
-        ads(45)
-        with pytest.raises(RequestError) as together:
-            await read_body(receiving(b"x" * 6), 60, 5, late)
-    with budget.of("search") as again:
-        again(50)
+    assert await read_body(FakeClient(b"x" * 30, b"x" * 20), 60, 5, search) == b"x" * 50
+    with pytest.raises(RequestError) as alone:
+        search.take(1)
+    ads.take(45)
+    with pytest.raises(RequestError) as together:
+        await read_body(FakeClient(b"x" * 6), 60, 5, late)
+    search.release()
+    Reservation(budget, "search").take(50)
 
     for caught in (alone, together):
         assert (caught.value.status, caught.value.code) == (503, "overloaded")
         assert caught.value.headers["retry-after"] == "1"
-        assert left_unread(caught.value)
 
 
 async def test_a_client_that_leaves_gives_back_what_it_held() -> None:
     budget = BodyBudget(100)
+    held = Reservation(budget, "search")
 
-    with pytest.raises(ClientGoneError), budget.of("search") as reserve:
-        await read_body(receiving(b"x" * 50, gone=True), 60, 5, reserve)
+    with pytest.raises(ClientGoneError):
+        await read_body(FakeClient(b"x" * 50, leaves=True), 60, 5, held)
+    assert budget.held == 50
+    held.release()
 
-    with budget.of("search") as reserve:
-        reserve(50)
+    assert (budget.held, dict(budget.of_tenant)) == (0, {})
 
 
 async def test_a_body_is_refused_at_its_bound() -> None:
-    taken: list[int] = []
+    budget = BodyBudget(100)
 
-    assert await read_body(receiving(b"x" * 5, b"x" * 5), 10, 5, taken.append) == b"x" * 10
+    assert await read_body(FakeClient(b"x" * 5, b"x" * 5), 10, 5, Reservation(budget, "search")) == b"x" * 10
     with pytest.raises(RequestError) as caught:
-        await read_body(receiving(b"x" * 5, b"x" * 6), 10, 5, taken.append)
+        await read_body(FakeClient(b"x" * 5, b"x" * 6), 10, 5, Reservation(budget, "search"))
 
     assert (caught.value.status, caught.value.code) == (413, "body_too_large")
-    assert taken == [5, 5, 5]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from tests.builders.gateway import event, eventually, stream_end
 
 from cotenant_serving.contract import USAGE_COMMENT
 from cotenant_serving.gateway.bodies import BodyBudget
-from cotenant_serving.gateway.reply import PIECE_BYTES
 from cotenant_serving.gateway.upstream import EngineLostError
 from cotenant_serving.openai_api import error_event
 
@@ -35,55 +34,51 @@ async def test_a_stream_is_counted_before_the_client_has_its_last_event(
 
     await stage.run()
 
-    last = next(index for index, message in enumerate(stage.sent) if _ends(message.get("body", b"")))
+    last = next(index for index, piece in enumerate(stage.client.pieces) if _ends(piece))
     assert stage.lines_at[last] == 1
-    assert stage.sent[-1]["more_body"] is False
-    assert stage.body().count(b'"error"') + stage.body().count(b"[DONE]") == 1
-    record = orjson.loads(stage.lines()[0])
-    assert (len(stage.lines()), record["outcome"], record["completion_tokens"]) == (1, outcome, tokens)
+    assert stage.client.ended
+    assert stage.client.body.count(b'"error"') + stage.client.body.count(b"[DONE]") == 1
+    record = orjson.loads(stage.records()[0])
+    assert (len(stage.records()), record["outcome"], record["completion_tokens"]) == (1, outcome, tokens)
 
 
-async def test_a_large_answer_goes_out_in_pieces_and_holds_no_slot_while_its_client_is_slow(tmp_path: Path) -> None:
-    said = b"x" * (3 * PIECE_BYTES + 5)
+async def test_a_large_answer_holds_no_slot_while_its_client_is_slow(tmp_path: Path) -> None:
+    said = bytes(200_000)
     stage = ExchangeStage(tmp_path, WrittenAnswer(said, content_type="application/json"))
-    stage.reads.clear()
+    stage.client.reads.clear()
 
     running = asyncio.create_task(stage.run(stream=False))
-    await eventually(lambda: stage.sent)
+    await eventually(lambda: stage.client.ended)
 
-    assert (stage.dispatcher.running(MODEL), len(stage.lines()), stage.body()) == (0, 1, b"")
-    stage.reads.set()
+    assert (stage.dispatcher.running(MODEL), len(stage.records()), running.done()) == (0, 1, False)
+    stage.client.reads.set()
     await running
-    sizes = [len(message["body"]) for message in stage.sent[1:]]
-    assert sizes == [PIECE_BYTES, PIECE_BYTES, PIECE_BYTES, 5]
-    assert [message["more_body"] for message in stage.sent[1:]] == [True, True, True, False]
-    assert stage.body() == said
+    assert (stage.client.length, stage.client.body) == (len(said), said)
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES])
+@pytest.mark.parametrize("size", [0, 1, 65_536, 200_000])
 async def test_answers_of_every_size_come_whole(tmp_path: Path, size: int) -> None:
     stage = ExchangeStage(tmp_path, WrittenAnswer(bytes(size), content_type="application/json"))
 
     await stage.run(stream=False)
 
-    assert stage.body() == bytes(size)
-    assert [message["more_body"] for message in stage.sent[1:]].count(False) == 1
+    assert (stage.client.length, stage.client.body, stage.client.ended) == (size, bytes(size), True)
 
 
 async def test_answers_are_refused_when_too_much_is_held_for_clients_that_do_not_read(tmp_path: Path) -> None:
     budget = BodyBudget(held_bytes=100_000)
     first = ExchangeStage(tmp_path, WrittenAnswer(bytes(40_000), content_type="application/json"), budget=budget)
-    first.reads.clear()
+    first.client.reads.clear()
     held = asyncio.create_task(first.run(stream=False))
-    await eventually(lambda: first.sent)
+    await eventually(lambda: first.client.ended)
     second = ExchangeStage(tmp_path, WrittenAnswer(bytes(40_000), content_type="application/json"), budget=budget)
 
     await second.run(stream=False)
-    first.reads.set()
+    first.client.reads.set()
     await held
 
-    assert (second.sent[0]["status"], orjson.loads(second.body())["error"]["code"]) == (503, "overloaded")
-    assert first.body() == bytes(40_000)
+    assert (second.client.status, orjson.loads(second.client.body)["error"]["code"]) == (503, "overloaded")
+    assert first.client.body == bytes(40_000)
 
 
 def _ends(body: bytes) -> bool:
