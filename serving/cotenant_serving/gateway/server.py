@@ -122,7 +122,7 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
     if config.poll() and config.directory is not None:
         use(config.directory)
     tasks = [asyncio.create_task(work) for work in (config.watch(use), conductors.report_forever())]
-    tasks.append(asyncio.create_task(_live(usage, board.count(SIGNS_OF_LIFE))))
+    tasks.append(asyncio.create_task(_live(gateway, board.count(SIGNS_OF_LIFE))))
     try:
         with _woken(dispatcher, place.wakes[place.worker]):
             await _serve_http(gateway, place)
@@ -136,11 +136,12 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         await asyncio.to_thread(gateway.tracer.close)
 
 
-async def _live(usage: UsageLog, signs: Count) -> None:
+async def _live(gateway: Gateway, signs: Count) -> None:
     """Shows that the event loop turns: in the journal for the next start, in `signs` for the supervisor."""
     while True:
         signs.add(1)
-        usage.retry(time.time())
+        gateway.usage.retry(time.time())
+        gateway.end_overdue()
         await asyncio.sleep(RETRY_S)
 
 
