@@ -89,6 +89,7 @@ class GatewayApp:
             raise error("not_ready", retry_after_s=1)
         tenant = authenticate(client.headers, directory.keyring)
         if not client.belongs_to(tenant):
+            client.keep_alive = False
             raise error("too_many_connections", retry_after_s=1)
         return tenant
 
@@ -128,7 +129,7 @@ class GatewayApp:
         if route.binary and routes.announces_binary(client.headers):
             most *= BINARY_TIMES
         check_headers(client.headers, most, settings.max_body_bytes)
-        return await read_body(client, most, settings.body_timeout_s, held)
+        return await read_body(client, most, held)
 
 
 def new_request_id() -> str:

@@ -1,6 +1,5 @@
 """Reading the bodies of requests: bounded in size, in time, and in what they and answers hold in memory together."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
@@ -65,13 +64,12 @@ def check_headers(headers: Sequence[tuple[bytes, bytes]], max_bytes: int, max_js
             raise _too_large(f"{int(value[:_LENGTH_DIGITS])} bytes of JSON", max_json_bytes)
 
 
-async def read_body(client: Client, max_bytes: int, timeout_s: float, held: Reservation) -> bytes:
+async def read_body(client: Client, max_bytes: int, held: Reservation) -> bytes:
     """The whole body. Raises RequestError (408, 413, 503), or ClientGoneError."""
     body = client.take_body()
     if body is None:
         try:
-            async with asyncio.timeout(timeout_s):
-                return await _collect(client, max_bytes, held)
+            return await _collect(client, max_bytes, held)
         except TimeoutError:
             raise error("body_too_slow") from None
     _check_size(len(body), max_bytes)

@@ -78,9 +78,6 @@ ERRORS: Mapping[str, ErrorKind] = {
     "queue_full": ErrorKind(
         429, _LIMIT, "Too many requests of your tenant wait already.", "Send it again after Retry-After seconds."
     ),
-    "too_many_connections": ErrorKind(
-        429, _LIMIT, "Your tenant holds too many connections.", "Close idle ones, or send more over each."
-    ),
     "overloaded": ErrorKind(503, _SERVER, "Too many requests wait.", "Send it again after Retry-After seconds."),
     "model_failed": ErrorKind(
         503,

@@ -12,12 +12,12 @@ async def test_what_is_held_is_bounded_for_all_and_for_one_tenant() -> None:
     budget = BodyBudget(100)
     search, ads, late = (Reservation(budget, name) for name in ("search", "ads", "late"))
 
-    assert await read_body(FakeClient(b"x" * 30, b"x" * 20), 60, 5, search) == b"x" * 50
+    assert await read_body(FakeClient(b"x" * 30, b"x" * 20), 60, search) == b"x" * 50
     with pytest.raises(RequestError) as alone:
         search.take(1)
     ads.take(45)
     with pytest.raises(RequestError) as together:
-        await read_body(FakeClient(b"x" * 6), 60, 5, late)
+        await read_body(FakeClient(b"x" * 6), 60, late)
     search.release()
     Reservation(budget, "search").take(50)
 
@@ -31,7 +31,7 @@ async def test_a_client_that_leaves_gives_back_what_it_held() -> None:
     held = Reservation(budget, "search")
 
     with pytest.raises(ClientGoneError):
-        await read_body(FakeClient(b"x" * 50, leaves=True), 60, 5, held)
+        await read_body(FakeClient(b"x" * 50, leaves=True), 60, held)
     assert budget.held == 50
     held.release()
 
@@ -41,9 +41,9 @@ async def test_a_client_that_leaves_gives_back_what_it_held() -> None:
 async def test_a_body_is_refused_at_its_bound() -> None:
     budget = BodyBudget(100)
 
-    assert await read_body(FakeClient(b"x" * 5, b"x" * 5), 10, 5, Reservation(budget, "search")) == b"x" * 10
+    assert await read_body(FakeClient(b"x" * 5, b"x" * 5), 10, Reservation(budget, "search")) == b"x" * 10
     with pytest.raises(RequestError) as caught:
-        await read_body(FakeClient(b"x" * 5, b"x" * 6), 10, 5, Reservation(budget, "search"))
+        await read_body(FakeClient(b"x" * 5, b"x" * 6), 10, Reservation(budget, "search"))
 
     assert (caught.value.status, caught.value.code) == (413, "body_too_large")
 
