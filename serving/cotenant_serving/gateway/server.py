@@ -34,7 +34,7 @@ from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Opti
 from cotenant_serving.gateway.pages import build_pages
 from cotenant_serving.gateway.protocol import served_by
 from cotenant_serving.gateway.state import Gateway
-from cotenant_serving.gateway.upstream import AiohttpUpstream
+from cotenant_serving.gateway.upstream_aiohttp import AiohttpUpstream
 from cotenant_serving.gateway.usage import RETRY_S, WRITE_S, UsageLog
 from cotenant_serving.gateway.usage_file import UsageFile
 from cotenant_serving.tracing import tracer_from

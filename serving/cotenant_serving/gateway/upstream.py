@@ -1,36 +1,36 @@
-"""HTTP to the engines: the seam (`Upstream`), what an answer means, and the reference client on aiohttp."""
+"""HTTP to the engines: the seam (`Upstream`, `Answer`), and what an answer means.
 
-import asyncio
+Two clients stand behind it, under the same tests: `upstream_lean` is the one that gateways use, `upstream_aiohttp`
+the reference that shows what the lean one has to do.
+
+What may be sent again: EngineUnreachableError always (the engine saw nothing). EngineLostError of `send` as long as
+the client got nothing, because what an engine does has no effect beyond its answer; the engine may still be at it, so
+the next attempt has an id of its own. That a pooled connection was closed by its engine just when it was used looks
+no different: the same error, once for each such connection. Never after `send` returned an answer with status 200.
+"""
+
 import enum
-import io
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+from urllib.parse import quote
 
-import msgspec
-
-from cotenant_serving.contract import (
-    HEADER_INSTANCE,
-    HEADER_MODEL,
-    HEADER_REFUSED,
-    HEADER_REQUEST_ID,
-    EngineRow,
-    Usage,
-)
-
-if TYPE_CHECKING:
-    import aiohttp
+from cotenant_serving.contract import HEADER_REFUSED, EngineRow, Usage
 
 CONNECT_S = 2.0
 CANCEL_S = 0.8
 IDLE_CONNECTION_S = 3.0
 """Far shorter than the engines' own keep-alive: a connection is not reused while its engine closes it."""
 READ_BUFFER_BYTES = 64 * 1024
-"""aiohttp stops reading an engine at twice this: a slow client slows the engine instead of filling memory."""
+"""More than this (and one read) is not taken from an engine while nobody reads the answer."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Of an answer: its status line and headers, those of 1xx answers before it included."""
 MAX_ANSWER_BYTES = 64 << 20
-_LARGE_BODY_BYTES = 512 << 10
-"""aiohttp writes bytes in one go; larger bodies go in pieces so that they do not hold up the event loop."""
+LARGE_BODY_BYTES = 512 << 10
+"""Longer bodies go out in pieces, so that they do not hold up the event loop."""
+REQUESTS_PATH = "/v1/requests/"
+_PATH_CHARS = "/:@!$&'()*+,;="
+"""Beside letters, digits and `-._~`: what RFC 3986 lets stand as it is in a path."""
 
 
 class EngineUnreachableError(Exception):
@@ -38,7 +38,7 @@ class EngineUnreachableError(Exception):
 
 
 class EngineLostError(Exception):
-    """The connection broke; what the engine did with the request is unknown."""
+    """The connection broke; what the engine did with the request is unknown. The message quotes no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,13 @@ class Outgoing:
 
     method: str
     path: str
+    """Decoded, without a query: nothing in it ends the path or the line."""
     body: bytes
     headers: Mapping[str, str]
 
 
 class Answer(Protocol):
-    """An engine's answer from its first byte on. Header names are in lower case."""
+    """An engine's answer from its first byte on. Header names are in lower case. Its body is taken once, by one."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,7 +65,7 @@ class Answer(Protocol):
         """Gives each piece of the body to `put` as it comes; returns at its end, or when `put` says False: enough.
 
         The lean client calls `put` in the very callback that read the piece: `put` must not wait. Raises
-        EngineLostError when the body breaks off, and whatever `put` raises.
+        EngineLostError when the body breaks off, and whatever `put` raises: the connection is then closed.
         """
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -80,10 +81,14 @@ class Answer(Protocol):
 
 
 class Upstream(Protocol):
-    """How requests get to engines."""
+    """How requests get to engines. Who stops waiting for an answer has closed its connection."""
 
     async def send(self, row: EngineRow, outgoing: Outgoing, request_id: str) -> Answer:
-        """Raises EngineUnreachableError, or EngineLostError when the connection broke before the first byte."""
+        """Returns when the head of the answer is here; 1xx answers are not answers.
+
+        Raises EngineUnreachableError, or EngineLostError when the connection broke before that. ValueError for a
+        request whose headers or id cannot stand in a head.
+        """
 
     async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
         """Stops a running request; what it used, or None when the engine cannot tell. Never raises."""
@@ -106,148 +111,37 @@ class Meaning(enum.Enum):
 
 def meaning(status: int, refused: str) -> Meaning:
     """`refused` is the header x-cotenant-refused, empty when absent. Pure."""
+    if status == 200:
+        return Meaning.ANSWERED
     if status == 421:
         return Meaning.MISDIRECTED
     if status == 503 and refused in ("busy", "loading", "draining"):
         return Meaning(refused)
-    if status == 200:
-        return Meaning.ANSWERED
     # 401 and 403 of an engine are about the gateway's own token, never about the client's key.
     if 400 <= status < 500 and status not in (401, 403):
         return Meaning.REFUSED
     return Meaning.FAILED
 
 
-class AiohttpUpstream:
-    """The reference client."""
-
-    def __init__(self, token: Callable[[], str]) -> None:
-        """`token` gives the pool token at the time of each request. Needs a running event loop."""
-        import aiohttp
-
-        self._token = token
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S, use_dns_cache=True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            read_bufsize=READ_BUFFER_BYTES,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        )
-
-    async def send(self, row: EngineRow, outgoing: Outgoing, request_id: str) -> "AiohttpAnswer":
-        import aiohttp
-
-        body = outgoing.body
-        try:
-            response = await self._session.request(
-                outgoing.method,
-                base_url(row) + outgoing.path,
-                data=(body or None) if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body),
-                headers={**outgoing.headers, **self._headers(row, request_id)},
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as problem:
-            raise EngineUnreachableError(type(problem).__name__) from None
-        except (aiohttp.ClientError, OSError) as problem:
-            raise EngineLostError(type(problem).__name__) from None
-        return AiohttpAnswer(response)
-
-    async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
-        import aiohttp
-
-        try:
-            async with asyncio.timeout(CANCEL_S):
-                async with self._session.delete(
-                    f"{base_url(row)}/v1/requests/{request_id}", headers=self._authorization()
-                ) as response:
-                    return msgspec.json.decode(await response.read(), type=Usage) if response.status == 200 else None
-        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
-            return None
-
-    async def close(self) -> None:
-        await self._session.close()
-
-    def _authorization(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._token()}"}
-
-    def _headers(self, row: EngineRow, request_id: str) -> dict[str, str]:
-        return {
-            **self._authorization(),
-            HEADER_REQUEST_ID: request_id,
-            HEADER_INSTANCE: row.instance,
-            HEADER_MODEL: row.model,
-        }
-
-
-class AiohttpAnswer:
-    """`Answer` over one aiohttp response; an async context manager that closes it."""
-
-    def __init__(self, response: "aiohttp.ClientResponse") -> None:
-        self._response = response
-        self._reads = asyncio.Event()
-        self._reads.set()
-        self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
-
-    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
-        parts, size = [], 0
-
-        def put(chunk: bytes) -> bool:
-            nonlocal size
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise EngineLostError(f"an answer of more than {limit} bytes")
-            return True
-
-        await self.relay(put)
-        return b"".join(parts)
-
-    async def relay(self, put: Callable[[bytes], bool]) -> None:
-        async for chunk in self.chunks():
-            if not put(chunk):
-                return
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while chunk := await self._next():
-            await self._reads.wait()
-            yield chunk
-
-    async def _next(self) -> bytes:
-        """Empty at the end."""
-        import aiohttp
-
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as problem:
-            raise EngineLostError(type(problem).__name__) from None
-
-    def pause(self) -> None:
-        self._reads.clear()
-
-    def resume(self) -> None:
-        self._reads.set()
-
-    async def close(self) -> None:
-        if not self._response.content.at_eof():
-            self._response.close()
-        self._response.release()
-
-    async def __aenter__(self) -> "AiohttpAnswer":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-def base_url(row: EngineRow) -> str:
-    host = f"[{row.host}]" if ":" in row.host else row.host
-    return f"http://{host}:{row.port}"
-
-
 def refused_header(answer: Answer) -> str:
     return answer.headers.get(HEADER_REFUSED, "")
+
+
+def host_and_port(row: EngineRow) -> str:
+    """As it stands in URLs and in the header Host."""
+    return f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"
+
+
+def encoded_path(path: str) -> str:
+    """A decoded path as it may stand in a request line: no space, no line break, no `?`, whatever was in it."""
+    return quote(path, safe=_PATH_CHARS, errors="replace")
+
+
+def for_head(what: str, value: str) -> str:
+    """`value`, if it can stand in the head of a request: printable ASCII. Raises ValueError that names `what`.
+
+    A line break in a header would begin another one, and two of them another request.
+    """
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{what} has characters that cannot stand in a header: printable ASCII can")
+    return value

@@ -1,0 +1,421 @@
+"""One connection to an engine, and the answer that is coming on it.
+
+The transport calls in, httptools parses, and what was parsed in one read is handed on in that very call. A connection
+carries one request at a time; each request has an `LeanAnswer` of its own, so that who still holds an old answer
+cannot touch the next one.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+import httptools
+
+from cotenant_serving.gateway.upstream import (
+    MAX_ANSWER_BYTES,
+    MAX_HEAD_BYTES,
+    READ_BUFFER_BYTES,
+    EngineLostError,
+)
+
+JOINED_BYTES = 32 << 10
+"""Up to here a body is copied behind its head: one buffer is written with less ado than two."""
+PIECE_BYTES = 128 << 10
+"""Of a large request body, between two turns of the event loop."""
+MAX_IDLE = 256
+"""Connections to one engine that wait for a request, at most."""
+_FULL, _SLOW = 1, 2
+"""Why a connection is not read: nobody takes what came, or the client is slow."""
+
+Put = Callable[[bytes], bool]
+
+
+class Keeper(Protocol):
+    """Who has the connections."""
+
+    def opened(self, connection: "Connection") -> None: ...
+    def closed(self, connection: "Connection") -> None: ...
+    def leaves(self, answer: "LeanAnswer") -> None:
+        """It is not wanted any more, and may be at its end but for the end's own bytes."""
+
+
+class LeanAnswer:
+    """`Answer` on a connection, from the moment its request is sent. `status` is 0 until the head is here."""
+
+    __slots__ = (
+        "complete",
+        "connection",
+        "headers",
+        "pieces",
+        "problem",
+        "put",
+        "reading",
+        "size",
+        "status",
+        "waiter",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.connection: Connection | None = connection
+        """None as soon as nothing more of it can come."""
+        self.complete = False
+        self.problem: Exception | None = None
+        self.pieces: list[bytes] = []
+        """What came and was not taken yet, `size` bytes."""
+        self.size = 0
+        self.reading = 0
+        """Bytes that whoever reads wants at most; 0 while nobody does."""
+        self.put: Put | None = None
+        self.waiter: asyncio.Future[None] | None = None
+
+    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        if self.connection is not None and self.size <= limit:
+            self.reading = limit
+            self.connection.read_on(_FULL)
+            await self._end()
+        if self.size > limit:
+            self.drop()
+            raise EngineLostError(f"an answer of more than {limit} bytes")
+        if self.problem is not None:
+            raise self.problem
+        pieces = self.pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def relay(self, put: Put) -> None:
+        self.put = put
+        if self.pieces:
+            self.hand_on()
+            if self.problem is not None:
+                self.drop()
+        connection = self.connection
+        if connection is not None and self.put is put:
+            connection.read_on(_FULL)
+            await self._end()
+        if self.problem is not None:
+            raise self.problem
+
+    def hand_on(self) -> None:
+        """Gives `put` what came. Whatever it raises is the answer's problem, unless it had one."""
+        pieces, put = self.pieces, self.put
+        assert put is not None
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        try:
+            if not put(piece):
+                self.put = _refuse_more
+                self.wake()
+        except Exception as problem:  # raised again where `relay` waits
+            self.problem = self.problem or problem
+
+    def wake(self) -> None:
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _end(self) -> None:
+        """Returns when nothing more will come, or is wanted."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self.waiter
+        except BaseException:
+            self.drop()
+            raise
+
+    def pause(self) -> None:
+        if self.connection is not None:
+            self.connection.read_not(_SLOW)
+
+    def resume(self) -> None:
+        if self.connection is not None:
+            self.connection.read_on(_SLOW)
+
+    async def close(self) -> None:
+        if self.connection is not None:
+            self.connection.leave(self)
+
+    def drop(self) -> None:
+        if self.connection is not None:
+            self.connection.drop(self)
+
+
+class Connection(asyncio.Protocol):
+    """Times are the event loop's, seconds. Not reused after anything that was not understood."""
+
+    __slots__ = (
+        "_answer", "_asking", "_head_bytes", "_holds", "_interim", "_keeper", "_keeps", "_loop", "_parser", "_pool",
+        "_rest", "_transport", "_until_close", "_without_body", "_writable", "idle_since",
+    )  # fmt: skip
+
+    def __init__(self, keeper: Keeper, pool: "list[Connection]", loop: asyncio.AbstractEventLoop) -> None:
+        """`pool`: where it waits for its next request."""
+        self._keeper, self._pool, self._loop = keeper, pool, loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: LeanAnswer | None = None
+        self._asking: asyncio.Future[None] | None = None
+        """Resolved when the head is here, or will not come."""
+        self._head_bytes = 0
+        self._interim = False
+        """A 1xx answer is being read."""
+        self._keeps = True
+        """It may carry another request after this one."""
+        self._until_close = False
+        """The body of the answer ends where the connection does."""
+        self._without_body = False
+        """The answer to HEAD."""
+        self._rest: memoryview | None = None
+        """What is still to be sent of a large body."""
+        self._writable = True
+        self._holds = 0
+        self.idle_since = 0.0
+
+    # What its owner does.
+
+    @property
+    def idle(self) -> bool:
+        return self._answer is None
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, head: bytes, body: bytes, *, pieces: bool, without_body: bool) -> LeanAnswer:
+        """Returns at the head of the answer. `pieces`: the body is large. Raises EngineLostError."""
+        answer = self._answer = LeanAnswer(self)
+        asking = self._asking = self._loop.create_future()
+        self._head_bytes = 0
+        self._without_body = without_body
+        transport = self._transport
+        assert transport is not None
+        if len(body) <= JOINED_BYTES:
+            transport.write(head + body)
+        elif pieces:
+            transport.write(head)
+            self._rest = memoryview(body)
+            self._write_rest()
+        else:
+            transport.writelines((head, body))
+        try:
+            await asking
+        except BaseException:
+            self.drop(answer)
+            raise
+        if not answer.status:
+            raise answer.problem or EngineLostError("no answer")
+        return answer
+
+    def leave(self, answer: LeanAnswer) -> None:
+        """Waits a moment for the end of an answer of which all was taken that matters; closes otherwise."""
+        if answer.status and self._keeps and not answer.pieces and self._rest is None:
+            answer.put = _refuse_more
+            self.read_on(_FULL | _SLOW)
+            self._keeper.leaves(answer)
+        else:
+            self.drop(answer)
+
+    def drop(self, answer: LeanAnswer) -> None:
+        """Closes the connection if it still is this answer's."""
+        if self._answer is answer:
+            self.abort()
+
+    def abort(self) -> None:
+        self._answer, answer = None, self._answer
+        self._rest = None
+        if answer is not None:
+            answer.connection = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def read_not(self, why: int) -> None:
+        if not self._holds and self._transport is not None:
+            self._transport.pause_reading()
+        self._holds |= why
+
+    def read_on(self, why: int) -> None:
+        if self._holds:
+            self._holds &= ~why
+            if not self._holds and self._transport is not None:
+                self._transport.resume_reading()
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self.idle_since = self._loop.time()
+        self._keeper.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            self.abort()  # nobody asked for it
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(answer, "what it sent is not an HTTP answer")
+        if self._asking is not None:
+            self._look_at_head(answer, len(data))
+        elif not answer.pieces:
+            self._look_at_framing(answer, len(data))
+        if answer.pieces:
+            self._head_bytes = 0
+            if answer.put is not None:
+                answer.hand_on()
+            else:
+                self._look_at_size(answer)
+        if answer.complete or answer.problem is not None:
+            self._end(answer)
+
+    def eof_received(self) -> None:
+        """Nothing to do: the transport closes itself, and `connection_lost` says it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._keeper.closed(self)
+        if self in self._pool:
+            self._pool.remove(self)
+        answer = self._answer
+        if answer is not None:
+            if exc is None and self._until_close:
+                answer.complete = True
+            else:
+                self._fail(answer, type(exc).__name__ if exc is not None else "it closed the connection")
+            self._end(answer)
+        self._transport = None
+        del self._parser  # it refers to this object
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._write_rest()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self._answer is None or self._answer.complete:
+            self._keeps = False  # bytes beyond the end of the answer
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        answer = self._answer
+        if answer is not None and not answer.status:  # trailers say nothing that is wanted here
+            answer.headers[_lower(name)] = value.decode("latin-1").strip(" \t")
+
+    def on_headers_complete(self) -> None:
+        answer = self._answer
+        if answer is None or answer.status:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._begin_interim(answer, status)
+            return
+        answer.status = status
+        if not self._parser.should_keep_alive():
+            self._keeps = False
+            self._until_close = "content-length" not in answer.headers and "transfer-encoding" not in answer.headers
+        if self._without_body or status in (204, 304):
+            self._end_without_body(answer)
+        elif answer.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+            self._fail(answer, "its transfer encoding is not understood")
+
+    def on_body(self, body: bytes) -> None:
+        answer = self._answer
+        if answer is not None and not answer.complete:
+            answer.pieces.append(body)
+            answer.size += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        elif self._answer is not None:
+            self._answer.complete = True
+
+    # How it works.
+
+    def _begin_interim(self, answer: LeanAnswer, status: int) -> None:
+        if status == 101 or "content-length" in answer.headers or "transfer-encoding" in answer.headers:
+            self._fail(answer, f"HTTP {status}, which was not asked for")
+        self._interim = True
+        answer.headers.clear()
+
+    def _end_without_body(self, answer: LeanAnswer) -> None:
+        """The parser may be waiting for a body that must not come."""
+        headers = answer.headers
+        if self._without_body or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+            self._keeps = False
+        answer.complete = True
+
+    def _look_at_head(self, answer: LeanAnswer, size: int) -> None:
+        """After a read in which the head was still to come."""
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            names_and_values = sum(len(name) + len(value) for name, value in answer.headers.items())
+            if not answer.status or names_and_values > MAX_HEAD_BYTES:
+                self._fail(answer, f"a head of more than {MAX_HEAD_BYTES} bytes")
+        if answer.status:
+            self._head_bytes = 0
+            self._answer_asking()
+
+    def _look_at_framing(self, answer: LeanAnswer, size: int) -> None:
+        """After a read that brought nothing of the body: chunk sizes, or trailers, which the parser keeps."""
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(answer, f"more than {MAX_HEAD_BYTES} bytes without a piece of its body")
+
+    def _look_at_size(self, answer: LeanAnswer) -> None:
+        """After a read that nobody took: somebody collects, or nobody is there yet."""
+        if not answer.reading:
+            if answer.size > READ_BUFFER_BYTES:
+                self.read_not(_FULL)
+        elif answer.size > answer.reading:
+            self._fail(answer, f"an answer of more than {answer.reading} bytes")
+
+    def _fail(self, answer: LeanAnswer, reason: str) -> None:
+        self._keeps = False
+        if not answer.complete and answer.problem is None:
+            answer.problem = EngineLostError(reason)
+
+    def _end(self, answer: LeanAnswer) -> None:
+        """Nothing more will come of this answer: back to the others that are idle, or closed."""
+        if (
+            self._keeps
+            and answer.problem is None
+            and self._rest is None
+            and self.usable
+            and len(self._pool) < MAX_IDLE
+        ):
+            self._answer = answer.connection = None
+            self.read_on(_FULL | _SLOW)
+            self.idle_since = self._loop.time()
+            self._pool.append(self)
+        else:
+            self.abort()
+        self._answer_asking()
+        answer.wake()
+
+    def _answer_asking(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None and not asking.done():
+            asking.set_result(None)
+
+    def _write_rest(self) -> None:
+        rest, transport = self._rest, self._transport
+        if rest is None or transport is None or transport.is_closing():
+            return
+        transport.write(rest[:PIECE_BYTES])
+        self._rest = rest[PIECE_BYTES:] if len(rest) > PIECE_BYTES else None
+        if self._writable:
+            self._loop.call_soon(self._write_rest)
+
+
+def _refuse_more(_: bytes) -> bool:
+    raise EngineLostError("more came of an answer that was left")
+
+
+@lru_cache(maxsize=128)
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
