@@ -59,6 +59,9 @@ class AiohttpUpstream:
             raise EngineUnreachableError(type(problem).__name__) from None
         except (aiohttp.ClientError, OSError) as problem:
             raise EngineLostError(type(problem).__name__) from None
+        if response.status == 101:
+            response.close()
+            raise EngineLostError("HTTP 101, which was not asked for")
         return AiohttpAnswer(response)
 
     async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
@@ -146,9 +149,11 @@ class AiohttpAnswer:
 def _url(row: EngineRow, path: str) -> yarl.URL:
     """Raises EngineUnreachableError for an address that is none."""
     try:
-        return yarl.URL(f"http://{host_and_port(row)}{encoded_path(path)}", encoded=True)
+        url = yarl.URL(f"http://{host_and_port(row)}{encoded_path(path)}", encoded=True)
+        url.explicit_port  # noqa: B018 read only now
     except ValueError as problem:
         raise EngineUnreachableError(type(problem).__name__) from None
+    return url
 
 
 def _headers(row: EngineRow, outgoing: Outgoing, request_id: str) -> dict[str, str]:
