@@ -6,18 +6,13 @@ cannot touch the next one.
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
 import httptools
 
-from cotenant_serving.gateway.upstream import (
-    MAX_ANSWER_BYTES,
-    MAX_HEAD_BYTES,
-    READ_BUFFER_BYTES,
-    EngineLostError,
-)
+from cotenant_serving.gateway.upstream import MAX_HEAD_BYTES, READ_BUFFER_BYTES, EngineLostError
+from cotenant_serving.gateway.upstream_answer import FULL, SLOW, LeanAnswer, refuse_more
 
 JOINED_BYTES = 32 << 10
 """Up to here a body is copied behind its head: one buffer is written with less ado than two."""
@@ -25,10 +20,6 @@ PIECE_BYTES = 128 << 10
 """Of a large request body, between two turns of the event loop."""
 MAX_IDLE = 256
 """Connections to one engine that wait for a request, at most."""
-_FULL, _SLOW = 1, 2
-"""Why a connection is not read: nobody takes what came, or the client is slow."""
-
-Put = Callable[[bytes], bool]
 
 
 class Keeper(Protocol):
@@ -36,110 +27,8 @@ class Keeper(Protocol):
 
     def opened(self, connection: "Connection") -> None: ...
     def closed(self, connection: "Connection") -> None: ...
-    def leaves(self, answer: "LeanAnswer") -> None:
+    def leaves(self, answer: LeanAnswer) -> None:
         """It is not wanted any more, and may be at its end but for the end's own bytes."""
-
-
-class LeanAnswer:
-    """`Answer` on a connection, from the moment its request is sent. `status` is 0 until the head is here."""
-
-    __slots__ = (
-        "complete",
-        "connection",
-        "headers",
-        "pieces",
-        "problem",
-        "put",
-        "reading",
-        "size",
-        "status",
-        "waiter",
-    )
-
-    def __init__(self, connection: "Connection") -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.connection: Connection | None = connection
-        """None as soon as nothing more of it can come."""
-        self.complete = False
-        self.problem: Exception | None = None
-        self.pieces: list[bytes] = []
-        """What came and was not taken yet, `size` bytes."""
-        self.size = 0
-        self.reading = 0
-        """Bytes that whoever reads wants at most; 0 while nobody does."""
-        self.put: Put | None = None
-        self.waiter: asyncio.Future[None] | None = None
-
-    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
-        if self.connection is not None and self.size <= limit:
-            self.reading = limit
-            self.connection.read_on(_FULL)
-            await self._end()
-        if self.size > limit:
-            self.drop()
-            raise EngineLostError(f"an answer of more than {limit} bytes")
-        if self.problem is not None:
-            raise self.problem
-        pieces = self.pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def relay(self, put: Put) -> None:
-        self.put = put
-        if self.pieces:
-            self.hand_on()
-            if self.problem is not None:
-                self.drop()
-        connection = self.connection
-        if connection is not None and self.put is put:
-            connection.read_on(_FULL)
-            await self._end()
-        if self.problem is not None:
-            raise self.problem
-
-    def hand_on(self) -> None:
-        """Gives `put` what came. Whatever it raises is the answer's problem, unless it had one."""
-        pieces, put = self.pieces, self.put
-        assert put is not None
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self.size = 0
-        try:
-            if not put(piece):
-                self.put = _refuse_more
-                self.wake()
-        except Exception as problem:  # raised again where `relay` waits
-            self.problem = self.problem or problem
-
-    def wake(self) -> None:
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def _end(self) -> None:
-        """Returns when nothing more will come, or is wanted."""
-        self.waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self.waiter
-        except BaseException:
-            self.drop()
-            raise
-
-    def pause(self) -> None:
-        if self.connection is not None:
-            self.connection.read_not(_SLOW)
-
-    def resume(self) -> None:
-        if self.connection is not None:
-            self.connection.read_on(_SLOW)
-
-    async def close(self) -> None:
-        if self.connection is not None:
-            self.connection.leave(self)
-
-    def drop(self) -> None:
-        if self.connection is not None:
-            self.connection.drop(self)
 
 
 class Connection(asyncio.Protocol):
@@ -211,8 +100,8 @@ class Connection(asyncio.Protocol):
     def leave(self, answer: LeanAnswer) -> None:
         """Waits a moment for the end of an answer of which all was taken that matters; closes otherwise."""
         if answer.status and self._keeps and not answer.pieces and self._rest is None:
-            answer.put = _refuse_more
-            self.read_on(_FULL | _SLOW)
+            answer.put = refuse_more
+            self.read_on(FULL | SLOW)
             self._keeper.leaves(answer)
         else:
             self.drop(answer)
@@ -223,12 +112,15 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
+        """Whoever waits for its answer is told."""
         self._answer, answer = None, self._answer
         self._rest = None
-        if answer is not None:
-            answer.connection = None
         if self._transport is not None:
             self._transport.abort()
+        if answer is not None:
+            answer.connection = None
+            self._fail(answer, "its connection was closed here")
+            self._tell(answer)
 
     def read_not(self, why: int) -> None:
         if not self._holds and self._transport is not None:
@@ -253,16 +145,18 @@ class Connection(asyncio.Protocol):
         if answer is None:
             self.abort()  # nobody asked for it
             return
+        size = answer.size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(answer, "what it sent is not an HTTP answer")
         if self._asking is not None:
             self._look_at_head(answer, len(data))
-        elif not answer.pieces:
+        elif answer.size == size:
             self._look_at_framing(answer, len(data))
-        if answer.pieces:
+        else:
             self._head_bytes = 0
+        if answer.pieces:
             if answer.put is not None:
                 answer.hand_on()
             else:
@@ -370,7 +264,7 @@ class Connection(asyncio.Protocol):
         """After a read that nobody took: somebody collects, or nobody is there yet."""
         if not answer.reading:
             if answer.size > READ_BUFFER_BYTES:
-                self.read_not(_FULL)
+                self.read_not(FULL)
         elif answer.size > answer.reading:
             self._fail(answer, f"an answer of more than {answer.reading} bytes")
 
@@ -389,11 +283,14 @@ class Connection(asyncio.Protocol):
             and len(self._pool) < MAX_IDLE
         ):
             self._answer = answer.connection = None
-            self.read_on(_FULL | _SLOW)
+            self.read_on(FULL | SLOW)
             self.idle_since = self._loop.time()
             self._pool.append(self)
+            self._tell(answer)
         else:
             self.abort()
+
+    def _tell(self, answer: LeanAnswer) -> None:
         self._answer_asking()
         answer.wake()
 
@@ -410,10 +307,6 @@ class Connection(asyncio.Protocol):
         self._rest = rest[PIECE_BYTES:] if len(rest) > PIECE_BYTES else None
         if self._writable:
             self._loop.call_soon(self._write_rest)
-
-
-def _refuse_more(_: bytes) -> bool:
-    raise EngineLostError("more came of an answer that was left")
 
 
 @lru_cache(maxsize=128)

@@ -24,7 +24,8 @@ from cotenant_serving.gateway.upstream import (
     for_head,
     host_and_port,
 )
-from cotenant_serving.gateway.upstream_connection import Connection, LeanAnswer
+from cotenant_serving.gateway.upstream_answer import LeanAnswer
+from cotenant_serving.gateway.upstream_connection import Connection
 
 LEAVE_S = 1.0
 """How long the end of an answer may take after its last piece that mattered."""

@@ -1,0 +1,122 @@
+"""An answer that is coming on a connection of the lean client: who takes it, what came and was not taken yet."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cotenant_serving.gateway.upstream import MAX_ANSWER_BYTES, EngineLostError
+
+if TYPE_CHECKING:
+    from cotenant_serving.gateway.upstream_connection import Connection
+
+FULL, SLOW = 1, 2
+"""Why a connection is not read: nobody takes what came, or the client is slow."""
+
+Put = Callable[[bytes], bool]
+
+
+class LeanAnswer:
+    """`Answer` on a connection, from the moment its request is sent. `status` is 0 until the head is here."""
+
+    __slots__ = (
+        "complete",
+        "connection",
+        "headers",
+        "pieces",
+        "problem",
+        "put",
+        "reading",
+        "size",
+        "status",
+        "waiter",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.connection: Connection | None = connection
+        """None as soon as nothing more of it can come."""
+        self.complete = False
+        self.problem: Exception | None = None
+        self.pieces: list[bytes] = []
+        """What came and was not taken yet, `size` bytes."""
+        self.size = 0
+        self.reading = 0
+        """Bytes that whoever reads wants at most; 0 while nobody does."""
+        self.put: Put | None = None
+        self.waiter: asyncio.Future[None] | None = None
+
+    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        if self.connection is not None and self.size <= limit:
+            self.reading = limit
+            self.connection.read_on(FULL)
+            await self._end()
+        if self.size > limit:
+            self.drop()
+            raise EngineLostError(f"an answer of more than {limit} bytes")
+        if self.problem is not None:
+            raise self.problem
+        pieces = self.pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def relay(self, put: Put) -> None:
+        self.put = put
+        if self.pieces:
+            self.hand_on()
+            if self.problem is not None:
+                self.drop()
+        connection = self.connection
+        if connection is not None and self.put is put:
+            connection.read_on(FULL)
+            await self._end()
+        if self.problem is not None:
+            raise self.problem
+
+    def hand_on(self) -> None:
+        """Gives `put` what came. Whatever it raises is the answer's problem, unless it had one."""
+        pieces, put = self.pieces, self.put
+        assert put is not None
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        try:
+            if not put(piece):
+                self.put = refuse_more
+                self.wake()
+        except Exception as problem:  # raised again where `relay` waits
+            self.problem = self.problem or problem
+
+    def wake(self) -> None:
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _end(self) -> None:
+        """Returns when nothing more will come, or is wanted."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self.waiter
+        except BaseException:
+            self.drop()
+            raise
+
+    def pause(self) -> None:
+        if self.connection is not None:
+            self.connection.read_not(SLOW)
+
+    def resume(self) -> None:
+        if self.connection is not None:
+            self.connection.read_on(SLOW)
+
+    async def close(self) -> None:
+        if self.connection is not None:
+            self.connection.leave(self)
+
+    def drop(self) -> None:
+        if self.connection is not None:
+            self.connection.drop(self)
+
+
+def refuse_more(_: bytes) -> bool:
+    """What becomes of the pieces of an answer that was left."""
+    raise EngineLostError("more came of an answer that was left")
