@@ -6,8 +6,9 @@ the engine calls them for the typed values. Both use orjson, so both see the sam
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from cotenant_serving.request_fields import (
     RequestError,
@@ -50,14 +51,12 @@ def error_event(message: str, *, type_: str = "server_error", code: str | None =
     return b"data: " + error_body(message, type_=type_, code=code) + b"\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
+class ChatMessage(msgspec.Struct, frozen=True):
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(msgspec.Struct, frozen=True):
     """temperature 0 is greedy; top_k 0 is off; max_tokens None means up to the context."""
 
     max_tokens: int | None = None
@@ -67,15 +66,14 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
+class GenerateRequest(msgspec.Struct, frozen=True):
     """A checked chat or text completion request."""
 
     kind: Kind
     model: str
     stream: bool = False
     include_usage: bool = False
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = Sampling()
     messages: tuple[ChatMessage, ...] = ()
     """Set for `chat`."""
     prompt: str | tuple[int, ...] = ""
@@ -86,35 +84,53 @@ def parse_chat(body: bytes) -> GenerateRequest:
     """Body of POST /v1/chat/completions → request. Raises RequestError (400)."""
     fields = json_object(body)
     refuse_unknown(fields, _CHAT_FIELDS, ignored=IGNORED, neutral=NEUTRAL)
-    return GenerateRequest(kind="chat", messages=_messages(fields.get("messages")), **_common(fields))
+    messages = _messages(fields.get("messages"))
+    stream = boolean(fields, "stream")
+    return GenerateRequest(
+        "chat",
+        model_name(fields.get("model")),
+        stream,
+        _include_usage(fields.get("stream_options"), stream),
+        _sampling(fields),
+        messages,
+    )
 
 
 def parse_completion(body: bytes) -> GenerateRequest:
     """Body of POST /v1/completions → request. Raises RequestError (400)."""
     fields = json_object(body)
     refuse_unknown(fields, _COMPLETION_FIELDS, ignored=IGNORED, neutral=NEUTRAL)
-    return GenerateRequest(kind="completion", prompt=_prompt(fields.get("prompt")), **_common(fields))
-
-
-def _common(fields: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = _prompt(fields.get("prompt"))
     stream = boolean(fields, "stream")
-    return {
-        "model": model_name(fields.get("model")),
-        "stream": stream,
-        "include_usage": _include_usage(fields.get("stream_options"), stream),
-        "sampling": Sampling(
-            max_tokens=_max_tokens(fields),
-            temperature=number(fields, "temperature", low=0.0, high=2.0, default=1.0),
-            top_p=number(fields, "top_p", low=0.0, high=1.0, default=1.0, low_open=True),
-            top_k=integer(fields, "top_k", low=0) or 0,
-            stop=_stop(fields.get("stop")),
-        ),
-    }
+    return GenerateRequest(
+        "completion",
+        model_name(fields.get("model")),
+        stream,
+        _include_usage(fields.get("stream_options"), stream),
+        _sampling(fields),
+        prompt=prompt,
+    )
+
+
+def _sampling(fields: Mapping[str, Any]) -> Sampling:
+    max_tokens = _max_tokens(fields)
+    temperature = 1.0
+    if "temperature" in fields:
+        temperature = number(fields, "temperature", low=0.0, high=2.0, default=1.0)
+    if fields.keys().isdisjoint(_SELDOM):
+        return Sampling(max_tokens, temperature)
+    return Sampling(
+        max_tokens,
+        temperature,
+        number(fields, "top_p", low=0.0, high=1.0, default=1.0, low_open=True),
+        integer(fields, "top_k", low=0) or 0,
+        _stop(fields.get("stop")),
+    )
 
 
 def _max_tokens(fields: Mapping[str, Any]) -> int | None:
-    newer = integer(fields, "max_completion_tokens", low=1)
-    older = integer(fields, "max_tokens", low=1)
+    newer = integer(fields, "max_completion_tokens", low=1) if "max_completion_tokens" in fields else None
+    older = integer(fields, "max_tokens", low=1) if "max_tokens" in fields else None
     if newer is not None and older is not None and newer != older:
         raise RequestError(
             400,
@@ -158,7 +174,7 @@ def _messages(value: Any) -> tuple[ChatMessage, ...]:
         raise wrong("messages", value, "a non-empty array", 'for example [{"role": "user", "content": "Hi"}]')
     if len(value) > MAX_MESSAGES:
         raise wrong("messages", f"{len(value)} messages", f"at most {MAX_MESSAGES}", "send fewer")
-    return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
+    return tuple([_message(item, index) for index, item in enumerate(value)])
 
 
 def _token(value: Any, where: str) -> int:
@@ -176,21 +192,24 @@ _ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 }
 
 
-def _message(value: Any, where: str) -> ChatMessage:
+def _message(value: Any, index: int) -> ChatMessage:
     if not isinstance(value, dict):
-        raise wrong(where, value, "an object with 'role' and 'content'", "")
+        raise wrong(f"messages[{index}]", value, "an object with 'role' and 'content'", "")
     role = value.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise wrong(f"{where}.role", role, "one of " + ", ".join(_ROLES), "")
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    if known is None:
+        raise wrong(f"messages[{index}].role", role, "one of " + ", ".join(_ROLES), "")
     for name, given in value.items():
-        if name not in ("role", "content", *IGNORED_OF_MESSAGES) and given:
-            raise unsupported(f"{where}.{name}", given, "leave it out")
-    return ChatMessage(_ROLES[role], _content(value.get("content"), f"{where}.content"))
+        if name not in _OF_MESSAGES and given:
+            raise unsupported(f"messages[{index}].{name}", given, "leave it out")
+    content = value.get("content")
+    if not isinstance(content, str):
+        content = _joined(content, f"messages[{index}].content")
+    return ChatMessage(known, content)
 
 
-def _content(value: Any, where: str) -> str:
-    if isinstance(value, str):
-        return value
+def _joined(value: Any, where: str) -> str:
+    """Content that comes in parts."""
     if not isinstance(value, list) or not value:
         raise wrong(where, value, "a string or an array of text parts", "")
     texts = []
@@ -245,5 +264,7 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "modalities": (["text"],),
 }
 IGNORED_OF_MESSAGES = ("name", "refusal", "annotations", "audio")
+_OF_MESSAGES = frozenset({"role", "content", *IGNORED_OF_MESSAGES})
+_SELDOM = frozenset({"top_p", "top_k", "stop"})
 _CHAT_FIELDS = _SERVED | {"messages"}
 _COMPLETION_FIELDS = _SERVED | {"prompt"}

@@ -5,8 +5,10 @@ The paths are the same at gateway and engine. What does not stand here is answer
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from cotenant_serving import oip_api, openai_api, pooling_api
 from cotenant_serving.contract import HEADER_JSON_LENGTH, GatewayModel, Task
@@ -32,8 +34,7 @@ class Target:
             raise error("model_version_not_found", f"Model '{self.model}' has no version '{self.version[:40]}'.")
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """A request whose body is read. Names of headers are in lower case."""
 
     headers: Iterable[tuple[bytes, bytes]]
@@ -41,8 +42,7 @@ class Incoming:
     target: Target | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What a request asks for, as far as the gateway must know, and what of it goes on to an engine."""
 
     model: str
@@ -52,7 +52,7 @@ class Wanted:
     """Estimated. 0 where requests are not measured in tokens."""
     tokens: int = 0
     """Charged on entry, by estimate."""
-    headers: Mapping[str, str] = field(default_factory=lambda: _JSON)
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: _JSON)
 
 
 @dataclass(frozen=True, slots=True)
