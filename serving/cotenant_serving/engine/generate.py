@@ -1,8 +1,6 @@
 """The `generate` engine: a causal language model on transformers' continuous batching."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -10,9 +8,11 @@ from cotenant_serving.contract import EngineArgs, Reason
 from cotenant_serving.engine.admission import PageLedger, pages_for
 from cotenant_serving.engine.base import DeltaStream, Job, LoadError, Progress, Prompt
 from cotenant_serving.engine.batching import Batcher, Manager
+from cotenant_serving.engine.chat_template import check_template, render
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.loader import Loaded, load
 from cotenant_serving.engine.texts import LIKELY_CHARS_PER_TOKEN, MARGIN_TOKENS, MAX_CHARS_PER_TOKEN, MIN_CHARS
+from cotenant_serving.engine.timed_thread import TimedThread
 from cotenant_serving.openai_api import GenerateRequest, RequestError
 
 PAGE_TOKENS = 32
@@ -65,7 +65,7 @@ class GenerateEngine:
         self._loaded: Loaded | None = None
         self._batcher: Batcher | None = None
         # One thread: a fast tokenizer must not be used by two at once, and a long prompt must not stop the loop.
-        self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._tokenizing = TimedThread("tokenize")
 
     @property
     def context_tokens(self) -> int:
@@ -80,6 +80,7 @@ class GenerateEngine:
         args = self._args
         loaded = load(args, progress)
         with load_errors(args):
+            check_template(loaded.tokenizer.chat_template)
             config = loaded.model.config.get_text_config()
             trained = getattr(config, "max_position_embeddings", None) or self._context_tokens
             self._context_tokens = min(self._context_tokens, trained)
@@ -96,8 +97,7 @@ class GenerateEngine:
         progress("loaded", 1.0)
 
     async def encode(self, request: GenerateRequest) -> Prompt:
-        loop = asyncio.get_running_loop()
-        ids = await loop.run_in_executor(self._tokenizing, self._encode, request)
+        ids = await self._tokenizing.run(partial(self._encode, request))
         return Prompt(tokens=len(ids), ids=ids)
 
     def start(self, job: Job, stream: DeltaStream) -> None:
@@ -111,7 +111,7 @@ class GenerateEngine:
         return self._batcher is None or not self._batcher.broken
 
     def close(self) -> None:
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        self._tokenizing.close()
         if self._batcher:
             self._batcher.close()
 
@@ -126,7 +126,10 @@ class GenerateEngine:
         if request.kind == "chat":
             text = "".join(message.content for message in request.messages)
             check_length(tokenizer, text, self._context_tokens, "messages")
-            return _chat_ids(tokenizer, request)
+            prompt = render(tokenizer, request, self._tokenizing)
+            check_length(tokenizer, prompt, self._context_tokens, "messages")  # a template may say more than they do
+            chat_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            return chat_ids
         if isinstance(request.prompt, tuple):
             return _checked_ids(request.prompt, self._loaded.model.config.get_text_config().vocab_size)
         check_length(tokenizer, request.prompt, self._context_tokens, "prompt")
@@ -154,28 +157,6 @@ def check_length(tokenizer: Any, text: str, context_tokens: int, param: str) -> 
         param=param,
         code="context_length_exceeded",
     )
-
-
-def _chat_ids(tokenizer: Any, request: GenerateRequest) -> Sequence[int]:
-    if not tokenizer.chat_template:
-        raise RequestError(
-            400,
-            f"Model {request.model!r} has no chat template; send its text to /v1/completions instead.",
-            param="messages",
-            code="no_chat_template",
-        )
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
-    try:
-        encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-    except Exception as error:  # jinja's errors, and whatever an expression of the template raises
-        raise RequestError(
-            400,
-            f"The model's chat template refuses these messages: {error}. Change their roles or their order.",
-            param="messages",
-            code="chat_template_error",
-        ) from error
-    ids: Sequence[int] = encoded["input_ids"]
-    return ids
 
 
 def _checked_ids(ids: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
