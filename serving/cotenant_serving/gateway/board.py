@@ -1,4 +1,4 @@
-"""What the workers of one gateway tell each other through memory: counts, and the levels of tenants' buckets.
+"""What the workers of one gateway tell each other through memory: counts, numbers, levels of tenants' buckets.
 
 The seam is `Board`. `LocalBoard` is for one process alone; `SharedBoard` is an anonymous file of the supervisor's,
 mapped by every worker, so it needs no disk and is gone with the last of them:
@@ -6,7 +6,7 @@ mapped by every worker, so it needs no disk and is gone with the last of them:
     header   rows in use (u32), usage_open (u32)        64 bytes
     row      key of its name (16 bytes)
              which of the two copies holds (u32), rest unused
-             two copies of a tenant's levels (4 doubles each)
+             two copies of a tenant's levels (4 doubles each), or a number (the first of them)
              one u32 for each column                    384 bytes
 
 Each worker has a column of its own and nobody else writes there, so counts need no lock; the supervisor clears a
@@ -81,6 +81,18 @@ class Account(Protocol):
     ) -> None: ...
 
 
+class Number(Protocol):
+    """A number that every worker changes, and that none takes with it when it dies."""
+
+    def get(self) -> float: ...
+
+    def add(self, change: float) -> None:
+        """No two workers do it at the same time."""
+
+    def raise_to(self, least: float) -> None:
+        """As `add`; changes nothing where it is as much already."""
+
+
 class Flag(Protocol):
     """One number that any worker may read and set."""
 
@@ -97,6 +109,9 @@ class Board(Protocol):
         """Always the same one for a name. Should names run out, each worker counts a new one for itself."""
 
     def account(self, tenant: str) -> Account:
+        """As `count`."""
+
+    def number(self, name: str) -> Number:
         """As `count`."""
 
 
@@ -155,11 +170,30 @@ class LocalAccount:
     ) -> None: ...
 
 
+class LocalNumber:
+    """A number of one process."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self) -> None:
+        self._value = 0.0
+
+    def get(self) -> float:
+        return self._value
+
+    def add(self, change: float) -> None:
+        self._value += change
+
+    def raise_to(self, least: float) -> None:
+        self._value = max(self._value, least)
+
+
 class LocalBoard:
     """For one process alone."""
 
     def __init__(self) -> None:
         self.usage_open: Flag = LocalCount()
+        self._numbers: dict[str, LocalNumber] = {}
         self._counts: dict[str, LocalCount] = {}
         self._accounts: dict[str, LocalAccount] = {}
 
@@ -168,6 +202,9 @@ class LocalBoard:
 
     def account(self, tenant: str) -> LocalAccount:
         return self._accounts.setdefault(tenant, LocalAccount())
+
+    def number(self, name: str) -> LocalNumber:
+        return self._numbers.setdefault(name, LocalNumber())
 
 
 class SharedCount:
@@ -275,6 +312,48 @@ class LoneAccount(SharedAccount):
     ) -> None: ...
 
 
+class SharedNumber:
+    """In the place of a row's levels: one aligned store, which nobody sees half of."""
+
+    __slots__ = ("_at", "_doubles", "_file", "_index")
+
+    def __init__(self, file: int, doubles: "memoryview[float]", at: int) -> None:
+        """`at`: offset of the row."""
+        self._file, self._doubles, self._at = file, doubles, at
+        self._index = (at + _COPIES_AT) // 8
+
+    def get(self) -> float:
+        return self._doubles[self._index]
+
+    def add(self, change: float) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
+        try:
+            self._doubles[self._index] += change
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+
+    def raise_to(self, least: float) -> None:
+        if self.get() >= least:
+            return
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
+        try:
+            self._doubles[self._index] = max(self._doubles[self._index], least)
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+
+
+class LoneNumber(SharedNumber):
+    """Of a worker that has no others beside it."""
+
+    __slots__ = ()
+
+    def add(self, change: float) -> None:
+        self._doubles[self._index] += change
+
+    def raise_to(self, least: float) -> None:
+        self._doubles[self._index] = max(self._doubles[self._index], least)
+
+
 class SharedBoard:
     """One process's view of the board. Open it once per process: closing it gives up the process's locks."""
 
@@ -312,6 +391,12 @@ class SharedBoard:
             return self._own.account(tenant)
         kind = LoneAccount if self._alone else SharedAccount
         return kind(self._file, self._words, self._doubles, at, self._count(at))
+
+    def number(self, name: str) -> Number:
+        at = self._row(f"number {name}")
+        if not at:
+            return self._own.number(name)
+        return (LoneNumber if self._alone else SharedNumber)(self._file, self._doubles, at)
 
     def clear(self, column: int, keep: Collection[str] = ()) -> None:
         """Nothing of what this column counted is there any more: its process is dead.

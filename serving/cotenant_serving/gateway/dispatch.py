@@ -5,8 +5,8 @@ slot is released, when the table changes, and when a mark on an engine (busy, su
 a slow tick looks whether waiting still makes sense, and whether a slot was left by a worker that died.
 
 The workers of a gateway share the counts (`board`), so no engine gets more than its slots and bounds hold over all
-of them. Each has lines of its own: when others wait too, a free slot goes to one of them in proportion to how many
-tenants wait there (`whose_turn`), who is woken for it (`wake`).
+of them, and the tenants' levels, so turns do too (`queue`). Each has lines of its own: a free slot goes to the worker
+where the tenant waits whose turn it is (`whose_turn`), who is woken for it (`wake`).
 """
 
 import asyncio
@@ -14,11 +14,14 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cotenant_serving.contract import EngineRow, ModelDemand, ModelRow
+from cotenant_serving.contract import EngineRow, ModelDemand
 from cotenant_serving.gateway import holding, table
-from cotenant_serving.gateway.board import Board, Count, LocalBoard
+from cotenant_serving.gateway.board import Board, LocalBoard
 from cotenant_serving.gateway.errors import error
-from cotenant_serving.gateway.queue import QueueLimits, WaitingLine, whose_turn
+from cotenant_serving.gateway.fleet import Fleet
+from cotenant_serving.gateway.lane import Engine, Lane
+from cotenant_serving.gateway.queue import HANDOVER_SLACK, Pace, QueueLimits, whose_turn
+from cotenant_serving.gateway.waiting import Waiting
 from cotenant_serving.openai_api import RequestError
 
 BUSY_S = 0.05
@@ -29,7 +32,8 @@ SUSPECT_S = 1.0
 JUDGE_S = 0.25
 HANDOVER_S = 0.02
 """A slot that was left to another worker is looked at again after this time: it may not want it any more."""
-_TOMBSTONES = 4096
+HOPELESS = 1.5
+"""Who would wait so many times its deadline, at the pace of the last seconds, is refused at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +47,8 @@ class Ticket:
     deadline: float
     returned: bool = False
     """An engine sent it back: it goes to the front and is not refused for a full queue."""
+    charged: float = 0.0
+    """To the tenant's level, when it got its turn in a line. Who need not wait takes nothing from anybody."""
     future: asyncio.Future[EngineRow] | None = field(default=None)
 
 
@@ -59,46 +65,43 @@ class Dispatcher:
         wake: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`worker`: this one's number among those that share the board. `wake` makes another one call `woken`."""
-        self._board: Board = board or LocalBoard()
+        board = board or LocalBoard()
         self._worker, self._wake = worker, wake
         self._clock = clock
-        self._rng = rng
-        self._limits = limits or QueueLimits()
         self._on_demand = on_demand
-        self._view = table.View()
-        self._view_at = clock()
-        self._lines: dict[str, WaitingLine[Ticket]] = {}
-        self._waiting = self._board.count("waiting")
-        self._counts: dict[str, Count] = {}
-        self._running: dict[str, int] = {}
-        """Of this worker only, as is its demand."""
-        self._marks: dict[str, float] = {}
-        self._failing: set[str] = set()
-        self._dropped: dict[str, None] = {}
-        self._silent: set[str] = set()
+        self._fleet = Fleet(clock=clock, rng=rng, board=board)
+        self._lanes = self._fleet.lanes
+        self._lines: dict[str, Lane] = {}
+        """The lanes where somebody waits in this worker."""
+        self._waiting = Waiting(board, limits or QueueLimits())
         self._refused: set[str] = set()
-        self._served: set[str] = set()
-        self._unreachable_since: float | None = clock()
         self._judge_timer: asyncio.TimerHandle | None = None
+        self.model_row, self.eta_s = self._fleet.model_row, self._fleet.eta_s
+        self.answered, self.set_reachable = self._fleet.answered, self._fleet.set_reachable
 
     # What others tell it.
 
     def set_view(self, view: table.View) -> None:
-        self._view, self._view_at = view, self._clock()
-        self._silent -= view.listed
-        known = {row.instance for rows in view.engines.values() for row in rows}
-        self._marks = {name: until for name, until in self._marks.items() if name in known}
-        self._failing &= known
-        for model in list(self._lines):
-            self._judge(model)
-            self._pump(model)
+        self._fleet.set_view(view)
+        for lane in list(self._lines.values()):
+            self._judge(lane)
+            self._pump(lane)
 
-    def set_reachable(self, reachable: bool) -> None:
-        """Whether any conductor answers."""
-        if reachable:
-            self._unreachable_since = None
-        elif self._unreachable_since is None:
-            self._unreachable_since = self._clock()
+    def mark(self, row: EngineRow, for_s: float) -> None:
+        """The engine is not asked for so many seconds."""
+        self._fleet.rest(row, for_s)
+        asyncio.get_running_loop().call_later(for_s + 0.001, self._pump, self._fleet.lane(row.model))
+
+    def suspect(self, row: EngineRow) -> None:
+        """The engine did not answer. A row that no conductor names any more goes at once."""
+        self._fleet.failed(row)
+        self._judge(self._fleet.lane(row.model))
+        self.mark(row, SUSPECT_S)
+
+    def drop(self, row: EngineRow) -> None:
+        """The instance is gone for good (421, draining): an older table must not bring it back."""
+        self._fleet.drop(row)
+        self._judge(self._fleet.lane(row.model))
 
     # What a request does.
 
@@ -109,238 +112,239 @@ class Dispatcher:
         """
         if (row := self.at_once(ticket)) is not None:
             return row
-        line = self._lines[ticket.model]
-        if refused := self._refusal(ticket):
+        lane = self._lanes[ticket.model]
+        try:
+            self._check(lane, ticket)
+            self._enter(lane, ticket)
+        except RequestError:
             self._refused.add(ticket.model)
             self._on_demand()
-            raise refused
-        self._count_waiting(ticket)
-        return await self._wait(line, ticket)
+            raise
+        return await self._wait(lane, ticket)
 
     def at_once(self, ticket: Ticket) -> EngineRow | None:
         """As `acquire`, but None when the request would have to wait."""
-        line = self._lines.setdefault(ticket.model, WaitingLine())
-        if not len(line) and not self._depth(ticket.model).total() and (row := self._slot(ticket.model)) is not None:
-            return self._take(line, ticket, row)
-        return None
+        lane = self._lanes.get(ticket.model) or self._fleet.lane(ticket.model)
+        if lane.waiting.total():
+            return None
+        engine = self._fleet.take(lane)
+        return None if engine is None else self._take(lane, engine)
 
     def release(self, row: EngineRow) -> None:
-        self._taken(row).add(-1)
-        self._count(f"running {row.model}").add(-1)
-        _decrease(self._running, row.model)
-        self._pass_on(row.model)
+        self._fleet.engine(row).taken.add(-1)
+        lane = self._lanes[row.model]
+        lane.running.add(-1)
+        lane.own -= 1
+        if lane.waiting.total():
+            self._pass_on(lane)
 
     def woken(self) -> None:
-        """Another worker left a slot to this one."""
-        for model in self._lines:
-            self._pump(model)
+        """Another worker left a slot to this one, or lacks room for those who wait."""
+        for lane in list(self._lines.values()):
+            self._pump(lane, slack=HANDOVER_SLACK)
+        self._shed_what_is_too_much()
 
     def settle(self, ticket: Ticket, actual_tokens: int) -> None:
         """Corrects the fairness account of a request that had an engine."""
-        self._lines[ticket.model].charge(ticket.tenant, actual_tokens - ticket.tokens)
-
-    def answered(self, row: EngineRow) -> None:
-        self._failing.discard(row.instance)
-
-    def mark(self, row: EngineRow, for_s: float) -> None:
-        """The engine is not asked for so many seconds."""
-        self._marks[row.instance] = self._clock() + for_s
-        asyncio.get_running_loop().call_later(for_s + 0.001, self._pump, row.model)
-
-    def suspect(self, row: EngineRow) -> None:
-        """The engine did not answer. A row that no conductor names any more goes at once."""
-        self._failing.add(row.instance)
-        if row.instance not in self._view.listed:
-            self._silent.add(row.instance)
-        self._judge(row.model)
-        self.mark(row, SUSPECT_S)
-
-    def drop(self, row: EngineRow) -> None:
-        """The instance is gone for good (421, draining): an older table must not bring it back."""
-        self._dropped[row.instance] = None
-        while len(self._dropped) > _TOMBSTONES:
-            del self._dropped[next(iter(self._dropped))]
-        self._judge(row.model)
+        if not ticket.charged:
+            return
+        lane = self._lanes[ticket.model]
+        lane.line.charge(ticket.tenant, actual_tokens - ticket.charged)
+        if actual_tokens:
+            lane.line.queue(ticket.tenant).learn(ticket.tokens, actual_tokens)
+        ticket.charged = 0.0
 
     # What others ask it.
-
-    def model_row(self, model: str) -> ModelRow | None:
-        return self._view.models.get(model)
-
-    def eta_s(self, model: str) -> float | None:
-        """Seconds from now until an engine is expected; the table's number, less its age."""
-        row = self._view.models.get(model)
-        if row is None or row.eta_s is None:
-            return None
-        return max(0.0, row.eta_s - (self._clock() - self._view_at))
 
     def demand(self) -> dict[str, ModelDemand]:
         """Running and waiting requests of each model.
 
         What came and went since the last call counts as one: short requests keep a model awake, refused ones wake it.
         """
-        queued = dict.fromkeys(self._refused, 1)
-        queued |= {model: len(line) for model, line in self._lines.items() if len(line)}
-        running = dict.fromkeys(self._served, 1) | self._running
-        self._refused, self._served = set(), set()
-        models = sorted(queued.keys() | running.keys())
-        return {model: ModelDemand(running=running.get(model, 0), queued=queued.get(model, 0)) for model in models}
+        found = {}
+        for model in sorted(self._lanes):
+            lane = self._lanes[model]
+            running, queued = max(lane.own, int(lane.served)), max(len(lane.line), int(model in self._refused))
+            lane.served = False
+            if running or queued:
+                found[model] = ModelDemand(running=running, queued=queued)
+        self._refused = set()
+        return found
 
     def unheard(self, demand: Mapping[str, ModelDemand]) -> None:
         """No conductor took this answer of `demand`: what came and went stands in the next one too."""
-        self._refused |= {model for model, one in demand.items() if one.queued}
-        self._served |= {model for model, one in demand.items() if one.running}
+        for model, one in demand.items():
+            if one.queued:
+                self._refused.add(model)
+            if one.running:
+                self._fleet.lane(model).served = True
 
     def queue_depth(self, model: str) -> int:
         """Over all workers."""
-        return self._depth(model).total()
+        return self._fleet.lane(model).waiting.total()
 
     def running(self, model: str) -> int:
         """Over all workers."""
-        return self._count(f"running {model}").total()
+        return self._fleet.lane(model).running.total()
 
     def engines(self, model: str) -> tuple[EngineRow, ...]:
-        rows = self._view.engines.get(model, ())
-        return tuple(row for row in rows if row.instance not in self._dropped and row.instance not in self._silent)
+        return (self._lanes.get(model) or self._fleet.lane(model)).rows
 
     def unready(self, model: str) -> RequestError | None:
         """Why nothing would answer a request for the model now, not even after a wake; None when something would."""
-        if any(row.instance not in self._failing for row in self.engines(model)):
+        fleet = self._fleet
+        if fleet.hopeful(fleet.lane(model)):
             return None
-        since = self._unreachable_since
-        unreachable_s = None if since is None else self._clock() - since
-        return holding.unready(model, self.model_row(model), eta_s=self.eta_s(model), unreachable_s=unreachable_s)
+        eta_s, unreachable_s = fleet.eta_s(model), fleet.unreachable_s()
+        return holding.unready(model, fleet.model_row(model), eta_s=eta_s, unreachable_s=unreachable_s)
 
     # How it works.
 
-    def _slot(self, model: str) -> EngineRow | None:
-        """An engine with a slot taken on it."""
+    def _take(self, lane: Lane, engine: Engine) -> EngineRow:
+        lane.running.add(1)
+        lane.own += 1
+        lane.served = True
+        return engine.row
+
+    def _check(self, lane: Lane, ticket: Ticket) -> None:
+        """Raises RequestError when there is no sense in waiting."""
+        if refused := self._fleet.refusal(lane, entered=ticket.entered, deadline=ticket.deadline):
+            raise refused
         now = self._clock()
-        unavailable = {name for name, until in self._marks.items() if until > now}
-        rows = self.engines(model)
-        while True:
-            taken = {row.instance: self._taken(row).total() for row in rows}
-            row = table.pick(rows, taken.__getitem__, unavailable, self._rng)
-            if row is None or self._taken(row).take(row.slots):
-                return row
-            unavailable.add(row.instance)  # another worker was quicker
+        queue = lane.line.queue(ticket.tenant)
+        if ticket.returned or queue.pace.moves(now) < Pace.SOLID:
+            return
+        wait_s = queue.pace.time_for_s(len(queue.items), now)
+        if wait_s is not None and wait_s > HOPELESS * (ticket.deadline - now):
+            ahead = f"{len(queue.items)} requests of tenant '{ticket.tenant}' wait for the model already"
+            raise error("queue_full", f"{ahead}, for about {wait_s:.0f} s.", retry_after_s=wait_s)
 
-    def _take(self, line: WaitingLine[Ticket], ticket: Ticket, row: EngineRow) -> EngineRow:
-        self._count(f"running {row.model}").add(1)
-        self._running[row.model] = self._running.get(row.model, 0) + 1
-        self._served.add(row.model)
-        if not ticket.returned:
-            line.charge(ticket.tenant, ticket.tokens)
-        return row
+    def _enter(self, lane: Lane, ticket: Ticket) -> None:
+        """Counts it as one that waits. Raises RequestError when too many do."""
+        now, waiting, tenant = self._clock(), self._waiting, ticket.tenant
+        if ticket.returned:
+            waiting.force(tenant, now, own=True)
+            return
+        unknown_s = self.eta_s(lane.model) or holding.DEFAULT_RETRY_S
+        waiting.take_own_place(tenant, now, unknown_s)
+        if waiting.take_place(now):
+            return
+        number = waiting.of(tenant)
+        longest = waiting.longest_here()
+        if longest is not None and waiting.of(longest) > number and self._shed(longest) and waiting.take_place(now):
+            return
+        worker = waiting.elsewhere_beyond(number)
+        if worker is None or worker == self._worker:
+            raise waiting.overloaded(tenant, now, unknown_s)
+        waiting.force(tenant, now)
+        self._wake(worker)
 
-    def _count(self, name: str) -> Count:
-        known = self._counts.get(name)
-        if known is None:
-            known = self._counts[name] = self._board.count(name)
-        return known
+    def _shed(self, tenant: str) -> bool:
+        """Refuses the tenant's newest request that waits here."""
+        found = [ticket for lane in self._lines.values() if (ticket := lane.line.newest(tenant)) is not None]
+        newest = max((one for one in found if not one.returned), key=_entered, default=None)
+        if newest is None or newest.future is None or newest.future.done():
+            return False
+        lane, now = self._lanes[newest.model], self._clock()
+        message = f"Too many requests wait, {self._waiting.of(tenant)} of them of tenant '{tenant}'."
+        unknown_s = self.eta_s(lane.model) or holding.DEFAULT_RETRY_S
+        newest.future.set_exception(self._waiting.full(tenant, message, now, unknown_s))
+        self._remove(lane, newest)
+        return True
 
-    def _taken(self, row: EngineRow) -> Count:
-        """Slots taken of an engine. By its address: those are few, instances are new for each start."""
-        return self._count(f"engine {row.host}:{row.port}")
+    def _shed_what_is_too_much(self) -> None:
+        while self._waiting.excess() and (longest := self._waiting.longest_here()) is not None:
+            if not self._shed(longest):
+                return
 
-    def _depth(self, model: str) -> Count:
-        return self._count(f"waiting for {model}")
-
-    def _tenants(self, model: str) -> Count:
-        """Who waits for it in each worker."""
-        return self._count(f"tenants waiting for {model}")
-
-    async def _wait(self, line: WaitingLine[Ticket], ticket: Ticket) -> EngineRow:
+    async def _wait(self, lane: Lane, ticket: Ticket) -> EngineRow:
         future: asyncio.Future[EngineRow] = asyncio.get_running_loop().create_future()
         ticket.future = future
-        line.add(ticket.tenant, ticket, front=ticket.returned)
-        self._count_line(ticket.model, 1)
+        lane.line.add(ticket.tenant, ticket, front=ticket.returned)
+        lane.line.queue(ticket.tenant).pace.begin(self._clock())
+        self._lines[lane.model] = lane
+        lane.publish()
         self._on_demand()
         self._schedule_judge()
-        if self._depth(ticket.model).total() > len(line):
-            asyncio.get_running_loop().call_later(HANDOVER_S, self._pump, ticket.model)
+        self._expire_in_time(ticket)
+        if lane.waiting.total() > len(lane.line):
+            self._look_again(lane)
         try:
-            async with asyncio.timeout(max(0.0, ticket.deadline - self._clock())):
-                return await future
-        except BaseException as problem:
+            return await future
+        except BaseException:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.release(future.result())  # the slot came at the very moment the request gave up
-            if isinstance(problem, TimeoutError):
-                raise self._too_long(ticket.model) from None
             raise
         finally:
-            if line.remove(ticket.tenant, ticket):
-                self._waits_no_more(ticket)
+            self._remove(lane, ticket)
 
-    def _waits_no_more(self, ticket: Ticket) -> None:
-        self._waiting.add(-1)
-        self._count(f"waiting of {ticket.tenant}").add(-1)
-        self._count_line(ticket.model, -1)
+    def _remove(self, lane: Lane, ticket: Ticket) -> None:
+        if lane.line.remove(ticket.tenant, ticket):
+            self._left(lane, ticket)
 
-    def _count_line(self, model: str, change: int) -> None:
-        """The line has got longer or shorter by so many requests."""
-        self._depth(model).add(change)
-        tenants = self._tenants(model)
-        tenants.add(self._lines[model].tenants() - tenants.own())
-
-    def _pass_on(self, model: str) -> None:
-        """A slot is free: for whom?"""
-        waiting = self._tenants(model).parts()
-        turn = whose_turn(waiting, self._rng)
-        if turn is None or turn == self._worker:
-            self._pump(model)
-            return
-        self._wake(turn)
-        if waiting[self._worker]:
-            asyncio.get_running_loop().call_later(HANDOVER_S, self._pump, model)
-
-    def _pump(self, model: str) -> None:
-        line = self._lines.get(model)
-        while line is not None and len(line) and (row := self._slot(model)) is not None:
-            ticket = line.next()
-            if ticket is not None:
-                self._waits_no_more(ticket)
-            if ticket is not None and ticket.future is not None and not ticket.future.done():
-                ticket.future.set_result(self._take(line, ticket, row))
-            else:
-                self._taken(row).add(-1)
-
-    def _count_waiting(self, ticket: Ticket) -> None:
-        """Raises RequestError when too many wait already; no two workers count at the same time."""
-        of_tenant = self._count(f"waiting of {ticket.tenant}")
-        if ticket.returned:
-            of_tenant.add(1)
-            self._waiting.add(1)
-            return
-        if not of_tenant.take(self._limits.per_tenant):
-            raise error(
-                "queue_full",
-                f"{self._limits.per_tenant} requests of tenant '{ticket.tenant}' wait already.",
-                retry_after_s=1,
-            )
-        if not self._waiting.take(self._limits.total):
-            of_tenant.add(-1)
-            raise error("overloaded", f"{self._limits.total} requests wait already.", retry_after_s=1)
-
-    def _refusal(self, ticket: Ticket) -> RequestError | None:
-        if any(row.instance not in self._failing for row in self.engines(ticket.model)):
-            return None
+    def _left(self, lane: Lane, ticket: Ticket) -> None:
         now = self._clock()
-        since = self._unreachable_since
-        return holding.refusal(
-            ticket.model,
-            self.model_row(ticket.model),
-            eta_s=self.eta_s(ticket.model),
-            remaining_s=ticket.deadline - now,
-            unreachable_s=None if since is None else now - max(since, ticket.entered),
-        )
+        self._waiting.leave(ticket.tenant, now)
+        lane.line.queue(ticket.tenant).pace.moved(now)
+        lane.publish()
+        if not len(lane.line):
+            self._lines.pop(lane.model, None)
 
-    def _too_long(self, model: str) -> RequestError:
-        return holding.held_too_long(model, self.model_row(model), eta_s=self.eta_s(model))
+    def _pass_on(self, lane: Lane) -> None:
+        """A slot is free and somebody waits: for whom is it?"""
+        if lane.waiting.total() == len(lane.line):
+            self._pump(lane)
+        elif not len(lane.line):
+            self._leave_to(self._turn(lane, 0), lane)
+        else:
+            self._pump(lane, slack=0)
 
-    def _judge(self, model: str) -> None:
-        for ticket in self._lines[model].items() if model in self._lines else ():
-            refused = self._refusal(ticket)
+    def _turn(self, lane: Lane, slack: int) -> int:
+        turn = whose_turn(lane.waiting.parts(), lane.round.parts(), self._worker, slack)
+        return self._worker if turn is None else turn
+
+    def _leave_to(self, worker: int, lane: Lane) -> None:
+        if worker != self._worker:
+            self._wake(worker)
+        if len(lane.line):
+            self._look_again(lane)
+
+    def _look_again(self, lane: Lane) -> None:
+        if lane.handover is None:
+            lane.handover = asyncio.get_running_loop().call_later(HANDOVER_S, self._after_handover, lane)
+
+    def _after_handover(self, lane: Lane) -> None:
+        lane.handover = None
+        self._pump(lane, patient=False)
+
+    def _pump(self, lane: Lane, *, slack: int = 0, patient: bool = True) -> None:
+        """Gives free slots to those that wait here. `patient`: unless it is another worker's turn."""
+        while len(lane.line) and self._fleet.free(lane) is not None:
+            if patient and (turn := self._turn(lane, slack)) != self._worker:
+                self._leave_to(turn, lane)
+                return
+            engine = self._fleet.take(lane)
+            found = lane.line.next() if engine is not None else None
+            if engine is None or found is None:
+                return
+            self._serve(lane, engine, found[1])
+
+    def _serve(self, lane: Lane, engine: Engine, ticket: Ticket) -> None:
+        if ticket.future is None or ticket.future.done():
+            engine.taken.add(-1)
+        else:
+            if not ticket.charged:
+                ticket.charged = lane.line.queue(ticket.tenant).expected(ticket.tokens)
+                lane.line.charge(ticket.tenant, ticket.charged)
+            ticket.future.set_result(self._take(lane, engine))
+        self._left(lane, ticket)
+
+    def _judge(self, lane: Lane) -> None:
+        """Ends what waits in vain."""
+        if self._fleet.hopeful(lane):
+            return
+        for ticket in lane.line.items():
+            refused = self._fleet.refusal(lane, entered=ticket.entered, deadline=ticket.deadline)
             if refused is not None and ticket.future is not None and not ticket.future.done():
                 ticket.future.set_exception(refused)
 
@@ -350,16 +354,28 @@ class Dispatcher:
 
     def _judge_all(self) -> None:
         self._judge_timer = None
-        for model in self._lines:
-            self._judge(model)
-            self._pump(model)
-        if self._waiting.own():
+        self._waiting.recount()
+        for lane in list(self._lines.values()):
+            for ticket in lane.line.items():
+                self._expire_in_time(ticket)
+            self._judge(lane)
+            lane.publish()
+            self._pump(lane, patient=False)
+        if self._waiting.own:
             self._schedule_judge()
 
+    def _expire_in_time(self, ticket: Ticket) -> None:
+        """A timer only for who comes to its deadline before the next look at all."""
+        remaining_s = ticket.deadline - self._clock()
+        if remaining_s <= JUDGE_S:
+            asyncio.get_running_loop().call_later(max(0.0, remaining_s), self._expire, ticket)
 
-def _decrease(counts: dict[str, int], name: str) -> None:
-    left = counts.get(name, 0) - 1
-    if left > 0:
-        counts[name] = left
-    else:
-        counts.pop(name, None)
+    def _expire(self, ticket: Ticket) -> None:
+        if ticket.future is not None and not ticket.future.done():
+            model = ticket.model
+            problem = holding.held_too_long(model, self.model_row(model), eta_s=self.eta_s(model))
+            ticket.future.set_exception(problem)
+
+
+def _entered(ticket: Ticket) -> float:
+    return ticket.entered

@@ -1,15 +1,40 @@
-"""The waiting line of one model: tenants in turn by tokens served, each tenant's requests in order of arrival.
+"""The waiting line of one model: tenants in turn by tokens, each tenant's requests in order of arrival.
 
-The turn is a virtual token counter per tenant: the tenant that was served the fewest tokens goes next. One that
-comes back after a pause starts at the level of the others, so idling saves up no claim (VTC, Sheng et al., 2024).
-Pure: holds no clock and no future.
+Deficit round robin (Shreedhar, Varghese: Efficient Fair Queuing using Deficit Round Robin, SIGCOMM 1995), in the
+form that pays afterwards (surplus round robin; Adiseshu, Parulkar, Varghese, SIGCOMM 1996), because what a request
+costs is known when it has ended: tenants are visited in a ring, a visit is worth QUANTUM_TOKENS, and a tenant is
+served as long as it has any of them left. What it took beyond them it owes to its next visits.
+
+A tenant's balance is kept as its `level`, the tokens charged to it: it is in round level / QUANTUM_TOKENS, and the
+visit is of the tenants in the lowest round, so rounds in which nobody could be served are skipped. Who comes to the
+line joins the round that is being served: a pause saves up no claim and forgives no debt.
+
+The bound. Of two tenants that both wait all the while neither is charged more than 2 × (QUANTUM_TOKENS + the dearest
+request) beyond the other, over any stretch of time. (For one line; the paper has 2 × the dearest + quantum.) Charges
+are estimates until a request ends, so what is served differs by the error of what runs meanwhile, too. For that error
+not to last, an estimate is corrected by what the tenant's requests really took so far (`TenantQueue.expected`):
+without it, one whose `max_tokens` is far too high would hold fewer slots than its part for ever.
+
+Levels and rounds are numbers of the board, so that turns hold over all workers of a gateway. Pure but for them:
+no clock and no future.
 """
 
-import random
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from cotenant_serving.gateway.board import Number
+
+QUANTUM_TOKENS = 64
+"""Worth of one visit. A large one lets a tenant with small requests send many in a row; a small one costs nothing."""
+HANDOVER_SLACK = 8
+"""Rounds by which a worker that was woken for a slot may be ahead of others and take it all the same: it was asked
+for what was known of it, and handing the slot back would let it stand idle. It adds to the bound over workers."""
+_WORD = 1 << 32
+_REMEMBERED = 0.9
+"""An estimate is corrected by about the last ten requests."""
 
 T = TypeVar("T")
 
@@ -18,73 +43,200 @@ T = TypeVar("T")
 class QueueLimits:
     """How many requests may wait in a gateway, all its workers together.
 
-    Beyond it they are refused at once: waiting would not help.
+    Beyond `per_tenant` a tenant's are refused. At `total` the newest of the tenant that has the most there makes way
+    for one of a tenant with fewer, else it is refused.
     """
 
     total: int = 1024
     per_tenant: int = 256
 
 
+class Pace:
+    """How fast something moves: how often it did in the last WINDOW_S to 2 × WINDOW_S seconds."""
+
+    WINDOW_S = 10.0
+    FEWEST = 4
+    """With fewer in less than WINDOW_S the rate is not known."""
+    SOLID = 16
+    """With so many somebody may be refused for it."""
+    _SHORTEST_S = 0.5
+
+    __slots__ = ("_before", "_began", "_now", "_since")
+
+    def __init__(self) -> None:
+        self._since = self._began = -math.inf
+        self._before = self._now = 0
+
+    def begin(self, now: float) -> None:
+        """From now on it could move: time that it stood idle is not counted against it."""
+        if not self.moves(now):
+            self._since = self._began = now
+
+    def moved(self, now: float) -> None:
+        self._roll(now)
+        self._now += 1
+
+    def moves(self, now: float) -> int:
+        self._roll(now)
+        return self._before + self._now
+
+    def time_for_s(self, number: int, now: float) -> float | None:
+        """Until so many have moved, at this pace; None when it is not known."""
+        moves = self.moves(now)
+        took_s = now - max(self._began, self._since - self.WINDOW_S)
+        if self._began == -math.inf or took_s < (self._SHORTEST_S if moves >= self.FEWEST else self.WINDOW_S):
+            return None
+        return number * took_s / max(1, moves)
+
+    def _roll(self, now: float) -> None:
+        passed = now - self._since
+        if passed >= self.WINDOW_S:
+            recent = passed < 2 * self.WINDOW_S
+            self._before, self._now = (self._now if recent else 0), 0
+            self._since = self._since + self.WINDOW_S if recent else now
+
+
+class TenantQueue(Generic[T]):
+    """One tenant's part of a line, and its account there, which stays when nothing of it waits."""
+
+    __slots__ = ("_actual", "_estimated", "_level", "items", "pace", "round", "tenant")
+
+    def __init__(self, tenant: str, level: Number) -> None:
+        self.tenant = tenant
+        self.items: deque[T] = deque()
+        self.pace = Pace()
+        self.round = 0
+        """As of the last look: other workers serve the tenant too."""
+        self._level = level
+        self._estimated = self._actual = 0.0
+
+    def look(self) -> int:
+        self.round = int(self._level.get() // QUANTUM_TOKENS)
+        return self.round
+
+    def join(self, least: float) -> None:
+        self._level.raise_to(least)
+        self.look()
+
+    def charge(self, tokens: float) -> None:
+        """Negative when too much was charged before."""
+        self._level.add(tokens)
+
+    def expected(self, estimate: int) -> float:
+        """What a request of this estimate will cost, by what others of the tenant did."""
+        return estimate * self._actual / self._estimated if self._estimated else float(estimate)
+
+    def learn(self, estimate: int, actual: int) -> None:
+        self._estimated = _REMEMBERED * self._estimated + estimate
+        self._actual = _REMEMBERED * self._actual + actual
+
+
 class WaitingLine(Generic[T]):
     """Items of several tenants that wait for the same thing."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[T]] = {}
-        self._served: dict[str, float] = {}
-        self._floor = 0.0
+    def __init__(self, served: Number, level_of: Callable[[str], Number]) -> None:
+        """`served`: the level at which the round begins that is being served. `level_of`: a tenant's account."""
+        self._served = served
+        self._level_of = level_of
+        self._queues: dict[str, TenantQueue[T]] = {}
+        self._ring: dict[str, TenantQueue[T]] = {}
+        """Those that wait, in the order of visits within a round."""
+        self._length = 0
 
     def __len__(self) -> int:
-        return sum(len(items) for items in self._waiting.values())
+        return self._length
 
-    def tenants(self) -> int:
-        """How many of them wait."""
-        return len(self._waiting)
+    def queue(self, tenant: str) -> TenantQueue[T]:
+        found = self._queues.get(tenant)
+        if found is None:
+            found = self._queues[tenant] = TenantQueue(tenant, self._level_of(tenant))
+        return found
+
+    def waiting(self, tenant: str) -> int:
+        return len(self._ring[tenant].items) if tenant in self._ring else 0
 
     def items(self) -> list[T]:
-        return [item for items in self._waiting.values() for item in items]
+        return [item for queue in self._ring.values() for item in queue.items]
+
+    def newest(self, tenant: str) -> T | None:
+        return self._ring[tenant].items[-1] if tenant in self._ring else None
 
     def add(self, tenant: str, item: T, *, front: bool = False) -> None:
         """`front`: it had its turn already and an engine sent it back; it must not lose its place."""
-        if tenant not in self._waiting:
-            others = [self._served[name] for name in self._waiting]
-            self._served[tenant] = max(self._served.get(tenant, 0.0), min(others, default=self._floor))
-            self._waiting[tenant] = deque()
-        line = self._waiting[tenant]
-        line.appendleft(item) if front else line.append(item)
+        queue = self.queue(tenant)
+        if tenant not in self._ring:
+            queue.join(self._served.get())
+            self._ring[tenant] = queue
+        queue.items.appendleft(item) if front else queue.items.append(item)
+        self._length += 1
 
     def remove(self, tenant: str, item: T) -> bool:
         """Takes out an item that gave up. False when it was not there."""
-        line = self._waiting.get(tenant)
-        if line is None or item not in line:
+        queue = self._ring.get(tenant)
+        if queue is None or item not in queue.items:
             return False
-        line.remove(item)
-        self._forget_empty(tenant)
+        queue.items.remove(item)
+        self._left(queue)
         return True
 
-    def next(self) -> T | None:
+    def round(self) -> int:
+        """The lowest one of those that wait; 0 when nobody does."""
+        queue = self._next()
+        return queue.round if queue else 0
+
+    def next(self) -> tuple[str, T] | None:
         """Takes out the item whose turn it is."""
-        if not self._waiting:
+        queue = self._next()
+        if queue is None:
             return None
-        tenant = min(self._waiting, key=lambda name: self._served[name])
-        item = self._waiting[tenant].popleft()
-        self._floor = self._served[tenant]
-        self._forget_empty(tenant)
-        return item
+        item = queue.items.popleft()
+        self._served.raise_to(queue.round * QUANTUM_TOKENS)
+        self._left(queue)
+        return queue.tenant, item
 
     def charge(self, tenant: str, tokens: float) -> None:
         """Counts tokens as served; negative when an estimate was too high."""
-        self._served[tenant] = self._served.get(tenant, self._floor) + tokens
+        queue = self.queue(tenant)
+        queue.charge(tokens)
+        before = queue.round
+        if queue.look() > before and tenant in self._ring:
+            self._ring[tenant] = self._ring.pop(tenant)  # its visit is over
 
-    def _forget_empty(self, tenant: str) -> None:
-        if not self._waiting[tenant]:
-            del self._waiting[tenant]
+    def _next(self) -> TenantQueue[T] | None:
+        """The first one of the ring in the lowest round. Other workers' charges show when it would be its turn."""
+        while self._ring:
+            queue = min(self._ring.values(), key=_round)
+            before = queue.round
+            if queue.look() <= before:
+                return queue
+            self._ring[queue.tenant] = self._ring.pop(queue.tenant)
+        return None
+
+    def _left(self, queue: TenantQueue[T]) -> None:
+        self._length -= 1
+        if not queue.items:
+            del self._ring[queue.tenant]
 
 
-def whose_turn(tenants: Sequence[int], rng: random.Random) -> int | None:
-    """The worker that gets a free slot, when so many tenants wait in each; None when nobody does. Pure."""
-    ahead = rng.random() * sum(tenants)
-    for worker, waiting in enumerate(tenants):
-        ahead -= waiting
-        if waiting and ahead < 0:
-            return worker
-    return None
+def whose_turn(waiting: Sequence[int], rounds: Sequence[int], worker: int, slack: int = 0) -> int | None:
+    """The worker that gets a free slot; None when nobody waits. Pure.
+
+    `waiting`: requests in each, `rounds`: the lowest round of those, modulo 2³². `worker`, who asks, has it unless
+    another one is more than `slack` rounds behind.
+    """
+    best, lead = None, 0
+    if waiting[worker]:
+        best, lead = worker, slack
+    for other, number in enumerate(waiting):
+        if number and (best is None or _behind(rounds[other], rounds[best]) > (lead if best == worker else 0)):
+            best = other
+    return best
+
+
+def _behind(one: int, other: int) -> int:
+    """How many rounds `one` is behind `other`, as both wrap around."""
+    return (other - one + _WORD // 2) % _WORD - _WORD // 2
+
+
+def _round(queue: TenantQueue[T]) -> int:
+    return queue.round

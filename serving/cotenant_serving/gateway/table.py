@@ -5,8 +5,9 @@ when the engine itself says so (`dropped`). A conductor that just restarted and 
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from cotenant_serving.contract import EngineRow, Message, ModelRow, ModelState, Table
 
@@ -67,19 +68,42 @@ def combine(knowns: Iterable[Known]) -> View:
 _HOPE: Mapping[ModelState, int] = {"failed": 0, "waiting": 1, "cold": 2, "waking": 3, "ready": 4}
 
 
-def pick(
-    rows: Sequence[EngineRow],
-    in_flight: Callable[[str], int],
-    unavailable: Collection[str],
-    rng: random.Random,
-) -> EngineRow | None:
-    """The less loaded of two random engines with a free slot; None when all are full.
+class Candidate(Protocol):
+    """An engine as `pick` sees it."""
 
-    `in_flight`: instance → requests that this gateway has there. The table's `running` also counts other
-    gateways' requests but is old, so it only decides who is asked first: engines enforce their slots themselves.
+    slots: int
+    rests_until: float
+    """Seconds of the dispatcher's clock: it is not asked before."""
+
+    def load(self) -> int:
+        """Requests that this gateway has there."""
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def pick(engines: Sequence[C], now: float, rng: random.Random) -> C | None:
+    """The less loaded of two random engines, as parts of their slots; None when all are full or rest.
+
+    Looks at no more than two as long as one of them has a free slot.
     """
-    free = [row for row in rows if row.instance not in unavailable and in_flight(row.instance) < row.slots]
-    surely = [row for row in free if row.running < row.slots] or free
-    if len(surely) <= 1:
-        return surely[0] if surely else None
-    return min(rng.sample(surely, 2), key=lambda row: in_flight(row.instance) / row.slots)
+    number = len(engines)
+    if number > 2:
+        first = int(rng.random() * number)
+        second = (first + 1 + int(rng.random() * (number - 1))) % number
+        return _less_loaded((engines[first], engines[second]), now, rng) or _any_free(engines, now, rng)
+    return _less_loaded(engines, now, rng)
+
+
+def _less_loaded(engines: Sequence[C], now: float, rng: random.Random) -> C | None:
+    best, best_load = None, 1.0
+    for engine in engines:
+        load = engine.load() / engine.slots
+        if engine.rests_until <= now and (load < best_load or (load == best_load < 1 and rng.random() < 0.5)):
+            best, best_load = engine, load
+    return best
+
+
+def _any_free(engines: Sequence[C], now: float, rng: random.Random) -> C | None:
+    free = [engine for engine in engines if engine.rests_until <= now and engine.load() < engine.slots]
+    return _less_loaded(rng.sample(free, min(2, len(free))), now, rng)

@@ -52,6 +52,18 @@ def shared() -> Iterator[Callable[..., SharedBoard]]:
         one.close()
 
 
+def test_a_number_is_changed_by_everybody_and_stays_when_one_of_them_dies(view: Views):
+    view(0).number("level").add(2.5)
+    view(1).number("level").add(-0.5)
+    view(2).number("level").raise_to(7.0)
+    view(2).number("level").raise_to(3.0)
+    view(2).number("other").raise_to(9.0)
+    if isinstance(board := view(0), SharedBoard):
+        board.clear(1)
+
+    assert view(1).number("level").get() == 7.0
+
+
 def test_a_count_is_the_same_for_everybody_who_names_it(view: Views):
     view(0).count("waiting").add(2)
     view(1).count("waiting").add(3)

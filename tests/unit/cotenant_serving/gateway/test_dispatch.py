@@ -84,15 +84,47 @@ async def test_a_slot_that_arrives_as_the_request_gives_up_is_not_lost():
     assert (await dispatcher.acquire(ticket())).instance == "i1"
 
 
-async def test_bounds_hold_per_tenant_and_in_all():
-    dispatcher = make(total=3, per_tenant=2)
-    tasks = await waiting(dispatcher, ticket(), ticket(), ticket("ads"))
-    for tenant, status, code in (("search", 429, "queue_full"), ("third", 503, "overloaded")):
-        with pytest.raises(RequestError) as caught:
-            await dispatcher.acquire(ticket(tenant))
-        assert (caught.value.status, caught.value.code) == (status, code)
+async def refused(dispatcher: Dispatcher, one: Ticket) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        await dispatcher.acquire(one)
+    return caught.value
+
+
+async def test_a_tenant_that_has_too_many_waiting_is_refused_and_told_that_it_is_its_own_queue():
+    dispatcher = make(total=9, per_tenant=2)
+    tasks = await waiting(dispatcher, ticket(), ticket())
+    problem = await refused(dispatcher, ticket())
+    assert (problem.status, problem.code) == (429, "queue_full")
     show(dispatcher, row(slots=9))
     await asyncio.gather(*tasks)
+
+
+async def test_when_all_places_are_taken_the_newest_request_of_who_has_most_makes_way():
+    dispatcher = make(total=3, per_tenant=3)
+    tickets = [ticket(), ticket(), ticket("ads")]
+    for place, one in enumerate(tickets):
+        one.entered += place
+    oldest, newest, other = await waiting(dispatcher, *tickets)
+
+    (newcomer,) = await waiting(dispatcher, ticket("third"))
+
+    with pytest.raises(RequestError) as caught:
+        await newest
+    assert (caught.value.status, caught.value.code) == (429, "queue_full")
+    show(dispatcher, row(slots=9))
+    await asyncio.gather(oldest, other, newcomer)
+    assert dispatcher.queue_depth(MODEL) == 0
+
+
+async def test_who_would_only_take_the_place_of_one_like_itself_is_refused_by_the_gateway():
+    dispatcher = make(total=2, per_tenant=2)
+    tasks = await waiting(dispatcher, ticket(), ticket("ads"))
+    for tenant in ("third", "search"):
+        problem = await refused(dispatcher, ticket(tenant))
+        assert (problem.status, problem.code) == (503, "overloaded")
+    show(dispatcher, row(slots=9))
+    await asyncio.gather(*tasks)
+    assert dispatcher.queue_depth(MODEL) == 0
 
 
 async def test_a_request_that_was_sent_back_goes_first_and_is_not_refused():

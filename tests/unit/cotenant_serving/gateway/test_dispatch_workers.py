@@ -141,20 +141,42 @@ async def test_a_slot_left_to_a_worker_that_dies_is_taken_all_the_same(workers: 
 
 
 async def test_bounds_on_who_waits_hold_over_all_workers():
-    workers = Workers(2, limits=QueueLimits(total=3, per_tenant=2))
+    workers = Workers(2, limits=QueueLimits(total=2, per_tenant=1))
     try:
-        tasks = [workers.acquire(0), workers.acquire(1), workers.acquire(1, "ads")]
-        await eventually(lambda: workers.depths() == [1, 2])
-        for tenant, code in (("search", "queue_full"), ("third", "overloaded")):
+        tasks = [workers.acquire(0), workers.acquire(1, "ads")]
+        await eventually(lambda: workers.depths() == [1, 1])
+        for tenant, code in (("ads", "queue_full"), ("third", "overloaded")):
             with pytest.raises(RequestError) as caught:
                 await workers.acquire(0, tenant)
             assert caught.value.code == code
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(*tasks)
         assert workers.depths() == [0, 0]
     finally:
         workers.close()
+
+
+async def test_a_flood_in_one_worker_makes_way_for_a_newcomer_in_another():
+    workers = Workers(2, limits=QueueLimits(total=5, per_tenant=4))
+    try:
+        flood = [workers.acquire(0) for _ in range(4)]
+        await eventually(lambda: workers.depths() == [4, 0])
+        others = [workers.acquire(1, "ads"), workers.acquire(1, "ads")]
+        await eventually(lambda: workers.depths() == [3, 2])
+
+        (shed,) = [task for task in flood if task.done()]
+        assert isinstance(problem := shed.exception(), RequestError)
+        assert problem.code == "queue_full"
+        assert workers.boards[0].count("waiting").total() == 5
+        await cancelled(*flood, *others)
+        assert workers.boards[0].count("waiting").total() == 0
+    finally:
+        workers.close()
+
+
+async def cancelled(*tasks: "asyncio.Task[EngineRow]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Crowd(LocalCount):

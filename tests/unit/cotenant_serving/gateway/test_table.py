@@ -53,32 +53,42 @@ def test_two_conductors_are_one_table_and_the_more_hopeful_speaks_for_a_model():
         assert view.models["search/echo"].state == "waking"
 
 
-def test_full_unavailable_and_absent_engines_are_not_picked():
-    rng = random.Random(1)
-    rows = (row("i1", slots=1), row("i2", slots=2), row("i3", slots=2))
-    in_flight = {"i1": 1, "i2": 1}
-    assert pick(rows, lambda name: in_flight.get(name, 0), {"i3"}, rng).instance == "i2"
-    in_flight["i2"] = 2
-    assert pick(rows, lambda name: in_flight.get(name, 0), {"i3"}, rng) is None
-    assert pick((), lambda _: 0, (), rng) is None
+class Asked:
+    """An engine with so many slots taken."""
+
+    def __init__(self, name: str, slots: int, taken: int = 0, rests_until: float = 0.0) -> None:
+        self.name, self.slots, self.rests_until = name, slots, rests_until
+        self.taken = taken
+
+    def load(self) -> int:
+        return self.taken
 
 
-def test_an_engine_that_others_fill_is_only_asked_when_no_other_is_free():
+def picked(*engines: Asked, times: int = 1, now: float = 10.0) -> Counter[str]:
     rng = random.Random(1)
-    full, free = row("i1", slots=2, running=2), row("i2", slots=2)
-    assert {pick((full, free), lambda _: 0, (), rng).instance for _ in range(20)} == {"i2"}
-    assert pick((full,), lambda _: 0, (), rng) is full
+    found = [pick(engines, now, rng) for _ in range(times)]
+    return Counter(one.name if one else "none" for one in found)
+
+
+def test_full_resting_and_absent_engines_are_not_picked():
+    full, resting, free = Asked("full", 1, 1), Asked("resting", 2, rests_until=11.0), Asked("free", 2, 1)
+    assert picked(full, free, resting, times=20) == {"free": 20}
+    assert picked(full, resting) == {"none": 1}
+    assert picked(full, resting, Asked("full too", 4, 4), times=20) == {"none": 20}
+    assert picked(full, resting, now=11.0) == {"resting": 1}
+    assert picked() == {"none": 1}
+
+
+def test_one_free_engine_among_many_is_found():
+    engines = [Asked(f"full {number}", 2, 2) for number in range(30)]
+    assert picked(*engines[:7], Asked("free", 2, 1), *engines[7:], times=50) == {"free": 50}
 
 
 def test_of_two_engines_the_one_with_the_smaller_part_of_its_slots_taken_is_picked():
-    rng = random.Random(1)
-    rows = (row("small", slots=2), row("large", slots=10))
-    in_flight = {"small": 1, "large": 3}
-    assert {pick(rows, in_flight.__getitem__, (), rng).instance for _ in range(20)} == {"large"}
+    assert picked(Asked("small", 2, 1), Asked("large", 10, 3), times=20) == {"large": 20}
 
 
 def test_idle_engines_share_the_load():
-    rng = random.Random(1)
-    rows = tuple(row(f"i{number}", slots=4) for number in range(4))
-    chosen = Counter(pick(rows, lambda _: 0, (), rng).instance for _ in range(400))
-    assert min(chosen.values()) > 50
+    for number in (2, 3, 8):
+        chosen = picked(*(Asked(f"i{one}", 4) for one in range(number)), times=100 * number)
+        assert min(chosen[f"i{one}"] for one in range(number)) > 50

@@ -1,0 +1,77 @@
+"""What the dispatcher keeps of one model: its engines with their slots, its counts, and its waiting line.
+
+Made once, so that a request finds everything with one look and no name is put together on its way.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cotenant_serving.contract import EngineRow
+from cotenant_serving.gateway.board import Board
+from cotenant_serving.gateway.queue import WaitingLine
+
+if TYPE_CHECKING:
+    from cotenant_serving.gateway.dispatch import Ticket
+
+
+class Engine:
+    """An engine's row and the slots that this gateway has taken there; see `table.Candidate`."""
+
+    __slots__ = ("load", "rests_until", "row", "slots", "taken")
+
+    def __init__(self, row: EngineRow, board: Board) -> None:
+        # By its address: those are few, instances are new for each start.
+        self.taken = board.count(f"engine {row.host}:{row.port}")
+        self.load = self.taken.total
+        self.rests_until = 0.0
+        self.row = row
+        self.slots = row.slots
+
+    def take(self) -> bool:
+        """Takes a slot if there is one; over all workers never more than there are."""
+        taken = self.taken
+        taken.add(1)
+        if taken.total() <= self.slots:
+            return True
+        # Perhaps another worker did the same at this moment, and both step back: one of them gets it in order.
+        taken.add(-1)
+        return taken.take(self.slots)
+
+
+class Lane:
+    __slots__ = (
+        "engines", "fallback", "handover", "line", "model", "own", "round", "rows", "running", "served", "waiting"
+    )  # fmt: skip
+
+    def __init__(self, model: str, board: Board) -> None:
+        self.model = model
+        self.rows: tuple[EngineRow, ...] = ()
+        self.engines: tuple[Engine, ...] = ()
+        """Asked first. The table's `running` also counts other gateways' requests but is old, so it only decides
+        this: engines enforce their slots themselves."""
+        self.fallback: tuple[Engine, ...] = ()
+        """Those that had no free slot when the table was made, if others had."""
+        self.line: WaitingLine[Ticket] = WaitingLine(
+            board.number(f"round of {model}"), lambda tenant: board.number(f"level of {tenant} at {model}")
+        )
+        self.waiting = board.count(f"waiting for {model}")
+        self.round = board.count(f"round waiting for {model}")
+        """In each worker, modulo 2³²: see `queue.whose_turn`."""
+        self.running = board.count(f"running {model}")
+        self.own = 0
+        """Running requests of this worker."""
+        self.served = False
+        """Since the last report of demand."""
+        self.handover: asyncio.TimerHandle | None = None
+        """A slot was left to another worker and is looked at again."""
+
+    def arrange(self, engines: tuple[Engine, ...]) -> None:
+        self.rows = tuple(engine.row for engine in engines)
+        had_room = tuple(engine for engine in engines if engine.row.running < engine.row.slots)
+        self.engines = had_room or engines
+        self.fallback = tuple(engine for engine in engines if engine not in had_room) if had_room else ()
+
+    def publish(self) -> None:
+        """Tells other workers who waits here."""
+        self.waiting.add(len(self.line) - self.waiting.own())
+        self.round.add(self.line.round() % (1 << 32) - self.round.own())
