@@ -271,6 +271,9 @@ class Table(Message, frozen=True, kw_only=True):
     engines: tuple[EngineRow, ...] = ()
     models: tuple[ModelRow, ...] = ()
     gone: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    """Those of `gone` whose heartbeats stopped: they hang, perhaps for ever, and nobody should wait for their answer.
+    The others of `gone` finish what they have begun."""
 
 
 class EngineStatus(Message, frozen=True, kw_only=True):

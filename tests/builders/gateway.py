@@ -168,9 +168,21 @@ class FakeConductor(HttpFake):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def publish(self, *engines: EngineRow, models: tuple[ModelRow, ...] = (), gone: tuple[str, ...] = ()) -> None:
+    def publish(
+        self,
+        *engines: EngineRow,
+        models: tuple[ModelRow, ...] = (),
+        gone: tuple[str, ...] = (),
+        silent: tuple[str, ...] = (),
+    ) -> None:
+        """`silent` are also gone."""
         self.table = Table(
-            epoch=self.table.epoch, sequence=self.table.sequence + 1, engines=engines, models=models, gone=gone
+            epoch=self.table.epoch,
+            sequence=self.table.sequence + 1,
+            engines=engines,
+            models=models,
+            gone=(*gone, *silent),
+            silent=silent,
         )
         self._changed.set()
         self._changed = asyncio.Event()

@@ -16,6 +16,7 @@ from tests.builders.gateway import (
     raw_connection,
     raw_request,
     refuse,
+    say_hello,
     stream_end,
 )
 from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, run
@@ -58,6 +59,60 @@ async def test_an_engine_that_is_gone_costs_no_request(gateway, conductor, engin
     statuses = [(await post_chat(gateway))[0] for _ in range(10)]
 
     assert statuses == [200] * 10
+
+
+async def test_a_request_that_a_hanging_engine_has_not_begun_to_answer_is_tried_elsewhere(
+    gateway, conductor, engine, other
+):
+    await run(gateway, conductor, engine)
+    waking, left = asyncio.Event(), asyncio.Event()
+
+    async def hang(seen: Seen, wire: Wire) -> None:
+        await seen.disconnected.wait()
+        left.set()
+
+    async def hang_within(seen: Seen, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(event("word"))
+        await waking.wait()
+        await wire.chunk(stream_end())
+        await wire.end()
+
+    engine.scripts.extend([hang_within, hang])
+    begun = asyncio.create_task(post_chat(gateway, stream=True))
+    await eventually(lambda: len(engine.requests) == 1)
+    not_begun = asyncio.create_task(post_chat(gateway))
+    await eventually(lambda: len(engine.requests) == 2)
+    conductor.publish(other.row(), models=(model_row(),), silent=(engine.row().instance,))
+
+    assert (await not_begun)[0] == 200
+    assert len(other.requests) == 1
+    await asyncio.wait_for(left.wait(), 10)
+    waking.set()
+    assert b"[DONE]" in (await begun)[2], "what was begun may go on, should the engine come back"
+    assert b'cotenant_upstream_retries_total{reason="silent"} 1.0' in (await get(gateway, "/metrics"))[2]
+    await eventually(lambda: len(gateway.usage()) == 2)
+    assert {(record["outcome"], record["estimated"]) for record in gateway.usage()} == {("ok", False)}
+
+
+async def test_a_request_at_an_engine_that_finishes_what_it_has_is_waited_for(gateway, conductor, engine, other):
+    await run(gateway, conductor, engine)
+    finish = asyncio.Event()
+
+    async def take_time(seen: Seen, wire: Wire) -> None:
+        await finish.wait()
+        await say_hello(seen, wire)
+
+    engine.scripts.append(take_time)
+    waiting = asyncio.create_task(post_chat(gateway))
+    await eventually(lambda: engine.requests)
+    conductor.publish(other.row(), models=(model_row(),), gone=(engine.row().instance,))
+    assert (await post_chat(gateway))[0] == 200
+    await asyncio.sleep(1.5)  # the gateway looks twice a second
+    finish.set()
+
+    assert (await waiting)[0] == 200
+    assert (len(engine.requests), len(other.requests)) == (1, 1)
 
 
 async def test_a_connection_that_breaks_before_the_answer_is_tried_again(gateway, conductor, engine):

@@ -243,17 +243,12 @@ class Conductor:
             engines=self._observed.rows(self._engines),
             models=self._model_rows(),
             gone=self._observed.gone(),
+            silent=self._observed.silent(),
         )
         if self._table.sequence > 0 and _lasting(table) == _lasting(self._table):
             return  # counts of running requests alone are no news: gateways know their own
         async with self._published:
-            self._table = Table(
-                epoch=table.epoch,
-                sequence=table.sequence + 1,
-                engines=table.engines,
-                models=table.models,
-                gone=table.gone,
-            )
+            self._table = msgspec.structs.replace(table, sequence=table.sequence + 1)
             self._published.notify_all()
 
     def _model_rows(self) -> tuple[ModelRow, ...]:

@@ -130,6 +130,10 @@ class Observed:
     def gone(self) -> tuple[str, ...]:
         return tuple(self._gone)
 
+    def silent(self) -> tuple[str, ...]:
+        """Those of `gone` that may be back."""
+        return tuple(instance for instance, for_good in self._gone.items() if not for_good)
+
     @property
     def placements(self) -> dict[str, EngineArgs]:
         return {app: record.args for app, record in self._records.items() if not record.deleting}

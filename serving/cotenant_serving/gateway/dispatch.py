@@ -187,6 +187,10 @@ class Dispatcher:
         """Over all workers."""
         return self._fleet.lane(model).running.total()
 
+    def silent(self) -> frozenset[str]:
+        """Engine instances that hang, as far as conductors know."""
+        return self._view.silent
+
     def engines(self, model: str) -> tuple[EngineRow, ...]:
         return (self._lanes.get(model) or self._fleet.lane(model)).rows
 

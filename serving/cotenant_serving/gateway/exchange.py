@@ -6,12 +6,13 @@ if it may still be working, limits are settled and one usage record is made: bef
 so that who has a whole answer has been charged for it, even if this process is killed now.
 
 All of it is one task; what the client gets goes through its `Delivery`. What ends a request from outside (client
-gone, deadline, shutdown) comes as a call of `end_early`.
+gone, deadline, shutdown) comes as a call of `end_early`; that its engine hangs, as one of `leave`.
 """
 
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from cotenant_serving.contract import EngineRow
@@ -44,8 +45,9 @@ MAX_BROKEN = 3
 
 class Exchange:
     __slots__ = (
-        "_attempts", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway", "_problem",
-        "_reply", "_row", "_sent_as", "_span", "_stopping", "_task", "_ticket", "_woken", "_working", "deadline",
+        "_attempts", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway", "_leaving",
+        "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping", "_task", "_ticket", "_woken",
+        "_working", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +72,10 @@ class Exchange:
         """The engine whose slot this request holds now."""
         self._sent_as = ""
         """The request's id at that engine while it may be working on it."""
+        self._sending = False
+        """No byte of an answer came yet to what was sent."""
+        self._leaving = False
+        """The engine hangs, and the wait for that byte is over."""
         self._attempts = 0
         self._broken: Counter[str] | None = None
         """Engine instance → times that it broke off before answering."""
@@ -125,6 +131,13 @@ class Exchange:
             self._ending, self._problem = outcome, problem
             self._delivery.muted = True
             self._stopping = asyncio.create_task(self._stop())
+
+    def leave(self, silent: Collection[str]) -> None:
+        """Goes back to the line if its engine is one of these and nothing came of it yet."""
+        if self._sending and not self._leaving and self._row is not None and self._row.instance in silent:
+            assert self._task is not None
+            self._leaving = True
+            self._task.cancel()
 
     async def _stop(self) -> None:
         if self._row is not None and self._sent_as and not self._delivery.settled:
@@ -191,8 +204,14 @@ class Exchange:
         self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
         self._delivery.entry.sent(True)
         sent = self._gateway.clock()
+        self._sending = True
         try:
             answer = await self._gateway.upstream.send(row, _continuing(step, call.outgoing), self._sent_as)
+        except asyncio.CancelledError:
+            if not self._left_it():
+                raise
+            log.warning("engine %s of %s hangs: it got a request and gives no sign of life", row.instance, row.model)
+            return self._again("silent")
         except EngineUnreachableError as problem:
             log.warning("engine %s of %s cannot be reached: %s", row.instance, row.model, problem)
             self._gateway.dispatcher.suspect(row)
@@ -202,6 +221,8 @@ class Exchange:
             self._gateway.dispatcher.suspect(row)
             self._count_broken(row)
             return self._again("lost")
+        finally:
+            self._sending = False
         self._gateway.dispatcher.answered(row)
         step.event("first byte")
         timing = server_timing(sent - call.began, row.load_s if self._woken else None, self._gateway.clock() - sent)
@@ -236,6 +257,13 @@ class Exchange:
         else:
             dispatcher.drop(row)
         return self._again(verdict.value)
+
+    def _left_it(self) -> bool:
+        """Whether it is `leave` that has cancelled the task."""
+        leaving, self._leaving = self._leaving, False
+        if leaving and self._task is not None:
+            self._task.uncancel()
+        return leaving and self._stopping is None
 
     def _count_broken(self, row: EngineRow) -> None:
         """Raises RequestError when it must not go on. Engines that die are replaced: only the deadline ends that."""

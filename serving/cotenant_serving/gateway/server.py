@@ -142,6 +142,7 @@ async def _live(gateway: Gateway, signs: Count) -> None:
         signs.add(1)
         gateway.usage.retry(time.time())
         gateway.end_overdue()
+        gateway.leave_silent_engines()
         await asyncio.sleep(RETRY_S)
 
 

@@ -65,6 +65,12 @@ class Gateway:
         for exchange in [one for one in self.exchanges if one.deadline <= now]:
             exchange.end_early("timeout", error("timeout"))
 
+    def leave_silent_engines(self) -> None:
+        """Requests that got no byte yet from an engine that hangs are tried elsewhere."""
+        if silent := self.dispatcher.silent():
+            for exchange in self.exchanges:
+                exchange.leave(silent)
+
     def now(self) -> Now:
         """What a scrape of metrics shows beside counts: of all workers."""
         dispatcher, count = self.dispatcher, self.board.count

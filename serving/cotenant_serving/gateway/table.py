@@ -28,6 +28,8 @@ class View:
     models: Mapping[str, ModelRow] = field(default_factory=dict)
     listed: frozenset[str] = frozenset()
     """Instances that a conductor names now, not only in an older table."""
+    silent: frozenset[str] = frozenset()
+    """Instances that hang, as far as their conductor knows."""
 
 
 def merge(known: Known | None, table: Table) -> Known:
@@ -52,8 +54,10 @@ def combine(knowns: Iterable[Known]) -> View:
     engines: dict[str, dict[str, EngineRow]] = {}
     models: dict[str, ModelRow] = {}
     listed: set[str] = set()
+    silent: set[str] = set()
     for known in knowns:
         listed |= {row.instance for row in known.latest.engines}
+        silent |= set(known.latest.silent)
         for row in (*known.kept, *known.latest.engines):
             engines.setdefault(row.model, {})[row.instance] = row
         for model in known.latest.models:
@@ -61,7 +65,7 @@ def combine(knowns: Iterable[Known]) -> View:
             if other is None or _HOPE[model.state] > _HOPE[other.state]:
                 models[model.model] = model
     rows = {model: tuple(by_instance.values()) for model, by_instance in engines.items()}
-    return View(rows, models, frozenset(listed))
+    return View(rows, models, frozenset(listed), frozenset(silent - listed))
 
 
 # Where conductors differ, the one that will have an engine soonest speaks for the model.

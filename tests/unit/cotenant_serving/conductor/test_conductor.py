@@ -128,11 +128,11 @@ async def test_an_engine_that_goes_silent_leaves_the_table_and_may_come_back(ben
     bench.clock.now_s += 4
     await bench.conductor.step()
     assert bench.conductor.table.engines == ()
-    assert bench.conductor.table.gone == (f"i-{args.app}",)
+    assert bench.conductor.table.gone == bench.conductor.table.silent == (f"i-{args.app}",)
     bench.say(args)
     await bench.conductor.step()
     assert len(bench.conductor.table.engines) == 1
-    assert bench.conductor.table.gone == ()
+    assert bench.conductor.table.gone == bench.conductor.table.silent == ()
 
 
 async def test_a_restarted_engine_is_another_instance(bench):
@@ -141,6 +141,7 @@ async def test_a_restarted_engine_is_another_instance(bench):
     await bench.conductor.step()
     assert [row.instance for row in bench.conductor.table.engines] == ["second"]
     assert bench.conductor.table.gone == (f"i-{args.app}",)
+    assert bench.conductor.table.silent == ()
 
 
 async def test_an_engine_that_reports_a_failure_is_deleted_and_named(bench):
