@@ -34,7 +34,7 @@ from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Opti
 from cotenant_serving.gateway.pages import build_pages
 from cotenant_serving.gateway.protocol import served_by
 from cotenant_serving.gateway.state import Gateway
-from cotenant_serving.gateway.upstream_aiohttp import AiohttpUpstream
+from cotenant_serving.gateway.upstream_lean import LeanUpstream
 from cotenant_serving.gateway.usage import RETRY_S, WRITE_S, UsageLog
 from cotenant_serving.gateway.usage_file import UsageFile
 from cotenant_serving.tracing import tracer_from
@@ -84,7 +84,7 @@ def open_usage(options: Options, board: Board, worker: int) -> UsageLog:
 async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -> None:
     """Runs the worker until a signal ends it; then closes what it was given."""
     config = ConfigFile(options.config)
-    upstream = AiohttpUpstream(lambda: config.pool_token)
+    upstream = LeanUpstream(lambda: config.pool_token)
     news = asyncio.Event()
     rng = random.Random()  # noqa: S311 spreads load and retries, guards nothing
     dispatcher = Dispatcher(

@@ -10,7 +10,7 @@ no different: the same error, once for each such connection. Never after `send` 
 """
 
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
@@ -55,8 +55,10 @@ class Outgoing:
 class Answer(Protocol):
     """An engine's answer from its first byte on. Header names are in lower case. Its body is taken once, by one."""
 
-    status: int
-    headers: Mapping[str, str]
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises EngineLostError when it breaks off or is longer than `limit` bytes."""
@@ -67,9 +69,6 @@ class Answer(Protocol):
         The lean client calls `put` in the very callback that read the piece: `put` must not wait. Raises
         EngineLostError when the body breaks off, and whatever `put` raises: the connection is then closed.
         """
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """As `relay`, for who takes the pieces one by one."""
 
     def pause(self) -> None:
         """Reads no more of the engine, for a client that is slow; what is on its way still comes."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 import aiohttp
@@ -113,11 +113,6 @@ class AiohttpAnswer:
         except BaseException:
             self._response.close()
             raise
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while chunk := await self._next():
-            await self._reads.wait()
-            yield chunk
 
     async def _next(self) -> bytes:
         """Empty at the end."""

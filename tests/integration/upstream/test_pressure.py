@@ -1,4 +1,4 @@
-"""What clients of engines hold in memory when one side is faster than the other; and large bodies on their way out."""
+"""What clients of engines hold when one side is faster than the other; and large bodies on their way out."""
 
 import asyncio
 import tracemalloc
