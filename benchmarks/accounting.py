@@ -1,13 +1,15 @@
-"""`make bench-accounting`: what it costs the gateway to count one request, in CPU microseconds.
+"""`make bench-accounting`: what the gateway does for one request beside moving its bytes, in CPU microseconds.
 
 Each part is measured in turns `in process`, as for one gateway process without a journal, and as the workers of a
 gateway do it (limits and slots in shared memory, the request in a journal, its usage line in a file, metrics in
-files): `one worker` alone, and `several`, which keep each other out with locks. A request streams EVENTS events, and
-its tenant has all three limits.
+files): `one worker` alone, and `several`, which keep each other out with locks. A request has a body of BODY_BYTES,
+its answer EVENTS events, its tenant all three limits. What reads the request is the same on all sides.
 """
 
 import argparse
+import hashlib
 import random
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,19 +17,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
 from benchmarks.measuring import finish, machine, markdown, median
-from cotenant_serving.contract import EngineRow, Limits, Table
+from cotenant_serving.contract import EngineRow, GatewayConfig, GatewayModel, GatewayTenant, Limits, Table
+from cotenant_serving.gateway import catalog, routes
 from cotenant_serving.gateway.admission import TenantLimits
+from cotenant_serving.gateway.auth import Keyring, authenticate
 from cotenant_serving.gateway.board import Board, LocalBoard, SharedBoard
+from cotenant_serving.gateway.config import index
 from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
 from cotenant_serving.gateway.journal import Entry, Journal
 from cotenant_serving.gateway.metric_files import make_files
 from cotenant_serving.gateway.metrics import Metrics, use_files
+from cotenant_serving.gateway.request_ids import RequestIds
+from cotenant_serving.gateway.routes import Incoming
 from cotenant_serving.gateway.table import combine, merge
 from cotenant_serving.gateway.usage import UsageLog, UsageRecord
 from cotenant_serving.gateway.usage_file import UsageFile
 
 EVENTS = 64
+BODY_BYTES = 1000
 WORKERS = 4
 BATCH = 20
 """Usage lines written together: 1,000 requests a second."""
@@ -86,9 +96,12 @@ def parts(folder: Path) -> Iterator[list[Part]]:
     log = UsageLogged(folder, kept, shared)
     with metrics(folder / "metrics") as (alone, together):
         yield [
+            same("identity", identity(), identity()),
+            same("parse", parse(), parse()),
             Part("limits", limits(local), limits(lone), limits(shared)),
             Part("slot of an engine", slot(local), slot(lone), slot(shared)),
             same("journal", lambda: None, lambda: journal(kept)),
+            same(f"{EVENTS} events in the journal", lambda: None, events(kept)),
             same("usage line", lambda: buffer(buffered), log.add),
             same("metrics", lambda: count(alone), lambda: count(together)),
         ]
@@ -100,6 +113,45 @@ def parts(folder: Path) -> Iterator[list[Part]]:
 def same(name: str, in_process: Work, shared: Work) -> Part:
     """What one worker does as several do."""
     return Part(name, in_process, shared, shared)
+
+
+def identity() -> Work:
+    """Key → tenant, and the request's own id."""
+    key = secrets.token_hex(32)
+    keyring = Keyring([(hashlib.sha256(key.encode()).hexdigest(), TENANT)])
+    headers = [
+        (b"host", b"gateway:8080"),
+        (b"user-agent", b"OpenAI/Python 2.9.0"),
+        (b"content-type", b"application/json"),
+        (b"accept", b"application/json"),
+        (b"authorization", b"Bearer " + key.encode()),
+        (b"content-length", b"%d" % BODY_BYTES),
+    ]
+    ids = RequestIds()
+
+    def work() -> None:
+        authenticate(headers, keyring)
+        ids.new()
+
+    return work
+
+
+def parse() -> Work:
+    """Body → what is routed on and charged for, and the model as the tenant sees it."""
+    said = {"role": "user", "content": "word " * (BODY_BYTES // 10 - 15)}
+    body = orjson.dumps({"model": MODEL, "messages": [said, said], "max_tokens": EVENTS, "stream": True})
+    model = GatewayModel(name=MODEL, task="generate")
+    tenant = GatewayTenant(name=TENANT, models=(MODEL,))
+    view = index(GatewayConfig(generation=1, tenants=(tenant,), models=(model,))).tenants[TENANT]
+    headers: list[tuple[bytes, bytes]] = []
+
+    def work() -> None:
+        found = routes.find("/v1/chat/completions")
+        assert found is not None
+        wanted = found[0].read(Incoming(headers, body, found[1]))
+        routes.check_task(found[0], catalog.resolve(view, wanted.model))
+
+    return work
 
 
 def limits(board: Board) -> Work:
@@ -133,9 +185,17 @@ def journal(kept: Journal) -> None:
     entry = kept.begin("req-0123456789abcdef01234567", TENANT, MODEL, prompt_tokens=300, now=time.time())
     entry.sent(True)
     entry.first_byte(0.1)
-    for event in range(EVENTS):
-        entry.forwarded(event)
     entry.end()
+
+
+def events(kept: Journal) -> Work:
+    entry = kept.begin("req-0123456789abcdef01234567", TENANT, MODEL, prompt_tokens=300, now=time.time())
+
+    def work() -> None:
+        for event in range(EVENTS):
+            entry.forwarded(event)
+
+    return work
 
 
 class UsageLogged:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from cotenant_serving.contract import Usage
 from cotenant_serving.gateway.admission import TenantLimits
@@ -21,8 +22,7 @@ LOGGED = ("request_id", "tenant", "model", "outcome", "status", "duration_s")
 """Fields of its usage record that the log line of a failed request has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request that passed admission. Times are seconds of the gateway's clock."""
 
     request_id: str
@@ -44,8 +44,7 @@ class Call:
         return self.tokens or max(1, len(self.outgoing.body) // 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How it went. `status` is what the client gets, 0 when it left before."""
 
     outcome: str

@@ -8,7 +8,6 @@ ASGI and is answered by the FastAPI app in `pages`.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -17,9 +16,10 @@ from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.auth import authenticate
 from cotenant_serving.gateway.bodies import BINARY_TIMES, BodyBudget, Reservation, check_headers, read_body
 from cotenant_serving.gateway.client import Client, ClientGoneError
-from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.errors import error, new_request_id
 from cotenant_serving.gateway.exchange import Exchange
-from cotenant_serving.gateway.reply import Reply, echoed_request_id, fields_of
+from cotenant_serving.gateway.reply import Reply, echoed_request_id
+from cotenant_serving.gateway.request_ids import RequestIds
 from cotenant_serving.gateway.routes import Incoming, Route, Target
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
@@ -42,6 +42,7 @@ class GatewayApp:
         self._gateway = gateway
         self._pages = pages
         self._budget = BodyBudget()
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What no engine answers."""
@@ -51,7 +52,7 @@ class GatewayApp:
 
     async def answer(self, client: Client, route: Route, target: Target | None) -> None:
         """A request on one of the `routes`. Never raises."""
-        reply = Reply(client, new_request_id(), echoed_request_id(client.headers))
+        reply = Reply(client, self._ids.new(), echoed_request_id(client.headers))
         span = self._gateway.tracer.request(f"{route.method} {route.shown}", client.headers)
         try:
             await self._complete(client, reply, span, route, target)
@@ -110,7 +111,7 @@ class GatewayApp:
         now = gateway.clock()
         limits = gateway.limits(view.tenant)
         limits.admit(wanted.tokens, now)
-        reply.add(fields_of(limits.headers(now)))
+        reply.add(limits.fields(now))
         return Call(
             request_id=reply.request_id,
             outgoing=Outgoing(route.method, client.path, wanted.body, wanted.headers),
@@ -130,10 +131,6 @@ class GatewayApp:
             most *= BINARY_TIMES
         check_headers(client.headers, most, settings.max_body_bytes)
         return await read_body(client, most, held)
-
-
-def new_request_id() -> str:
-    return "req-" + secrets.token_hex(12)
 
 
 def _with_request_id(scope: Scope, send: Send) -> Send:

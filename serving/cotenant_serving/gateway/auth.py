@@ -1,27 +1,31 @@
 """Who is asking: the tenant comes from the API key alone, and no answer ever repeats the key."""
 
-import hashlib
+import binascii
+import contextlib
 import hmac
 from collections.abc import Iterable
+from hashlib import sha256
 
 from cotenant_serving.gateway.errors import error
 
 Headers = Iterable[tuple[bytes, bytes]]
-_PREFIX = 16
+_PREFIX = 8
 
 
 class Keyring:
     """Which tenant a key belongs to. Holds hashes only."""
 
     def __init__(self, digests: Iterable[tuple[str, str]]) -> None:
-        """`digests`: (hex SHA-256 of a key, tenant)."""
-        self._by_prefix: dict[str, list[tuple[str, str]]] = {}
-        for digest, tenant in digests:
-            self._by_prefix.setdefault(digest.lower()[:_PREFIX], []).append((digest.lower(), tenant))
+        """`digests`: (hex SHA-256 of a key, tenant). What is no hexadecimal number is nobody's."""
+        self._by_prefix: dict[bytes, list[tuple[bytes, str]]] = {}
+        for text, tenant in digests:
+            with contextlib.suppress(ValueError):
+                digest = binascii.unhexlify(text)
+                self._by_prefix.setdefault(digest[:_PREFIX], []).append((digest, tenant))
 
     def tenant(self, key: bytes) -> str | None:
-        """Found by the first digits of the hash, then compared whole in constant time."""
-        digest = hashlib.sha256(key).hexdigest()
+        """Found by the first bytes of the hash, then compared whole in constant time."""
+        digest = sha256(key).digest()
         for known, tenant in self._by_prefix.get(digest[:_PREFIX], ()):
             if hmac.compare_digest(known, digest):
                 return tenant
@@ -42,18 +46,20 @@ def presented_key(headers: Headers) -> bytes:
     Raises RequestError (401) when there is none, or when two differ: something in front may have checked one of
     them and we would act on the other.
     """
-    keys = set()
+    found = b""
     for name, value in headers:
         if name == b"authorization":
-            keys.add(_bearer(value))
+            key = _bearer(value)
         elif name == b"x-api-key":
-            keys.add(value.strip())
-    keys.discard(b"")
-    if len(keys) > 1:
-        raise error("conflicting_api_keys")
-    if not keys:
+            key = value.strip()
+        else:
+            continue
+        if key and found and key != found:
+            raise error("conflicting_api_keys")
+        found = key or found
+    if not found:
         raise error("invalid_api_key")
-    return keys.pop()
+    return found
 
 
 def _bearer(value: bytes) -> bytes:
