@@ -189,7 +189,7 @@ class Dispatcher:
 
     def silent(self) -> frozenset[str]:
         """Engine instances that hang, as far as conductors know."""
-        return self._view.silent
+        return self._fleet.hanging()
 
     def engines(self, model: str) -> tuple[EngineRow, ...]:
         return (self._lanes.get(model) or self._fleet.lane(model)).rows
