@@ -117,7 +117,10 @@ def measure(side: Side, amount: Amount, folder: Path, idle_share: float) -> Took
 def cpu_us(
     side: Side, requests: int, callers: int, folder: Path, idle_share: float, *, streamed: bool
 ) -> tuple[float, float]:
-    """For each request, or for each event where they are streamed; and the share of a core that this was."""
+    """For each request, or for each event where they are streamed; and the share of a core that this was.
+
+    Raises RuntimeError when an answer was not whole and right.
+    """
     plan = chats_by_callers(
         side.model,
         requests,
@@ -127,7 +130,10 @@ def cpu_us(
         streamed=streamed,
     )
     began_s, before_s = time.monotonic(), side.cpu_s()
-    sent = send(side.url, KEY, plan, folder)
+    try:
+        sent = send(side.url, KEY, plan, folder)
+    except RuntimeError as problem:
+        raise RuntimeError(f"{side.name}: {problem}; it said: {side.said()}") from None
     took_s = side.cpu_s() - before_s - idle_share * (time.monotonic() - began_s)
     return 1e6 * took_s / (sent.completion_tokens if streamed else sent.requests), took_s / sent.wall_s
 

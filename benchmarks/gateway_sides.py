@@ -42,8 +42,13 @@ class Side:
     """What its clients ask for."""
     process: psutil.Process
     """The first one; the others descend from it."""
+    log: Path
     state: Path | None = None
     """Of a gateway of ours."""
+
+    def said(self) -> str:
+        """The end of its output."""
+        return self.log.read_text(errors="replace")[-3000:]
 
     def processes(self) -> list[psutil.Process]:
         return [self.process, *self.process.children(recursive=True)]
@@ -95,7 +100,7 @@ def cotenant(name: str, folder: Path, backend_url: str, workers: int) -> Iterato
         wait_until(lambda: "listening on http" in log.read_text(), process, log)
         found = re.search(r"listening on (http://[^:]+:\d+)", log.read_text())
         assert found is not None
-        yield Side(name, found[1], MODEL.partition("/")[2], process, folder / "state")
+        yield Side(name, found[1], MODEL.partition("/")[2], process, log, folder / "state")
 
 
 @contextmanager
@@ -105,7 +110,7 @@ def vllm_router(name: str, folder: Path, backend_url: str, peers: Path) -> Itera
     command = [peer(peers, "vllm-router"), "--port", str(port), "--worker-urls", backend_url]
     command += ["--policy", "round_robin", "--prometheus-port", str(free_port()), "--log-level", "error"]
     with running(command, PROXY_CORE, folder / "router.log") as process:
-        yield serving(Side(name, f"http://127.0.0.1:{port}", "reference", process), folder / "router.log")
+        yield serving(Side(name, f"http://127.0.0.1:{port}", "reference", process, folder / "router.log"))
 
 
 @contextmanager
@@ -121,7 +126,7 @@ def litellm(name: str, folder: Path, backend_url: str, peers: Path) -> Iterator[
     command = [peer(peers, "litellm"), "--config", str(folder / "litellm.json"), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     with running(command, PROXY_CORE, folder / "litellm.log", {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}) as process:
-        yield serving(Side(name, f"http://127.0.0.1:{port}", "reference", process), folder / "litellm.log")
+        yield serving(Side(name, f"http://127.0.0.1:{port}", "reference", process, folder / "litellm.log"))
 
 
 @contextmanager
@@ -132,7 +137,7 @@ def ray_serve(name: str, folder: Path, backend_url: str) -> Iterator[Side]:
     command += ["--temp-dir", str(folder)]
     env = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     with running(command, PROXY_CORE, folder / "ray.log", env) as process:
-        yield serving(Side(name, f"http://127.0.0.1:{port}", "reference", process), folder / "ray.log")
+        yield serving(Side(name, f"http://127.0.0.1:{port}", "reference", process, folder / "ray.log"))
 
 
 def peer(peers: Path, name: str) -> str:
@@ -143,9 +148,9 @@ def peer(peers: Path, name: str) -> str:
     return str(path)
 
 
-def serving(side: Side, log: Path) -> Side:
+def serving(side: Side) -> Side:
     """When it answers a chat; until then it may refuse connections, or know no backend yet."""
-    wait_until(lambda: answers(side), side.process, log)
+    wait_until(lambda: answers(side), side.process, side.log)
     return side
 
 
