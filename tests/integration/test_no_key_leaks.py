@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.builders.up import Up, echo, key_of, keys, kill, pool, tenant, until
+from tests.builders.up import API, Up, echo, key_of, keys, kill, pool, tenant, until
 
 from cotenant_operator.ray_head import environment
 from cotenant_operator.state_dir import TOKENS, StateDir
@@ -25,7 +25,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 COTENANT = [sys.executable, "-m", "cotenant_operator"]
 TENANTS = ("search", "ads", "late")
 WRONG_KEY = "ct-canary-wrong-key-of-nobody-0123456789abcdef"
-KEYS = (*map(key_of, TENANTS), WRONG_KEY)
+HUB_TOKEN = "hf_canaryTokenOfTheHub0123456789abcdef"
+PROMPT = "canary-prompt-of-nobodys-business-93ab"
+KEYS = (*map(key_of, TENANTS), WRONG_KEY, HUB_TOKEN)
 ACCEPTS = [{"namespace": "search", "models": ["*"]}]
 ASK_RAY = """
 import json, sys
@@ -52,6 +54,8 @@ class Day:
         self.up = up
         self.answers: list[bytes] = []
         self.statuses: list[int] = []
+        self.fields: dict[str, object] = {}
+        """Further ones of every request's body."""
 
     def documents(self, *more: dict) -> list[dict]:
         models = [echo("app"), echo("huge", gpu={"memory": "900Gi"}), echo("slow", tokensPerSecond=20)]
@@ -60,7 +64,7 @@ class Day:
 
     def send(self, path: str = "/v1/chat/completions", *, method: str = "POST", model: str = "app", **headers) -> int:
         """One request; remembers status, headers and body of its answer. Header names are given with `_`."""
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]})
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}], **self.fields})
         connection = http.client.HTTPConnection("127.0.0.1", self.up.port, timeout=60)
         with contextlib.closing(connection):
             named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -79,7 +83,11 @@ class Day:
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     day = Day(Up(tmp_path_factory.mktemp("up")))
     day.up.write(*day.documents(tenant("late")))
-    day.up.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", HUB_TOKEN)
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+        day.up.start()
+        ask_the_hub(day)
     try:
         good_and_bad_requests(day)
         breakage(day)
@@ -87,6 +95,16 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         yield day
     finally:
         day.up.stop()
+
+
+def ask_the_hub(day: Day) -> None:
+    """With the token, in vain."""
+    file = day.up.folder / "hub.yaml"
+    source = {"model": "hf://canary/model", "gpu": {"memory": "1Gi"}}
+    model = {"apiVersion": API, "kind": "ModelDeployment", "metadata": {"name": "m", "namespace": "search"}}
+    file.write_text(json.dumps({**model, "spec": source}) + "\n---\n" + json.dumps(pool()))
+    day.command("plan", "-f", str(file))
+    assert b"canary/model" in b"".join(day.answers[-2:])
 
 
 def good_and_bad_requests(day: Day) -> None:
@@ -105,6 +123,11 @@ def good_and_bad_requests(day: Day) -> None:
     assert day.send(f"/v1/chat/completions?api_key={good}") == 401
     assert day.send(f"/v1/{good}", method="GET") == 404
     assert day.send(authorization=f"Bearer {key_of('late')}", model="app") == 404
+    day.fields = {"logit_bias": {PROMPT: 1}}
+    assert day.send(authorization=bearer) == 400
+    day.fields = {"messages": [{"role": PROMPT, "content": PROMPT}], "n": PROMPT}
+    assert day.send(authorization=bearer) == 400
+    day.fields = {}
     day.send(authorization=f"Bearer {key_of('ads')}")
     assert day.send(authorization=f"Bearer {key_of('ads')}") == 404 or day.statuses[-1] == 429
     for garbage in (f"POST /v1 HTTP/1.1\r\nauthorization {bearer}\r\n\r\n", f"{good}\r\n\r\n"):
@@ -121,11 +144,11 @@ def raw(port: int, text: str) -> bytes:
 def breakage(day: Day) -> None:
     """An engine dies under a stream, a client leaves, the conductor and an engine hear a wrong token."""
     up = day.up
-    with up.request("search", "slow", "word " * 200, stream=True) as response:
+    with up.request("search", "slow", PROMPT + " word" * 200, stream=True) as response:
         response.readline()
         kill(up.engine("search/slow").pid)
         day.answers.append(response.read())
-    with up.request("search", "slow", "word " * 200, stream=True) as response:
+    with up.request("search", "slow", PROMPT + " word" * 200, stream=True) as response:
         response.readline()
     kill(up.child("cotenant_serving.conductor").pid)
     up.wait_for("search/app", "ready")
@@ -242,10 +265,15 @@ def test_keys_stand_in_the_users_files_only_and_their_hashes_in_the_gateways_con
     assert len(files_below(*written(day.up))) > 30
     for name in TENANTS:
         assert holders(key_of(name), *written(day.up)) == yamls
-    assert holders(WRONG_KEY, *written(day.up)) == set()
+    assert holders(WRONG_KEY, *written(day.up)) == holders(HUB_TOKEN, *written(day.up)) == set()
     digests = {name: hashlib.sha256(key_of(name).encode()).hexdigest() for name in TENANTS}
     assert holders(digests["search"], *written(day.up)) == {"gateway.json"}
     assert holders(digests["late"], *written(day.up)) == set()
+
+
+def test_no_file_holds_a_word_of_a_prompt_or_of_its_answer(day):
+    assert any(PROMPT.encode() in answer for answer in day.answers)  # echo repeats it to its client
+    assert holders(PROMPT, *written(day.up)) == set()
 
 
 def test_no_file_holds_a_key_or_token_as_base64(day):
@@ -279,7 +307,10 @@ def test_no_process_shows_a_key_or_token_in_its_command_line_or_environment(day)
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for name in ("cmdline", "environ"):
                 data = Path(f"/proc/{process.pid}/{name}").read_bytes()
-                assert secrets_in(data, day.up) == [], (name, process)
+                # Whoever sets HF_TOKEN for `up` sets it for what that starts.
+                found = set(secrets_in(data, day.up)) - ({HUB_TOKEN} if name == "environ" else set())
+                assert found == set(), (name, process)
+                assert PROMPT.encode() not in data
 
 
 def test_no_answer_error_or_command_shows_a_key_or_token(day):
@@ -296,6 +327,7 @@ def test_metrics_name_no_key(day):
         text = connection.getresponse().read()
     assert b'cotenant_rejections_total{reason="invalid_api_key"' in text
     assert secrets_in(text, day.up) == []
+    assert PROMPT.encode() not in text
 
 
 def test_the_conductors_pages_name_no_key_or_token(day):
@@ -315,6 +347,7 @@ def test_ray_and_serve_keep_no_key_or_token(day):
     assert b"search.app-" in shown.stdout
     assert shown.stdout.count(b"\nKV ") > 5
     assert secrets_in(shown.stdout, day.up) == []
+    assert PROMPT.encode() not in shown.stdout
 
 
 def test_the_end_of_up_leaves_no_key_either(day):

@@ -18,7 +18,8 @@ from cotenant_operator import caller, cli, estimate, key_book, machine, manifest
 from cotenant_serving.conductor import conductor, decide, leases
 from cotenant_serving.contract import ENGINE_PORTS
 from cotenant_serving.engine import guard, heartbeat
-from cotenant_serving.gateway import bodies, protocol, usage
+from cotenant_serving.gateway import bodies, framing, usage
+from cotenant_serving.gateway.connections import Times
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.state import Settings
 
@@ -184,7 +185,10 @@ def test_cli_md_has_the_files_and_variables_of_keys() -> None:
         (
             "security.md",
             [
-                f"Headers: {protocol.MAX_HEADER_BYTES >> 10} KiB and {protocol.HEADER_TIMEOUT_S:.0f} s",
+                f"Headers: {framing.MAX_HEAD_BYTES >> 10} KiB, {framing.MAX_HEADERS} lines",
+                f"lines and {Times().header_s:.0f} s; an idle connection: {Times().idle_s:.0f} s",
+                f"in all there are {Settings().max_connections}, ",
+                f"of one tenant {Settings().max_connections_per_tenant}",
                 f"Body: {Settings().max_body_bytes >> 20} MiB and {Settings().body_timeout_s:.0f} s, "
                 f"{Settings().max_body_bytes * bodies.BINARY_TIMES >> 20} MiB with binary tensors",
                 f"{bodies.HELD_BYTES >> 20} MiB for all that are held ({bodies.HELD_BYTES >> 21} MiB of one tenant)",
