@@ -14,8 +14,10 @@ STATES = {"cold": Reason.IDLE, "waking": Reason.LOADING, "waiting": Reason.NO_RO
 
 
 @contextlib.asynccontextmanager
-async def gateway_with_engines(directory: Path) -> AsyncIterator[tuple[GatewayProcess, dict[str, FakeEngine]]]:
-    """The process, and model -> its engine.
+async def gateway_with_engines(
+    directory: Path, *options: str
+) -> AsyncIterator[tuple[GatewayProcess, dict[str, FakeEngine]]]:
+    """The process, started with these options, and model -> its engine.
 
     Tenant `search` sees `search/TASK` for each task, `search/STATE` for each state without an engine, and
     `search/unheard`, of which no conductor speaks. Tenant `ads` sees two of them and has low limits.
@@ -39,6 +41,6 @@ async def gateway_with_engines(directory: Path) -> AsyncIterator[tuple[GatewayPr
         conductor.publish(*(engine.row() for engine in engines.values()), models=(*states, *served))
         process.write_config(with_conductor(value, conductor))
         stack.push_async_callback(process.stop)
-        await process.start()
+        await process.start(*options)
         await eventually((process.state / "table.json").exists)
         yield process, engines

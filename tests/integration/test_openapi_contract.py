@@ -21,7 +21,8 @@ from cotenant_serving.gateway.openapi.operations import BINARY, OPERATIONS
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
-EXAMPLES = 10
+EXAMPLES = 150
+"""Of each operation and mode, in full: some 4,000 of them, and those at the bounds of each value."""
 UNHURRIED: dict[str, Any] = {"suppress_health_check": [*HealthCheck]}
 BY_REQUEST = {
     "ChatRequest": "echo",
@@ -90,12 +91,13 @@ def with_models(document: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
-async def test_answers_are_as_described(schema, operation):
+@pytest.mark.timeout(600)
+async def test_answers_are_as_described(schema, operation, full_size):
     described = schema[operation.path][operation.method.upper()]
 
     with requests.Session() as session:
         await asyncio.to_thread(try_borders, schema, described, session)
-        await asyncio.to_thread(try_anything, described, session)
+        await asyncio.to_thread(try_anything, described, session, full_size(EXAMPLES))
 
 
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.request], ids=lambda one: one.path)
@@ -125,13 +127,13 @@ def try_borders(schema: Any, operation: Any, session: requests.Session) -> None:
         call(case, session)
 
 
-def try_anything(operation: Any, session: requests.Session) -> None:
+def try_anything(operation: Any, session: requests.Session, examples: int) -> None:
     """Bodies and parameters as described, and others."""
     modes = GenerationMode if operation.body or operation.path_parameters else [GenerationMode.POSITIVE]
     for mode in modes:
 
         @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, **UNHURRIED)
+        @settings(max_examples=examples, derandomize=True, database=None, deadline=None, **UNHURRIED)
         def check(case: Any) -> None:
             call(case, session)
 

@@ -109,6 +109,6 @@ def taken(transport: asyncio.BaseTransport) -> int:
         return 0
     try:
         told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
-    except OSError:
+    except (OSError, ValueError):  # the latter is uvloop's, of a connection that was reset a moment ago
         return 0
     return int(struct.unpack_from("=Q", told, _ACKED_AT)[0]) if len(told) >= _ACKED_AT + 8 else 0

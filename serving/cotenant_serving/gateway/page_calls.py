@@ -33,13 +33,17 @@ def _scope(request: Request, transport: asyncio.BaseTransport) -> dict[str, Any]
         "query_string": request.query,
         "root_path": "",
         "headers": request.headers,
-        "client": _address(transport.get_extra_info("peername")),
-        "server": _address(transport.get_extra_info("sockname")),
+        "client": _address(transport, "peername"),
+        "server": _address(transport, "sockname"),
         "state": {},
     }
 
 
-def _address(found: Any) -> tuple[str, int] | None:
+def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:
+    try:
+        found = transport.get_extra_info(which)
+    except (OSError, ValueError):  # uvloop's, of a connection that was reset a moment ago
+        return None
     return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
 
 

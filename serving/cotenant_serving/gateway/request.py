@@ -153,8 +153,9 @@ class Request:
             self.abort()
             return
         self._send(last, b"0\r\n\r\n" if self._chunked else b"")
-        self._transport = None
-        self._connection.answered(self)
+        if self._transport is not None:
+            self._transport = None
+            self._connection.answered(self)
 
     def abort(self) -> None:
         if self._transport is None:
@@ -180,16 +181,23 @@ class Request:
         elif self._chunked and chunk:
             if len(chunk) <= JOINED_BYTES:
                 chunk = b"%b%x\r\n%b\r\n%b" % (head, len(chunk), chunk, end)
-                self._transport.write(chunk)
+                self._write(chunk)
                 return
             head, end = b"%b%x\r\n" % (head, len(chunk)), b"\r\n" + end
         elif self._left > 0:
             self._left -= len(chunk)
         if len(chunk) <= JOINED_BYTES:
             chunk, head, end = head + chunk + end, b"", b""
-        for piece in (head, chunk, end):
-            if piece:
-                self._transport.write(piece)
+        self._write(head, chunk, end)
+
+    def _write(self, *pieces: bytes) -> None:
+        assert self._transport is not None
+        try:
+            for piece in pieces:
+                if piece:
+                    self._transport.write(piece)
+        except RuntimeError:  # uvloop's, of a connection that was reset a moment ago: `lost` is to come
+            self._transport = None
 
     # What the connection says.
 
