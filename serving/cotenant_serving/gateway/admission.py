@@ -59,7 +59,8 @@ class Bucket:
         away_s = full - now
         if away_s <= 0:
             return int(self.capacity), b"0s"
-        return max(0, int(self.capacity - away_s / self.unit_s + 1e-3)), duration(away_s)
+        level = self.capacity - away_s / self.unit_s + 1e-3
+        return int(level) if level > 0 else 0, duration(away_s)
 
 
 class TenantLimits:
@@ -173,9 +174,11 @@ class TenantLimits:
 
 def duration(seconds: float) -> bytes:
     """As Go prints it, like OpenAI's x-ratelimit-reset: `0s`, `12ms`, `1.5s`, `2m3s`."""
-    ms = round(seconds * 1000)
+    ms = int(seconds * 1000 + 0.5)
     if ms < 1000:
         return b"%dms" % ms if ms > 0 else b"0s"
+    if ms < 60_000 and ms % 10:
+        return b"%d.%03ds" % (ms // 1000, ms % 1000)
     minutes, ms = divmod(ms, 60_000)
     tail = b"%d" % (ms // 1000) if ms % 1000 == 0 else (b"%d.%03d" % divmod(ms, 1000)).rstrip(b"0")
     return b"%dm%bs" % (minutes, tail) if minutes else tail + b"s"
