@@ -12,6 +12,7 @@ import contextlib
 import re
 from collections import Counter
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -32,68 +33,103 @@ CHUNKED = -1
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _PATH = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*"
-_LINE = re.compile(rb"([A-Z]+) (" + _PATH + rb")(?:\?([!\"$-~]*))? HTTP/1\.([01])\r\n")
+_LINE = re.compile(rb"([A-Z]+) (" + _PATH + rb")(?:\?([!\"$-~]*))? HTTP/1\.([01])")
 _ANY_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^ ]+ HTTP/1\.[01]")
 _TOKEN_STARTS = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _BARE = re.compile(rb"\r[^\n]|(?<!\r)\n")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_VALUES = {
+    b"host": re.compile(rb"(?:[A-Za-z0-9._\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"),
+    b"content-length": re.compile(rb"[0-9]{1,18}"),
+    b"transfer-encoding": re.compile(rb"(?i:chunked)"),
+    b"expect": re.compile(rb"(?i:100-continue)"),
+}
 _CLAIMS = re.compile(
     rb"forwarded|via|true-client-ip|cf-connecting-ip|x-(?:forwarded|real|client|original|rewrite|cotenant|gateway)-.*"
 )
-_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type"})
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})([ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_ONCE = frozenset({*_VALUES, b"content-type"})
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[ !#-\[\]-~]*"))?)*')
+_TRAILER = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*")
 
 _STEP = "Send HTTP/1.1 as RFC 9112 has it."
-_KNOWN: dict[bytes, bytes] = {}
-"""Names as they are written, to what `_learn` makes of them."""
-_MAX_KNOWN = 4096
+_STARTS: dict[bytes, "Start"] = {}
+_LINES: dict[bytes, tuple[bytes, bytes]] = {}
+"""Request lines and lines of headers that were understood before: most come again with the next request."""
+MAX_KNOWN = 4096
+MAX_KNOWN_BYTES = 256
 
 
-def read_line(data: bytes) -> "re.Match[bytes]":
-    """The line of a head that is complete: method, path, query and minor version. Raises RequestError."""
-    line = _LINE.match(data)
-    if line is None or line.end() > MAX_LINE_BYTES or line[1] not in METHODS:
-        raise problem_of(data) or malformed("its first line")
-    return line
+class Start(NamedTuple):
+    """A request line."""
+
+    method: str
+    path: str
+    """Decoded."""
+    raw_path: bytes
+    query: bytes
+    old: bool
+    """HTTP/1.0."""
 
 
-def read_fields(head: bytes) -> Headers:
-    """The headers of a complete head, names in lower case. Raises RequestError."""
-    fields = _Fields()
-    with contextlib.suppress(httptools.HttpParserUpgrade):  # nobody is
-        try:
-            # A new parser costs next to nothing, and none can be left in the middle of something.
-            httptools.HttpRequestParser(fields).feed_data(head)
-        except httptools.HttpParserError as problem:
-            raise malformed(str(problem)) from None
-    if b" \r\n" in head or b"\t\r\n" in head:
-        return [(name, value.strip(b" \t")) for name, value in fields.found]
-    return fields.found
+class Head(NamedTuple):
+    """A request without its body."""
+
+    start: Start
+    headers: Headers
+    """Names in lower case."""
+    length: int
+    """Bytes of the body, or CHUNKED."""
+    keep_alive: bool
+    """The client lets the connection stay."""
+    waits_for_100: bool
 
 
-class _Fields:
-    __slots__ = ("found",)
+def read_head(data: bytes, size: int) -> Head:
+    """The complete head in the first `size` bytes. Raises RequestError."""
+    lines = data[: size - 4].split(b"\r\n")
+    known = _LINES.get
+    try:
+        start = _STARTS.get(lines[0]) or _learn_start(lines[0])
+        if len(lines) > MAX_HEADERS + 1:
+            raise error("headers_too_large")
+        del lines[0]
+        return _judged(start, [known(line) or _learn(line) for line in lines])
+    except RequestError as problem:
+        raise problem_of(data[:size]) or problem from None
 
-    def __init__(self) -> None:
-        self.found: Headers = []
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools calls it."""
-        known = _KNOWN.get(name)
-        if known is None:
-            known = _learn(name)
-        if known:
-            self.found.append((known, value))
+def _judged(start: Start, headers: Headers) -> Head:
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        _check_repeated(headers)
+    if b"" in fields:
+        headers = [field for field in headers if field[0]]
+    if b"host" not in fields:
+        raise malformed("a missing Host")
+    length = 0
+    if b"content-length" in fields:
+        length = int(fields[b"content-length"])
+    if b"transfer-encoding" in fields:
+        if start.old or b"content-length" in fields:
+            raise malformed("its Transfer-Encoding")
+        length = CHUNKED
+    asked = fields.get(b"connection")
+    keep = not start.old and (asked is None or asked == b"keep-alive" or not _closes(headers))
+    return Head(start, headers, length, keep, b"expect" in fields and not start.old)
 
 
-def _learn(name: bytes) -> bytes:
-    """The name in lower case; empty for a header that only a trusted proxy could send, and there is none."""
-    if len(_KNOWN) >= _MAX_KNOWN:
-        _KNOWN.clear()
-    lowered = name.lower()
-    _KNOWN[name] = b"" if _CLAIMS.fullmatch(lowered.replace(b"_", b"-")) else lowered
-    return _KNOWN[name]
+def _learn_start(line: bytes) -> Start:
+    """Raises RequestError."""
+    match = _LINE.fullmatch(line)
+    if match is None or match[1] not in METHODS or len(line) > MAX_LINE_BYTES:
+        raise malformed("its first line")
+    method, path, query, minor = match.groups()
+    start = Start(METHODS[method], decoded(path), path, query or b"", minor == b"0")
+    if len(line) <= MAX_KNOWN_BYTES:
+        if len(_STARTS) >= MAX_KNOWN:
+            _STARTS.clear()
+        _STARTS[line] = start
+    return start
 
 
 def decoded(path: bytes) -> str:
@@ -114,11 +150,11 @@ def problem_of(data: bytes) -> RequestError | None:
     line, ended, _ = data[:MAX_HEAD_BYTES].partition(b"\r\n")
     if (line and line[0] not in _TOKEN_STARTS) or _BARE.search(line[:MAX_LINE_BYTES]):
         return malformed("its first line")
-    if len(line) + 2 > MAX_LINE_BYTES:
+    if len(line) > MAX_LINE_BYTES:
         return error("url_too_long")
     if not ended:
         return None
-    known = _LINE.match(data)
+    known = _LINE.fullmatch(line)
     if known is None or known[1] not in METHODS:
         return _problem_of_line(line)
     if _BARE.search(data, len(line) + 2, MAX_HEAD_BYTES):
@@ -135,45 +171,46 @@ def _problem_of_line(line: bytes) -> RequestError:
     return malformed("its target; it must be a path")
 
 
-def understand(headers: Headers, *, old: bool) -> tuple[int, bool, bool]:
-    """(bytes of the body or CHUNKED, whether the connection may stay, whether the client waits for a 100).
+def _learn(line: bytes) -> tuple[bytes, bytes]:
+    """Name in lower case and value; both empty for a header that only a trusted proxy could send: there is none.
 
-    `old`: HTTP/1.0. Raises RequestError.
+    Raises RequestError.
     """
-    if len(headers) > MAX_HEADERS:
-        raise error("headers_too_large")
-    fields = dict(headers)
-    if len(fields) != len(headers):
-        _check_repeated(headers)
-    host = fields.get(b"host", b"")
-    if not _HOST.fullmatch(host):
-        raise malformed("its Host" if host else "a missing Host")
-    length = 0
-    if b"content-length" in fields:
-        given = fields[b"content-length"]
-        if not given.isdigit() or len(given) > 18:
-            raise malformed("its Content-Length")
-        length = int(given)
-    if b"transfer-encoding" in fields:
-        if old or b"content-length" in fields or fields[b"transfer-encoding"].lower() != b"chunked":
-            raise malformed("its Transfer-Encoding")
-        length = CHUNKED
-    waits = b"expect" in fields and _expects(fields[b"expect"])
-    asked = fields.get(b"connection")
-    keep = not old and (asked is None or asked == b"keep-alive" or not _closes(headers))
-    return length, keep, waits and not old
+    name, value = _read_field(line)
+    valid = _VALUES.get(name)
+    if valid is not None and not valid.fullmatch(value):
+        raise error("expectation_failed") if name == b"expect" else malformed(f"its {name.decode().title()}")
+    field = (b"", b"") if _CLAIMS.fullmatch(name.replace(b"_", b"-")) else (name, value)
+    if len(line) <= MAX_KNOWN_BYTES:
+        if len(_LINES) >= MAX_KNOWN:
+            _LINES.clear()
+        _LINES[line] = field
+    return field
+
+
+def _read_field(line: bytes) -> tuple[bytes, bytes]:
+    """As llhttp has it. A new parser costs next to nothing, and none can be left in the middle of something."""
+    found = _Field()
+    with contextlib.suppress(httptools.HttpParserUpgrade):  # nobody is
+        try:
+            httptools.HttpRequestParser(found).feed_data(b"GET / HTTP/1.1\r\n%b\r\n\r\n" % line)
+        except httptools.HttpParserError as problem:
+            raise malformed(str(problem)) from None
+    return found.name, found.value
+
+
+class _Field:
+    name = value = b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools calls it."""
+        self.name, self.value = name.lower(), value.strip(b" \t")
 
 
 def _check_repeated(headers: Headers) -> None:
     for name, count in Counter(name for name, _ in headers).items():
         if count > 1 and name in _ONCE:
             raise malformed(f"two headers {name.decode()}")
-
-
-def _expects(value: bytes) -> bool:
-    if value.lower() != b"100-continue":
-        raise error("expectation_failed")
-    return True
 
 
 def _closes(headers: Headers) -> bool:

@@ -140,11 +140,11 @@ class Connection(asyncio.Protocol):
             if not 4 <= size <= framing.MAX_HEAD_BYTES:
                 self._wait_for_head(data, begins)
                 return
-            request, length = self._understood(data, size)
+            head = framing.read_head(data, size)
         except RequestError as problem:
             self._refuse(problem, framing.path_of(data))
             return
-        self._begin(request, length, data[size:])
+        self._begin(head, data[size:])
 
     def _wait_for_head(self, data: bytes, begins: bool) -> None:
         problem = framing.problem_of(data)
@@ -154,34 +154,27 @@ class Connection(asyncio.Protocol):
         if begins and data:
             self.deadline_s = self._loop.time() + self.shared.times.header_s
 
-    def _understood(self, data: bytes, size: int) -> tuple[Request, int]:
-        """The request whose head ends after `size` bytes, and its body's length. Raises RequestError."""
-        line = framing.read_line(data)
-        headers = framing.read_fields(data if len(data) == size else data[:size])
-        request = Request(self, self.transport, headers)
-        request.method = framing.METHODS[line[1]]
-        request.raw_path, request.query = line[2], line[3] or b""
-        request.path = framing.decoded(line[2])
-        request.old = line[4] == b"0"
-        length, request.keep_alive, request.waits_for_100 = framing.understand(headers, old=request.old)
-        return request, length
-
-    def _begin(self, request: Request, length: int, rest: bytes) -> None:
-        self._request = request
-        self.deadline_s = inf
-        if length:
-            self._begin_body(length)
+    def _begin(self, head: framing.Head, rest: bytes) -> None:
+        self._request = request = Request(self, self.transport, head)
+        if not head.length:
+            request.whole = True
+            self.deadline_s = inf
+            self._keep(rest)
+        elif len(rest) == head.length:
+            request.arrived(rest)
+            request.whole = True
+            self.deadline_s = inf
+        else:
+            self._begin_body(head.length)
             self._read_body(request, rest)
             if self._request is None:
                 return  # the body was refused
-        else:
-            request.complete()
-            self._keep(rest)
         found = routes.find(request.path)
         if found is None or not hasattr(self._app, "answer"):
-            self._start(request, call_page(self._app, request, self.transport))
+            work = call_page(self._app, request, self.transport)
         else:
-            self._start(request, self._app.answer(request, *found))
+            work = self._app.answer(request, *found)
+        self._tasks.add(self._loop.create_task(self._run(request, work)))
 
     def _begin_body(self, length: int) -> None:
         self._chunks = framing.Chunks() if length == framing.CHUNKED else None
@@ -211,10 +204,6 @@ class Connection(asyncio.Protocol):
             self._keep(rest)
         elif request.held_bytes > HELD_BYTES and not request.awaited:
             self._pause()
-
-    def _start(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(self._run(request, work))
-        self._tasks.add(task)
 
     async def _run(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
-from cotenant_serving.gateway.framing import STATUS_LINES, Headers
+from cotenant_serving.gateway.framing import STATUS_LINES, Head
 
 if TYPE_CHECKING:
     from cotenant_serving.gateway.protocol import Connection
@@ -39,27 +39,21 @@ class Request:
         "_resume",
         "_silent",
         "_transport",
+        "_waits_for_100",
         "begun",
         "gone",
         "headers",
         "held_bytes",
         "keep_alive",
         "method",
-        "old",
         "path",
-        "query",
-        "raw_path",
-        "waits_for_100",
+        "start",
         "whole",
     )
 
-    def __init__(self, connection: "Connection", transport: asyncio.Transport, headers: Headers) -> None:
-        self.method = self.path = ""
-        self.raw_path = self.query = b""
-        self.old = False
-        """HTTP/1.0."""
-        self.headers = headers
-        self.keep_alive = self.waits_for_100 = False
+    def __init__(self, connection: "Connection", transport: asyncio.Transport, head: Head) -> None:
+        self.start, self.headers, _, self.keep_alive, self._waits_for_100 = head
+        self.method, self.path = self.start[:2]
         self.gone = self.begun = self.whole = False
         """`whole`: the end of the body is here."""
         self.held_bytes = 0
@@ -98,8 +92,8 @@ class Request:
             if self.whole:
                 return b""
             self._news = asyncio.get_running_loop().create_future()
-            if self.waits_for_100 and not self.begun and self._transport is not None:
-                self.waits_for_100 = False
+            if self._waits_for_100 and not self.begun and self._transport is not None:
+                self._waits_for_100 = False
                 self._transport.write(_CONTINUE)
             self._connection.read_on()
             await self._news
@@ -130,12 +124,12 @@ class Request:
         elif length is not None:
             self._left = 0 if self._silent else length
             framing = b"content-length: %d\r\n" % length
-        elif self.old:
+        elif self.start.old:
             framing = b""
         else:
             self._chunked = not self._silent
             framing = b"transfer-encoding: chunked\r\n"
-        if length is None and self.old:
+        if length is None and self.start.old:
             self._left = -1
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self._head = b"".join((STATUS_LINES[status], connection.shared.date, fields, framing, end))
@@ -161,7 +155,7 @@ class Request:
         if self._transport is None:
             return
         transport, self._transport, self._lost = self._transport, None, None
-        if self.old:
+        if self.start.old:
             # The end of the connection would be the end of the answer: it has to be a reset.
             wire = transport.get_extra_info("socket")
             if wire is not None:
