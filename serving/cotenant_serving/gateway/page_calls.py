@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from cotenant_serving.gateway.client import ClientGoneError
+from cotenant_serving.gateway.errors import body_for, error
 from cotenant_serving.gateway.request import Request
+from cotenant_serving.openai_api import RequestError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -14,11 +16,16 @@ AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 async def call_page(app: AsgiApp, request: Request, transport: asyncio.BaseTransport) -> None:
-    """Returns when the app does; an app that ends without a whole answer is a mistake, and raises."""
+    """Returns when the app does."""
     call = _Call(request)
     await app(_scope(request, transport), call.receive, call.send)
-    if not call.ended and not request.gone:
-        raise RuntimeError("an ASGI app returned without a whole answer")
+
+
+def fail(request: Request, problem: RequestError) -> None:
+    """Answers with an error in the shape of the path's API."""
+    body = body_for(problem, request.path)
+    request.begin(problem.status, b"content-type: application/json\r\n", len(body))
+    request.end(body)
 
 
 def _scope(request: Request, transport: asyncio.BaseTransport) -> dict[str, Any]:
@@ -52,7 +59,6 @@ class _Call:
         self._request = request
         self._read = False
         self._gone: asyncio.Event = asyncio.Event()
-        self.ended = False
         request.watch(self._gone.set, _nothing, _nothing)
 
     async def receive(self) -> Message:
@@ -61,6 +67,9 @@ class _Call:
             try:
                 body = request.take_body()
                 part = await request.body_part() if body is None else body
+            except TimeoutError:
+                fail(request, error("body_too_slow"))
+                return {"type": "http.disconnect"}
             except ClientGoneError:
                 return {"type": "http.disconnect"}
             self._read = body is not None or not part
@@ -71,6 +80,8 @@ class _Call:
     async def send(self, message: Message) -> None:
         request = self._request
         await request.drained()
+        if not request.open:
+            return
         if message["type"] == "http.response.start":
             _begin(request, message)
             return
@@ -79,7 +90,6 @@ class _Call:
             if chunk:
                 request.write(chunk)
         else:
-            self.ended = True
             request.end(chunk)
             self._gone.set()
 

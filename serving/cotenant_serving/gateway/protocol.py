@@ -12,17 +12,26 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from cotenant_serving.gateway import framing, routes
 from cotenant_serving.gateway.caps import RefusedConnection
+from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.connections import Connections, StallWatch
-from cotenant_serving.gateway.errors import body_for, error
-from cotenant_serving.gateway.page_calls import call_page
+from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.page_calls import Message, Receive, Send, call_page, fail
 from cotenant_serving.gateway.request import HELD_BYTES, Request
 from cotenant_serving.openai_api import RequestError
 
 log = logging.getLogger("cotenant.gateway")
+
+
+class App(Protocol):
+    """`answer` for what `routes.find` knows, ASGI for everything else."""
+
+    async def answer(self, client: Client, route: routes.Route, target: routes.Target | None) -> None: ...
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None: ...
 
 
 def served_by(shared: Connections) -> Callable[..., "Connection"]:
@@ -59,7 +68,7 @@ class Connection(asyncio.Protocol):
         "watch",
     )
 
-    def __init__(self, shared: Connections, app: Any, server_state: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, shared: Connections, app: App, server_state: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.shared = shared
         self._app = app
         self._loop = loop
@@ -102,10 +111,8 @@ class Connection(asyncio.Protocol):
         if self._tenant:
             self.shared.tenants.give(self._tenant)
             self._tenant = ""
-        request, self._request = self._request, None
         self._lingers = True
-        if request is not None:
-            request.lost()
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         request = self._request
@@ -170,10 +177,7 @@ class Connection(asyncio.Protocol):
             if self._request is None:
                 return  # the body was refused
         found = routes.find(request.path)
-        if found is None or not hasattr(self._app, "answer"):
-            work = call_page(self._app, request, self.transport)
-        else:
-            work = self._app.answer(request, *found)
+        work = call_page(self._app, request, self.transport) if found is None else self._app.answer(request, *found)
         self._tasks.add(self._loop.create_task(self._run(request, work)))
 
     def _begin_body(self, length: int) -> None:
@@ -210,18 +214,17 @@ class Connection(asyncio.Protocol):
             await work
         except Exception:
             log.exception("a request to %s failed in the gateway", request.path[:80])
-            self._answer_mistake(request)
         finally:
             self._tasks.discard(asyncio.current_task())
+            if request.open:
+                self._answer_mistake(request)
 
     def _answer_mistake(self, request: Request) -> None:
+        """The app left it without an end."""
         if request.begun:
             request.abort()
-            return
-        problem = error("internal_error")
-        body = body_for(problem, request.path)
-        request.begin(problem.status, b"content-type: application/json\r\n", len(body))
-        request.end(body)
+        else:
+            fail(request, error("internal_error"))
 
     # What a request asks of its connection.
 
@@ -243,7 +246,7 @@ class Connection(asyncio.Protocol):
     def answered(self, request: Request) -> None:
         """Its answer has been written."""
         self._request = None
-        if not request.whole:
+        if not request.whole or (self._ahead and not request.keep_alive):
             self._linger()
         elif not request.keep_alive:
             self.transport.close()
@@ -266,24 +269,28 @@ class Connection(asyncio.Protocol):
 
     def late(self, now_s: float) -> None:
         """The deadline has passed."""
-        request = self._request
-        if request is not None and request.awaited:
+        if self._request is not None and self._request.awaited:
             self.deadline_s = now_s + self.shared.times.answer_s
-            request.too_late()
+            self._request.too_late()
             return
         self.deadline_s = inf
         self._lingers = True
+        self._leave()
         self.transport.close()
 
     def _refuse(self, problem: RequestError, path: str) -> None:
-        """Answers what is no request, unless a better answer has begun; whoever works on it sees the client gone."""
-        request, self._request = self._request, None
-        begun = request is not None and request.begun
-        if request is not None:
-            request.lost()
+        """Answers what is no request, unless an answer has begun."""
+        begun = self._request is not None and self._request.begun
+        self._leave()
         if not begun:
             self.transport.write(framing.refusal(problem, path))
         self._linger()
+
+    def _leave(self) -> None:
+        """Whoever works on the running request sees its client gone."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.lost()
 
     def _linger(self) -> None:
         """Takes what still comes, for a moment: to close now would reset the connection and lose the answer."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
@@ -52,6 +53,7 @@ class Request:
     )
 
     def __init__(self, connection: "Connection", transport: asyncio.Transport, head: Head) -> None:
+        self.headers: Sequence[tuple[bytes, bytes]]
         self.start, self.headers, _, self.keep_alive, self._waits_for_100 = head
         self.method, self.path = self.start[:2]
         self.gone = self.begun = self.whole = False
@@ -109,6 +111,8 @@ class Request:
             gone()
             return
         self._lost, self._pause, self._resume = gone, pause, resume
+        if self._connection.client_is_slow:
+            pause()
 
     # What the app writes.
 
@@ -214,6 +218,11 @@ class Request:
         if self._news is not None and not self._news.done():
             self._news.set_exception(TimeoutError("the body did not arrive in time"))
         self._news = None
+
+    @property
+    def open(self) -> bool:
+        """The answer has not ended, and somebody is there for it."""
+        return self._transport is not None
 
     @property
     def awaited(self) -> bool:
