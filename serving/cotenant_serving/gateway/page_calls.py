@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from cotenant_serving.gateway.client import ClientGoneError
-from cotenant_serving.gateway.errors import body_for, error
+from cotenant_serving.gateway.errors import body_for, error, new_request_id
 from cotenant_serving.gateway.request import Request
 from cotenant_serving.openai_api import RequestError
 
@@ -24,7 +24,8 @@ async def call_page(app: AsgiApp, request: Request, transport: asyncio.BaseTrans
 def fail(request: Request, problem: RequestError) -> None:
     """Answers with an error in the shape of the path's API."""
     body = body_for(problem, request.path)
-    request.begin(problem.status, b"content-type: application/json\r\n", len(body))
+    fields = f"content-type: application/json\r\nx-request-id: {new_request_id()}\r\n"
+    request.begin(problem.status, fields.encode(), len(body))
     request.end(body)
 
 
