@@ -1,6 +1,7 @@
 """What an engine's answer says, for the exchange that passes it on."""
 
 import contextlib
+from functools import lru_cache
 
 import msgspec
 import orjson
@@ -11,6 +12,7 @@ from cotenant_serving.gateway.reply import fields_of
 from cotenant_serving.gateway.upstream import Answer, EngineLostError
 from cotenant_serving.openai_api import RequestError
 
+_JSON = "application/json"
 _MAX_ERROR_BYTES = 1 << 20
 _USAGE = msgspec.json.Decoder(Usage)
 
@@ -23,20 +25,23 @@ async def body_of(answer: Answer) -> bytes:
         return b""
 
 
-def whole_fields(answer: Answer, timing: str) -> bytes:
+def whole_fields(answer: Answer, timing: bytes) -> bytes:
     """Header lines of an answer that is passed on: the only headers of an engine that go to the client."""
-    headers = {"content-type": answer.headers.get("content-type", "application/json"), "server-timing": timing}
-    json_length = answer.headers.get(HEADER_JSON_LENGTH, "")
-    if json_length.isdecimal():
-        headers[HEADER_JSON_LENGTH] = json_length
-    return fields_of(headers)
+    headers = answer.headers
+    fields = b"%bserver-timing: %b\r\n" % (_content_type(headers.get("content-type", _JSON)), timing)
+    json_length = headers.get(HEADER_JSON_LENGTH, "")
+    return fields + fields_of({HEADER_JSON_LENGTH: json_length}) if json_length.isdecimal() else fields
 
 
-def stream_fields(answer: Answer, timing: str) -> bytes:
+def stream_fields(answer: Answer, timing: bytes) -> bytes:
     """As `whole_fields`, of a stream of events."""
-    return fields_of(
-        {"content-type": answer.headers["content-type"], "server-timing": timing, "cache-control": "no-cache"}
-    )
+    content_type = _content_type(answer.headers["content-type"])
+    return b"%bserver-timing: %b\r\ncache-control: no-cache\r\n" % (content_type, timing)
+
+
+@lru_cache(maxsize=64)
+def _content_type(value: str) -> bytes:
+    return fields_of({"content-type": value}) or fields_of({"content-type": _JSON})
 
 
 def usage_of(answer: Answer) -> Usage | None:

@@ -125,11 +125,10 @@ class GatewayApp:
         )
 
     async def _body(self, client: Client, route: Route, held: Reservation) -> bytes:
-        settings = self._gateway.settings
-        most = settings.max_body_bytes
+        most_json = most = self._gateway.settings.max_body_bytes
         if route.binary and routes.announces_binary(client.headers):
             most *= BINARY_TIMES
-        check_headers(client.headers, most, settings.max_body_bytes)
+        check_headers(dict(client.headers), most, most_json)
         return await read_body(client, most, held)
 
 

@@ -1,7 +1,7 @@
 """Reading the bodies of requests: bounded in size, in time, and in what they and answers hold in memory together."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from cotenant_serving.contract import HEADER_JSON_LENGTH
 from cotenant_serving.gateway.client import Client
@@ -53,15 +53,14 @@ class Reservation:
             del budget.of_tenant[self._tenant]
 
 
-def check_headers(headers: Sequence[tuple[bytes, bytes]], max_bytes: int, max_json_bytes: int) -> None:
+def check_headers(headers: Mapping[bytes, bytes], max_bytes: int, max_json_bytes: int) -> None:
     """Refuses by its headers a body that would be refused anyway. Raises RequestError (413, 415)."""
-    for name, value in headers:
-        if name == b"content-length" and int(value[:_LENGTH_DIGITS]) > max_bytes:
-            raise _too_large(f"{int(value[:_LENGTH_DIGITS])} bytes", max_bytes)
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise error("unsupported_encoding")
-        if name == _JSON_LENGTH and value.isdigit() and int(value[:_LENGTH_DIGITS]) > max_json_bytes:
-            raise _too_large(f"{int(value[:_LENGTH_DIGITS])} bytes of JSON", max_json_bytes)
+    _check_size(int(headers.get(b"content-length", b"0")[:_LENGTH_DIGITS]), max_bytes)
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
+        raise error("unsupported_encoding")
+    json_length = headers.get(_JSON_LENGTH, b"")
+    if json_length.isdigit() and int(json_length[:_LENGTH_DIGITS]) > max_json_bytes:
+        raise _too_large(f"{int(json_length[:_LENGTH_DIGITS])} bytes of JSON", max_json_bytes)
 
 
 async def read_body(client: Client, max_bytes: int, held: Reservation) -> bytes:
@@ -89,7 +88,7 @@ async def _collect(client: Client, max_bytes: int, held: Reservation) -> bytes:
 
 def _check_size(size: int, most: int) -> None:
     if size > most:
-        raise _too_large(f"more than {most} bytes", most)
+        raise _too_large(f"{size} bytes or more", most)
 
 
 def _too_large(given: str, most: int) -> RequestError:

@@ -67,11 +67,11 @@ class Delivery:
         """Slows the engine while the client is slow. `gone`: as `Client.watch`."""
         self._client.watch(gone, self._pause, self._resume)
 
-    async def stream(self, answer: Answer, timing: str) -> str:
+    async def stream(self, answer: Answer, timing: bytes) -> str:
         """The outcome. Raises RequestError when the engine broke off."""
         self._events = events = StreamFilter()
         if self.reply.status:
-            self.reply.put(COMMENT + timing.encode() + b"\n\n")
+            self.reply.put(COMMENT % timing)
         else:
             self.reply.start_stream(answers.stream_fields(answer, timing))
         self._answer = answer
@@ -89,7 +89,7 @@ class Delivery:
             raise error("upstream_error", BROKE_OFF)
         return "ok" if events.done else "upstream_error"
 
-    async def whole(self, answer: Answer, timing: str, done: Callback) -> str:
+    async def whole(self, answer: Answer, timing: bytes, done: Callback) -> str:
         """As `stream`. `done`: the engine has said all."""
         self._usage = answers.usage_of(answer)
         try:
@@ -107,7 +107,7 @@ class Delivery:
         await self._client.drained()
         return "ok"
 
-    async def pass_on(self, answer: Answer, timing: str) -> str:
+    async def pass_on(self, answer: Answer, timing: bytes) -> str:
         """The client's own mistake, in the engine's words."""
         body = await answers.body_of(answer)
         if self.muted:

@@ -154,10 +154,11 @@ class Exchange:
         """Returns the outcome; answers every error itself."""
         try:
             while True:
-                with self._span.child("queue"):
+                if self._span is NO_SPAN:
                     self._row = self._gateway.dispatcher.at_once(self._ticket) or await self._hold()
-                with self._span.child("engine", outgoing=True) as step:
-                    outcome = await self._attempt(self._row, step)
+                    outcome = await self._attempt(self._row, NO_SPAN)
+                else:
+                    outcome = await self._traced_attempt()
                 if outcome:
                     return outcome
                 self._give_back()
@@ -173,6 +174,12 @@ class Exchange:
             self._delivery.settle("internal_error", self._reply.status or 500)
             self._reply.fail(error("internal_error"))
             return "internal_error"
+
+    async def _traced_attempt(self) -> str:
+        with self._span.child("queue"):
+            self._row = self._gateway.dispatcher.at_once(self._ticket) or await self._hold()
+        with self._span.child("engine", outgoing=True) as step:
+            return await self._attempt(self._row, step)
 
     async def _hold(self) -> EngineRow:
         """An engine, later. A held stream is kept alive with comments once its end is in sight."""
@@ -206,7 +213,8 @@ class Exchange:
         sent = self._gateway.clock()
         self._sending = True
         try:
-            answer = await self._gateway.upstream.send(row, _continuing(step, call.outgoing), self._sent_as)
+            outgoing = call.outgoing if step is NO_SPAN else _continuing(step, call.outgoing)
+            answer = await self._gateway.upstream.send(row, outgoing, self._sent_as)
         except asyncio.CancelledError:
             if not self._left_it():
                 raise
@@ -224,16 +232,16 @@ class Exchange:
         finally:
             self._sending = False
         self._gateway.dispatcher.answered(row)
-        step.event("first byte")
         timing = server_timing(sent - call.began, row.load_s if self._woken else None, self._gateway.clock() - sent)
         if step is not NO_SPAN:
+            step.event("first byte")
             step.note({"cotenant.instance": row.instance, "http.response.status_code": answer.status})
         try:
             return await self._judge(row, answer, timing)
         finally:
             await answer.close()
 
-    async def _judge(self, row: EngineRow, answer: Answer, timing: str) -> str:
+    async def _judge(self, row: EngineRow, answer: Answer, timing: bytes) -> str:
         verdict = meaning(answer.status, refused_header(answer))
         if verdict is Meaning.ANSWERED:
             self._delivery.ran, self._failure = True, "upstream_error"

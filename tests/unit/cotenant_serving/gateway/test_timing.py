@@ -16,4 +16,4 @@ from cotenant_serving.gateway.timing import server_timing
     ids=["warm", "cold", "cold, of unknown load time", "cold, and already loading when the request came"],
 )
 def test_a_wait_is_for_a_slot_or_for_a_wake(load_s: float | None, said: str) -> None:
-    assert server_timing(2.5, load_s, 0.02) == said
+    assert server_timing(2.5, load_s, 0.02) == said.encode()
