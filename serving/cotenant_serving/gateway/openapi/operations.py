@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-ENGINE_STATUSES = (400, 401, 404, 408, 413, 415, 429, 500, 502, 503, 504)
+ENGINE_STATUSES = (400, 401, 404, 408, 413, 414, 415, 417, 429, 431, 500, 502, 503, 504)
 """What a request that goes to an engine may be answered with, beside 200."""
 JSON = "application/json"
 BINARY = "application/octet-stream"
