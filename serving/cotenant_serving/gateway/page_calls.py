@@ -15,6 +15,10 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
+CLIENT = "cotenant.client"
+"""Where the scope has its `Client`, for what ASGI has no word for."""
+
+
 async def call_page(app: AsgiApp, request: Request, transport: asyncio.BaseTransport) -> None:
     """Returns when the app does."""
     call = _Call(request)
@@ -44,6 +48,7 @@ def _scope(request: Request, transport: asyncio.BaseTransport) -> dict[str, Any]
         "client": _address(transport, "peername"),
         "server": _address(transport, "sockname"),
         "state": {},
+        CLIENT: request,
     }
 
 

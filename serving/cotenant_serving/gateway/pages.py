@@ -13,6 +13,7 @@ from cotenant_serving.gateway.config import TenantView
 from cotenant_serving.gateway.errors import body_for, error
 from cotenant_serving.gateway.openapi.document import document
 from cotenant_serving.gateway.openapi.page import POLICY, page
+from cotenant_serving.gateway.page_calls import CLIENT
 from cotenant_serving.gateway.routes import oip_target
 from cotenant_serving.gateway.scrape import Scrape
 from cotenant_serving.gateway.state import Gateway
@@ -114,7 +115,12 @@ def _view(gateway: Gateway, scope: MutableMapping[str, Any]) -> TenantView:
     if gateway.directory is None:
         raise error("not_ready", retry_after_s=1)
     try:
-        return gateway.directory.tenants[authenticate(scope["headers"], gateway.directory.keyring)]
+        tenant = authenticate(scope["headers"], gateway.directory.keyring)
+        client = scope.get(CLIENT)
+        if client is not None and not client.belongs_to(tenant):
+            client.keep_alive = False
+            raise error("too_many_connections", retry_after_s=1)
+        return gateway.directory.tenants[tenant]
     except RequestError as problem:
         gateway.metrics.rejected(None, problem.code or "unknown")
         raise

@@ -223,3 +223,12 @@ def test_a_cap_below_one_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         parse_options([*REQUIRED, "--max-connections", "0"])
     assert "'0' is not a whole number from 1 to 100000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "cap"), [((), 2048), (("--max-connections", "3"), 1), (("--max-connections", "1"), 1)]
+)
+def test_a_tenant_may_hold_half_of_them_unless_it_is_told_otherwise(given: tuple[str, ...], cap: int) -> None:
+    assert parse_options([*REQUIRED, *given]).settings.max_connections_per_tenant == cap
+    chosen = parse_options([*REQUIRED, *given, "--max-connections-per-tenant", "7"])
+    assert chosen.settings.max_connections_per_tenant == 7
