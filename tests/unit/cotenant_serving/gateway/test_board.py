@@ -9,6 +9,7 @@ from cotenant_serving.contract import Limits
 from cotenant_serving.gateway import board as boards
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import NO_LEVELS, Board, LocalBoard, SharedBoard
+from cotenant_serving.gateway.board_rows import COPIES_AT
 from cotenant_serving.openai_api import RequestError
 
 WORKERS = 3
@@ -175,7 +176,7 @@ def test_a_write_that_was_not_finished_is_as_if_it_had_not_begun(shared):
     account = board.account("search")
     account.store((1.0,) * 4)
     account.store((2.0,) * 4)
-    unused = account._at + boards._COPIES_AT + (1 - board._words[account._valid]) * 32
+    unused = account._at + COPIES_AT + (1 - board._words[account._valid]) * 32
 
     board._memory[unused : unused + 20] = b"\xff" * 20  # a kill came here
 
