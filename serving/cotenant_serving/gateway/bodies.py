@@ -1,5 +1,6 @@
 """Reading the bodies of requests: bounded in size, in time, and in what they and answers hold in memory together."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -14,6 +15,9 @@ HELD_BYTES = 512 << 20
 """What the bodies of all requests and answers of one process may hold, from the first byte to the end of the request;
 those of one tenant half of it. A stream is never held whole."""
 _JSON_LENGTH = HEADER_JSON_LENGTH.encode()
+_JSON = b"application/json"
+_NEVER_JSON = re.compile(rb"multipart/|(?=.*;\s*+charset\s*+=\s*+\"?+(?!utf-?8|us-ascii))", re.IGNORECASE | re.DOTALL)
+"""Bodies in parts, and texts in other characters; what else a client calls its JSON is its own affair."""
 _LENGTH_DIGITS = 20
 """More digits than any number of bytes has: nothing longer is turned into a number."""
 
@@ -58,6 +62,9 @@ def check_headers(headers: Mapping[bytes, bytes], max_bytes: int, max_json_bytes
     _check_size(int(headers.get(b"content-length", b"0")[:_LENGTH_DIGITS]), max_bytes)
     if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
         raise error("unsupported_encoding")
+    content_type = headers.get(b"content-type", _JSON)
+    if content_type != _JSON and _NEVER_JSON.match(content_type):
+        raise error("unsupported_media_type")
     json_length = headers.get(_JSON_LENGTH, b"")
     if json_length.isdigit() and int(json_length[:_LENGTH_DIGITS]) > max_json_bytes:
         raise _too_large(f"{int(json_length[:_LENGTH_DIGITS])} bytes of JSON", max_json_bytes)

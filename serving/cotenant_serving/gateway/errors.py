@@ -69,6 +69,9 @@ ERRORS: Mapping[str, ErrorKind] = {
     "unsupported_encoding": ErrorKind(
         415, _INVALID, "Only bodies without content-encoding are read.", "Send the JSON uncompressed."
     ),
+    "unsupported_media_type": ErrorKind(
+        415, _INVALID, "The Content-Type names no JSON in UTF-8.", "Send JSON with 'Content-Type: application/json'."
+    ),
     "rate_limit_exceeded": ErrorKind(
         429, _LIMIT, "A limit of your tenant is reached.", "Send it again after Retry-After seconds."
     ),

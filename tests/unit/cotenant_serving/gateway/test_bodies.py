@@ -55,6 +55,10 @@ async def test_a_body_is_refused_at_its_bound() -> None:
         (b"inference-header-content-length", b"11", 413),
         (b"inference-header-content-length", b"9" * 40, 413),
         (b"content-encoding", b"gzip", 415),
+        (b"content-type", b"multipart/form-data; boundary=x", 415),
+        (b"content-type", b"Multipart/Mixed", 415),
+        (b"content-type", b"application/json; charset=utf-16", 415),
+        (b"content-type", b'text/plain; x=y;CHARSET = "latin1"', 415),
     ],
 )
 def test_headers_alone_refuse_what_would_be_refused(name: bytes, value: bytes, status: int) -> None:
@@ -68,3 +72,21 @@ def test_headers_within_the_bounds_pass() -> None:
     given = {b"content-length": b"80", b"inference-header-content-length": b"10", b"content-encoding": b"identity"}
 
     check_headers(given, 80, 10)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"application/json",
+        b"APPLICATION/JSON; charset=UTF-8",
+        b'text/plain; charset="utf8"',
+        b"text/plain; charset=us-ascii",
+        b"application/x-www-form-urlencoded",
+        b"application/octet-stream",
+        b"application/vnd.api+json",
+        b"",
+        b"\xff",
+    ],
+)
+def test_a_body_may_be_called_anything_that_could_be_json(value: bytes) -> None:
+    check_headers({b"content-type": value}, 80, 10)
