@@ -108,6 +108,7 @@ class Exchange:
             self._delivery.settle(outcome, self._reply.status)
             if self._attempts:
                 self._gateway.dispatcher.settle(self._ticket, self._delivery.tokens)
+            self._task = None  # which holds this one
 
     async def _until_end(self) -> str:
         try:

@@ -152,13 +152,14 @@ class Request:
             return
         self._send(last, b"0\r\n\r\n" if self._chunked else b"")
         if self._transport is not None:
-            self._transport = None
+            self._transport = self._lost = self._pause = self._resume = None  # no cycle is left behind
             self._connection.answered(self)
 
     def abort(self) -> None:
         if self._transport is None:
             return
-        transport, self._transport, self._lost = self._transport, None, None
+        transport = self._transport
+        self._transport = self._lost = self._pause = self._resume = None
         if self.start.old:
             # The end of the connection would be the end of the answer: it has to be a reset.
             wire = transport.get_extra_info("socket")
@@ -234,7 +235,8 @@ class Request:
         if self._news is not None:
             self._wake()
         self.caught_up()
-        lost, self._lost = self._lost, None
+        lost = self._lost
+        self._lost = self._pause = self._resume = None
         if lost is not None:
             lost()
 
