@@ -264,8 +264,10 @@ class Dispatcher:
     async def _wait(self, lane: Lane, ticket: Ticket) -> EngineRow:
         future: asyncio.Future[EngineRow] = asyncio.get_running_loop().create_future()
         ticket.future = future
+        queue = lane.line.queue(ticket.tenant)
+        if not queue.items:
+            queue.pace.begin(self._clock())
         lane.line.add(ticket.tenant, ticket, front=ticket.returned)
-        lane.line.queue(ticket.tenant).pace.begin(self._clock())
         self._lines[lane.model] = lane
         lane.publish()
         self._on_demand()
@@ -287,9 +289,7 @@ class Dispatcher:
             self._left(lane, ticket)
 
     def _left(self, lane: Lane, ticket: Ticket) -> None:
-        now = self._clock()
-        self._waiting.leave(ticket.tenant, now)
-        lane.line.queue(ticket.tenant).pace.moved(now)
+        self._waiting.leave(ticket.tenant)
         lane.publish()
         if not len(lane.line):
             self._lines.pop(lane.model, None)
@@ -304,7 +304,7 @@ class Dispatcher:
             self._pump(lane, slack=0)
 
     def _turn(self, lane: Lane, slack: int) -> int:
-        turn = whose_turn(lane.waiting.parts(), lane.round.parts(), self._worker, slack)
+        turn = whose_turn(lane.heads(), self._worker, slack)
         return self._worker if turn is None else turn
 
     def _leave_to(self, worker: int, lane: Lane) -> None:
@@ -340,6 +340,7 @@ class Dispatcher:
             if not ticket.charged:
                 ticket.charged = lane.line.queue(ticket.tenant).expected(ticket.tokens)
                 lane.line.charge(ticket.tenant, ticket.charged)
+            lane.line.queue(ticket.tenant).pace.moved()
             ticket.future.set_result(self._take(lane, engine))
         self._left(lane, ticket)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cotenant_serving.contract import EngineRow
 from cotenant_serving.gateway.board import Board
-from cotenant_serving.gateway.queue import WaitingLine
+from cotenant_serving.gateway.queue import WORD, Heads, WaitingLine
 
 if TYPE_CHECKING:
     from cotenant_serving.gateway.dispatch import Ticket
@@ -40,7 +40,8 @@ class Engine:
 
 class Lane:
     __slots__ = (
-        "engines", "fallback", "handover", "line", "model", "own", "round", "rows", "running", "served", "waiting"
+        "engines", "fallback", "handover", "line", "model", "own",
+        "round", "rows", "running", "served", "since_ms", "waiting"
     )  # fmt: skip
 
     def __init__(self, model: str, board: Board) -> None:
@@ -56,7 +57,7 @@ class Lane:
         )
         self.waiting = board.count(f"waiting for {model}")
         self.round = board.count(f"round waiting for {model}")
-        """In each worker, modulo 2³²: see `queue.whose_turn`."""
+        self.since_ms = board.count(f"oldest waiting for {model}")
         self.running = board.count(f"running {model}")
         self.own = 0
         """Running requests of this worker."""
@@ -71,7 +72,12 @@ class Lane:
         self.engines = had_room or engines
         self.fallback = tuple(engine for engine in engines if engine not in had_room) if had_room else ()
 
+    def heads(self) -> Heads:
+        return Heads(self.waiting.parts(), self.round.parts(), self.since_ms.parts())
+
     def publish(self) -> None:
         """Tells other workers who waits here."""
         self.waiting.add(len(self.line) - self.waiting.own())
-        self.round.add(self.line.round() % (1 << 32) - self.round.own())
+        if (head := self.line.head()) is not None:
+            self.round.add(head[0] % WORD - self.round.own())
+            self.since_ms.add(int(head[1].entered * 1000) % WORD - self.since_ms.own())

@@ -25,16 +25,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cotenant_serving.gateway.board import Number
+from cotenant_serving.gateway.board import LocalNumber, Number
 
 QUANTUM_TOKENS = 64
 """Worth of one visit. A large one lets a tenant with small requests send many in a row; a small one costs nothing."""
 HANDOVER_SLACK = 8
 """Rounds by which a worker that was woken for a slot may be ahead of others and take it all the same: it was asked
 for what was known of it, and handing the slot back would let it stand idle. It adds to the bound over workers."""
-_WORD = 1 << 32
+WORD = 1 << 32
 _REMEMBERED = 0.9
 """An estimate is corrected by about the last ten requests."""
+
+HANDOVER_AGE_MS = 20
 
 T = TypeVar("T")
 
@@ -54,31 +56,32 @@ class QueueLimits:
 class Pace:
     """How fast something moves: how often it did in the last WINDOW_S to 2 × WINDOW_S seconds."""
 
-    WINDOW_S = 10.0
+    WINDOW_S = 30.0
     FEWEST = 4
     """With fewer in less than WINDOW_S the rate is not known."""
-    SOLID = 16
+    SOLID = 12
     """With so many somebody may be refused for it."""
     _SHORTEST_S = 0.5
 
-    __slots__ = ("_before", "_began", "_now", "_since")
+    __slots__ = ("_at_before", "_at_since", "_began", "_moved", "_since")
 
-    def __init__(self) -> None:
+    def __init__(self, moved: Number) -> None:
+        """`moved`: how often it did at all."""
+        self._moved = moved
         self._since = self._began = -math.inf
-        self._before = self._now = 0
+        self._at_since = self._at_before = moved.get()
 
     def begin(self, now: float) -> None:
-        """From now on it could move: time that it stood idle is not counted against it."""
+        """From now on it could move; time that it stood idle is not counted against it."""
         if not self.moves(now):
             self._since = self._began = now
 
-    def moved(self, now: float) -> None:
-        self._roll(now)
-        self._now += 1
+    def moved(self) -> None:
+        self._moved.add(1)
 
-    def moves(self, now: float) -> int:
+    def moves(self, now: float) -> float:
         self._roll(now)
-        return self._before + self._now
+        return self._moved.get() - self._at_before
 
     def time_for_s(self, number: int, now: float) -> float | None:
         """Until so many have moved, at this pace; None when it is not known."""
@@ -91,8 +94,8 @@ class Pace:
     def _roll(self, now: float) -> None:
         passed = now - self._since
         if passed >= self.WINDOW_S:
-            recent = passed < 2 * self.WINDOW_S
-            self._before, self._now = (self._now if recent else 0), 0
+            recent, moved = passed < 2 * self.WINDOW_S, self._moved.get()
+            self._at_before, self._at_since = (self._at_since if recent else moved), moved
             self._since = self._since + self.WINDOW_S if recent else now
 
 
@@ -104,7 +107,8 @@ class TenantQueue(Generic[T]):
     def __init__(self, tenant: str, level: Number) -> None:
         self.tenant = tenant
         self.items: deque[T] = deque()
-        self.pace = Pace()
+        self.pace = Pace(LocalNumber())
+        """In this worker, as its part of the line is."""
         self.round = 0
         """As of the last look: other workers serve the tenant too."""
         self._level = level
@@ -179,10 +183,10 @@ class WaitingLine(Generic[T]):
         self._left(queue)
         return True
 
-    def round(self) -> int:
-        """The lowest one of those that wait; 0 when nobody does."""
+    def head(self) -> tuple[int, T] | None:
+        """The lowest round of those that wait, and the item that is next."""
         queue = self._next()
-        return queue.round if queue else 0
+        return (queue.round, queue.items[0]) if queue else None
 
     def next(self) -> tuple[str, T] | None:
         """Takes out the item whose turn it is."""
@@ -218,24 +222,42 @@ class WaitingLine(Generic[T]):
             del self._ring[queue.tenant]
 
 
-def whose_turn(waiting: Sequence[int], rounds: Sequence[int], worker: int, slack: int = 0) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Of the lines of one model in all workers, by their numbers; the last two wrap around at 2³²."""
+
+    waiting: Sequence[int]
+    """Requests in each; where there are none the rest says nothing."""
+    rounds: Sequence[int]
+    """The lowest that is waiting."""
+    since_ms: Sequence[int]
+    """When the request came that is next."""
+
+
+def whose_turn(heads: Heads, worker: int, slack: int = 0) -> int | None:
     """The worker that gets a free slot; None when nobody waits. Pure.
 
-    `waiting`: requests in each, `rounds`: the lowest round of those, modulo 2³². `worker`, who asks, has it unless
-    another one is more than `slack` rounds behind.
+    The one in the lowest round, and among several the one whose request came first. `worker`, who asks, has it unless
+    another one is more than `slack` rounds behind, or as far and clearly older: a handover costs something, too.
     """
-    best, lead = None, 0
-    if waiting[worker]:
-        best, lead = worker, slack
-    for other, number in enumerate(waiting):
-        if number and (best is None or _behind(rounds[other], rounds[best]) > (lead if best == worker else 0)):
+    rounds, since_ms = heads.rounds, heads.since_ms
+    best = worker if heads.waiting[worker] else None
+    for other, number in enumerate(heads.waiting):
+        if not number or other == best:
+            continue
+        if best is None:
+            best = other
+            continue
+        lead, age_ms = (slack, HANDOVER_AGE_MS) if best == worker else (0, 0)
+        behind = _behind(rounds[other], rounds[best])
+        if behind > lead or (behind == lead == 0 and _behind(since_ms[other], since_ms[best]) > age_ms):
             best = other
     return best
 
 
 def _behind(one: int, other: int) -> int:
-    """How many rounds `one` is behind `other`, as both wrap around."""
-    return (other - one + _WORD // 2) % _WORD - _WORD // 2
+    """How much less `one` is than `other`, as both wrap around."""
+    return (other - one + WORD // 2) % WORD - WORD // 2
 
 
 def _round(queue: TenantQueue[T]) -> int:

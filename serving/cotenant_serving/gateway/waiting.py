@@ -1,6 +1,6 @@
 """How many requests wait, of each tenant and in all: bounds over all workers of a gateway, and how fast they move."""
 
-from cotenant_serving.gateway.board import Board
+from cotenant_serving.gateway.board import Board, Count
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.queue import Pace, QueueLimits
 from cotenant_serving.openai_api import RequestError
@@ -14,7 +14,7 @@ class _Tenant:
 
     def __init__(self, tenant: str, board: Board) -> None:
         self.count = board.count(f"waiting of {tenant}")
-        self.pace = Pace()
+        self.pace = Pace(board.number(f"waited of {tenant}"))
 
 
 class Waiting:
@@ -25,7 +25,7 @@ class Waiting:
         self._all = board.count("waiting")
         self._longest = board.count("longest wait")
         """The most that one tenant has in each worker; too much for up to `recount`'s period."""
-        self._pace = Pace()
+        self._pace = Pace(board.number("waited"))
         self._tenants: dict[str, _Tenant] = {}
 
     @property
@@ -40,7 +40,7 @@ class Waiting:
     def take_own_place(self, tenant: str, now: float, unknown_s: float) -> None:
         """One of the tenant's places; `take_place` or `force` must follow. Raises RequestError without any."""
         one = self._of(tenant)
-        one.pace.begin(now)
+        _begin(one.pace, one.count, now)
         if not one.count.take(self._limits.per_tenant):
             message = f"{self._limits.per_tenant} requests of tenant '{tenant}' wait already."
             raise self.full(tenant, message, now, unknown_s)
@@ -49,34 +49,35 @@ class Waiting:
 
     def take_place(self, now: float) -> bool:
         """One of the places in all, if there is one; no two workers take it at the same time."""
-        self._pace.begin(now)
+        _begin(self._pace, self._all, now)
         return self._all.take(self._limits.total)
 
     def force(self, tenant: str, now: float, *, own: bool = False) -> None:
         """A place though there is none. `own`: one of the tenant's, too."""
-        self._pace.begin(now)
+        _begin(self._pace, self._all, now)
         self._all.add(1)
         if own:
-            self._of(tenant).pace.begin(now)
-            self._of(tenant).count.add(1)
+            one = self._of(tenant)
+            _begin(one.pace, one.count, now)
+            one.count.add(1)
 
-    def leave(self, tenant: str, now: float) -> None:
+    def leave(self, tenant: str) -> None:
         one = self._of(tenant)
         one.count.add(-1)
-        one.pace.moved(now)
+        one.pace.moved()
         self._all.add(-1)
-        self._pace.moved(now)
+        self._pace.moved()
 
     def overloaded(self, tenant: str, now: float, unknown_s: float) -> RequestError:
         """Takes back what `take_own_place` gave."""
         self._of(tenant).count.add(-1)
-        wait_s = self._pace.time_for_s(self._all.own(), now) or unknown_s
+        wait_s = self._pace.time_for_s(self._all.total(), now) or unknown_s
         return error("overloaded", f"{self._limits.total} requests wait already.", retry_after_s=wait_s)
 
     def full(self, tenant: str, message: str, now: float, unknown_s: float) -> RequestError:
-        """Retry-After: until those that wait now do no more, at the pace of the last seconds, in this worker."""
+        """Retry-After: until those that wait now do no more, at the pace of the last seconds."""
         one = self._of(tenant)
-        wait_s = one.pace.time_for_s(one.count.own(), now) or unknown_s
+        wait_s = one.pace.time_for_s(one.count.total(), now) or unknown_s
         return error("queue_full", message, retry_after_s=wait_s)
 
     def longest_here(self) -> str | None:
@@ -104,3 +105,8 @@ class Waiting:
         if found is None:
             found = self._tenants[tenant] = _Tenant(tenant, self._board)
         return found
+
+
+def _begin(pace: Pace, count: Count, now: float) -> None:
+    if not count.own():
+        pace.begin(now)

@@ -180,11 +180,11 @@ async def cancelled(*tasks: "asyncio.Task[EngineRow]") -> None:
 
 
 class Crowd(LocalCount):
-    """Another worker counts one more behind the back of whoever looks first and adds later."""
+    """Another worker takes a place, while there is one, behind the back of whoever looks first and adds later."""
 
     def total(self) -> int:
         seen = super().total()
-        self.add(1)
+        self.add(1 if seen < 2 else 0)
         return seen
 
 

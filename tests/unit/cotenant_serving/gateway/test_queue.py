@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotenant_serving.gateway.board import LocalBoard
-from cotenant_serving.gateway.queue import QUANTUM_TOKENS, Pace, WaitingLine, whose_turn
+from cotenant_serving.gateway.board import LocalBoard, LocalNumber
+from cotenant_serving.gateway.queue import QUANTUM_TOKENS, Heads, Pace, WaitingLine, whose_turn
 
 BIG = QUANTUM_TOKENS
 """A request that is worth a whole visit."""
@@ -95,7 +95,7 @@ def test_one_that_gave_up_is_not_served():
     assert not line.remove("unknown", "x")
     assert (len(line), line.newest("a"), line.newest("b")) == (1, "a1", None)
     assert drain(line) == ["a1"]
-    assert (len(line), line.round(), line.next()) == (0, 0, None)
+    assert (len(line), line.head(), line.next()) == (0, None, None)
 
 
 def test_two_lines_on_one_board_know_what_the_other_one_served():
@@ -160,38 +160,51 @@ def test_a_newcomer_waits_for_at_most_one_visit_of_each_other_tenant(costs: list
     assert max(charged.values()) <= QUANTUM_TOKENS + max(costs)
 
 
+def turn(waiting: tuple[int, ...], rounds: tuple[int, ...], since_ms: tuple[int, ...] = (0,) * 9, **fields: int):
+    return whose_turn(Heads(waiting, rounds, since_ms), worker=0, **fields)
+
+
 def test_a_free_slot_goes_to_the_worker_where_the_tenant_waits_whose_turn_it_is():
-    assert whose_turn((3, 1, 0), (7, 5, 0), worker=0) == 1
-    assert whose_turn((3, 1, 0), (5, 5, 0), worker=0) == 0, "no wake without need"
-    assert whose_turn((3, 1, 0), (6, 5, 0), worker=0, slack=1) == 0
-    assert whose_turn((3, 1, 0), (7, 5, 0), worker=0, slack=1) == 1
-    assert whose_turn((0, 1, 2), (0, 6, 5), worker=0) == 2
-    assert whose_turn((0, 0), (0, 0), worker=0) is None
+    assert turn((3, 1, 0), (7, 5, 0)) == 1
+    assert turn((3, 1, 0), (5, 5, 0)) == 0, "no wake without need"
+    assert turn((3, 1, 0), (6, 5, 0), slack=1) == 0
+    assert turn((3, 1, 0), (7, 5, 0), slack=1) == 1
+    assert turn((0, 1, 2), (0, 6, 5)) == 2
+    assert turn((0, 0), (0, 0)) is None
 
 
-def test_rounds_wrap_around():
+def test_in_the_same_round_it_goes_to_who_has_clearly_waited_longer():
+    assert turn((1, 1, 1), (5, 5, 5), (900, 500, 400)) == 2
+    assert turn((1, 1, 0), (5, 5, 0), (500, 490, 0)) == 0
+    assert turn((1, 1, 0), (4, 5, 0), (900, 500, 0)) == 0
+
+
+def test_rounds_and_times_wrap_around():
     last = (1 << 32) - 1
-    assert whose_turn((1, 1), (1, last), worker=0) == 1
-    assert whose_turn((1, 1), (last, 1), worker=0) == 0
+    assert turn((1, 1), (1, last)) == 1
+    assert turn((1, 1), (last, 1)) == 0
+    assert turn((1, 1), (5, 5), (900, last)) == 1
 
 
 def test_the_pace_is_that_of_the_last_seconds():
-    pace = Pace()
+    pace = Pace(LocalNumber())
     assert pace.time_for_s(10, 100.0) is None
     pace.begin(100.0)
     for number in range(40):
-        pace.moved(100.0 + number / 4)
+        pace.moves(100.0 + number / 4)
+        pace.moved()
     assert pace.time_for_s(10, 110.0) == pytest.approx(2.5, rel=0.1)
-    for number in range(60):
-        pace.moved(110.0 + number / 2)
-    assert pace.time_for_s(10, 140.0) == pytest.approx(5, rel=0.2)
+    for number in range(150):
+        pace.moves(110.0 + number / 2)
+        pace.moved()
+    assert pace.time_for_s(10, 185.0) == pytest.approx(5, rel=0.2)
 
 
 def test_the_pace_of_what_stands_still_is_slow_and_of_what_has_just_begun_unknown():
-    pace = Pace()
+    pace = Pace(LocalNumber())
     pace.begin(100.0)
-    pace.moved(100.0)
+    pace.moved()
     assert pace.time_for_s(10, 100.1) is None
-    assert pace.time_for_s(10, 150.0) > 90
-    pace.begin(200.0)
-    assert pace.time_for_s(10, 201.0) is None, "it stood idle"
+    assert pace.time_for_s(10, 190.0) > 290
+    pace.begin(300.0)
+    assert pace.time_for_s(10, 301.0) is None, "it stood idle"
