@@ -45,7 +45,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a header of 100 MB": lambda: header_of({}, length=100_000_000, data=64),
     "a header that ends beyond the file": lambda: header_of({}, length=1000),
     "nesting": lambda: struct.pack("<Q", 200_000) + b"[" * 200_000,
-    "a hundred thousand dimensions": lambda: header_of({"a": tensor([2**62] * 100_000, 0, 8)}, data=8),
+    "300,000 dimensions": lambda: header_of({"a": tensor([2**62] * 300_000, 0, 8)}, data=8),
     "sizes that overflow 64 bits": lambda: header_of({"a": tensor([2**32, 2**32, 2**32], 0, 8)}, data=8),
     "a size of 5,000 digits": lambda: (
         struct.pack("<Q", 5075) + b'{"a":{"dtype":"F32","data_offsets":[0,8],"shape":[' + b"9" * 5022 + b"]}}"
