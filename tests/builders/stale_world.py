@@ -193,7 +193,7 @@ class World:
         for gateway in self.gateways:
             gateway.hear(self._tables[-1])
         disturbing = [asyncio.create_task(work) for work in (self._disturb(), self._inform(), self._sweep())]
-        async with asyncio.timeout(self.scale * (LENGTH_S + REQUEST_S) + 10):
+        async with asyncio.timeout(self.scale * (LENGTH_S + REQUEST_S) + 120):
             await asyncio.gather(*(self._request(number) for number in range(self.num_requests)))
         for task in disturbing:
             task.cancel()
