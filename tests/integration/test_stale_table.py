@@ -57,7 +57,7 @@ class SimulatedPlace:
         if how == "vanish":
             self._network.vanished.add(address)
         for protocol in protocols:
-            end = protocol.transport._transport
+            end = socket_of(protocol)
             if how == "keep" and idle(protocol):
                 self._kept.setdefault(address, []).append(end)
             else:
@@ -72,17 +72,18 @@ class Loopback:
     def __init__(self, seen: Counter[str]) -> None:
         self._seen = seen
         self._kept: dict[Address, list[EngineProtocol]] = {}
-        self._silent: list[EngineProtocol] = []
+        self._all: list[EngineProtocol] = []
 
     async def listen(self, address: Address, accept: Callable[[], EngineProtocol]) -> Listening:
         protocols: list[EngineProtocol] = []
 
         def accepting() -> EngineProtocol:
             protocols.append(accept())
+            self._all.append(protocols[-1])
             return protocols[-1]
 
         for old in self._kept.pop(address, ()):
-            transport = old.transport._transport
+            transport = socket_of(old)
             if not transport.is_closing():
                 transport.set_protocol(new := accepting())
                 new.connection_made(transport)
@@ -93,21 +94,29 @@ class Loopback:
     async def kill(self, listening: Listening, how: str) -> None:
         address, protocols, server = listening
         server.close()
-        for protocol in protocols:
-            transport = protocol.transport._transport
+        await asyncio.sleep(0)  # what was accepted just now is told so
+        for protocol in [one for one in protocols if one.transport is not None]:
+            transport = socket_of(protocol)
             if how == "keep" and idle(protocol):
                 self._kept.setdefault(address, []).append(protocol)
             elif how == "vanish" and not transport.is_closing():
                 transport.pause_reading()
                 transport.set_protocol(asyncio.Protocol())
-                self._silent.append(protocol)
                 protocol.connection_lost(ConnectionResetError())
             else:
                 transport.abort()
 
-    def close(self) -> None:
-        for protocol in [*self._silent, *(one for kept in self._kept.values() for one in kept)]:
-            protocol.transport._transport.abort()
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        for protocol in self._all:
+            if protocol.transport is not None:
+                socket_of(protocol).abort()
+        await asyncio.sleep(0)
+
+
+def socket_of(protocol: EngineProtocol) -> Any:
+    """The transport below the one that joins writes."""
+    return protocol.transport._transport
 
 
 def simulate(seed: int, folder: Path, metrics: Metrics) -> World:
@@ -130,8 +139,7 @@ async def happen(seed: int, folder: Path, metrics: Metrics) -> World:
     try:
         await world.run()
     finally:
-        place.close()
-        await asyncio.sleep(0)
+        await place.close()
     return world
 
 
