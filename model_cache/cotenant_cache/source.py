@@ -30,11 +30,12 @@ class HubSource:
 
 def parse_source(source: str) -> FolderSource | HubSource:
     """Raises ModelNotFoundError for anything else."""
-    if source.startswith("file:///"):
-        return FolderSource(source.removeprefix("file://"))
+    path = source.removeprefix("file://")
+    if source.startswith("file:///") and source.isprintable() and ".." not in path.split("/"):
+        return FolderSource(path)
     match = _HF.fullmatch(source)
     if match is None or ".." in source:
         raise ModelNotFoundError(
-            f"{source!r} is no source of a model; use hf://owner/name@revision or file:///folder"
+            f"{source!r} is no source of a model; use hf://owner/name@revision or file:///folder, without '..'"
         )
     return HubSource(match["repo"], match["revision"] or "main")

@@ -150,7 +150,7 @@ def _absolute_source(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     """`file://./dir` is beside the YAML file, wherever the command runs."""
     spec = value.get("spec")
     source = spec.get("model") if isinstance(spec, dict) else None
-    if not isinstance(source, str) or not source.startswith(("file://./", "file://../")):
-        return value
+    if not isinstance(source, str) or not source.startswith(("file://./", "file://../")) or not source.isprintable():
+        return value  # what is no path of a folder the schema refuses
     path = (folder / source.removeprefix("file://")).resolve()
     return {**value, "spec": {**spec, "model": f"file://{path}"}} if isinstance(spec, dict) else value

@@ -64,6 +64,8 @@ def _source(value: str) -> str:
         path = value.removeprefix("file://")
         if not path.startswith(("/", "./", "../")):
             raise ValueError("must be file:///absolute/folder or file://./folder-beside-this-file")
+        if not value.isprintable() or (path.startswith("/") and ".." in path.split("/")):
+            raise ValueError("must be the folder's own path, without '..' and control characters")
         return value
     if not _SOURCE_HF.fullmatch(value) or ".." in value:
         raise ValueError("must be hf://owner/name, hf://owner/name@revision, or file:///absolute/folder")

@@ -281,3 +281,35 @@ def test_a_fifo_is_refused_rather_than_waited_for(tmp_path):
 def test_a_name_too_long_for_any_file_is_a_problem_and_no_crash(tmp_path):
     with pytest.raises(ManifestErrors, match="cannot be read"):
         load([tmp_path / ("x" * 300 + ".yaml")])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "file:///models/../etc",
+        "file:///..",
+        "file:///models/a/..",
+        "file:///models/a\\0b",
+        "file://./a\\0b",
+        "file://../a\\nx-header: b",
+        "file:///models/a\\r\\nb",
+        "file:///models/\\u202egpj",
+    ],
+)
+def test_a_folder_of_a_model_leads_nowhere_else_and_breaks_no_line(tmp_path: Path, source: str) -> None:
+    (problem,) = problems(tmp_path, model_text(f'model: "{source}"'))
+
+    assert "must be the folder's own path, without '..' and control characters" in problem
+
+
+def test_a_folder_beside_the_file_may_be_above_it(tmp_path: Path) -> None:
+    (model,) = load_text(tmp_path, model_text("model: file://../models/a")).models
+
+    assert model.spec.model == f"file://{tmp_path.parent}/models/a"
+
+
+@pytest.mark.parametrize(
+    "name", ["a\\nb", "a\\r\\nx-cotenant-model: b", "../a", "a/b", "a\\0", "a%2fb", "A", "a.b", ""]
+)
+def test_no_name_of_a_model_can_end_a_header_or_leave_a_path(tmp_path: Path, name: str) -> None:
+    assert "metadata.name" in problems(tmp_path, model_text("task: echo", f'"{name}"'))[0]
