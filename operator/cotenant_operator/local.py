@@ -18,9 +18,9 @@ from pathlib import Path
 from cotenant_operator.control import ControlClient, ControlError, ControlRefusedError, answers
 from cotenant_operator.desk import Desk, Orders
 from cotenant_operator.manifests import ManifestErrors
-from cotenant_operator.output import harmless
+from cotenant_operator.output import harmless, output_may_be_full
 from cotenant_operator.processes import end_leftovers, free_port, port_is_free
-from cotenant_operator.programs import GaveUpError, Programs, Say
+from cotenant_operator.programs import PAUSE_S, GaveUpError, Programs, Say
 from cotenant_operator.state_dir import StateDir, StateInUseError
 from cotenant_operator.waking import Wake, WakeBoard, wake_of
 
@@ -62,7 +62,8 @@ def up(files: Sequence[Path], *, host: str, port: int, state: Path, gateway_work
 
 
 def say_on_stderr(line: str) -> None:
-    print(harmless(line), file=sys.stderr, flush=True)
+    with output_may_be_full():
+        print(harmless(line), file=sys.stderr, flush=True)
 
 
 async def run(
@@ -228,6 +229,9 @@ class _Local:
             except GaveUpError as error:
                 self._say(f"error: {error}")
                 return EXIT_FAILED
+            except OSError as error:  # no room, no descriptors, too many processes: that passes
+                self._say(f"error: a program cannot be started, it is tried again: {error}")
+                await asyncio.sleep(PAUSE_S)
             news = await self._look(orders)
             if news.desired is not orders.desired:
                 pending = news

@@ -1,13 +1,25 @@
 """Tables, JSON and YAML for the command line. Writes to the given streams only."""
 
+import contextlib
+import errno
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 Rows = Sequence[Sequence[str]]
+
+
+@contextlib.contextmanager
+def output_may_be_full() -> Iterator[None]:
+    """A line that finds no room on its disk is lost; the program that says it goes on."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def print_table(columns: Sequence[str], rows: Rows, *, out: TextIO | None = None) -> None:

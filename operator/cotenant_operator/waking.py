@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from cotenant_operator.control import ControlClient, ControlError
-from cotenant_operator.output import harmless, paint
+from cotenant_operator.output import harmless, output_may_be_full, paint
 from cotenant_serving.contract import ModelStatus
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class WakeBoard:
         word, colon, rest = line.partition(":")
         text = paint(word + colon, _COLOURS[word], self._stream) + rest if word in _COLOURS else line
         if self._progress is None:
-            print(text, file=self._stream, flush=True)
+            with output_may_be_full():
+                print(text, file=self._stream, flush=True)
             return
         from rich.text import Text
 

@@ -138,14 +138,14 @@ class BadDays:
         self._put_right(STOPPED_S, lambda: _signal(engine.pid, number), engine.instance)
 
     def kill_conductor(self) -> None:
-        kill(self._awaited(lambda: conductor(self.up), "a conductor runs").pid)
+        kill(self.await_that(lambda: conductor(self.up), "a conductor runs").pid)
 
     def kill_worker(self) -> None:
         """One that serves; never the same one a second time while the disk is full.
 
         Nowhere would be told then what it had served: the first one's journal takes the room that there is.
         """
-        victim = self.rng.choice(self._awaited(self._killable, "a worker runs"))
+        victim = self.rng.choice(self.await_that(self._killable, "a worker runs"))
         self.workers_killed_unix_s.append(time.time())
         victim.kill()
         if self.disk_full:
@@ -159,7 +159,7 @@ class BadDays:
 
     def starve_worker(self) -> None:
         """No descriptor is left to it."""
-        self._starve(self.rng.choice(self._awaited(lambda: workers(self.up), "a worker runs")))
+        self._starve(self.rng.choice(self.await_that(lambda: workers(self.up), "a worker runs")))
 
     def starve_engine(self) -> None:
         engine = self._engine()
@@ -179,7 +179,7 @@ class BadDays:
     def _engine(self) -> EngineStatus:
         """One that is ready and suffers nothing yet."""
         spared = {later.victim for later in self._later}
-        found = self._awaited(
+        found = self.await_that(
             lambda: [one for name, one in sorted(ready(self.up).items()) if name not in spared], "an engine is ready"
         )
         return self.rng.choice(found)
@@ -193,8 +193,8 @@ class BadDays:
     def _put_right(self, after_s: tuple[float, float], act: Callable[[], None], victim: str) -> None:
         self._later.append(Later(time.monotonic() + self.rng.uniform(*after_s), act, victim))
 
-    def _awaited(self, found: Callable[[], T], what: str) -> T:
-        """Polls, and puts right what is due."""
+    def await_that(self, found: Callable[[], T], what: str) -> T:
+        """Polls until it is true, and meanwhile puts right what is due."""
 
         def look() -> T:
             self.rest(0)

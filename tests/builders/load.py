@@ -41,13 +41,14 @@ def echo_chats(
     rate_per_s: float,
     seed: int,
     duration_s: float = LONGEST_S,
+    words: tuple[int, int] = (5, 60),
 ) -> Scenario:
-    """Seven of ten are streams of 5 to 60 words, the others have 1 to 10 words and come whole.
+    """Seven of ten are streams of so many words, the others have 1 to 10 words and come whole.
 
     Several tenants send as much each, as several models get.
     """
     streams = [
-        _stream(tenant, models, 0.7 * rate_per_s, (5, 60), streamed=True),
+        _stream(tenant, models, 0.7 * rate_per_s, words, streamed=True),
         _stream(tenant, models, 0.3 * rate_per_s, (1, 10), streamed=False),
     ]
     return scenario(url, *streams, seed=seed, duration_s=duration_s)
@@ -111,6 +112,11 @@ class Load:
         if self._running.done():
             self._running.result()  # raises what ended it too early
         return sum(self._progress.succeeded.values()) if self._progress else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Up to a second old, as `succeeded` is."""
+        return sum(self._progress.in_flight.values()) if self._progress else 0
 
     @property
     def ended(self) -> bool:

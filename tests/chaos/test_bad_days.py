@@ -6,6 +6,7 @@ connections. Those are counted.
 """
 
 import contextlib
+import http.client
 import random
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from tests.builders.bad_days import BadDays, Disk, conductor, may_mount, ready, workers
 from tests.builders.load import Load, echo_chats, usage_since
-from tests.builders.up import Up, echo, key_of, keys, pool, tenant, until
+from tests.builders.up import Up, echo, key_of, keys, kill, pool, tenant, until
 
 from cotenant_loadtests.record import Record
 
@@ -27,7 +28,10 @@ SEED = 20_260_101
 MODELS = ("search/left", "search/right")
 ENGINES, SLOTS = 3, 8
 """Of each model; of each engine."""
-REQUESTS, RATE_PER_S = 10_000, 40.0
+REQUESTS, RATE_PER_S, WORDS = 10_000, 40.0, (3, 30)
+"""Some 25 are under way at a time, four at each engine."""
+MOST_IN_FLIGHT = 100
+"""When another fault comes."""
 FAULTS = {
     "kill_engine": 50,
     "stop_engine": 20,
@@ -63,7 +67,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk | None]:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterator[Up]:
     folder = disk.folder.parent if disk else tmp_path_factory.mktemp("up")
-    engines = {"replicas": {"min": ENGINES, "max": ENGINES}, "concurrency": SLOTS, "tokensPerSecond": 40}
+    engines = {"replicas": {"min": ENGINES, "max": ENGINES}, "concurrency": SLOTS, "tokensPerSecond": 20}
     shared = {"gpu": {"memory": "512Mi"}, "tenants": list(TENANTS)}
     models = [echo(name.partition("/")[2], **engines, **shared) for name in MODELS]
     tenants = [tenant(name, accepts=[{"namespace": "search", "models": ["*"]}]) for name in TENANTS[1:]]
@@ -84,10 +88,12 @@ def test_nothing_is_lost_hangs_or_leaks_whatever_is_killed_stopped_or_starved(
     rng = random.Random(SEED)
     before = long_lived(up)
     with (
-        Load(echo_chats(up.url, TENANTS, MODELS, rate_per_s=RATE_PER_S, seed=SEED), KEYS, tmp_path) as load,
+        Load(
+            echo_chats(up.url, TENANTS, MODELS, rate_per_s=RATE_PER_S, seed=SEED, words=WORDS), KEYS, tmp_path
+        ) as load,
         BadDays(up, rng, disk) as days,
     ):
-        spread(days, counts, over_s=requests / RATE_PER_S)
+        spread(days, counts, load, over_s=requests / RATE_PER_S)
         days.put_all_right()
         until(lambda: load.succeeded >= requests, f"{requests} answers", explain=up.said, limit_s=300)
     print(f"seed {SEED}: {dict(days.inflicted)}, {dict(load.outcomes)}")
@@ -99,13 +105,58 @@ def test_nothing_is_lost_hangs_or_leaks_whatever_is_killed_stopped_or_starved(
     nothing_grew(before)
 
 
-def spread(days: BadDays, counts: Mapping[str, int], *, over_s: float) -> None:
-    """Inflicts them all, at random moments."""
+def test_a_full_disk_stops_nothing_and_what_waited_for_it_is_written(up: Up, disk: Disk | None, tmp_path: Path):
+    """Even what is killed meanwhile comes back; only the records of a worker that is killed twice would be lost."""
+    if disk is None:
+        pytest.skip("mounting a small file system is not permitted here (it needs root)")
+    all_is_well(up)
+    rng = random.Random(SEED)
+    with Load(echo_chats(up.url, TENANTS, MODELS, rate_per_s=10, seed=1, words=WORDS), KEYS, tmp_path) as load:
+        disk.fill()
+        with BadDays(up, rng) as days:
+            for fault in ("kill_worker", "kill_engine", "kill_conductor"):
+                days.inflict(fault)
+                before = load.succeeded
+                until(lambda: load.succeeded > before + 20, f"answers come after {fault}", explain=up.said)  # noqa: B023
+        all_is_well(up)
+    old = {worker.pid for worker in workers(up)}
+    kill(first_process(up).pid)
+    until(
+        lambda: old.isdisjoint(one.pid for one in workers(up)) and answers(up), "a gateway is back", explain=up.said
+    )
+    disk.free()
+    judge_answers(up, load, days)
+    judge_usage(up, load)
+    until(lambda: all(has_journal(up, one) for one in workers(up)), "requests in flight outlive workers again")
+    assert up.chat("search", MODELS[0], "word")[0] == 200
+
+
+def first_process(up: Up) -> psutil.Process:
+    """Of the gateway."""
+    (found,) = {worker.parent() for worker in workers(up)}
+    assert found is not None
+    return found
+
+
+def answers(up: Up) -> bool:
+    """The gateway does."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return "cotenant_gateway_workers" in up.metrics()
+    return False
+
+
+def has_journal(up: Up, worker: psutil.Process) -> bool:
+    return any((up.state / "gateway" / "journals").glob(f"*-{worker.pid}-*.journal"))
+
+
+def spread(days: BadDays, counts: Mapping[str, int], load: Load, *, over_s: float) -> None:
+    """Inflicts them all, at random moments; later on a slow machine, whose engines would never be back in time."""
     faults = days.shuffled(counts)
     began_s = time.monotonic()
     for number, fault in enumerate(faults):
         due_s = began_s + over_s * (number + days.rng.random()) / len(faults)
         days.rest(max(0.0, due_s - time.monotonic()))
+        days.await_that(lambda: load.in_flight <= MOST_IN_FLIGHT, "the load is served")
         days.inflict(fault)
 
 

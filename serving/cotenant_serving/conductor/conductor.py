@@ -87,6 +87,8 @@ class Conductor:
         self._published = asyncio.Condition()
         self._table = Table(epoch=uuid.uuid4().hex, sequence=0)
         self._placements: dict[str, EngineArgs] = {}
+        """As they are kept."""
+        self._complained = ""
 
     @property
     def table(self) -> Table:
@@ -195,7 +197,7 @@ class Conductor:
             args = self._engine_args(start)
             log.info("starting %s on %s with %d bytes", args.app, args.device_id, args.share_bytes)
             self._observed.started(args, self._clock())
-            self._keep_placements()  # before the app exists: a crash in between leaves no engine without a record
+            self._keep_placements()  # before the app exists: a crash in between should leave no engine without one
             await self._try(self._driver.start, args, start.device.node, start.device.group)
             self._apps[args.app] = App("deploying")
         self._keep_placements()
@@ -228,10 +230,18 @@ class Conductor:
         )
 
     def _keep_placements(self) -> None:
+        """A full disk stops nothing: each pass tries again, and engines without a record are adopted."""
         placements = self._observed.placements
-        if placements != self._placements:
+        if placements == self._placements:
+            return
+        try:
             self._store.keep_placements(placements)
-            self._placements = placements
+        except OSError as problem:
+            if str(problem) != self._complained:
+                log.error("placements cannot be kept, it is tried again: %s", problem)
+            self._complained = str(problem)
+            return
+        self._placements, self._complained = placements, ""
 
     async def _publish(self) -> None:
         adopting = self._clock() - self._began_s < ADOPT_S and not self._observed.settled(self._apps)

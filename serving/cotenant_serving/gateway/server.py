@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import uvicorn
@@ -65,13 +65,12 @@ def run(options: Options, place: Place) -> int:
 
 def open_usage(options: Options, board: Board, worker: int) -> UsageLog:
     """Raises OSError when the usage file cannot be opened."""
-    cells = options.settings.max_connections + SPARE_CELLS
     file = UsageFile(options.state / USAGE_FILE, board.usage_open)
     try:
-        journal = Journal.create(options.state / JOURNALS, worker, cells)
+        journal = create_journal(options, worker)
     except OSError as problem:
         log.error("requests in flight are not recovered if this worker is killed: no journal: %s", problem)
-        journal = Journal.in_memory(cells)
+        journal = Journal.in_memory(_cells(options))
     return UsageLog(
         file,
         journal,
@@ -79,6 +78,15 @@ def open_usage(options: Options, board: Board, worker: int) -> UsageLog:
         dropped=board.count(USAGE_DROPPED),
         later=lambda work: asyncio.get_running_loop().call_later(WRITE_S, work),
     )
+
+
+def create_journal(options: Options, worker: int) -> Journal:
+    """Raises OSError, also when the disk has no room for it."""
+    return Journal.create(options.state / JOURNALS, worker, _cells(options))
+
+
+def _cells(options: Options) -> int:
+    return options.settings.max_connections + SPARE_CELLS
 
 
 async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -> None:
@@ -121,8 +129,9 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
 
     if config.poll() and config.directory is not None:
         use(config.directory)
+    journal = partial(create_journal, options, place.worker)
     tasks = [asyncio.create_task(work) for work in (config.watch(use), conductors.report_forever())]
-    tasks.append(asyncio.create_task(_live(gateway, board.count(SIGNS_OF_LIFE))))
+    tasks.append(asyncio.create_task(_live(gateway, board.count(SIGNS_OF_LIFE), journal)))
     try:
         with _woken(dispatcher, place.wakes[place.worker]):
             await _serve_http(gateway, place)
@@ -136,11 +145,12 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         await asyncio.to_thread(gateway.tracer.close)
 
 
-async def _live(gateway: Gateway, signs: Count) -> None:
+async def _live(gateway: Gateway, signs: Count, journal: Callable[[], Journal]) -> None:
     """Shows that the event loop turns: in the journal for the next start, in `signs` for the supervisor."""
     while True:
         signs.add(1)
         gateway.usage.retry(time.time())
+        gateway.usage.renew(journal)
         gateway.end_overdue()
         gateway.leave_silent_engines()
         await asyncio.sleep(RETRY_S)

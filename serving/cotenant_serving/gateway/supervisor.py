@@ -175,8 +175,9 @@ class Supervisor:
     def _heard(self, ready: bytes) -> None:
         if ready and not self._serves:
             self._serves = True
-            sys.stderr.write(f"gateway listening on {self._port.url} (pid {os.getpid()})\n")
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # the disk of its log is full
+                sys.stderr.write(f"gateway listening on {self._port.url} (pid {os.getpid()})\n")
+                sys.stderr.flush()
 
     def _start(self, worker: Worker, now_s: float) -> None:
         worker.began_s, worker.signs, worker.silent_s = now_s, 0, 0.0

@@ -69,7 +69,9 @@ class UsageLog:
         """`later` does its work after WRITE_S. `waiting`: records that could not be written; `dropped`: given up."""
         self.journal = journal
         self._file = file
-        self._later = later if journal.outlives else at_once
+        self._later = self._later_if_it_outlives = later
+        if not journal.outlives:
+            self._later = at_once
         self._lines = 0
         """That are not in the file yet."""
         self._beyond: deque[bytes] = deque()
@@ -106,6 +108,20 @@ class UsageLog:
         # It comes again soon, so it waits for no lock: a process that was stopped may hold that.
         self._write(now, 0 if self._failing else LOCK_S)
         self.journal.alive(now, self._file.size_bytes())
+
+    def renew(self, create: Callable[[], Journal]) -> None:
+        """A journal that outlives this process, where the disk had no room for one; what runs stays in the old one.
+
+        Only when no line waits: there is no room then either.
+        """
+        if self.journal.outlives or self._lines:
+            return
+        try:
+            self.journal = create()
+        except OSError:
+            return
+        self._later = self._later_if_it_outlives
+        log.info("requests in flight are recovered again if this worker is killed")
 
     def close(self, now: float) -> None:
         """What cannot be written even now stays in the journal, for the next start."""

@@ -112,3 +112,10 @@ def test_a_command_that_waits_shows_the_wake_until_it_is_answered(capsys: pytest
 def test_another_gateway_has_no_conductor_to_ask() -> None:
     with watch_wake(None, "chat") as answered:
         answered()
+
+
+def test_a_full_disk_loses_lines_and_ends_nothing():
+    with open("/dev/full", "wb", buffering=0) as full:
+        stream = io.TextIOWrapper(full, write_through=True)
+        WakeBoard(stream).say("ready: http://127.0.0.1:8080/v1")
+        stream.detach()

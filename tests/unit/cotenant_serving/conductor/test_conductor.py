@@ -123,6 +123,17 @@ async def test_a_conductor_without_state_adopts_what_runs_and_deletes_nothing(be
     assert bench.serve.deleted == []
 
 
+async def test_a_full_disk_keeps_no_engine_from_starting_or_from_the_table(bench):
+    placements = bench.folder / "placements.new"
+    placements.mkdir()  # nothing can be written there
+    args = await bench.warm()
+    assert len(bench.conductor.table.engines) == 1
+    assert not (bench.folder / "placements.json").exists()
+    placements.rmdir()
+    await bench.conductor.step()
+    assert args.app in Store(bench.folder).placements()
+
+
 async def test_an_engine_that_goes_silent_leaves_the_table_and_may_come_back(bench):
     args = await bench.warm()
     bench.clock.now_s += 4

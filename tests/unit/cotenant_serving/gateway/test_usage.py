@@ -1,5 +1,6 @@
 """Usage records: one line each, whatever the disk does; and what stands in for them until they are written."""
 
+import errno
 import fcntl
 import resource
 import signal
@@ -100,6 +101,36 @@ class Batched:
 
 def ids(path: Path) -> list[str]:
     return [orjson.loads(line)["request_id"] for line in path.read_bytes().splitlines()]
+
+
+def test_a_journal_that_found_no_room_is_made_once_no_line_waits_for_the_disk(tmp_path: Path, disk: Disk):
+    soon: list[Callable[[], None]] = []
+    room = False
+
+    def create() -> Journal:
+        if not room:
+            raise OSError(errno.ENOSPC, "no room")
+        return Journal.create(tmp_path, 0, 8)
+
+    file = UsageFile(disk.path, LocalCount())
+    log = UsageLog(file, Journal.in_memory(8), waiting=LocalCount(), dropped=LocalCount(), later=soon.append)
+    running = log.journal.begin("req-1", "search", "search/echo", prompt_tokens=1, now=1.0)
+    log.renew(create)
+    assert not log.journal.outlives
+    disk.full_after(0)
+    log.add(record("req-2"), log.journal.begin("req-2", "search", "search/echo", prompt_tokens=1, now=1.0))
+    room = True
+    log.renew(create)
+    assert not log.journal.outlives, "a line waits"
+    disk.empty()
+    log.retry(2.0)
+    log.renew(create)
+    assert log.journal.outlives
+
+    log.add(record("req-1"), running)
+    assert [orjson.loads(line)["request_id"] for line in log.journal.contents().lines] == ["req-1"]
+    soon[0]()
+    assert disk.ids() == ["req-2", "req-1"]
 
 
 def test_a_record_is_in_the_journal_when_add_returns_and_soon_in_the_file_with_others(tmp_path: Path):
