@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+KINDS = ("counter", "histogram")
 FILE_BYTES = 1 << 20
 """Of each file: the series of a few hundred pairs of tenant and model. More make it grow."""
 
@@ -13,7 +14,7 @@ def make_files(folder: Path, workers: int) -> None:
     for old in folder.iterdir():
         old.unlink()
     for worker in range(workers):
-        for kind in ("counter", "histogram"):
+        for kind in KINDS:
             file = os.open(folder / f"{kind}_{worker}.db", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(file, 0, FILE_BYTES)

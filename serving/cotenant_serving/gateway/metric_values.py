@@ -2,31 +2,48 @@
 
 The library's own class for them takes a lock, asks for the process's number and packs two values for each change. A
 worker counts in one thread, in files that nobody else writes, so none of that is needed. Files, their format and who
-reads them are the library's.
+reads them are the library's. Neither a full disk nor a lack of file descriptors may end a request over a number:
+files are open from the start, and a number that finds no room is not counted.
 """
 
+import logging
 import mmap
+import os
+from array import array
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+from cotenant_serving.gateway.metric_files import KINDS
+
+log = logging.getLogger("cotenant.gateway")
+
+BYTES_BESIDE_KEY = 64
+"""More than the library stores with a key."""
 
 
 class ValueFiles:
     """Those of one worker."""
 
     def __init__(self, folder: Path, worker: int) -> None:
-        self._folder, self._worker = folder, worker
-        self._files: dict[str, Any] = {}
+        """Raises OSError."""
+        paths = {kind: str(folder / f"{kind}_{worker}.db") for kind in KINDS}
+        self._files: dict[str, Any] = {
+            kind: MmapedDict(path)  # type: ignore[no-untyped-call]
+            for kind, path in paths.items()
+        }
         self._views: list[memoryview[float]] = []
 
     def place(self, kind: str, key: str) -> tuple["memoryview[float]", int]:
         """Where the number stands; it is made if there is none. What is there from before goes on."""
-        file = self._files.get(kind)
-        if file is None:
-            path = str(self._folder / f"{kind}_{self._worker}.db")
-            file = self._files[kind] = MmapedDict(path)  # type: ignore[no-untyped-call]
-        file.read_value(key)
+        file = self._files[kind]
+        try:
+            _make_room(file, len(key.encode()) + BYTES_BESIDE_KEY)
+            file.read_value(key)
+        except OSError as problem:
+            log.error("a metric is not counted until this worker starts anew, its file has no room: %s", problem)
+            return memoryview(array("d", (0.0,))), 0
         return self._view(file._m), file._positions[key] // 8
 
     def close(self) -> None:
@@ -43,6 +60,12 @@ class ValueFiles:
                 return view
         self._views.append(memoryview(memory).cast("d"))
         return self._views[-1]
+
+
+def _make_room(file: Any, wanted_bytes: int) -> None:
+    """The library grows files without blocks: on a full disk a store there would end the process. Raises OSError."""
+    if file._used + wanted_bytes > file._capacity:
+        os.posix_fallocate(file._f.fileno(), 0, 2 * file._capacity)
 
 
 def value_class(files: ValueFiles) -> type:

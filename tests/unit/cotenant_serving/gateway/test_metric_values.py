@@ -1,5 +1,7 @@
 """Numbers of metrics in files that prometheus_client reads."""
 
+import contextlib
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +47,40 @@ def test_what_workers_count_is_summed_up_and_one_that_follows_a_dead_one_goes_on
 
     assert successor.get() == 3.5
     assert 'served_total{tenant="search"} 5.5' in exposed(tmp_path)
+
+
+@contextlib.contextmanager
+def limited(what: int, amount: int) -> Iterator[None]:
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (amount, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, before)
+
+
+def test_a_number_that_finds_no_room_is_not_counted_and_harms_nobody(tmp_path: Path, worker):
+    files = worker(0)
+    known = counter(files, "search")
+    size = (tmp_path / "counter_0.db").stat().st_size
+    with limited(resource.RLIMIT_FSIZE, size):  # to a program the same as a full disk
+        many = [counter(files, f"tenant-{number}") for number in range(2000)]
+    for one in (known, *many):
+        one.inc(1)
+    counter(files, "later").inc(7)
+
+    assert (tmp_path / "counter_0.db").stat().st_size > size, "there is room again"
+    shown = exposed(tmp_path)
+    assert 'served_total{tenant="search"} 1.0' in shown
+    assert 'served_total{tenant="later"} 7.0' in shown
+    assert 'tenant="tenant-1999"' not in shown
+
+
+def test_a_new_number_needs_no_file_descriptor(tmp_path: Path, worker):
+    files = worker(0)
+    with limited(resource.RLIMIT_NOFILE, 3):
+        counter(files, "search").inc(1)
+    assert 'served_total{tenant="search"} 1.0' in exposed(tmp_path)
 
 
 def test_numbers_go_on_when_their_file_grows(tmp_path: Path, worker):
