@@ -6,6 +6,9 @@ from cotenant_serving.openai_api import RequestError
 
 UNREACHABLE_GRACE_S = 5.0
 """How long a cold request waits for a conductor that does not answer: a restart takes about a second."""
+LOST_GRACE_S = 30.0
+"""As UNREACHABLE_GRACE_S, for a model whose engines were there, or on their way, when a conductor last answered: they
+come back without one, but only it tells their new addresses. On a machine with much to do its start takes long."""
 DEFAULT_RETRY_S = 5.0
 
 
@@ -25,7 +28,7 @@ def refusal(
     if row is not None and row.state == "failed":
         return error("model_failed", _told(model, row), retry_after_s=eta_s if eta_s else DEFAULT_RETRY_S)
     if unreachable_s is not None:
-        return unreachable() if unreachable_s >= UNREACHABLE_GRACE_S else None
+        return unreachable() if unreachable_s >= _grace_s(row) else None
     if row is not None and row.state != "ready" and eta_s is not None and eta_s > remaining_s:
         return error(_code(row), _told(model, row), retry_after_s=eta_s)
     return None
@@ -51,6 +54,10 @@ def unready(
 
 def unreachable() -> RequestError:
     return error("conductor_unreachable", retry_after_s=DEFAULT_RETRY_S)
+
+
+def _grace_s(row: ModelRow | None) -> float:
+    return LOST_GRACE_S if row is not None and row.state in ("ready", "waking") else UNREACHABLE_GRACE_S
 
 
 def _code(row: ModelRow) -> str:

@@ -22,6 +22,8 @@ def judge(row, *, eta_s=None, remaining_s=60.0, unreachable_s=None):
         (model_row("waiting", reason=Reason.NO_ROOM), {}),
         (model_row("ready"), {"eta_s": 999}),
         (None, {"unreachable_s": 4.9}),
+        (model_row("ready"), {"unreachable_s": 29}),
+        (model_row("waking", reason=Reason.WAKING), {"unreachable_s": 29}),
     ],
 )
 def test_what_may_still_come_is_waited_for(row, times):
@@ -36,6 +38,8 @@ def test_what_may_still_come_is_waited_for(row, times):
         (model_row("waking", reason=Reason.LOADING), {"eta_s": 61}, "model_loading", "61"),
         (model_row("waiting", reason=Reason.NO_ROOM), {"eta_s": 500}, "no_capacity", "120"),
         (None, {"unreachable_s": 5.0}, "conductor_unreachable", "5"),
+        (model_row("cold", reason=Reason.IDLE), {"unreachable_s": 5.0}, "conductor_unreachable", "5"),
+        (model_row("ready"), {"unreachable_s": 30.0}, "conductor_unreachable", "5"),
     ],
 )
 def test_what_cannot_come_in_time_is_refused_with_the_time_to_come_back(row, times, code, wait):
