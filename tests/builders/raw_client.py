@@ -14,7 +14,7 @@ from tests.builders.raw_cases import RawCase
 from tests.builders.raw_requests import KEY
 from tests.builders.strict_http import Answer, AnswerReader, ClientStream, Request, WrongError
 
-HANG_S = 20.0
+HANG_S = 60.0
 """Only ends a case that would otherwise never end."""
 _RESET = struct.pack("ii", 1, 0)
 

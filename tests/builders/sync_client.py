@@ -5,7 +5,7 @@ import socket
 from tests.builders.generated_requests import GeneratedRequest
 from tests.builders.strict_http import Answer, AnswerReader
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 """Only ends a case that would otherwise never end."""
 
 
