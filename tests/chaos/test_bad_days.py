@@ -7,7 +7,9 @@ connections. Those are counted.
 
 import contextlib
 import http.client
+import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -74,9 +76,11 @@ def up(tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterator[
     documents = [pool(), tenant("search"), *tenants, keys(*TENANTS), *models]
     running = Up(folder, *documents, options=("--gateway-workers", "2"))
     running.start()
-    all_is_well(running)
-    yield running
-    running.stop()
+    try:
+        all_is_well(running)
+        yield running
+    finally:
+        running.stop()
     assert running.processes() == []
 
 
@@ -103,6 +107,23 @@ def test_nothing_is_lost_hangs_or_leaks_whatever_is_killed_stopped_or_starved(
     all_is_well(up)
     every_slot_is_free(up)
     nothing_grew(before)
+
+
+def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_others(up: Up, tmp_path: Path):
+    all_is_well(up)
+    victim = next(engine for engine in ready(up).values() if engine.model == MODELS[0])
+    left = retries(up, "silent")
+    os.kill(victim.pid, signal.SIGSTOP)
+    try:
+        scenario = echo_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, words=WORDS, duration_s=4)
+        with Load(scenario, KEYS, tmp_path) as load:
+            until(lambda: load.ended, "every request is answered")
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # Serve kills it some day
+            os.kill(victim.pid, signal.SIGCONT)
+    assert load.wrong("ok") == [], errors_of_gateway(up)
+    assert retries(up, "silent") > left
+    judge_usage(up, load)
 
 
 def test_a_full_disk_stops_nothing_and_what_waited_for_it_is_written(up: Up, disk: Disk | None, tmp_path: Path):
@@ -215,15 +236,18 @@ def all_is_well(up: Up) -> None:
     """Every program runs, once; and no other."""
     until(lambda: len(ready(up)) == ENGINES * len(MODELS), "every engine is ready", explain=up.said)
     until(lambda: len(workers(up)) == 2 and conductor(up) is not None, "every program runs", explain=up.said)
-    engines = [one.info["name"] for one in psutil.process_iter(["name"]) if is_engine(one, up)]
-    assert len(engines) == ENGINES * len(MODELS), engines
+    until(
+        lambda: len(engine_lines(up)) == ENGINES * len(MODELS), "no other runs", explain=lambda: str(engine_lines(up))
+    )
 
 
-def is_engine(process: psutil.Process, up: Up) -> bool:
-    with contextlib.suppress(psutil.Error, OSError):
-        marked = process.environ().get("COTENANT_STATE_DIR") == str(up.state)
-        return marked and " ".join(process.cmdline()).startswith("ray::ServeReplica")
-    return False
+def engine_lines(up: Up) -> list[str]:
+    """How processes of engines call themselves."""
+    lines = []
+    for process in up.processes():
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return [line for line in lines if line.startswith("ray::ServeReplica")]
 
 
 def every_slot_is_free(up: Up) -> None:
@@ -236,6 +260,12 @@ def every_slot_is_free(up: Up) -> None:
                 assert response.status == 200
         assert numbers(up) == (0, len(MODELS) * ENGINES * SLOTS)
     until(lambda: numbers(up) == (0, 0), "nothing runs or waits", explain=lambda: str(numbers(up)))
+
+
+def retries(up: Up, reason: str) -> float:
+    """So far."""
+    name = f'cotenant_upstream_retries_total{{reason="{reason}"}} '
+    return sum(float(line.removeprefix(name)) for line in up.metrics().splitlines() if line.startswith(name))
 
 
 def numbers(up: Up) -> tuple[float, float]:
