@@ -32,7 +32,7 @@ from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from benchmarks.gateway_memory import IDLE_CONNECTIONS, bytes_of_idle_connection, bytes_of_stream
+from benchmarks.gateway_memory import BEFORE, IDLE_CONNECTIONS, bytes_of_idle_connection, bytes_of_stream
 from benchmarks.gateway_sides import (
     CONTROL,
     KEY,
@@ -56,6 +56,7 @@ CALLERS, STREAMS = 32, 64
 PROMPT_TOKENS, WORDS, EVENTS = 150, 48, 100
 """Of a body, about 1 KB; of a whole answer, about 0.5 KB with its usage; of a stream."""
 IDLE_S = 3.0
+WRITTEN_WITHIN_S = 10.0
 MB = 1e6
 HEADLINE = TWO
 SIDES = (TWO, ROUTER, ONE, CONTROL, LITELLM, RAY)
@@ -237,9 +238,16 @@ def memory_table(folder: Path, backend_url: str, peers: Path) -> str:
 
 
 def check_usage(side: Side, requests: int) -> None:
-    """Raises RuntimeError when a gateway of ours wrote not exactly one usage line for each request."""
+    """Raises RuntimeError when a gateway of ours wrote not exactly one usage line for each request.
+
+    The last ones may be written a moment after their answers; one more look shows lines that should not be.
+    """
     assert side.state is not None
-    lines = (side.state / "usage.jsonl").read_bytes().splitlines()
+    file, deadline_s = side.state / "usage.jsonl", time.monotonic() + WRITTEN_WITHIN_S
+    while file.read_bytes().count(b"\n") < requests and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    lines = file.read_bytes().splitlines()
     estimated = sum(b'"estimated":true' in line for line in lines)
     if len(lines) != requests or estimated:
         raise RuntimeError(
@@ -257,7 +265,7 @@ def main() -> None:
     names = given.only or (QUICK_SIDES if given.quick else SIDES)
     count = given.rounds or (2 if given.quick else 5)
     usual = QUICK if given.quick else FULL
-    open_files.allow(2 * IDLE_CONNECTIONS)
+    open_files.allow(2 * (BEFORE + IDLE_CONNECTIONS))  # a stream has two
     first = comes_first()
     priority = "real-time" if first else "ordinary"
     print(f"{machine()}\n\n{count} rounds; sides take turns, with {priority} priority.\n", flush=True)
