@@ -284,7 +284,10 @@ async def test_a_closed_answer_cannot_touch_the_next_one(lean: LeanUpstream) -> 
 async def test_a_cancel_tells_what_was_used(upstream: Upstream) -> None:
     said = b'HTTP/1.1 200 OK\r\ncontent-length: 41\r\n\r\n{"prompt_tokens":7,"completion_tokens":5}'
     async with RawEngine(script := Listening(said)) as engine:
-        assert await upstream.cancel(engine.row, "req-1") == Usage(prompt_tokens=7, completion_tokens=5)
+        async with asyncio.timeout(30):
+            while (used := await upstream.cancel(engine.row, "req-1")) is None:
+                pass  # on a machine that is too busy for its deadline
+        assert used == Usage(prompt_tokens=7, completion_tokens=5)
     assert script.heard[0].line == b"DELETE /v1/requests/req-1 HTTP/1.1"
     assert script.heard[0].header(b"authorization") == f"Bearer {POOL_TOKEN}".encode()
 
