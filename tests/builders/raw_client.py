@@ -104,8 +104,7 @@ def faults(case: RawCase, stream: ClientStream, outcome: Outcome) -> list[str]:
         found.append("hangs")
     if outcome.wrong:
         found.append(f"answers what is not HTTP: {outcome.wrong}")
-    # A server may not have seen that what it refuses is a HEAD, and answer with a body.
-    if outcome.unfinished and case.ending == "wait" and stream.rest_method != b"HEAD":
+    if outcome.unfinished and case.ending == "wait":
         found.append(f"leaves an answer unfinished: {outcome.unfinished[:80]!r}")
     whole = len(stream.requests)
     if len(outcome.answers) > whole + (stream.rest != "nothing"):

@@ -186,3 +186,22 @@ async def test_what_is_too_large_is_refused_in_openais_shape_and_closed(stage, d
     assert head.startswith(b"HTTP/1.1 %d " % status), head
     assert b"\r\nconnection: close" in head
     assert orjson.loads(body)["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HEAD /healthz%00 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"HEAD /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: +1\r\n\r\n",
+        b"HEAD /healthz HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n",
+    ],
+)
+async def test_a_head_gets_no_body_even_when_it_is_refused(stage, data: bytes):
+    gateway, _ = stage
+    async with raw_connection(gateway.port) as (reader, writer):
+        writer.write(data)
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert answer.count(b"\r\n\r\n") == 1

@@ -293,10 +293,10 @@ def path_of(start: bytes) -> str:
     return line[1].partition(b"?")[0].decode("latin-1") if len(line) > 1 else ""
 
 
-def refusal(problem: RequestError, path: str) -> bytes:
-    """The whole of an answer that closes the connection."""
+def refusal(problem: RequestError, path: str, *, silent: bool = False) -> bytes:
+    """The whole of an answer that closes the connection; `silent`: without its body."""
     body = body_for(problem, path)
     headers = {**problem.headers, "x-request-id": new_request_id()}
     told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     fields = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{told}connection: close\r\n\r\n"
-    return STATUS_LINES[problem.status] + fields.encode() + body
+    return STATUS_LINES[problem.status] + fields.encode() + (b"" if silent else body)

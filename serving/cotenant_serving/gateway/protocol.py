@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
                 return
             head = framing.read_head(data, size)
         except RequestError as problem:
-            self._refuse(problem, framing.path_of(data))
+            self._refuse(problem, framing.path_of(data), silent=data.startswith(b"HEAD "))
             return
         self._begin(head, data[size:])
 
@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
             try:
                 data, rest = self._chunks.feed(data)
             except RequestError as problem:
-                self._refuse(problem, request.path)
+                self._refuse(problem, request.path, silent=request.method == "HEAD")
                 return
             ended = self._chunks.done
         if data:
@@ -278,12 +278,12 @@ class Connection(asyncio.Protocol):
         self._leave()
         self.transport.close()
 
-    def _refuse(self, problem: RequestError, path: str) -> None:
-        """Answers what is no request, unless an answer has begun."""
+    def _refuse(self, problem: RequestError, path: str, *, silent: bool) -> None:
+        """Answers what is no request, unless an answer has begun. `silent`: it is a HEAD, which gets no body."""
         begun = self._request is not None and self._request.begun
         self._leave()
         if not begun:
-            self.transport.write(framing.refusal(problem, path))
+            self.transport.write(framing.refusal(problem, path, silent=silent))
         self._linger()
 
     def _leave(self) -> None:
