@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_ahead",
         "_app",
         "_chunks",
+        "_held_back",
         "_known_to_server",
         "_left",
         "_lingers",
@@ -83,6 +84,8 @@ class Connection(asyncio.Protocol):
         """Reads its body, where that is chunked."""
         self._lingers = False
         """All is said; what still comes is thrown away."""
+        self._held_back = False
+        """The app is not given the request before the rest of its short body is here, or the next sweep."""
         self._paused = False
         self._tenant = ""
         self.client_is_slow = False
@@ -176,6 +179,15 @@ class Connection(asyncio.Protocol):
             self._read_body(request, rest)
             if self._request is None:
                 return  # the body was refused
+            if 0 < self._left <= HELD_BYTES and not head.waits_for_100:
+                # Most clients send head and body in two packets: with both, the app need not wait.
+                self._held_back = True
+                self.deadline_s = self._loop.time()
+                return
+        self._start(request)
+
+    def _start(self, request: Request) -> None:
+        self._held_back = False
         found = routes.find(request.path)
         work = call_page(self._app, request, self.transport) if found is None else self._app.answer(request, *found)
         self._tasks.add(self._loop.create_task(self._run(request, work)))
@@ -206,6 +218,8 @@ class Connection(asyncio.Protocol):
             self._chunks = None
             request.complete()
             self._keep(rest)
+            if self._held_back:
+                self._start(request)
         elif request.held_bytes > HELD_BYTES and not request.awaited:
             self._pause()
 
@@ -269,6 +283,10 @@ class Connection(asyncio.Protocol):
 
     def late(self, now_s: float) -> None:
         """The deadline has passed."""
+        if self._request is not None and self._held_back:
+            self.deadline_s = now_s + self.shared.times.body_s
+            self._start(self._request)
+            return
         if self._request is not None and self._request.awaited:
             self.deadline_s = now_s + self.shared.times.answer_s
             self._request.too_late()

@@ -82,7 +82,7 @@ async def test_a_body_that_trickles_is_a_timeout_to_who_waits_for_it_and_can_be_
 
 
 async def test_a_body_that_nobody_waits_for_does_not_hold_its_connection() -> None:
-    wire = await Wire(never).send(POST % 99)
+    wire = await Wire(never).send(POST % 99_999)
     wire.clock.advance(TIMES.body_s + SWEEP_S)
     assert wire.closed
     assert wire.requests[0].gone
@@ -286,6 +286,22 @@ async def test_a_whole_body_is_taken_without_waiting() -> None:
     assert taken == [b"hello", b"", b""]
 
 
+async def test_a_request_is_given_to_the_app_with_its_short_body() -> None:
+    wire = await Wire().send(POST % 5)
+    assert wire.requests == []
+    await wire.send(b"hel")
+    assert wire.requests == []
+    await wire.send(b"lo")
+    assert [body for _, _, body in wire.answers] == [b"hello"]
+
+
+async def test_a_short_body_that_does_not_come_keeps_no_answer_back_for_long() -> None:
+    wire = await Wire(no_body_wanted).send(POST % 5 + b"hel")
+    wire.clock.advance(SWEEP_S)
+    await settled()
+    assert (wire.statuses, wire.closed) == ([413], True)
+
+
 async def test_who_waits_for_a_hundred_gets_one_when_its_body_is_wanted() -> None:
     wire = await Wire().send(POST[:-2] % 5 + b"Expect: 100-continue\r\n\r\n")
     assert wire.transport.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -299,7 +315,7 @@ async def test_a_refused_body_is_not_asked_for() -> None:
 
 
 async def test_an_answer_before_the_end_of_the_body_is_seen_and_the_rest_thrown_away() -> None:
-    wire = await Wire(no_body_wanted).send(POST % 9999 + b"x")
+    wire = await Wire(no_body_wanted).send(POST % 99_999 + b"x")
     assert (wire.statuses, wire.transport.ended, wire.transport.closing) == ([413], True, False)
     assert b"connection: close" in wire.answers[0][1]
     await wire.send(*[b"x" * 1024] * 100, GET)
@@ -396,7 +412,7 @@ async def test_a_client_that_leaves_in_its_body_is_an_error_to_who_reads_it() ->
         except ClientGoneError:
             seen.append(True)
 
-    wire = await Wire(reads).send(POST % 9 + b"a")
+    wire = await Wire(reads).send(POST % 99_999 + b"a")
     wire.lose()
     await settled()
     assert seen == [True]
@@ -464,7 +480,7 @@ async def test_a_page_sees_what_it_was_asked_as_asgi_has_it() -> None:
 
 
 async def test_a_page_whose_body_does_not_come_is_a_timeout_in_its_apis_shape() -> None:
-    wire = await Wire().send(b"GET /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+    wire = await Wire().send(b"GET /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n")
     wire.clock.advance(TIMES.body_s + SWEEP_S)
     await settled()
     assert (wire.statuses, wire.closed) == ([408], True)
