@@ -8,6 +8,7 @@ import asyncio
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -57,7 +58,15 @@ class StallWatch:
 class Connections:
     """`open` has those that count for the cap."""
 
-    def __init__(self, cap: ConnectionCap, tenants: TenantCaps, times: Times | None = None) -> None:
+    def __init__(
+        self,
+        cap: ConnectionCap,
+        tenants: TenantCaps,
+        times: Times | None = None,
+        on_refusal: Callable[[str], None] = lambda code: None,
+    ) -> None:
+        """`on_refusal`: with the code of the error that answers what is no request."""
+        self.on_refusal = on_refusal
         self.cap = cap
         self.tenants = tenants
         self.times = times or Times()

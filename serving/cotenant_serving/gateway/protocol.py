@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
     # What a request asks of its connection.
 
     def read_on(self) -> None:
-        if self._paused:
+        if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
 
@@ -300,6 +300,7 @@ class Connection(asyncio.Protocol):
         """Answers what is no request, unless an answer has begun. `silent`: it is a HEAD, which gets no body."""
         begun = self._request is not None and self._request.begun
         self._leave()
+        self.shared.on_refusal(problem.code or "malformed_request")
         if not begun:
             self.transport.write(framing.refusal(problem, path, silent=silent))
         self._linger()

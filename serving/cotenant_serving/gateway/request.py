@@ -73,8 +73,8 @@ class Request:
         """Of the answer, until it goes out with the first piece."""
         self._chunked = self._silent = False
         """`_silent`: the answer has no body, whatever it says (HEAD)."""
-        self._left = 0
-        """Bytes that the answer's length promises and that were not written yet."""
+        self._left: int | None = 0
+        """Bytes that the answer's length promises, not written yet; None: it ends with the connection."""
 
     # What the app reads.
 
@@ -129,12 +129,11 @@ class Request:
             self._left = 0 if self._silent else length
             framing = b"content-length: %d\r\n" % length
         elif self.start.old:
+            self._left = None
             framing = b""
         else:
             self._chunked = not self._silent
             framing = b"transfer-encoding: chunked\r\n"
-        if length is None and self.start.old:
-            self._left = -1
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self._head = b"".join((STATUS_LINES[status], connection.shared.date, fields, framing, end))
 
@@ -146,8 +145,8 @@ class Request:
         if self._transport is None:
             return
         assert self.begun, "an answer begins before it ends"
-        if not self._silent and not self._chunked and self._left >= 0 and self._left != len(last):
-            log.error("an answer to %s %s is %d bytes short", self.method, self.path[:80], self._left - len(last))
+        if not self._silent and not self._chunked and self._left not in (None, len(last)):
+            log.error("an answer to %s %s has not the length that it says", self.method, self.path[:80])
             self.abort()
             return
         self._send(last, b"0\r\n\r\n" if self._chunked else b"")
@@ -183,7 +182,7 @@ class Request:
                 self._write(chunk)
                 return
             head, end = b"%b%x\r\n" % (head, len(chunk)), b"\r\n" + end
-        elif self._left > 0:
+        elif self._left is not None:
             self._left -= len(chunk)
         if len(chunk) <= JOINED_BYTES:
             chunk, head, end = head + chunk + end, b"", b""

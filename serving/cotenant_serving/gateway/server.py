@@ -180,6 +180,7 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
         ConnectionCap(settings.max_connections, gateway.board.count("connections")),
         TenantCaps(settings.max_connections_per_tenant, gateway.board),
         Times(idle_s=KEEP_ALIVE_S, body_s=settings.body_timeout_s),
+        on_refusal=partial(gateway.metrics.rejected, None),
     )
     server = PatientServer(
         uvicorn.Config(

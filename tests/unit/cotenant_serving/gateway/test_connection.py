@@ -166,12 +166,15 @@ async def test_the_app_may_end_the_connection_with_its_answer() -> None:
     assert (wire.statuses, wire.closed) == ([413], True)
 
 
-async def test_an_answer_that_is_shorter_than_it_says_is_cut_off() -> None:
-    async def short(client: Client) -> None:
+@pytest.mark.parametrize("pieces", [(b"four",), (b"fo", b"ur"), (b"sixsix",), (b"six", b"six"), (b"sixsix", b"")])
+async def test_an_answer_of_another_length_than_it_says_does_not_run_into_the_next(pieces: tuple[bytes, ...]) -> None:
+    async def lies(client: Client) -> None:
         client.begin(200, b"", 5)
-        client.end(b"four")
+        for piece in pieces[:-1]:
+            client.write(piece)
+        client.end(pieces[-1])
 
-    wire = await Wire(short).send(GET)
+    wire = await Wire(lies).send(GET)
     assert wire.transport.aborted
 
 
@@ -467,6 +470,17 @@ async def test_a_connection_counts_for_the_tenant_that_used_it_last() -> None:
     await first.send(as_tenant("c"))
     await third.send(as_tenant("a"))
     assert (first.statuses[2:], third.statuses[1:]) == ([200], [200, 200])
+
+
+# Metrics
+
+
+async def test_what_is_no_request_is_counted_by_its_error() -> None:
+    counted: list[str] = []
+    wire = Wire()
+    wire.shared.on_refusal = counted.append
+    await wire.send(GET.replace(b"GET", b"BREW"))
+    assert counted == ["method_not_allowed"]
 
 
 # Pages
