@@ -6,13 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from tests.builders.bad_days import conductor, ready
 from tests.builders.load import Load, echo_chats, usage_since
 from tests.builders.up import Up, echo, key_of, keys, kill, pool, tenant, until
-
-from cotenant_operator.control import ControlError
-from cotenant_serving.contract import EngineStatus
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 
@@ -103,27 +100,12 @@ def kill_conductor(up: Up) -> None:
     """Returns when the next one knows all engines."""
     old = up.child("cotenant_serving.conductor").pid
     kill(old)
-    until(lambda: running_conductor(up) not in (None, old) and len(ready(up)) == 4, "the conductor is back")
+    until(lambda: conductor_pid(up) not in (None, old) and len(ready(up)) == 4, "the conductor is back")
 
 
-def running_conductor(up: Up) -> int | None:
-    try:
-        return up.child("cotenant_serving.conductor").pid
-    except StopIteration:
-        return None
-
-
-def ready(up: Up) -> dict[str, EngineStatus]:
-    """instance → engine, without those just killed that the conductor has not missed yet.
-
-    Empty while no conductor answers.
-    """
-    try:
-        models = up.status().models
-    except ControlError:
-        return {}
-    engines = [engine for model in models for engine in model.engines if engine.state == "ready"]
-    return {engine.instance: engine for engine in engines if psutil.pid_exists(engine.pid)}
+def conductor_pid(up: Up) -> int | None:
+    running = conductor(up)
+    return running.pid if running else None
 
 
 def check_usage(up: Up, load: Load) -> None:
