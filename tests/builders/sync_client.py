@@ -26,20 +26,24 @@ class SyncClient:
             pass  # it may have been refused before its end; the answer is there
         reader = AnswerReader([request.method.encode()])
         try:
-            while not reader.answers:
-                data = self._connection.recv(1 << 16)
-                if not data:
-                    raise ConnectionError(f"closed after {reader.unfinished!r}")
-                reader.feed(data)
+            self._read(reader)
+            assert len(reader.answers) == 1, "two answers to one request"
+            assert not reader.unfinished, f"more than an answer: {reader.unfinished!r}"
         except BaseException:
             self.close()
             raise
         answer = reader.answers[0]
-        assert len(reader.answers) == 1, "two answers to one request"
-        assert not reader.unfinished, f"more than an answer: {reader.unfinished!r}"
         if answer.last:
             self.close()
         return answer
+
+    def _read(self, reader: AnswerReader) -> None:
+        assert self._connection is not None
+        while not reader.answers:
+            data = self._connection.recv(1 << 16)
+            if not data:
+                raise ConnectionError(f"closed after {reader.unfinished!r}")
+            reader.feed(data)
 
     def close(self) -> None:
         if self._connection is not None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 import orjson
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from tests.builders import generated_requests
 from tests.builders.gateway import KEYS, FakeEngine, GatewayProcess, Seen
 from tests.builders.gateway_calls import post_chat
@@ -21,8 +21,7 @@ from cotenant_serving.contract import HEADER_MODEL
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
-CASES = 16_000
-"""The other 4,000 of generated requests are those of `test_openapi_contract`."""
+CASES = 20_000
 WARM_UP = 200
 OPTIONS = ("--hold-timeout", "0.05", "--body-timeout", "5", "--max-body-bytes", str(MAX_BODY_BYTES))
 
@@ -46,6 +45,7 @@ def send_generated(port: int, cases: int) -> tuple[Counter[int], set[bytes]]:
     )
     @given(generated_requests.requests())
     def check(request: GeneratedRequest) -> None:
+        note(repr(request))
         bodies.add(request.body)
         answer = client.answer(request)
         faults = list(faults_of(request, answer))
