@@ -32,6 +32,7 @@ class WrittenAnswer:
 
     def __init__(self, *chunks: bytes | Exception, content_type: str = "text/event-stream") -> None:
         self.status = 200
+        self.complete = False
         size = sum(len(chunk) for chunk in chunks if isinstance(chunk, bytes))
         length = {} if content_type == "text/event-stream" else {"content-length": str(size)}
         self.headers: Mapping[str, str] = {"content-type": content_type, **length}

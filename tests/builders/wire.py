@@ -29,6 +29,9 @@ class Clock:
     def call_later(self, delay_s: float, callback: Callable[..., None], *args: Any) -> None:
         self._due.append((self._now_s + delay_s, callback, args))
 
+    def call_soon(self, callback: Callable[..., None], *args: Any) -> None:
+        asyncio.get_running_loop().call_soon(callback, *args)
+
     def create_task(self, work: Any) -> "asyncio.Task[None]":
         return asyncio.get_running_loop().create_task(work)
 

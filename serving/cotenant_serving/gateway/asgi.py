@@ -8,23 +8,30 @@ ASGI and is answered by the FastAPI app in `pages`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from cotenant_serving.gateway import catalog, routes
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.auth import authenticate
-from cotenant_serving.gateway.bodies import BINARY_TIMES, BodyBudget, Reservation, check_headers, read_body
+from cotenant_serving.gateway.bodies import (
+    BINARY_TIMES,
+    SMALL_BYTES,
+    BodyBudget,
+    Reservation,
+    check_headers,
+    read_body,
+)
 from cotenant_serving.gateway.client import Client, ClientGoneError
 from cotenant_serving.gateway.errors import error, new_request_id
 from cotenant_serving.gateway.exchange import Exchange
-from cotenant_serving.gateway.reply import Reply, echoed_request_id
+from cotenant_serving.gateway.reply import Reply, harmless
 from cotenant_serving.gateway.request_ids import RequestIds
-from cotenant_serving.gateway.routes import Incoming, Route, Target
+from cotenant_serving.gateway.routes import Incoming, Route, Target, Wanted
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.openai_api import RequestError
-from cotenant_serving.tracing import NO_SPAN, Span
+from cotenant_serving.tracing import NO_SPAN, NO_TRACER, Span
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -52,8 +59,11 @@ class GatewayApp:
 
     async def answer(self, client: Client, route: Route, target: Target | None) -> None:
         """A request on one of the `routes`. Never raises."""
-        reply = Reply(client, self._ids.new(), echoed_request_id(client.headers))
-        span = self._gateway.tracer.request(f"{route.method} {route.shown}", client.headers)
+        reply = Reply(client, self._ids.new())
+        gateway = self._gateway
+        span = NO_SPAN
+        if gateway.tracer is not NO_TRACER:
+            span = gateway.tracer.request(f"{route.method} {route.shown}", client.headers)
         try:
             await self._complete(client, reply, span, route, target)
         except ClientGoneError:
@@ -70,11 +80,16 @@ class GatewayApp:
     async def _complete(self, client: Client, reply: Reply, span: Span, route: Route, target: Target | None) -> None:
         tenant, held = None, None
         try:
+            fields = dict(client.headers)
+            if b"x-request-id" in fields:
+                reply.echo(fields[b"x-request-id"])
             if client.method != route.method:
                 raise error("method_not_allowed", headers={"allow": route.method})
             tenant = self._identify(client)
             held = Reservation(self._budget, tenant)
-            call = await self._admit(client, reply, tenant, route, target, held)
+            body = await self._body(client, route, fields, held)
+            wanted = await self._read(route, Incoming(client.headers, body, target))
+            call = self._admit(client, reply, tenant, route, wanted)
             await Exchange(self._gateway, call, reply, client, held, span).run()
         except RequestError as problem:
             span.failed(problem.code or "invalid_request")
@@ -94,20 +109,32 @@ class GatewayApp:
             raise error("too_many_connections", retry_after_s=1)
         return tenant
 
-    async def _admit(
-        self, client: Client, reply: Reply, tenant: str, route: Route, target: Target | None, held: Reservation
-    ) -> Call:
+    async def _body(self, client: Client, route: Route, fields: Mapping[bytes, bytes], held: Reservation) -> bytes:
+        most_json = most = self._gateway.settings.max_body_bytes
+        if route.binary and routes.announces_binary(client.headers):
+            most *= BINARY_TIMES
+        check_headers(fields, most, most_json)
+        body = client.take_body()
+        if body is None:
+            return await read_body(client, most, held)
+        if len(body) > SMALL_BYTES:
+            held.take(len(body))
+        return body
+
+    async def _read(self, route: Route, incoming: Incoming) -> Wanted:
+        if incoming.target is not None:
+            incoming.target.check_version()
+        if len(incoming.body) > PARSE_IN_THREAD_BYTES:
+            return await asyncio.to_thread(route.read, incoming)
+        return route.read(incoming)
+
+    def _admit(self, client: Client, reply: Reply, tenant: str, route: Route, wanted: Wanted) -> Call:
         gateway = self._gateway
         assert gateway.directory is not None
         view = gateway.directory.tenants[tenant]
-        if target is not None:
-            target.check_version()
-        body = await self._body(client, route, held)
-        incoming = Incoming(client.headers, body, target)
-        in_thread = len(body) > PARSE_IN_THREAD_BYTES
-        wanted = await asyncio.to_thread(route.read, incoming) if in_thread else route.read(incoming)
-        model = catalog.resolve(view, wanted.model)
-        routes.check_task(route, model)
+        model = view.models.get(wanted.model) or catalog.resolve(view, wanted.model)
+        if model.task not in route.tasks:
+            routes.check_task(route, model)
         now = gateway.clock()
         limits = gateway.limits(view.tenant)
         limits.admit(wanted.tokens, now)
@@ -124,20 +151,13 @@ class GatewayApp:
             began=now,
         )
 
-    async def _body(self, client: Client, route: Route, held: Reservation) -> bytes:
-        most_json = most = self._gateway.settings.max_body_bytes
-        if route.binary and routes.announces_binary(client.headers):
-            most *= BINARY_TIMES
-        check_headers(dict(client.headers), most, most_json)
-        return await read_body(client, most, held)
-
 
 def _with_request_id(scope: Scope, send: Send) -> Send:
     """`send` that names the request in the head of the answer."""
     added = [(b"x-request-id", new_request_id().encode())]
-    echoed = echoed_request_id(scope["headers"])
-    if echoed is not None:
-        added.append((b"x-client-request-id", echoed))
+    given = dict(scope["headers"]).get(b"x-request-id", b"")
+    if harmless(given):
+        added.append((b"x-client-request-id", given))
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -14,6 +14,8 @@ BINARY_TIMES = 8
 HELD_BYTES = 512 << 20
 """What the bodies of all requests and answers of one process may hold, from the first byte to the end of the request;
 those of one tenant half of it. A stream is never held whole."""
+SMALL_BYTES = 16 << 10
+"""A body that came whole, or an answer, is not counted up to here: the cap of connections bounds what those hold."""
 _JSON_LENGTH = HEADER_JSON_LENGTH.encode()
 _JSON = b"application/json"
 _NEVER_JSON = re.compile(rb"multipart/|(?=.*;\s*+charset\s*+=\s*+\"?+(?!utf-?8|us-ascii))", re.IGNORECASE | re.DOTALL)
@@ -50,6 +52,8 @@ class Reservation:
 
     def release(self) -> None:
         budget, taken = self._budget, self._taken
+        if not taken:
+            return
         self._taken = 0
         budget.held -= taken
         budget.of_tenant[self._tenant] -= taken
@@ -59,7 +63,9 @@ class Reservation:
 
 def check_headers(headers: Mapping[bytes, bytes], max_bytes: int, max_json_bytes: int) -> None:
     """Refuses by its headers a body that would be refused anyway. Raises RequestError (413, 415)."""
-    _check_size(int(headers.get(b"content-length", b"0")[:_LENGTH_DIGITS]), max_bytes)
+    length = int(headers.get(b"content-length", b"0")[:_LENGTH_DIGITS])
+    if length > max_bytes:
+        raise _too_large(f"{length} bytes", max_bytes)
     if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
         raise error("unsupported_encoding")
     content_type = headers.get(b"content-type", _JSON)
@@ -71,31 +77,18 @@ def check_headers(headers: Mapping[bytes, bytes], max_bytes: int, max_json_bytes
 
 
 async def read_body(client: Client, max_bytes: int, held: Reservation) -> bytes:
-    """The whole body. Raises RequestError (408, 413, 503), or ClientGoneError."""
-    body = client.take_body()
-    if body is None:
-        try:
-            return await _collect(client, max_bytes, held)
-        except TimeoutError:
-            raise error("body_too_slow") from None
-    _check_size(len(body), max_bytes)
-    held.take(len(body))
-    return body
-
-
-async def _collect(client: Client, max_bytes: int, held: Reservation) -> bytes:
+    """The whole body as it comes. Raises RequestError (408, 413, 503), or ClientGoneError."""
     parts, size = [], 0
-    while part := await client.body_part():
-        size += len(part)
-        _check_size(size, max_bytes)
-        held.take(len(part))
-        parts.append(part)
+    try:
+        while part := await client.body_part():
+            size += len(part)
+            if size > max_bytes:
+                raise _too_large(f"more than {max_bytes} bytes", max_bytes)
+            parts.append(part)
+            held.take(len(part))
+    except TimeoutError:
+        raise error("body_too_slow") from None
     return b"".join(parts)
-
-
-def _check_size(size: int, most: int) -> None:
-    if size > most:
-        raise _too_large(f"{size} bytes or more", most)
 
 
 def _too_large(given: str, most: int) -> RequestError:

@@ -9,7 +9,7 @@ import time
 from cotenant_serving.contract import Usage
 from cotenant_serving.gateway import answers
 from cotenant_serving.gateway.account import Call, Ending, describe, settle
-from cotenant_serving.gateway.bodies import Reservation
+from cotenant_serving.gateway.bodies import SMALL_BYTES, Reservation
 from cotenant_serving.gateway.client import Callback, Client
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.relay import MAX_EVENT_BYTES, EventTooLongError, StreamFilter
@@ -17,7 +17,7 @@ from cotenant_serving.gateway.reply import Reply
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.timing import COMMENT
 from cotenant_serving.gateway.upstream import Answer, EngineLostError
-from cotenant_serving.tracing import Span
+from cotenant_serving.tracing import NO_SPAN, Span
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -93,7 +93,9 @@ class Delivery:
         """As `stream`. `done`: the engine has said all."""
         self._usage = answers.usage_of(answer)
         try:
-            self._held.take(answers.size_of(answer))
+            size = answers.size_of(answer)
+            if size > SMALL_BYTES:
+                self._held.take(size)
             body = await answer.read()
         except EngineLostError as problem:
             log.warning("answer %s broke: %s", self._call.request_id, problem)
@@ -104,7 +106,8 @@ class Delivery:
         self.settle("ok", 200)
         done()  # the client may be slow
         self.reply.whole(200, body, answers.whole_fields(answer, timing))
-        await self._client.drained()
+        if len(body) > SMALL_BYTES:
+            await self._client.drained()
         return "ok"
 
     async def pass_on(self, answer: Answer, timing: bytes) -> str:
@@ -139,7 +142,8 @@ class Delivery:
             first_byte_s=self._first_byte_s,
         )
         self.tokens = settle(self._gateway, self._call, self.entry, ending)
-        describe(self._span, self._call, ending)
+        if self._span is not NO_SPAN:
+            describe(self._span, self._call, ending)
 
     def _forward(self, chunk: bytes) -> bool:
         """A piece of the engine's stream, in the callback that read it. Whether more is wanted."""

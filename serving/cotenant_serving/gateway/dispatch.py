@@ -110,7 +110,7 @@ class Dispatcher:
 
         Raises RequestError when the line is full, when waiting is pointless, or when the deadline has passed.
         """
-        if (row := self.at_once(ticket)) is not None:
+        if (row := self.at_once(ticket.model)) is not None:
             return row
         lane = self._lanes[ticket.model]
         try:
@@ -122,9 +122,9 @@ class Dispatcher:
             raise
         return await self._wait(lane, ticket)
 
-    def at_once(self, ticket: Ticket) -> EngineRow | None:
+    def at_once(self, model: str) -> EngineRow | None:
         """As `acquire`, but None when the request would have to wait."""
-        lane = self._lanes.get(ticket.model) or self._fleet.lane(ticket.model)
+        lane = self._lanes.get(model) or self._fleet.lane(model)
         if lane.waiting.total():
             return None
         engine = self._fleet.take(lane)

@@ -13,7 +13,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
+from typing import Any
+
+import msgspec
 
 from cotenant_serving.contract import EngineRow
 from cotenant_serving.gateway import answers, dispatch
@@ -21,11 +23,13 @@ from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.bodies import Reservation
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.delivery import Delivery
+from cotenant_serving.gateway.eager import Work, as_task, current
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.reply import Reply
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.timing import server_timing
 from cotenant_serving.gateway.upstream import (
+    ANSWERED,
     Answer,
     EngineLostError,
     EngineUnreachableError,
@@ -45,9 +49,9 @@ MAX_BROKEN = 3
 
 class Exchange:
     __slots__ = (
-        "_attempts", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway", "_leaving",
-        "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping", "_task", "_ticket", "_woken",
-        "_working", "deadline",
+        "_attempts", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway",
+        "_hold_until", "_leaving", "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping", "_task",
+        "_ticket", "_woken", "_working", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -59,13 +63,9 @@ class Exchange:
         self._reply = reply
         self._span = span
         self._delivery = Delivery(gateway, call, reply, client, held, span)
-        self._ticket = dispatch.Ticket(
-            call.model,
-            call.tenant,
-            call.weight,
-            entered=call.began,
-            deadline=call.began + gateway.settings.hold_timeout_s,
-        )
+        self._hold_until = call.began + gateway.settings.hold_timeout_s
+        self._ticket: dispatch.Ticket | None = None
+        """Once it had to wait."""
         self.deadline = call.began + gateway.settings.request_timeout_s
         """For `Gateway.end_overdue`."""
         self._row: EngineRow | None = None
@@ -85,7 +85,7 @@ class Exchange:
         """The outcome if an error ends the request now."""
         self._woken = not gateway.dispatcher.engines(call.model)
         """The model was cold when the request came."""
-        self._task: asyncio.Task[object] | None = None
+        self._task: Work | asyncio.Task[Any] | None = None
         self._working = False
         self._stopping: asyncio.Task[None] | None = None
         """Ends the request early."""
@@ -95,32 +95,33 @@ class Exchange:
         """What the client is told then."""
 
     async def run(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = current()
         self._working = True
         self._gateway.exchanges.add(self)
         self._delivery.watch(self._left)
         outcome = "internal_error"
         try:
-            outcome = await self._until_end()
-        finally:
-            self._gateway.exchanges.discard(self)
-            self._release()
-            self._delivery.settle(outcome, self._reply.status)
-            if self._attempts:
-                self._gateway.dispatcher.settle(self._ticket, self._delivery.tokens)
-            self._task = None  # which holds this one
-
-    async def _until_end(self) -> str:
-        try:
             outcome = await self._work()
-            if self._stopping is None:
-                return outcome
+            if self._stopping is not None:
+                outcome = await self._end(self._stopping)
         except asyncio.CancelledError:
             if self._stopping is None or self._task is None:
                 raise
             self._task.uncancel()
+            outcome = await self._end(self._stopping)
+        finally:
+            self._gateway.exchanges.discard(self)
+            self._task = None  # which holds this one
+            if self._row is not None:
+                self._release()
+            if not self._delivery.settled:
+                self._delivery.settle(outcome, self._reply.status)
+            if self._ticket is not None and self._attempts:
+                self._gateway.dispatcher.settle(self._ticket, self._delivery.tokens)
+
+    async def _end(self, stopping: "asyncio.Task[None]") -> str:
         self._working = False
-        await self._stopping
+        await stopping
         if self._problem is not None:
             self._delivery.settle(self._ending, self._reply.status or self._problem.status)
             self._reply.fail(self._problem)
@@ -156,7 +157,7 @@ class Exchange:
         try:
             while True:
                 if self._span is NO_SPAN:
-                    self._row = self._gateway.dispatcher.at_once(self._ticket) or await self._hold()
+                    self._row = self._at_once() or await self._hold()
                     outcome = await self._attempt(self._row, NO_SPAN)
                 else:
                     outcome = await self._traced_attempt()
@@ -178,16 +179,25 @@ class Exchange:
 
     async def _traced_attempt(self) -> str:
         with self._span.child("queue"):
-            self._row = self._gateway.dispatcher.at_once(self._ticket) or await self._hold()
+            self._row = self._at_once() or await self._hold()
         with self._span.child("engine", outgoing=True) as step:
             return await self._attempt(self._row, step)
 
+    def _at_once(self) -> EngineRow | None:
+        return self._gateway.dispatcher.at_once(self._call.model)
+
     async def _hold(self) -> EngineRow:
         """An engine, later. A held stream is kept alive with comments once its end is in sight."""
+        await as_task()
         dispatcher = self._gateway.dispatcher
-        if not self._call.stream:
-            return await dispatcher.acquire(self._ticket)
-        waiting = asyncio.ensure_future(dispatcher.acquire(self._ticket))
+        call = self._call
+        ticket = self._ticket = self._ticket or dispatch.Ticket(
+            call.model, call.tenant, call.weight, entered=call.began, deadline=self._hold_until
+        )
+        ticket.returned = self._attempts > 0
+        if not call.stream:
+            return await dispatcher.acquire(ticket)
+        waiting = asyncio.ensure_future(dispatcher.acquire(ticket))
         try:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=self._gateway.settings.comment_after_s)
@@ -202,7 +212,7 @@ class Exchange:
 
     def _in_sight(self) -> bool:
         eta_s = self._gateway.dispatcher.eta_s(self._call.model)
-        return eta_s is not None and self._gateway.clock() + eta_s <= self._ticket.deadline
+        return eta_s is not None and self._gateway.clock() + eta_s <= self._hold_until
 
     async def _attempt(self, row: EngineRow, step: Span) -> str:
         """Sends the request to one engine. The outcome, or "" when it goes back to the line."""
@@ -240,15 +250,16 @@ class Exchange:
         try:
             return await self._judge(row, answer, timing)
         finally:
-            await answer.close()
+            if not answer.complete:
+                await answer.close()
 
     async def _judge(self, row: EngineRow, answer: Answer, timing: bytes) -> str:
-        verdict = meaning(answer.status, refused_header(answer))
-        if verdict is Meaning.ANSWERED:
+        if answer.status == ANSWERED:
             self._delivery.ran, self._failure = True, "upstream_error"
             if answer.headers.get("content-type", "").startswith("text/event-stream"):
                 return await self._delivery.stream(answer, timing)
             return await self._delivery.whole(answer, timing, self._engine_is_done)
+        verdict = meaning(answer.status, refused_header(answer))
         if verdict is Meaning.REFUSED:
             return await self._delivery.pass_on(answer, timing)
         if verdict is Meaning.FAILED:
@@ -279,7 +290,7 @@ class Exchange:
         if self._broken is None:
             self._broken = Counter()
         self._broken[row.instance] += 1
-        late = self._gateway.clock() >= self._ticket.deadline
+        late = self._gateway.clock() >= self._hold_until
         if late or self._broken[row.instance] >= MAX_BROKEN:
             raise self._given_up(error("upstream_error", "Engines broke off before answering this request."))
 
@@ -291,7 +302,6 @@ class Exchange:
 
     def _again(self, reason: str) -> str:
         self._gateway.metrics.retried(reason)
-        self._ticket.returned = True
         self._sent_as = ""
         self._delivery.entry.sent(False)
         return ""
@@ -314,4 +324,4 @@ class Exchange:
 def _continuing(step: Span, outgoing: Outgoing) -> Outgoing:
     """The request as part of the trace, where there is one."""
     context = step.context()
-    return replace(outgoing, headers={**outgoing.headers, **context}) if context else outgoing
+    return msgspec.structs.replace(outgoing, headers={**outgoing.headers, **context}) if context else outgoing

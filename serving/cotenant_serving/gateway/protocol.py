@@ -18,6 +18,7 @@ from cotenant_serving.gateway import framing, routes
 from cotenant_serving.gateway.caps import RefusedConnection
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.connections import Connections, StallWatch
+from cotenant_serving.gateway.eager import Work
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.page_calls import Message, Receive, Send, call_page, fail
 from cotenant_serving.gateway.request import HELD_BYTES, Request
@@ -189,8 +190,12 @@ class Connection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         self._held_back = False
         found = routes.find(request.path)
-        work = call_page(self._app, request, self.transport) if found is None else self._app.answer(request, *found)
-        self._tasks.add(self._loop.create_task(self._run(request, work)))
+        if found is not None:
+            Work(self._run(request, self._app.answer(request, *found)), self._loop, self._tasks).begin()
+            return
+        page = self._loop.create_task(self._run(request, call_page(self._app, request, self.transport)))
+        self._tasks.add(page)
+        page.add_done_callback(self._tasks.discard)
 
     def _begin_body(self, length: int) -> None:
         self._chunks = framing.Chunks() if length == framing.CHUNKED else None
@@ -229,7 +234,6 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("a request to %s failed in the gateway", request.path[:80])
         finally:
-            self._tasks.discard(asyncio.current_task())
             if request.open:
                 self._answer_mistake(request)
 
@@ -268,8 +272,12 @@ class Connection(asyncio.Protocol):
             self.deadline_s = self._loop.time() + self.shared.times.idle_s
             self.read_on()
             if self._ahead:
-                data, self._ahead = self._ahead, b""
-                self._read_head(data)
+                self._loop.call_soon(self._read_ahead)  # not now: a thousand requests may wait there
+
+    def _read_ahead(self) -> None:
+        if self._request is None and self._ahead and not self._lingers:
+            data, self._ahead = self._ahead, b""
+            self._read_head(data)
 
     # Ends.
 

@@ -1,7 +1,7 @@
 """The answer to one client: begun at most once, ended exactly once, whatever goes wrong in between."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.errors import body_for
@@ -18,7 +18,7 @@ class Reply:
 
     __slots__ = ("_client", "_fields", "_path", "finished", "request_id", "status")
 
-    def __init__(self, client: Client, request_id: str, client_request_id: bytes | None = None) -> None:
+    def __init__(self, client: Client, request_id: str) -> None:
         self._client = client
         self._path = client.path
         """Decides about the shape of errors."""
@@ -26,8 +26,11 @@ class Reply:
         self.status = 0
         self.finished = False
         self._fields = b"x-request-id: %b\r\n" % request_id.encode()
-        if client_request_id is not None:
-            self._fields += b"x-client-request-id: %b\r\n" % client_request_id
+
+    def echo(self, given: bytes) -> None:
+        """The client's own request id, when it is `harmless`."""
+        if harmless(given):
+            self._fields += b"x-client-request-id: %b\r\n" % given
 
     def add(self, fields: bytes) -> None:
         """Header lines of whatever answer begins, each with its CRLF."""
@@ -75,9 +78,6 @@ def fields_of(headers: Mapping[str, str]) -> bytes:
     )
 
 
-def echoed_request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The client's own request id when it is harmless to repeat; it is never used for anything else."""
-    for name, value in headers:
-        if name == b"x-request-id":
-            return value if _CLIENT_ID.fullmatch(value) else None
-    return None
+def harmless(request_id: bytes) -> bool:
+    """Whether a client's request id may be repeated to it; it is never used for anything else."""
+    return _CLIENT_ID.fullmatch(request_id) is not None

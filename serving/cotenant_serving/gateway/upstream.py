@@ -11,9 +11,10 @@ no different: the same error, once for each such connection. Never after `send` 
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
+
+import msgspec
 
 from cotenant_serving.contract import HEADER_REFUSED, EngineRow, Usage
 
@@ -41,8 +42,7 @@ class EngineLostError(Exception):
     """The connection broke; what the engine did with the request is unknown. The message quotes no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """What goes on to an engine of a client's request; of its headers only those that say how to read the body."""
 
     method: str
@@ -59,6 +59,9 @@ class Answer(Protocol):
     def status(self) -> int: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def complete(self) -> bool:
+        """All of it came, and its connection waits for another request: there is nothing to close."""
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises EngineLostError when it breaks off or is longer than `limit` bytes."""
@@ -95,10 +98,13 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
-class Meaning(enum.Enum):
-    """What the first byte of an engine's answer means for the request."""
+ANSWERED = 200
+"""The status of an answer for the client; every other one means something (`meaning`)."""
 
-    ANSWERED = "answered"
+
+class Meaning(enum.Enum):
+    """What the head of an engine's answer that is no answer for the client means for the request."""
+
     REFUSED = "refused"
     """4xx: the client's mistake, passed on unchanged."""
     BUSY = "busy"
@@ -109,9 +115,7 @@ class Meaning(enum.Enum):
 
 
 def meaning(status: int, refused: str) -> Meaning:
-    """`refused` is the header x-cotenant-refused, empty when absent. Pure."""
-    if status == 200:
-        return Meaning.ANSWERED
+    """Of a status other than ANSWERED. `refused` is the header x-cotenant-refused, empty when absent. Pure."""
     if status == 421:
         return Meaning.MISDIRECTED
     if status == 503 and refused in ("busy", "loading", "draining"):

@@ -83,6 +83,9 @@ class AiohttpUpstream:
 class AiohttpAnswer:
     """`Answer` over one aiohttp response; an async context manager that closes it."""
 
+    complete = False
+    """Never known: it is always closed."""
+
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._reads = asyncio.Event()

@@ -1,9 +1,9 @@
 """An answer that is coming on a connection of the lean client: who takes it, what came and was not taken yet."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cotenant_serving.gateway.eager import Signal
 from cotenant_serving.gateway.upstream import MAX_ANSWER_BYTES, EngineLostError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LeanAnswer:
         self.reading = 0
         """Bytes that whoever reads wants at most; 0 while nobody does."""
         self.put: Put | None = None
-        self.waiter: asyncio.Future[None] | None = None
+        self.waiter: Signal | None = None
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         if self.connection is not None and self.size <= limit:
@@ -82,18 +82,16 @@ class LeanAnswer:
         try:
             if not put(piece):
                 self.put = refuse_more
-                self.wake()
         except Exception as problem:  # raised again where `relay` waits
             self.problem = self.problem or problem
 
     def wake(self) -> None:
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self.waiter is not None:
+            self.waiter.give()
 
     async def _end(self) -> None:
         """Returns when nothing more will come, or is wanted."""
-        self.waiter = asyncio.get_running_loop().create_future()
+        self.waiter = Signal()
         try:
             await self.waiter
         except BaseException:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import httptools
 
+from cotenant_serving.gateway.eager import Signal
 from cotenant_serving.gateway.upstream import MAX_HEAD_BYTES, READ_BUFFER_BYTES, EngineLostError
 from cotenant_serving.gateway.upstream_answer import FULL, SLOW, LeanAnswer, refuse_more
 
@@ -45,8 +46,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: LeanAnswer | None = None
-        self._asking: asyncio.Future[None] | None = None
-        """Resolved when the head is here, or will not come."""
+        self._asking: Signal | None = None
+        """Given when the head is here, or will not come."""
         self._head_bytes = 0
         self._interim = False
         """A 1xx answer is being read."""
@@ -75,7 +76,7 @@ class Connection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes, *, pieces: bool, without_body: bool) -> LeanAnswer:
         """Returns at the head of the answer. `pieces`: the body is large. Raises EngineLostError."""
         answer = self._answer = LeanAnswer(self)
-        asking = self._asking = self._loop.create_future()
+        asking = self._asking = Signal()
         self._head_bytes = 0
         self._without_body = without_body
         transport = self._transport
@@ -150,8 +151,9 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(answer, "what it sent is not an HTTP answer")
+        head_came = False
         if self._asking is not None:
-            self._look_at_head(answer, len(data))
+            head_came = self._look_at_head(answer, len(data))
         elif answer.size == size:
             self._look_at_framing(answer, len(data))
         else:
@@ -161,8 +163,13 @@ class Connection(asyncio.Protocol):
                 answer.hand_on()
             else:
                 self._look_at_size(answer)
+        # Whoever waits goes on in these calls: all must be said and done before.
         if answer.complete or answer.problem is not None:
             self._end(answer)
+        elif head_came:
+            self._answer_asking()
+        elif answer.put is refuse_more:
+            answer.wake()
 
     def eof_received(self) -> None:
         """Nothing to do: the transport closes itself, and `connection_lost` says it."""
@@ -171,6 +178,8 @@ class Connection(asyncio.Protocol):
         self._keeper.closed(self)
         if self in self._pool:
             self._pool.remove(self)
+        self._transport = None
+        del self._parser  # it refers to this object
         answer = self._answer
         if answer is not None:
             if exc is None and self._until_close:
@@ -178,8 +187,6 @@ class Connection(asyncio.Protocol):
             else:
                 self._fail(answer, type(exc).__name__ if exc is not None else "it closed the connection")
             self._end(answer)
-        self._transport = None
-        del self._parser  # it refers to this object
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -243,16 +250,17 @@ class Connection(asyncio.Protocol):
             self._keeps = False
         answer.complete = True
 
-    def _look_at_head(self, answer: LeanAnswer, size: int) -> None:
-        """After a read in which the head was still to come."""
+    def _look_at_head(self, answer: LeanAnswer, size: int) -> bool:
+        """After a read in which the head was still to come. Whether it is here."""
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
             names_and_values = sum(len(name) + len(value) for name, value in answer.headers.items())
             if not answer.status or names_and_values > MAX_HEAD_BYTES:
                 self._fail(answer, f"a head of more than {MAX_HEAD_BYTES} bytes")
-        if answer.status:
-            self._head_bytes = 0
-            self._answer_asking()
+        if not answer.status:
+            return False
+        self._head_bytes = 0
+        return True
 
     def _look_at_framing(self, answer: LeanAnswer, size: int) -> None:
         """After a read that brought nothing of the body: chunk sizes, or trailers, which the parser keeps."""
@@ -296,8 +304,8 @@ class Connection(asyncio.Protocol):
 
     def _answer_asking(self) -> None:
         asking, self._asking = self._asking, None
-        if asking is not None and not asking.done():
-            asking.set_result(None)
+        if asking is not None:
+            asking.give()
 
     def _write_rest(self) -> None:
         rest, transport = self._rest, self._transport

@@ -11,6 +11,7 @@ from functools import lru_cache
 import msgspec
 
 from cotenant_serving.contract import HEADER_INSTANCE, HEADER_MODEL, HEADER_REQUEST_ID, EngineRow, Usage
+from cotenant_serving.gateway.eager import as_task
 from cotenant_serving.gateway.upstream import (
     CANCEL_S,
     CONNECT_S,
@@ -140,6 +141,7 @@ class LeanUpstream:
     async def _new(self, engine: Engine) -> Connection:
         """Raises EngineUnreachableError."""
         row, pool = engine.row, engine.pool
+        await as_task()
         try:
             async with asyncio.timeout(CONNECT_S):
                 _, connection = await self._connect(lambda: Connection(self, pool, self._loop), row.host, row.port)
