@@ -50,8 +50,8 @@ MAX_BROKEN = 3
 class Exchange:
     __slots__ = (
         "_attempts", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway",
-        "_hold_until", "_leaving", "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping", "_task",
-        "_ticket", "_woken", "_working", "deadline",
+        "_hold_until", "_leaving", "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping",
+        "_task", "_ticket", "_woken", "_working", "deadline",
     )  # fmt: skip
 
     def __init__(

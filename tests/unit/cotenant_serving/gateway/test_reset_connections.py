@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cotenant_serving.gateway.connections import taken
+from cotenant_serving.gateway.framing import read_head
 from cotenant_serving.gateway.page_calls import call_page
 from cotenant_serving.gateway.request import Request
 
@@ -38,8 +39,8 @@ class Answered:
 
 
 def request_of(connection: Any) -> Request:
-    made = Request(connection, ResetTransport(), [(b"host", b"x")])
-    made.method, made.path = "GET", "/healthz"
+    head = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    made = Request(connection, ResetTransport(), read_head(head, len(head)))
     made.complete()
     return made
 
