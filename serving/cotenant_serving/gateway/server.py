@@ -160,10 +160,13 @@ async def _live(gateway: Gateway, signs: Count, journal: Callable[[], Journal]) 
     """Shows that the event loop turns: in the journal for the next start, in `signs` for the supervisor."""
     while True:
         signs.add(1)
-        gateway.usage.retry(time.time())
-        gateway.usage.renew(journal)
-        gateway.end_overdue()
-        gateway.leave_silent_engines()
+        try:
+            gateway.usage.retry(time.time())
+            gateway.usage.renew(journal)
+            gateway.end_overdue()
+            gateway.leave_silent_engines()
+        except Exception:  # a worker whose loop turns must not be killed as one that hangs
+            log.exception("what a worker does twice a second has failed")
         await asyncio.sleep(RETRY_S)
 
 

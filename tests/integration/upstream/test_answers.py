@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests.builders.raw_engine import END, OK, STREAM, RawEngine, Talk, chunk, closing_after, saying
 from tests.builders.upstreams import CHAT, ask, whole
 

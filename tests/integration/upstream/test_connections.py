@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests.builders.gateway import POOL_TOKEN, eventually, row
 from tests.builders.raw_engine import END, OK, STREAM, Heard, RawEngine, Talk, chunk, closing_after, hang, saying
 from tests.builders.upstreams import CHAT, ask, whole

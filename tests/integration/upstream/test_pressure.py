@@ -2,9 +2,9 @@
 
 import asyncio
 import tracemalloc
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests.builders.gateway import eventually
 from tests.builders.raw_engine import END, OK, STREAM, RawEngine, Talk, chunk
 from tests.builders.upstreams import CHAT, ask, whole
