@@ -75,6 +75,10 @@ class FakeClient:
         assert self.length in (None, len(self.body))
         self.ended = True
 
+    def whole(self, status: int, fields: bytes, body: bytes) -> None:
+        self.begin(status, fields, len(body))
+        self.end(body)
+
     def abort(self) -> None:
         self.gone = True
 

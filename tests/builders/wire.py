@@ -107,8 +107,7 @@ async def answer_what_came(client: Client) -> None:
         body = await whole_body(client)
     except ClientGoneError:
         return
-    client.begin(200, b"", len(body))
-    client.end(body)
+    client.whole(200, b"", body)
 
 
 class Wire:

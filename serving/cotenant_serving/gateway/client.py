@@ -57,6 +57,9 @@ class Client(Protocol):
     def end(self, last: bytes = b"") -> None:
         """The end of the answer, after a last piece. What is left of the request's body is thrown away."""
 
+    def whole(self, status: int, fields: bytes, body: bytes) -> None:
+        """`begin` and `end` of an answer that is complete."""
+
     def abort(self) -> None:
         """Closes the connection without an end: what was sent must not look complete."""
 

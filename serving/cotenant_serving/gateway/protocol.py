@@ -61,11 +61,11 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_request",
         "_tasks",
-        "_tenant",
         "client_is_slow",
         "deadline_s",
         "ending",
         "shared",
+        "tenant",
         "transport",
         "watch",
     )
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._held_back = False
         """The app is not given the request before the rest of its short body is here, or the next sweep."""
         self._paused = False
-        self._tenant = ""
+        self.tenant = ""
         self.client_is_slow = False
         self.ending = False
         """No request follows the running one."""
@@ -112,9 +112,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._known_to_server.discard(self)
         self.shared.remove(self)
-        if self._tenant:
-            self.shared.tenants.give(self._tenant)
-            self._tenant = ""
+        if self.tenant:
+            self.shared.tenants.give(self.tenant)
+            self.tenant = ""
         self._lingers = True
         self._leave()
 
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             return
         if request is None:
             self._read_head(self._ahead + data if self._ahead else data)
-        elif request.whole:
+        elif request.taken_in:
             self._keep(data)
         else:
             self._read_body(request, data)
@@ -168,12 +168,12 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: framing.Head, rest: bytes) -> None:
         self._request = request = Request(self, self.transport, head)
         if not head.length:
-            request.whole = True
+            request.taken_in = True
             self.deadline_s = inf
             self._keep(rest)
         elif len(rest) == head.length:
             request.arrived(rest)
-            request.whole = True
+            request.taken_in = True
             self.deadline_s = inf
         else:
             self._begin_body(head.length)
@@ -252,25 +252,26 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def belongs_to(self, tenant: str) -> bool:
-        if tenant == self._tenant or self._request is None:
+        if tenant == self.tenant or self._request is None:
             return True
         if not self.shared.tenants.take(tenant):
             return False
-        if self._tenant:
-            self.shared.tenants.give(self._tenant)
-        self._tenant = tenant
+        if self.tenant:
+            self.shared.tenants.give(self.tenant)
+        self.tenant = tenant
         return True
 
     def answered(self, request: Request) -> None:
         """Its answer has been written."""
         self._request = None
-        if not request.whole or (self._ahead and not request.keep_alive):
+        if not request.taken_in or (self._ahead and not request.keep_alive):
             self._linger()
         elif not request.keep_alive:
             self.transport.close()
         else:
             self.deadline_s = self._loop.time() + self.shared.times.idle_s
-            self.read_on()
+            if self._paused:
+                self.read_on()
             if self._ahead:
                 self._loop.call_soon(self._read_ahead)  # not now: a thousand requests may wait there
 

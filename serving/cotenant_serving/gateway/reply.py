@@ -38,9 +38,10 @@ class Reply:
 
     def whole(self, status: int, body: bytes, fields: bytes) -> None:
         """A complete answer; `fields` as for `add`. A HEAD never gets here."""
-        self._begin(status, fields, len(body))
+        assert not self.status, "an answer begins once"
+        self.status = status
         self.finished = True
-        self._client.end(body)
+        self._client.whole(status, self._fields + fields, body)
 
     def start_stream(self, fields: bytes = EVENTS) -> None:
         """Does nothing when waiting comments have begun the stream already."""

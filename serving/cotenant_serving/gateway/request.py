@@ -49,15 +49,15 @@ class Request:
         "method",
         "path",
         "start",
-        "whole",
+        "taken_in",
     )
 
     def __init__(self, connection: "Connection", transport: asyncio.Transport, head: Head) -> None:
         self.headers: Sequence[tuple[bytes, bytes]]
         self.start, self.headers, _, self.keep_alive, self._waits_for_100 = head
         self.method, self.path = self.start[:2]
-        self.gone = self.begun = self.whole = False
-        """`whole`: the end of the body is here."""
+        self.gone = self.begun = self.taken_in = False
+        """`taken_in`: the end of the body is here."""
         self.held_bytes = 0
         self._connection = connection
         self._transport: asyncio.Transport | None = transport
@@ -79,7 +79,7 @@ class Request:
     # What the app reads.
 
     def take_body(self) -> bytes | None:
-        if not self.whole:
+        if not self.taken_in:
             return None
         parts = self._parts
         if parts is None:
@@ -91,7 +91,7 @@ class Request:
         while not self._parts:
             if self.gone:
                 raise ClientGoneError
-            if self.whole:
+            if self.taken_in:
                 return b""
             self._news = asyncio.get_running_loop().create_future()
             if self._waits_for_100 and not self.begun and self._transport is not None:
@@ -104,7 +104,8 @@ class Request:
         return part
 
     def belongs_to(self, tenant: str) -> bool:
-        return self._connection.belongs_to(tenant)
+        connection = self._connection
+        return tenant == connection.tenant or connection.belongs_to(tenant)
 
     def watch(self, gone: Callback, pause: Callback, resume: Callback) -> None:
         if self.gone:
@@ -121,7 +122,7 @@ class Request:
         self.begun = True
         self._silent = self.method == "HEAD" or status in _NOBODY
         connection = self._connection
-        if not self.whole or connection.ending:
+        if not self.taken_in or connection.ending:
             self.keep_alive = False
         if status in _NOBODY:
             framing = b""
@@ -153,6 +154,27 @@ class Request:
         if self._transport is not None:
             self._transport = self._lost = self._pause = self._resume = None  # no cycle is left behind
             self._connection.answered(self)
+
+    def whole(self, status: int, fields: bytes, body: bytes) -> None:
+        """What most answers are: everything at once, in one write."""
+        connection, transport = self._connection, self._transport
+        ends = not self.keep_alive or not self.taken_in or connection.ending
+        if ends or transport is None or self.method == "HEAD" or status in _NOBODY or len(body) > JOINED_BYTES:
+            self.begin(status, fields, len(body))
+            self.end(body)
+            return
+        assert not self.begun, "an answer begins once"
+        self.begun = True
+        try:
+            transport.write(
+                b"%b%b%bcontent-length: %d\r\n\r\n%b"
+                % (STATUS_LINES[status], connection.shared.date, fields, len(body), body)
+            )
+        except RuntimeError:  # as in `_write`
+            self._transport = None
+            return
+        self._transport = self._lost = self._pause = self._resume = None
+        connection.answered(self)
 
     def abort(self) -> None:
         if self._transport is None:
@@ -209,7 +231,7 @@ class Request:
             self._wake()
 
     def complete(self) -> None:
-        self.whole = True
+        self.taken_in = True
         if self._news is not None:
             self._wake()
 

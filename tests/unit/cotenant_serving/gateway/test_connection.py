@@ -8,7 +8,7 @@ from tests.builders.wire import Wire, settled, whole_body
 
 from cotenant_serving.gateway.client import Client, ClientGoneError
 from cotenant_serving.gateway.connections import SWEEP_S, Times
-from cotenant_serving.gateway.request import HELD_BYTES
+from cotenant_serving.gateway.request import HELD_BYTES, JOINED_BYTES
 
 GET = b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -131,6 +131,41 @@ async def test_a_whole_answer_is_one_write() -> None:
     wire = await Wire().send(POST % 5 + b"hello")
     assert len(wire.transport.writes) == 1
     assert wire.transport.sent.endswith(b"content-length: 5\r\n\r\nhello")
+
+
+@pytest.mark.parametrize("body", [b"", b"an answer", b"x" * (JOINED_BYTES + 1)], ids=["empty", "short", "long"])
+@pytest.mark.parametrize(
+    "request_", [GET, GET.replace(b"GET", b"HEAD"), GET.replace(b"1.1", b"1.0"), GET + GET, POST % 5 + b"half"]
+)
+async def test_an_answer_given_at_once_is_that_of_a_beginning_and_an_end(request_: bytes, body: bytes) -> None:
+    async def in_two(client: Client) -> None:
+        client.begin(404, b"x-a: b\r\n", len(body))
+        client.end(body)
+
+    async def in_one(client: Client) -> None:
+        client.whole(404, b"x-a: b\r\n", body)
+
+    expected, wire = await Wire(in_two).send(request_), await Wire(in_one).send(request_)
+    wire.clock.advance(SWEEP_S)  # who sends its body too slowly
+    expected.clock.advance(SWEEP_S)
+    await settled()
+    assert wire.transport.sent == expected.transport.sent
+    assert wire.closed == expected.closed
+    assert wire.statuses
+
+
+async def test_an_answer_given_at_once_to_a_client_that_left_goes_nowhere() -> None:
+    gate = asyncio.Event()
+
+    async def late(client: Client) -> None:
+        await gate.wait()
+        client.whole(200, b"", b"late")
+
+    wire = await Wire(late).send(GET)
+    wire.lose()
+    gate.set()
+    await settled()
+    assert wire.transport.writes == []
 
 
 async def test_to_http_1_0_a_stream_ends_with_its_connection() -> None:
