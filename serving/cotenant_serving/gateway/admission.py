@@ -9,9 +9,10 @@ what is taken puts that off, and the bucket is empty when that is a minute away 
 """
 
 import math
+from functools import lru_cache
 
 from cotenant_serving.contract import Limits
-from cotenant_serving.gateway.board import Account, Levels
+from cotenant_serving.gateway.board import LEVELS, Account, Levels
 from cotenant_serving.gateway.errors import error, retry_after
 from cotenant_serving.openai_api import RequestError
 
@@ -42,10 +43,6 @@ class Bucket:
         self.latest_s = MINUTE_S + min(TOLERANCE_S, self.unit_s / 2) if per_minute else math.inf
         """How long after now it may be full when somebody has taken something."""
 
-    def after(self, full: float, amount: float, now: float) -> float:
-        """When it is full if `amount` is taken. Negative amounts give back."""
-        return (full if full > now else now) + amount * self.unit_s
-
     def resized(self, capacity: float, full: float, now: float) -> float:
         """When a bucket of this capacity is full with what one of another `capacity` holds.
 
@@ -54,21 +51,23 @@ class Bucket:
         level = capacity - max(0.0, full - now) * capacity / MINUTE_S
         return now + max(0.0, self.capacity - level) * self.unit_s if capacity else now
 
-    def shown(self, full: float, now: float) -> tuple[int, bytes]:
-        """Units that remain, and the time until all are back."""
-        away_s = full - now
-        if away_s <= 0:
-            return int(self.capacity), b"0s"
-        level = self.capacity - away_s / self.unit_s + 1e-3
-        return int(level) if level > 0 else 0, duration(away_s)
-
 
 class TenantLimits:
-    """One tenant's limits and its count of running requests, as this worker sees them."""
+    """One tenant's limits and its count of running requests, as this worker sees them.
+
+    `admit` and `settle` run for every request, and there a call costs more than what it does: so each does by itself
+    what `Account` has functions for.
+    """
+
+    __slots__ = (
+        "_account", "_copies", "_fields", "_lock", "_most_running", "_requests", "_requests_full", "_running",
+        "_tokens", "_tokens_full", "_unlimited", "_valid", "tenant",
+    )  # fmt: skip
 
     def __init__(self, tenant: str, limits: Limits, account: Account, now: float) -> None:
         self.tenant = tenant
-        self._account, self._running = account, account.running
+        self._account, self._running, self._lock = account, account.running, account.lock
+        self._copies, self._valid = account.copies, account.valid
         self.change(limits, now)
 
     @property
@@ -81,67 +80,92 @@ class TenantLimits:
         self._most_running = limits.concurrent_requests or math.inf
         limited = ((b"requests", self._requests), (b"tokens", self._tokens))
         self._fields = b"".join(_FIELDS % (kind, one.capacity, kind, kind) for kind, one in limited if one.capacity)
-        with self._account:
+        with self._lock:
             self._requests_full, self._tokens_full = self._load(now)
 
     def admit(self, tokens: int, now: float) -> None:
         """Takes one request, `tokens` and one place among the running, or raises RequestError and takes nothing."""
+        running = self._running
         if self._unlimited:
-            self._running.add(1)
+            running.values[running.column] += 1
             return
-        most = self._tokens.capacity
-        if most and tokens > most:
-            raise error(
-                "request_exceeds_limit",
-                f"The request may cost {tokens} tokens (estimated) and the limit is {most:.0f} tokens per minute.",
-            )
-        with self._account:
-            refused = self._take(tokens, now)
-        if refused is not None:
-            raise self._too_many(*refused, now)
+        requests, of_tokens, levels = self._requests, self._tokens, self._copies
+        if tokens > of_tokens.capacity > 0:
+            raise self._too_large(tokens)
+        if busy := self._lock.try_lock():
+            self._lock.wait(busy)
+        try:
+            at = LEVELS * self._valid[0]
+            requests_full, tokens_full = levels[at + 1], levels[at + 3]
+            if levels[at] != requests.capacity or levels[at + 2] != of_tokens.capacity:
+                requests_full, tokens_full = self._load(now)
+                at = LEVELS * self._valid[0]
+            self._requests_full, self._tokens_full = requests_full, tokens_full
+            requests_full = (requests_full if requests_full > now else now) + requests.unit_s
+            tokens_full = (tokens_full if tokens_full > now else now) + tokens * of_tokens.unit_s
+            if (
+                requests_full - now <= requests.latest_s
+                # Tensors cost no tokens: a bucket below zero does not keep them out.
+                and (tokens_full - now <= of_tokens.latest_s or not tokens)
+                and sum(running.values) < self._most_running
+            ):
+                self._requests_full = levels[at + 1] = requests_full
+                self._tokens_full = levels[at + 3] = tokens_full
+                running.values[running.column] += 1
+                return
+            limit, wait_s = self._reached(requests_full - now, tokens_full - now)
+        finally:
+            self._lock.unlock()
+        raise self._too_many(limit, wait_s, now)
 
     def settle(self, estimated: int, actual: int, now: float) -> None:
         """Ends a request that `admit` let in."""
-        self._running.add(-1)
-        if self._tokens.capacity and actual != estimated:
-            with self._account:
+        running = self._running
+        running.values[running.column] -= 1
+        of_tokens, levels = self._tokens, self._copies
+        if not of_tokens.capacity or actual == estimated:
+            return
+        if busy := self._lock.try_lock():
+            self._lock.wait(busy)
+        try:
+            at = LEVELS * self._valid[0]
+            requests_full, tokens_full = levels[at + 1], levels[at + 3]
+            if levels[at] != self._requests.capacity or levels[at + 2] != of_tokens.capacity:
                 requests_full, tokens_full = self._load(now)
-                tokens_full = self._tokens.after(tokens_full, actual - estimated, now)
-                self._account.fill(requests_full, tokens_full)
-            self._requests_full, self._tokens_full = requests_full, tokens_full
+                at = LEVELS * self._valid[0]
+            self._requests_full = requests_full
+            tokens_full = (tokens_full if tokens_full > now else now) + (actual - estimated) * of_tokens.unit_s
+            self._tokens_full = levels[at + 3] = tokens_full
+        finally:
+            self._lock.unlock()
 
     def fields(self, now: float) -> bytes:
         """Header lines x-ratelimit-{limit,remaining,reset}-{requests,tokens}, as of the last call that took or gave
         back. Nothing for what is unlimited.
         """
-        shown: tuple[int | bytes, ...] = ()
-        if self._requests.capacity:
-            shown = self._requests.shown(self._requests_full, now)
-        if self._tokens.capacity:
-            shown += self._tokens.shown(self._tokens_full, now)
-        return self._fields % shown if shown else b""
+        shown: list[int | bytes] = []
+        for bucket, full in ((self._requests, self._requests_full), (self._tokens, self._tokens_full)):
+            if bucket.capacity:
+                away_s = full - now
+                if away_s > 0:
+                    level = int(bucket.capacity - away_s / bucket.unit_s + 1e-3)
+                    shown += (level if level > 0 else 0, duration(int(away_s * 1000 + 0.5)))
+                else:
+                    shown += (int(bucket.capacity), b"0s")
+        return self._fields % tuple(shown) if shown else b""
 
     def headers(self, now: float) -> dict[str, str]:
         """`fields` by their names."""
         lines = (line.partition(": ") for line in self.fields(now).decode().splitlines())
         return {name: value for name, _, value in lines}
 
-    def _take(self, tokens: int, now: float) -> tuple[str, float] | None:
-        """The limit that is reached and the seconds until there is room, if one is."""
-        requests_full, tokens_full = self._requests_full, self._tokens_full = self._load(now)
+    def _reached(self, requests_away_s: float, tokens_away_s: float) -> tuple[str, float]:
+        """The limit that keeps a request out, and the seconds until there is room. The times: with this request."""
         if self._running.total() >= self._most_running:
             return f"{self._most_running} concurrent requests", 1.0
-        requests_full = self._requests.after(requests_full, 1, now)
-        if requests_full - now > self._requests.latest_s:
-            return f"{self._requests.capacity:.0f} requests per minute", requests_full - now - MINUTE_S
-        tokens_full = self._tokens.after(tokens_full, tokens, now)
-        # Tensors cost no tokens: a bucket below zero does not keep them out.
-        if tokens and tokens_full - now > self._tokens.latest_s:
-            return f"{self._tokens.capacity:.0f} tokens per minute", tokens_full - now - MINUTE_S
-        self._account.fill(requests_full, tokens_full)
-        self._running.add(1)
-        self._requests_full, self._tokens_full = requests_full, tokens_full
-        return None
+        if requests_away_s > self._requests.latest_s:
+            return f"{self._requests.capacity:.0f} requests per minute", requests_away_s - MINUTE_S
+        return f"{self._tokens.capacity:.0f} tokens per minute", tokens_away_s - MINUTE_S
 
     def _load(self, now: float) -> tuple[float, float]:
         """When the buckets are full, as the workers have left them, at the limits that this one knows."""
@@ -162,6 +186,13 @@ class TenantLimits:
             self._account.store(changed)
         return requests_full, tokens_full
 
+    def _too_large(self, tokens: int) -> RequestError:
+        return error(
+            "request_exceeds_limit",
+            f"The request may cost {tokens} tokens (estimated) and the limit is {self._tokens.capacity:.0f} tokens"
+            " per minute.",
+        )
+
     def _too_many(self, limit: str, wait_s: float, now: float) -> RequestError:
         wait_s = round(wait_s, 3)
         return error(
@@ -172,13 +203,11 @@ class TenantLimits:
         )
 
 
-def duration(seconds: float) -> bytes:
+@lru_cache(maxsize=4096)
+def duration(ms: int) -> bytes:
     """As Go prints it, like OpenAI's x-ratelimit-reset: `0s`, `12ms`, `1.5s`, `2m3s`."""
-    ms = int(seconds * 1000 + 0.5)
     if ms < 1000:
         return b"%dms" % ms if ms > 0 else b"0s"
-    if ms < 60_000 and ms % 10:
-        return b"%d.%03ds" % (ms // 1000, ms % 1000)
     minutes, ms = divmod(ms, 60_000)
     tail = b"%d" % (ms // 1000) if ms % 1000 == 0 else (b"%d.%03d" % divmod(ms, 1000)).rstrip(b"0")
     return b"%dm%bs" % (minutes, tail) if minutes else tail + b"s"

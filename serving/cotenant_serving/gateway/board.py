@@ -5,41 +5,56 @@ mapped by every worker, so it needs no disk and is gone with the last of them:
 
     header   rows in use (u32), usage_open (u32)        64 bytes
     row      key of its name (16 bytes)
-             which of the two copies holds (u32), rest unused
+             which of the two copies holds (u32), whether there is a mutex (u32), rest unused
              two copies of a tenant's levels (4 doubles each), or a number (the first of them)
-             one u32 for each column                    384 bytes
+             one u32 for each column
+             a mutex (`board_locks`)                    448 bytes
 
 Each worker has a column of its own and nobody else writes there, so counts need no lock; the supervisor clears a
-dead worker's. Levels are changed under a byte-range lock of the row (`board_rows`), which the kernel takes back from
-a process that is killed. What a bucket holds is one double, changed by one store; when its capacity changes too, a
-new copy is written beside the one that holds, then one store makes it hold.
+dead worker's. Levels are changed under the lock of the row, which the kernel takes back from a process that is
+killed. What a bucket holds is one double, changed by one store; when its capacity changes too, a new copy is written
+beside the one that holds, then one store makes it hold.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import logging
 import mmap
 import os
-from collections.abc import Collection, Sequence
-from types import TracebackType
+from collections.abc import Collection
 from typing import Protocol
 
+from cotenant_serving.gateway.board_locks import NO_LOCK, FileLock, MutexLock, RowLock, make_mutex
 from cotenant_serving.gateway.board_rows import (
-    COUNTS_AT,
-    LoneAccount,
-    LoneCount,
-    LoneNumber,
-    SharedAccount,
-    SharedCount,
-    SharedFlag,
-    SharedNumber,
+    LEVELS,
+    NO_LEVELS,
+    Account,
+    Count,
+    Levels,
+    LocalAccount,
+    LocalCount,
+    LocalNumber,
+    Number,
 )
 
-log = logging.getLogger("cotenant.gateway")
+__all__ = [
+    "LEVELS",
+    "NO_LEVELS",
+    "Account",
+    "Board",
+    "Count",
+    "Flag",
+    "Levels",
+    "LocalAccount",
+    "LocalBoard",
+    "LocalCount",
+    "LocalNumber",
+    "Number",
+    "SharedBoard",
+]
 
-Levels = tuple[float, float, float, float]
-"""(capacity, time when it is full) of the buckets of requests and of tokens; capacity 0: not used yet."""
-NO_LEVELS: Levels = (0.0, 0.0, 0.0, 0.0)
+log = logging.getLogger("cotenant.gateway")
 
 SIGNS_OF_LIFE, USAGE_DROPPED = "signs of life", "usage dropped"
 """Names of counts that the supervisor knows."""
@@ -47,58 +62,14 @@ SIGNS_OF_LIFE, USAGE_DROPPED = "signs of life", "usage dropped"
 COLUMNS = 64
 ROWS = 1 << 16
 _HEADER_BYTES = 64
-_ROW_BYTES = 384
+_ROW_BYTES = 448
 _KEY_BYTES = 16
-
-
-class Count(Protocol):
-    """How many of something there are."""
-
-    def add(self, change: int) -> None:
-        """Changes the part of this worker."""
-
-    def own(self) -> int:
-        """The part of this worker."""
-
-    def parts(self) -> Sequence[int]:
-        """Of each worker, by its number."""
-
-    def total(self) -> int:
-        """Over all workers."""
-
-    def take(self, most: int) -> bool:
-        """Adds 1 if the total stays within `most`; no two workers do it at the same time."""
-
-
-class Account(Protocol):
-    """A tenant's shared state; as a context manager it keeps other workers from changing the levels."""
-
-    running: Count
-
-    def load(self) -> Levels: ...
-
-    def store(self, levels: Levels) -> None: ...
-
-    def fill(self, requests_full: float, tokens_full: float) -> None:
-        """Stores when the buckets are full; their capacities stay."""
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Number(Protocol):
-    """A number that every worker changes, and that none takes with it when it dies."""
-
-    def get(self) -> float: ...
-
-    def add(self, change: float) -> None:
-        """No two workers do it at the same time."""
-
-    def raise_to(self, least: float) -> None:
-        """As `add`; changes nothing where it is as much already."""
+VALID_AT = 16
+_HAS_MUTEX_AT = 20
+COPIES_AT = 32
+COUNTS_AT = 128
+MUTEX_AT = 384
+"""Offsets in a row."""
 
 
 class Flag(Protocol):
@@ -123,121 +94,51 @@ class Board(Protocol):
         """As `count`."""
 
 
-class LocalCount:
-    """A count of one process, and a flag."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def add(self, change: int) -> None:
-        self._value += change
-
-    def own(self) -> int:
-        return self._value
-
-    total = get = own
-
-    def parts(self) -> Sequence[int]:
-        return (self._value,)
-
-    def take(self, most: int) -> bool:
-        if self._value >= most:
-            return False
-        self._value += 1
-        return True
-
-    def set(self, value: int) -> None:
-        self._value = value
-
-
-class LocalAccount:
-    """An account of one process: its event loop is one thread, so there is nobody to keep out."""
-
-    __slots__ = ("_levels", "running")
-
-    def __init__(self) -> None:
-        self.running: Count = LocalCount()
-        self._levels = NO_LEVELS
-
-    def load(self) -> Levels:
-        return self._levels
-
-    def store(self, levels: Levels) -> None:
-        self._levels = levels
-
-    def fill(self, requests_full: float, tokens_full: float) -> None:
-        requests, _, tokens, _ = self._levels
-        self._levels = (requests, requests_full, tokens, tokens_full)
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class LocalNumber:
-    """A number of one process."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self) -> None:
-        self._value = 0.0
-
-    def get(self) -> float:
-        return self._value
-
-    def add(self, change: float) -> None:
-        self._value += change
-
-    def raise_to(self, least: float) -> None:
-        self._value = max(self._value, least)
-
-
 class LocalBoard:
     """For one process alone."""
 
     def __init__(self) -> None:
         self.usage_open: Flag = LocalCount()
-        self._numbers: dict[str, LocalNumber] = {}
-        self._counts: dict[str, LocalCount] = {}
-        self._accounts: dict[str, LocalAccount] = {}
+        self._numbers: dict[str, Number] = {}
+        self._counts: dict[str, Count] = {}
+        self._accounts: dict[str, Account] = {}
 
-    def count(self, name: str) -> LocalCount:
+    def count(self, name: str) -> Count:
         return self._counts.setdefault(name, LocalCount())
 
-    def account(self, tenant: str) -> LocalAccount:
+    def account(self, tenant: str) -> Account:
         return self._accounts.setdefault(tenant, LocalAccount())
 
-    def number(self, name: str) -> LocalNumber:
+    def number(self, name: str) -> Number:
         return self._numbers.setdefault(name, LocalNumber())
 
 
 class SharedBoard:
-    """One process's view of the board. Open it once per process: closing it gives up the process's locks."""
+    """One process's view of the board. Open it once per process: closing it gives up the process's file locks."""
 
-    def __init__(self, file: int, *, column: int, columns: int, alone: bool = False) -> None:
+    def __init__(self, file: int, *, column: int, columns: int, alone: bool = False, mutexes: bool = True) -> None:
         """`file` is taken over. `column`: where this process counts, below `columns`, which are summed up.
 
-        `alone`: no other process takes anything or changes levels, so locks are left out.
+        `alone`: no other process takes anything or changes levels, so locks are left out. `mutexes`: for the rows
+        that this process makes, where the system has them.
         """
-        self._file, self._column, self._columns, self._alone = file, column, columns, alone
+        self._file, self._column, self._columns = file, column, columns
+        self._alone, self._mutexes = alone, mutexes
         self._memory = mmap.mmap(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
         self._words = memoryview(self._memory).cast("I")
         self._doubles = memoryview(self._memory).cast("d")
-        self._counts: dict[int, SharedCount] = {}
+        self._counts: dict[int, Count] = {}
+        self._locks: dict[int, RowLock] = {}
         self._rows: dict[bytes, int] = {}
         self._known = 0
         self._own = LocalBoard()
-        self.usage_open: Flag = SharedFlag(self._words, 1)
+        self.usage_open: Flag = Count(self._words[1:2], 0, NO_LOCK)
 
     @classmethod
-    def create(cls, *, column: int, columns: int, alone: bool = False) -> "SharedBoard":
+    def create(cls, *, column: int, columns: int, alone: bool = False, mutexes: bool = True) -> "SharedBoard":
         file = os.memfd_create("cotenant-gateway-board")
         os.ftruncate(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
-        return cls(file, column=column, columns=columns, alone=alone)
+        return cls(file, column=column, columns=columns, alone=alone, mutexes=mutexes)
 
     def fileno(self) -> int:
         return self._file
@@ -250,14 +151,20 @@ class SharedBoard:
         at = self._row(f"tenant {tenant}")
         if not at:
             return self._own.account(tenant)
-        kind = LoneAccount if self._alone else SharedAccount
-        return kind(self._file, self._words, self._doubles, at, self._count(at))
+        copies, valid = (at + COPIES_AT) // 8, (at + VALID_AT) // 4
+        return Account(
+            self._doubles[copies : copies + 2 * LEVELS],
+            self._words[valid : valid + 1],
+            self._count(at),
+            self._lock(at),
+        )
 
     def number(self, name: str) -> Number:
         at = self._row(f"number {name}")
         if not at:
             return self._own.number(name)
-        return (LoneNumber if self._alone else SharedNumber)(self._file, self._doubles, at)
+        place = (at + COPIES_AT) // 8
+        return Number(self._doubles[place : place + 1], self._lock(at))
 
     def clear(self, column: int, keep: Collection[str] = ()) -> None:
         """Nothing of what this column counted is there any more: its process is dead.
@@ -270,21 +177,31 @@ class SharedBoard:
                 self._words[(at + COUNTS_AT) // 4 + column] = 0
 
     def close(self) -> None:
+        """The memory goes with the last account, number or lock that somebody still has."""
         for count in self._counts.values():
             count.close()
         self._words.release()
         self._doubles.release()
-        self._memory.close()
+        self._locks.clear()
+        with contextlib.suppress(BufferError):
+            self._memory.close()
         os.close(self._file)
 
-    def _count(self, at: int) -> SharedCount:
+    def _count(self, at: int) -> Count:
         known = self._counts.get(at)
         if known is None:
             first = (at + COUNTS_AT) // 4
-            kind = LoneCount if self._alone else SharedCount
-            known = kind(self._file, self._words[first : first + self._columns], at, self._column)
+            known = Count(self._words[first : first + self._columns], self._column, self._lock(at))
             self._counts[at] = known
         return known
+
+    def _lock(self, at: int) -> RowLock:
+        if self._alone:
+            return NO_LOCK
+        if at not in self._locks:
+            mutex = self._words[(at + _HAS_MUTEX_AT) // 4]
+            self._locks[at] = MutexLock(self._memory, at + MUTEX_AT) if mutex else FileLock(self._file, at)
+        return self._locks[at]
 
     def _row(self, name: str) -> int:
         """Offset of the row of this name, which is made when there is none; 0 when all rows are taken."""
@@ -311,6 +228,8 @@ class SharedBoard:
             return
         at = _offset(self._known)
         self._memory[at : at + _KEY_BYTES] = key
+        made = self._mutexes and make_mutex(self._memory, at + MUTEX_AT)
+        self._words[(at + _HAS_MUTEX_AT) // 4] = made
         self._rows[key] = at
         self._known += 1
         self._words[0] = self._known

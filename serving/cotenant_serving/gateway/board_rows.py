@@ -1,165 +1,136 @@
-"""What stands in a row of the board that workers share (`board`): a count, a tenant's account, or a number.
+"""What stands in a row of the board (`board`): a count, a tenant's account, or a number.
 
-A store of one aligned word is never seen by halves. What is read before it is written is written under a lock of the
-row's first byte; a worker that is alone (`Lone…`) needs none.
+A store of one aligned word is never seen by halves. What is read first is written under the row's lock.
 """
 
-import fcntl
+from array import array
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cotenant_serving.gateway.board import Count, Levels
+from cotenant_serving.gateway.board_locks import NO_LOCK, RowLock
 
-VALID_AT = 16
-COPIES_AT = 32
-COUNTS_AT = 128
-"""Offsets in a row."""
+Levels = tuple[float, float, float, float]
+"""(capacity, time when it is full) of the buckets of requests and of tokens; capacity 0: not used yet."""
+NO_LEVELS: Levels = (0.0, 0.0, 0.0, 0.0)
+LEVELS = len(NO_LEVELS)
 
 
-class SharedCount:
-    __slots__ = ("_at", "_file", "_mine", "_parts")
+class Count:
+    """How many of something there are: a number for each worker, which nobody else changes."""
 
-    def __init__(self, file: int, parts: "memoryview[int]", at: int, column: int) -> None:
-        """`at`: offset of the row; `parts`: its counts."""
-        self._file, self._parts, self._at, self._mine = file, parts, at, column
+    __slots__ = ("_lock", "column", "values")
+
+    def __init__(self, values: "memoryview[int]", column: int, lock: RowLock) -> None:
+        """`column`: this worker's place among `values`."""
+        self.values, self.column, self._lock = values, column, lock
 
     def add(self, change: int) -> None:
+        """Changes the part of this worker."""
         # One aligned store: nobody sees half of it. struct.pack_into would write zeros first.
-        self._parts[self._mine] += change
+        self.values[self.column] += change
 
     def own(self) -> int:
-        return self._parts[self._mine]
+        """The part of this worker."""
+        return self.values[self.column]
 
-    def parts(self) -> Sequence[int]:
-        return self._parts
-
-    def total(self) -> int:
-        return sum(self._parts)
-
-    def take(self, most: int) -> bool:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
-        try:
-            if room := sum(self._parts) < most:
-                self._parts[self._mine] += 1
-            return room
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
-
-    def close(self) -> None:
-        self._parts.release()
-
-
-class LoneCount(SharedCount):
-    """Of a worker that has no others beside it."""
-
-    __slots__ = ()
-
-    def take(self, most: int) -> bool:
-        if sum(self._parts) >= most:
-            return False
-        self._parts[self._mine] += 1
-        return True
-
-
-class SharedFlag:
-    __slots__ = ("_at", "_words")
-
-    def __init__(self, words: "memoryview[int]", at: int) -> None:
-        self._words, self._at = words, at
-
-    def get(self) -> int:
-        return self._words[self._at]
+    get = own
 
     def set(self, value: int) -> None:
-        self._words[self._at] = value
+        self.values[self.column] = value
+
+    def parts(self) -> Sequence[int]:
+        """Of each worker, by its number; always as they are now."""
+        return self.values
+
+    def total(self) -> int:
+        """Over all workers."""
+        return sum(self.values)
+
+    def take(self, most: int) -> bool:
+        """Adds 1 if the total stays within `most`; no two workers do it at the same time."""
+        with self._lock:
+            if room := sum(self.values) < most:
+                self.values[self.column] += 1
+            return room
+
+    def close(self) -> None:
+        self.values.release()
 
 
-class SharedAccount:
-    __slots__ = ("_at", "_doubles", "_file", "_first", "_valid", "_words", "running")
+class Account:
+    """A tenant's shared state. While its lock is held no other worker changes the levels.
 
-    def __init__(
-        self, file: int, words: "memoryview[int]", doubles: "memoryview[float]", at: int, running: "Count"
-    ) -> None:
-        self._file, self._words, self._doubles, self._at = file, words, doubles, at
-        self._valid, self._first = (at + VALID_AT) // 4, (at + COPIES_AT) // 8
-        self.running = running
+    There are two copies of them, so that all of them can be changed by one store: that of `valid`, which copy holds.
+    """
 
-    def load(self) -> "Levels":
-        doubles, at = self._doubles, self._first + 4 * self._words[self._valid]
-        return doubles[at], doubles[at + 1], doubles[at + 2], doubles[at + 3]
+    __slots__ = ("copies", "lock", "running", "valid")
 
-    def store(self, levels: "Levels") -> None:
-        copy = 1 - self._words[self._valid]
-        at = self._first + 4 * copy
-        for place, value in enumerate(levels):
-            self._doubles[at + place] = value
-        self._words[self._valid] = copy
+    def __init__(self, copies: "memoryview[float]", valid: "memoryview[int]", running: Count, lock: RowLock) -> None:
+        self.copies, self.valid, self.running, self.lock = copies, valid, running, lock
+
+    def load(self) -> Levels:
+        levels, at = self.copies, LEVELS * self.valid[0]
+        return levels[at], levels[at + 1], levels[at + 2], levels[at + 3]
+
+    def store(self, levels: Levels) -> None:
+        copy = 1 - self.valid[0]
+        for place, value in enumerate(levels, LEVELS * copy):
+            self.copies[place] = value
+        self.valid[0] = copy
 
     def fill(self, requests_full: float, tokens_full: float) -> None:
-        doubles, at = self._doubles, self._first + 4 * self._words[self._valid]
-        doubles[at + 1] = requests_full
-        doubles[at + 3] = tokens_full
-
-    def __enter__(self) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+        """Stores when the buckets are full; their capacities stay."""
+        levels, at = self.copies, LEVELS * self.valid[0]
+        levels[at + 1] = requests_full
+        levels[at + 3] = tokens_full
 
 
-class LoneAccount(SharedAccount):
-    """Of a worker that has no others beside it."""
+class Number:
+    """A number that every worker changes, and that none takes with it when it dies."""
 
-    __slots__ = ()
+    __slots__ = ("_lock", "_place")
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class SharedNumber:
-    """In the place of a row's levels: one aligned store, which nobody sees half of."""
-
-    __slots__ = ("_at", "_doubles", "_file", "_index")
-
-    def __init__(self, file: int, doubles: "memoryview[float]", at: int) -> None:
-        """`at`: offset of the row."""
-        self._file, self._doubles, self._at = file, doubles, at
-        self._index = (at + COPIES_AT) // 8
+    def __init__(self, place: "memoryview[float]", lock: RowLock) -> None:
+        self._place, self._lock = place, lock
 
     def get(self) -> float:
-        return self._doubles[self._index]
+        return self._place[0]
 
     def add(self, change: float) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
-        try:
-            self._doubles[self._index] += change
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+        """No two workers do it at the same time."""
+        with self._lock:
+            self._place[0] += change
 
     def raise_to(self, least: float) -> None:
-        if self.get() >= least:
+        """As `add`; changes nothing where it is as much already."""
+        if self._place[0] >= least:
             return
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
-        try:
-            self._doubles[self._index] = max(self._doubles[self._index], least)
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._at)
+        with self._lock:
+            self._place[0] = max(self._place[0], least)
 
 
-class LoneNumber(SharedNumber):
-    """Of a worker that has no others beside it."""
+class LocalCount(Count):
+    """Of one process."""
 
     __slots__ = ()
 
-    def add(self, change: float) -> None:
-        self._doubles[self._index] += change
+    def __init__(self) -> None:
+        super().__init__(memoryview(array("i", [0])), 0, NO_LOCK)
 
-    def raise_to(self, least: float) -> None:
-        self._doubles[self._index] = max(self._doubles[self._index], least)
+
+class LocalAccount(Account):
+    """Of one process: its event loop is one thread, so there is nobody to keep out."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        copies = memoryview(bytearray(2 * LEVELS * 8)).cast("d")
+        super().__init__(copies, memoryview(array("I", [0])), LocalCount(), NO_LOCK)
+
+
+class LocalNumber(Number):
+    """Of one process."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(memoryview(array("d", [0.0])), NO_LOCK)

@@ -177,4 +177,4 @@ def test_header_lines_say_of_each_limit_what_it_is_what_remains_and_when_it_is_w
     ],
 )
 def test_durations_read_as_go_prints_them(seconds, text):
-    assert duration(seconds).decode() == text
+    assert duration(round(seconds * 1000)).decode() == text

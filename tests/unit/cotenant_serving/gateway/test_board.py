@@ -1,6 +1,7 @@
 """What workers share: one suite for the board of one process and for the one of several."""
 
 import os
+from array import array
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,14 +10,13 @@ from cotenant_serving.contract import Limits
 from cotenant_serving.gateway import board as boards
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import NO_LEVELS, Board, LocalBoard, SharedBoard
-from cotenant_serving.gateway.board_rows import COPIES_AT
 from cotenant_serving.openai_api import RequestError
 
 WORKERS = 3
 Views = Callable[[int], Board]
 
 
-@pytest.fixture(params=["local", "alone", "shared"])
+@pytest.fixture(params=["local", "alone", "mutexes", "file locks"])
 def view(request: pytest.FixtureRequest) -> Iterator[Views]:
     """The board as each worker sees it. A local one, and that of a lone worker, has one only."""
     if request.param == "local":
@@ -28,7 +28,7 @@ def view(request: pytest.FixtureRequest) -> Iterator[Views]:
         yield lambda _: alone
         alone.close()
         return
-    first = SharedBoard.create(column=0, columns=WORKERS)
+    first = SharedBoard.create(column=0, columns=WORKERS, mutexes=request.param == "mutexes")
     others = [SharedBoard(os.dup(first.fileno()), column=column, columns=WORKERS) for column in (1, 2)]
     yield [first, *others].__getitem__
     for one in (first, *others):
@@ -86,7 +86,7 @@ def test_levels_are_those_that_were_stored_last(view: Views):
     assert view(0).account("search").load() == NO_LEVELS
     for turn in range(5):
         account = view(turn % WORKERS).account("search")
-        with account:
+        with account.lock:
             account.store((1.0, 2.0, 3.0, float(turn)))
 
     assert view(1).account("search").load() == (1.0, 2.0, 3.0, 4.0)
@@ -176,9 +176,9 @@ def test_a_write_that_was_not_finished_is_as_if_it_had_not_begun(shared):
     account = board.account("search")
     account.store((1.0,) * 4)
     account.store((2.0,) * 4)
-    unused = account._at + COPIES_AT + (1 - board._words[account._valid]) * 32
+    unused = 4 * (1 - account.valid[0])
 
-    board._memory[unused : unused + 20] = b"\xff" * 20  # a kill came here
+    account.copies[unused : unused + 2] = memoryview(array("d", (9.0, 9.0)))  # a kill came here
 
     assert account.load() == (2.0,) * 4
     account.store((3.0,) * 4)
