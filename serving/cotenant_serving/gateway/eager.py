@@ -114,7 +114,7 @@ class Work:
             return
         finally:
             _running = outer
-        if type(waits_for) is Signal:
+        if isinstance(waits_for, Signal):
             self._signal = waits_for
         else:
             self._task = self._loop.create_task(self._rest(waits_for))

@@ -1,10 +1,11 @@
 """An answer that is coming on a connection of the lean client: who takes it, what came and was not taken yet."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cotenant_serving.gateway.eager import Signal
-from cotenant_serving.gateway.upstream import MAX_ANSWER_BYTES, EngineLostError
+from cotenant_serving.gateway.upstream import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, EngineLostError
 
 if TYPE_CHECKING:
     from cotenant_serving.gateway.upstream_connection import Connection
@@ -14,9 +15,17 @@ FULL, SLOW = 1, 2
 
 Put = Callable[[bytes], bool]
 
+_PLAIN = re.compile(rb"HTTP/1\.1 200 OK\r\n((?:[a-z0-9\-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
+_FIELD = re.compile(r"([^:]+): ([^\r]+)\r\n")
+_FRAMING = frozenset(("connection", "proxy-connection", "transfer-encoding", "upgrade"))
+"""Headers that say more about where an answer ends, or its connection, than its length does."""
 
-class LeanAnswer:
-    """`Answer` on a connection, from the moment its request is sent. `status` is 0 until the head is here."""
+
+class LeanAnswer(Signal):
+    """`Answer` on a connection, from the moment its request is sent. `status` is 0 until the head is here.
+
+    As a signal it is given when the head is here, or will not come.
+    """
 
     __slots__ = (
         "complete",
@@ -32,6 +41,7 @@ class LeanAnswer:
     )
 
     def __init__(self, connection: "Connection") -> None:
+        self.given, self._work, self._future = False, None, None
         self.status = 0
         self.headers: dict[str, str] = {}
         self.connection: Connection | None = connection
@@ -45,6 +55,25 @@ class LeanAnswer:
         """Bytes that whoever reads wants at most; 0 while nobody does."""
         self.put: Put | None = None
         self.waiter: Signal | None = None
+
+    def take_plain(self, data: bytes) -> bool:
+        """Whether `data` is all of a plain answer: one that any reader of HTTP understands as this one does.
+
+        Most answers are, and come in one read; a parser that calls back for each header costs three times as much.
+        """
+        head = _PLAIN.match(data)
+        if head is None or head.end() > MAX_HEAD_BYTES:
+            return False
+        fields = _FIELD.findall(head[1].decode("ascii"))
+        headers = dict(fields)
+        size = len(data) - head.end()
+        known = len(headers) == len(fields) and _FRAMING.isdisjoint(headers)
+        if not known or headers.get("content-length") != str(size):
+            return False
+        self.status, self.headers, self.size, self.complete = 200, headers, size, True
+        if size:
+            self.pieces.append(data[head.end() :])
+        return True
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         if self.connection is not None and self.size <= limit:
@@ -84,6 +113,12 @@ class LeanAnswer:
                 self.put = refuse_more
         except Exception as problem:  # raised again where `relay` waits
             self.problem = self.problem or problem
+
+    def tell(self) -> None:
+        """Nothing more will come: whoever waits goes on."""
+        self.give()
+        if self.waiter is not None:
+            self.waiter.give()
 
     def wake(self) -> None:
         if self.waiter is not None:

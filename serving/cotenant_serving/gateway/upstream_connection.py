@@ -11,7 +11,6 @@ from typing import Protocol
 
 import httptools
 
-from cotenant_serving.gateway.eager import Signal
 from cotenant_serving.gateway.upstream import MAX_HEAD_BYTES, READ_BUFFER_BYTES, EngineLostError
 from cotenant_serving.gateway.upstream_answer import FULL, SLOW, LeanAnswer, refuse_more
 
@@ -36,7 +35,7 @@ class Connection(asyncio.Protocol):
     """Times are the event loop's, seconds. Not reused after anything that was not understood."""
 
     __slots__ = (
-        "_answer", "_asking", "_head_bytes", "_holds", "_interim", "_keeper", "_keeps", "_loop", "_parser", "_pool",
+        "_answer", "_head_bytes", "_holds", "_interim", "_keeper", "_keeps", "_loop", "_parser", "_pool",
         "_rest", "_transport", "_until_close", "_without_body", "_writable", "idle_since",
     )  # fmt: skip
 
@@ -46,8 +45,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: LeanAnswer | None = None
-        self._asking: Signal | None = None
-        """Given when the head is here, or will not come."""
         self._head_bytes = 0
         self._interim = False
         """A 1xx answer is being read."""
@@ -73,10 +70,9 @@ class Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, head: bytes, body: bytes, *, pieces: bool, without_body: bool) -> LeanAnswer:
-        """Returns at the head of the answer. `pieces`: the body is large. Raises EngineLostError."""
+    def ask(self, head: bytes, body: bytes, *, pieces: bool, without_body: bool) -> LeanAnswer:
+        """Sends a request. `pieces`: the body is large."""
         answer = self._answer = LeanAnswer(self)
-        asking = self._asking = Signal()
         self._head_bytes = 0
         self._without_body = without_body
         transport = self._transport
@@ -89,13 +85,6 @@ class Connection(asyncio.Protocol):
             self._write_rest()
         else:
             transport.writelines((head, body))
-        try:
-            await asking
-        except BaseException:
-            self.drop(answer)
-            raise
-        if not answer.status:
-            raise answer.problem or EngineLostError("no answer")
         return answer
 
     def leave(self, answer: LeanAnswer) -> None:
@@ -121,7 +110,7 @@ class Connection(asyncio.Protocol):
         if answer is not None:
             answer.connection = None
             self._fail(answer, "its connection was closed here")
-            self._tell(answer)
+            answer.tell()
 
     def read_not(self, why: int) -> None:
         if not self._holds and self._transport is not None:
@@ -146,13 +135,16 @@ class Connection(asyncio.Protocol):
         if answer is None:
             self.abort()  # nobody asked for it
             return
+        if not answer.status and not self._head_bytes and not self._without_body and answer.take_plain(data):
+            self._end(answer)  # between two answers, the parser need not know of this one
+            return
         size = answer.size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(answer, "what it sent is not an HTTP answer")
         head_came = False
-        if self._asking is not None:
+        if not answer.given:
             head_came = self._look_at_head(answer, len(data))
         elif answer.size == size:
             self._look_at_framing(answer, len(data))
@@ -167,7 +159,7 @@ class Connection(asyncio.Protocol):
         if answer.complete or answer.problem is not None:
             self._end(answer)
         elif head_came:
-            self._answer_asking()
+            answer.give()
         elif answer.put is refuse_more:
             answer.wake()
 
@@ -287,25 +279,18 @@ class Connection(asyncio.Protocol):
             self._keeps
             and answer.problem is None
             and self._rest is None
-            and self.usable
+            and self._transport is not None
+            and not self._transport.is_closing()
             and len(self._pool) < MAX_IDLE
         ):
             self._answer = answer.connection = None
-            self.read_on(FULL | SLOW)
+            if self._holds:
+                self.read_on(FULL | SLOW)
             self.idle_since = self._loop.time()
             self._pool.append(self)
-            self._tell(answer)
+            answer.tell()
         else:
             self.abort()
-
-    def _tell(self, answer: LeanAnswer) -> None:
-        self._answer_asking()
-        answer.wake()
-
-    def _answer_asking(self) -> None:
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.give()
 
     def _write_rest(self) -> None:
         rest, transport = self._rest, self._transport

@@ -75,14 +75,24 @@ class LeanUpstream:
             engine = self._know(row)
         method, body = outgoing.method, outgoing.body
         line = _request_line(method, outgoing.path)
-        fields = b"".join([_known_line(name, value) for name, value in outgoing.headers.items()])
+        fields = b""
+        for name, value in outgoing.headers.items():
+            fields += _known_line(name, value)
         id_ = for_head("the request's id", request_id).encode()
         if body or method == "POST":
             head = _HEAD_OF_BODY % (line, engine.lines, fields, id_, len(body))
         else:
             head = _HEAD % (line, engine.lines, fields, id_)
         connection = self._idle(engine.pool) or await self._new(engine)
-        return await connection.ask(head, body, pieces=len(body) > LARGE_BODY_BYTES, without_body=method == "HEAD")
+        answer = connection.ask(head, body, pieces=len(body) > LARGE_BODY_BYTES, without_body=method == "HEAD")
+        try:
+            await answer
+        except BaseException:
+            answer.drop()
+            raise
+        if not answer.status:
+            raise answer.problem or EngineLostError("no answer")
+        return answer
 
     async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
         stop = Outgoing("DELETE", REQUESTS_PATH + request_id, b"", {})
