@@ -99,7 +99,7 @@ def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
         prompt=used.prompt_tokens,
         completion=used.completion_tokens,
     )
-    if failed(ending):
+    if ending.outcome != "ok" and failed(ending):
         _log_failure(record)
     unmeasured = ending.ran and not call.tokens and not total
     return call.weight if unmeasured else total

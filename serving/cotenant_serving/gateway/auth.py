@@ -49,7 +49,8 @@ def presented_key(headers: Headers) -> bytes:
     found = b""
     for name, value in headers:
         if name == b"authorization":
-            key = _bearer(value)
+            scheme, _, key = value.strip().partition(b" ")
+            key = key.strip() if scheme.lower() == b"bearer" else b""
         elif name == b"x-api-key":
             key = value.strip()
         else:
@@ -60,8 +61,3 @@ def presented_key(headers: Headers) -> bytes:
     if not found:
         raise error("invalid_api_key")
     return found
-
-
-def _bearer(value: bytes) -> bytes:
-    scheme, _, key = value.strip().partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""

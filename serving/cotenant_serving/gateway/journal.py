@@ -198,9 +198,8 @@ class Journal:
         return read(self._memory[:])
 
     def free(self, at: int) -> None:
-        if at != self.nobodys:
-            self.words[at // 4] = _FREE
-            self._free.append(at)
+        self.words[at // 4] = _FREE
+        self._free.append(at)
 
     def close(self) -> None:
         """Removes the file, unless somebody must still look at what is in it."""
@@ -234,9 +233,11 @@ class Entry:
 
     def end(self) -> None:
         """It needs no recovery any more, and whatever comes later is nobody's."""
-        self._journal.free(self._at)
-        self._at = self._journal.nobodys
-        self._word = self._at // 4
+        journal, at = self._journal, self._at
+        if at != journal.nobodys:
+            journal.free(at)
+            self._at = journal.nobodys
+            self._word = self._at // 4
 
 
 def _cells(count: int) -> range:

@@ -12,8 +12,9 @@ import msgspec
 
 from cotenant_serving import oip_api, openai_api, pooling_api
 from cotenant_serving.contract import HEADER_JSON_LENGTH, GatewayModel, Task
-from cotenant_serving.gateway.admission import estimated_tokens
+from cotenant_serving.gateway.admission import DEFAULT_MAX_TOKENS, estimated_tokens
 from cotenant_serving.gateway.errors import error
+from cotenant_serving.usual_requests import Asked, usual_chat, usual_completion
 
 Action = Literal["metadata", "infer", "ready"]
 _LENGTH = HEADER_JSON_LENGTH.encode()
@@ -106,16 +107,19 @@ def announces_binary(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == _LENGTH for name, _ in headers)
 
 
-def _generating(parse: Callable[[bytes], openai_api.GenerateRequest]) -> Callable[[Incoming], Wanted]:
+def _generating(
+    usual: Callable[[bytes], Asked | None], parse: Callable[[bytes], openai_api.GenerateRequest]
+) -> Callable[[Incoming], Wanted]:
     def read(incoming: Incoming) -> Wanted:
-        request, size = parse(incoming.body), len(incoming.body)
-        return Wanted(
-            request.model,
-            incoming.body,
-            stream=request.stream,
-            prompt_tokens=size // 4,
-            tokens=estimated_tokens(size, request.sampling.max_tokens),
-        )
+        body = incoming.body
+        asked = usual(body)
+        if asked is None:
+            request = parse(body)
+            asked = Asked(request.model, request.stream, request.sampling.max_tokens)
+        model, stream, max_tokens = asked
+        prompt_tokens = len(body) // 4
+        tokens = prompt_tokens + (DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens)
+        return Wanted(model, body, stream, prompt_tokens, tokens, _JSON)
 
     return read
 
@@ -151,8 +155,8 @@ _TENSORS: frozenset[Task] = frozenset({"embed", "tensor"})
 INFER = Route("/v2/models/{model}/infer", "POST", _TENSORS, _infer, binary=True)
 METADATA = Route("/v2/models/{model}", "GET", _TENSORS, _metadata)
 ROUTES = (
-    Route("/v1/chat/completions", "POST", _GENERATE, _generating(openai_api.parse_chat)),
-    Route("/v1/completions", "POST", _GENERATE, _generating(openai_api.parse_completion)),
+    Route("/v1/chat/completions", "POST", _GENERATE, _generating(usual_chat, openai_api.parse_chat)),
+    Route("/v1/completions", "POST", _GENERATE, _generating(usual_completion, openai_api.parse_completion)),
     Route("/v1/embeddings", "POST", frozenset({"embed"}), _pooling(pooling_api.parse_embeddings)),
     Route("/v1/rerank", "POST", _RERANK, _pooling(pooling_api.parse_rerank)),
     Route("/v1/score", "POST", _RERANK, _pooling(pooling_api.parse_score)),
