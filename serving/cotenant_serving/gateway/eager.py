@@ -9,6 +9,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+Ended = Callable[[BaseException | None], None]
+"""Told at the end of a coroutine, with what it raised."""
+
 _running: "Work | None" = None
 """Whose coroutine is on the stack now. One event loop per process runs in one thread."""
 
@@ -30,7 +33,7 @@ class Signal:
         self.given = True
         work, self._work = self._work, None
         if work is not None:
-            work.go_on()
+            work.step()
         elif self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -50,35 +53,48 @@ class Signal:
 
 
 class Work:
-    """One coroutine. As a task it can be cancelled, and gives up its place in `among` at its end.
+    """One coroutine. As a task it can be cancelled, and gives up its place in `among` at its end."""
 
-    The coroutine answers its own exceptions: one that it raises is the loop's to tell.
-    """
-
-    __slots__ = ("_among", "_cancelled", "_coroutine", "_loop", "_signal", "_task")
+    __slots__ = ("_among", "_cancelled", "_coroutine", "_ended", "_loop", "_signal", "_task", "_task_runs")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, among: set[Any]
+        self, coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, among: set[Any], ended: Ended
     ) -> None:
-        self._coroutine, self._loop, self._among = coroutine, loop, among
+        """`step` lets it begin."""
+        self._coroutine, self._loop, self._among, self._ended = coroutine, loop, among, ended
         self._signal: Signal | None = None
         self._task: asyncio.Task[None] | None = None
-        self._cancelled = False
+        self._task_runs = self._cancelled = False
+        among.add(self)
 
-    def begin(self) -> None:
-        """Returns when the coroutine has ended or waits."""
-        self._among.add(self)
-        self._step(self._coroutine.send, None)
-
-    def go_on(self) -> None:
+    def step(self, thrown: BaseException | None = None) -> None:
+        """Goes on, and returns when the coroutine waits again or has ended."""
+        global _running
+        outer, _running = _running, self
         self._signal = None
-        self._step(self._coroutine.send, None)
+        try:
+            waits_for = self._coroutine.send(None) if thrown is None else self._coroutine.throw(thrown)
+        except StopIteration:
+            _running = outer
+            self._among.discard(self)
+            self._ended(None)
+            return
+        except BaseException as problem:
+            _running = outer
+            self._among.discard(self)
+            self._ended(problem)
+            return
+        _running = outer
+        if isinstance(waits_for, Signal):
+            self._signal = waits_for
+        else:
+            self._task = self._loop.create_task(self._rest(waits_for))
 
     def cancel(self, msg: object = None) -> None:
         """As that of a task: soon."""
         del msg
         if self._task is not None:
-            self._task.cancel()
+            self._cancel_task(self._task)
         elif not self._cancelled:
             self._cancelled = True
             self._loop.call_soon(self._throw)
@@ -93,35 +109,27 @@ class Work:
         if not self._cancelled or self not in self._among:
             return
         if self._task is not None:
-            self._task.cancel()
+            self._cancel_task(self._task)
         elif signal is not None:
             signal.forget()
-            self._signal = None
-            self._step(self._coroutine.throw, asyncio.CancelledError())
+            self.step(asyncio.CancelledError())
 
-    def _step(self, go: Callable[[Any], Any], value: object) -> None:
-        global _running
-        outer, _running = _running, self
-        try:
-            waits_for = go(value)
-        except StopIteration:
-            self._among.discard(self)
-            return
-        except BaseException as problem:
-            self._among.discard(self)
-            if not isinstance(problem, asyncio.CancelledError):
-                self._loop.call_exception_handler({"message": "work failed", "exception": problem})
-            return
-        finally:
-            _running = outer
-        if isinstance(waits_for, Signal):
-            self._signal = waits_for
+    def _cancel_task(self, task: "asyncio.Task[None]") -> None:
+        if self._task_runs:
+            task.cancel()
         else:
-            self._task = self._loop.create_task(self._rest(waits_for))
+            self._loop.call_soon(task.cancel)  # a task that has not begun would end without the coroutine's end
 
     async def _rest(self, waits_for: Any) -> None:
+        self._task_runs = True
         try:
             await _Rest(self._coroutine, waits_for)
+        except BaseException as problem:
+            self._ended(problem)
+            if not isinstance(problem, Exception):
+                raise
+        else:
+            self._ended(None)
         finally:
             self._among.discard(self)
 

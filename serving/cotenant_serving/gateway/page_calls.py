@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from cotenant_serving.gateway.client import ClientGoneError
-from cotenant_serving.gateway.errors import body_for, error, new_request_id
+from cotenant_serving.gateway.eager import as_task
+from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.request import Request
-from cotenant_serving.openai_api import RequestError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -21,16 +21,9 @@ CLIENT = "cotenant.client"
 
 async def call_page(app: AsgiApp, request: Request, transport: asyncio.BaseTransport) -> None:
     """Returns when the app does."""
+    await as_task()
     call = _Call(request)
     await app(_scope(request, transport), call.receive, call.send)
-
-
-def fail(request: Request, problem: RequestError) -> None:
-    """Answers with an error in the shape of the path's API."""
-    body = body_for(problem, request.path)
-    fields = f"content-type: application/json\r\nx-request-id: {new_request_id()}\r\n"
-    request.begin(problem.status, fields.encode(), len(body))
-    request.end(body)
 
 
 def _scope(request: Request, transport: asyncio.BaseTransport) -> dict[str, Any]:
@@ -74,7 +67,7 @@ class _Call:
                 body = request.take_body()
                 part = await request.body_part() if body is None else body
             except TimeoutError:
-                fail(request, error("body_too_slow"))
+                request.fail(error("body_too_slow"))
                 return {"type": "http.disconnect"}
             except ClientGoneError:
                 return {"type": "http.disconnect"}

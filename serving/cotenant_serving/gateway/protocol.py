@@ -9,8 +9,7 @@ its end and no further; the next one waits, unread or in `_ahead`, until the ans
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -19,12 +18,9 @@ from cotenant_serving.gateway.caps import RefusedConnection
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.connections import Connections, StallWatch
 from cotenant_serving.gateway.eager import Work
-from cotenant_serving.gateway.errors import error
-from cotenant_serving.gateway.page_calls import Message, Receive, Send, call_page, fail
+from cotenant_serving.gateway.page_calls import Message, Receive, Send, call_page
 from cotenant_serving.gateway.request import HELD_BYTES, Request
 from cotenant_serving.openai_api import RequestError
-
-log = logging.getLogger("cotenant.gateway")
 
 
 class App(Protocol):
@@ -190,12 +186,8 @@ class Connection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         self._held_back = False
         found = routes.find(request.path)
-        if found is not None:
-            Work(self._run(request, self._app.answer(request, *found)), self._loop, self._tasks).begin()
-            return
-        page = self._loop.create_task(self._run(request, call_page(self._app, request, self.transport)))
-        self._tasks.add(page)
-        page.add_done_callback(self._tasks.discard)
+        work = call_page(self._app, request, self.transport) if found is None else self._app.answer(request, *found)
+        Work(work, self._loop, self._tasks, request.left).step()
 
     def _begin_body(self, length: int) -> None:
         self._chunks = framing.Chunks() if length == framing.CHUNKED else None
@@ -227,22 +219,6 @@ class Connection(asyncio.Protocol):
                 self._start(request)
         elif request.held_bytes > HELD_BYTES and not request.awaited:
             self._pause()
-
-    async def _run(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            log.exception("a request to %s failed in the gateway", request.path[:80])
-        finally:
-            if request.open:
-                self._answer_mistake(request)
-
-    def _answer_mistake(self, request: Request) -> None:
-        """The app left it without an end."""
-        if request.begun:
-            request.abort()
-        else:
-            fail(request, error("internal_error"))
 
     # What a request asks of its connection.
 

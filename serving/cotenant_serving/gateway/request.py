@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
+from cotenant_serving.gateway.errors import body_for, error, new_request_id
 from cotenant_serving.gateway.framing import STATUS_LINES, Head
+from cotenant_serving.openai_api import RequestError
 
 if TYPE_CHECKING:
     from cotenant_serving.gateway.protocol import Connection
@@ -176,6 +178,11 @@ class Request:
         self._transport = self._lost = self._pause = self._resume = None
         connection.answered(self)
 
+    def fail(self, problem: RequestError) -> None:
+        """Answers with an error in the shape of the path's API."""
+        fields = b"content-type: application/json\r\nx-request-id: %b\r\n" % new_request_id().encode()
+        self.whole(problem.status, fields, body_for(problem, self.path))
+
     def abort(self) -> None:
         if self._transport is None:
             return
@@ -220,6 +227,17 @@ class Request:
             self._transport = None
 
     # What the connection says.
+
+    def left(self, problem: BaseException | None) -> None:
+        """The app works on it no more; `problem`: what it raised."""
+        if problem is not None and not isinstance(problem, asyncio.CancelledError):
+            log.error("a request to %s failed in the gateway", self.path[:80], exc_info=problem)
+        if self._transport is None:
+            return
+        if self.begun:
+            self.abort()
+        else:
+            self.fail(error("internal_error"))
 
     def arrived(self, part: bytes) -> None:
         if self._parts is None:
