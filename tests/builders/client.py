@@ -24,6 +24,7 @@ class FakeClient:
         """`parts`: of its body; then it ends or, when it `leaves`, the connection does. `on_sent`: at each piece."""
         self.method, self.path, self.headers = "POST", path, headers
         self.gone = False
+        self.known = None
         self.keep_alive = True
         self.status, self.fields, self.length = 0, b"", None
         self.pieces: list[bytes] = []

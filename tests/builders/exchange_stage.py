@@ -9,7 +9,7 @@ from cotenant_serving.contract import EngineRow, Limits, Table, Usage
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import LocalAccount, LocalBoard, LocalCount
-from cotenant_serving.gateway.bodies import BodyBudget, Reservation
+from cotenant_serving.gateway.bodies import BodyBudget
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.exchange import Exchange
 from cotenant_serving.gateway.journal import Journal
@@ -89,11 +89,7 @@ class ExchangeStage:
         limits = TenantLimits("search", Limits(), LocalAccount(), 0.0)
         now = time.monotonic()
         call = Call("req-1", outgoing, "search", MODEL, stream, prompt_tokens=1, tokens=1, limits=limits, began=now)
-        held = Reservation(self._budget, "search")
-        try:
-            await Exchange(self._gateway(), call, Reply(self.client, "req-1"), self.client, held).run()
-        finally:
-            held.release()
+        await Exchange(self._gateway(), call, Reply(self.client, "req-1"), self.client).run()
 
     def records(self) -> list[bytes]:
         """Usage records, in the file or kept for it."""
@@ -110,5 +106,6 @@ class ExchangeStage:
             upstream=self._upstream,
             usage=self._usage,
             metrics=Metrics(),
+            bodies=self._budget,
             pool_known=lambda: True,
         )

@@ -17,7 +17,6 @@ from cotenant_serving.gateway.auth import authenticate
 from cotenant_serving.gateway.bodies import (
     BINARY_TIMES,
     SMALL_BYTES,
-    BodyBudget,
     Reservation,
     check_headers,
     read_body,
@@ -31,11 +30,12 @@ from cotenant_serving.gateway.routes import Incoming, Route, Target, Wanted
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.openai_api import RequestError
-from cotenant_serving.tracing import NO_SPAN, NO_TRACER, Span
+from cotenant_serving.tracing import NO_SPAN, NO_TRACER
 
 log = logging.getLogger("cotenant.gateway")
 
 PARSE_IN_THREAD_BYTES = 256 << 10
+_JSON = b"application/json"
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -48,7 +48,7 @@ class GatewayApp:
     def __init__(self, gateway: Gateway, pages: Pages) -> None:
         self._gateway = gateway
         self._pages = pages
-        self._budget = BodyBudget()
+        self._small_bytes = min(SMALL_BYTES, gateway.settings.max_body_bytes)
         self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,13 +59,29 @@ class GatewayApp:
 
     async def answer(self, client: Client, route: Route, target: Target | None) -> None:
         """A request on one of the `routes`. Never raises."""
+        gateway, tenant, held = self._gateway, None, None
         reply = Reply(client, self._ids.new())
-        gateway = self._gateway
         span = NO_SPAN
         if gateway.tracer is not NO_TRACER:
             span = gateway.tracer.request(f"{route.method} {route.shown}", client.headers)
         try:
-            await self._complete(client, reply, span, route, target)
+            fields = dict(client.headers)
+            if b"x-request-id" in fields:
+                reply.echo(fields[b"x-request-id"])
+            if client.method != route.method:
+                raise error("method_not_allowed", headers={"allow": route.method})
+            tenant = self._identify(client, fields)
+            body = client.take_body()
+            if body is None or len(body) > self._small_bytes or fields.get(b"content-type") != _JSON:
+                held = Reservation(gateway.bodies, tenant)
+                body = await self._check(client, body, fields, route, held)
+            wanted = await self._read(route, Incoming(client.headers, body, target))
+            call = self._admit(client, reply, tenant, route, wanted)
+            await Exchange(gateway, call, reply, client, span).run()
+        except RequestError as problem:
+            span.failed(problem.code or "invalid_request")
+            gateway.metrics.rejected(tenant, problem.code or "invalid_request")
+            reply.fail(problem)
         except ClientGoneError:
             span.failed("client_closed")
         except Exception:
@@ -73,52 +89,40 @@ class GatewayApp:
             span.failed("internal_error")
             reply.fail(error("internal_error"))
         finally:
+            if held is not None:
+                held.release()
             if span is not NO_SPAN:
                 span.note({"http.response.status_code": reply.status, "cotenant.request_id": reply.request_id})
                 span.end()
 
-    async def _complete(self, client: Client, reply: Reply, span: Span, route: Route, target: Target | None) -> None:
-        tenant, held = None, None
-        try:
-            fields = dict(client.headers)
-            if b"x-request-id" in fields:
-                reply.echo(fields[b"x-request-id"])
-            if client.method != route.method:
-                raise error("method_not_allowed", headers={"allow": route.method})
-            tenant = self._identify(client)
-            held = Reservation(self._budget, tenant)
-            body = await self._body(client, route, fields, held)
-            wanted = await self._read(route, Incoming(client.headers, body, target))
-            call = self._admit(client, reply, tenant, route, wanted)
-            await Exchange(self._gateway, call, reply, client, held, span).run()
-        except RequestError as problem:
-            span.failed(problem.code or "invalid_request")
-            self._gateway.metrics.rejected(tenant, problem.code or "invalid_request")
-            reply.fail(problem)
-        finally:
-            if held is not None:
-                held.release()
-
-    def _identify(self, client: Client) -> str:
+    def _identify(self, client: Client, fields: Mapping[bytes, bytes]) -> str:
+        """The tenant. A connection that shows the same key again is not asked for it again."""
         directory = self._gateway.directory
         if directory is None:
             raise error("not_ready", retry_after_s=1)
+        shown = (fields.get(b"authorization"), fields.get(b"x-api-key"), len(fields) == len(client.headers))
+        known = client.known
+        if known is not None and known[0] is directory and known[1] == shown:
+            return str(known[2])
         tenant = authenticate(client.headers, directory.keyring)
         if not client.belongs_to(tenant):
             client.keep_alive = False
             raise error("too_many_connections", retry_after_s=1)
+        if shown[2]:
+            client.known = (directory, shown, tenant)
         return tenant
 
-    async def _body(self, client: Client, route: Route, fields: Mapping[bytes, bytes], held: Reservation) -> bytes:
+    async def _check(
+        self, client: Client, body: bytes | None, fields: Mapping[bytes, bytes], route: Route, held: Reservation
+    ) -> bytes:
+        """The body, whatever it needs to be read; None is one that has not come whole."""
         most_json = most = self._gateway.settings.max_body_bytes
         if route.binary and routes.announces_binary(client.headers):
             most *= BINARY_TIMES
         check_headers(fields, most, most_json)
-        body = client.take_body()
         if body is None:
             return await read_body(client, most, held)
-        if len(body) > SMALL_BYTES:
-            held.take(len(body))
+        held.take(len(body))
         return body
 
     async def _read(self, route: Route, incoming: Incoming) -> Wanted:

@@ -5,7 +5,7 @@ stream cost more than the piece itself. Nothing here waits but the two coroutine
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 Callback = Callable[[], None]
 
@@ -24,6 +24,8 @@ class Client(Protocol):
     """Names in lower case; exactly one Host; a single Content-Length at most; nothing that was not understood."""
     gone: bool
     """The connection is lost."""
+    known: Any
+    """Whatever the app keeps with the connection from one request to the next; None at first."""
     keep_alive: bool
     """Set it to False before `begin`, and the connection closes after this answer."""
 

@@ -28,19 +28,15 @@ class Delivery:
     """`muted`: the request is being ended, and nothing of the engine's goes to the client any more."""
 
     __slots__ = (
-        "_answer", "_call", "_client", "_events", "_first_byte_s", "_gateway", "_held", "_kept", "_paused", "_span",
-        "_usage", "entry", "muted", "ran", "reply", "settled", "tokens",
+        "_answer", "_call", "_client", "_events", "_first_byte_s", "_gateway", "_kept", "_paused", "_span", "_usage",
+        "entry", "muted", "ran", "reply", "settled", "tokens",
     )  # fmt: skip
 
-    def __init__(
-        self, gateway: Gateway, call: Call, reply: Reply, client: Client, held: Reservation, span: Span
-    ) -> None:
-        """`held`: counts what the request holds in memory."""
+    def __init__(self, gateway: Gateway, call: Call, reply: Reply, client: Client, span: Span) -> None:
         self._gateway = gateway
         self._call = call
         self.reply = reply
         self._client = client
-        self._held = held
         self._span = span
         self.entry = gateway.usage.journal.begin(
             call.request_id, call.tenant, call.model, prompt_tokens=call.prompt_tokens, now=time.time()
@@ -91,11 +87,21 @@ class Delivery:
 
     async def whole(self, answer: Answer, timing: bytes, done: Callback) -> str:
         """As `stream`. `done`: the engine has said all."""
+        size = answers.size_of(answer)
+        if size <= SMALL_BYTES:
+            return await self._whole(answer, timing, done)
+        held = Reservation(self._gateway.bodies, self._call.tenant)
+        try:
+            held.take(size)
+            outcome = await self._whole(answer, timing, done)
+            await self._client.drained()
+        finally:
+            held.release()
+        return outcome
+
+    async def _whole(self, answer: Answer, timing: bytes, done: Callback) -> str:
         self._usage = answers.usage_of(answer)
         try:
-            size = answers.size_of(answer)
-            if size > SMALL_BYTES:
-                self._held.take(size)
             body = await answer.read()
         except EngineLostError as problem:
             log.warning("answer %s broke: %s", self._call.request_id, problem)
@@ -106,8 +112,6 @@ class Delivery:
         self.settle("ok", 200)
         done()  # the client may be slow
         self.reply.whole(200, body, answers.whole_fields(answer, timing))
-        if len(body) > SMALL_BYTES:
-            await self._client.drained()
         return "ok"
 
     async def pass_on(self, answer: Answer, timing: bytes) -> str:

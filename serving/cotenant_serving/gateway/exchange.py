@@ -20,7 +20,6 @@ import msgspec
 from cotenant_serving.contract import EngineRow
 from cotenant_serving.gateway import answers, dispatch
 from cotenant_serving.gateway.account import Call
-from cotenant_serving.gateway.bodies import Reservation
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.delivery import Delivery
 from cotenant_serving.gateway.eager import Work, as_task, current
@@ -54,15 +53,12 @@ class Exchange:
         "_task", "_ticket", "_woken", "_working", "deadline",
     )  # fmt: skip
 
-    def __init__(
-        self, gateway: Gateway, call: Call, reply: Reply, client: Client, held: Reservation, span: Span = NO_SPAN
-    ) -> None:
-        """`held`: counts what the request holds in memory."""
+    def __init__(self, gateway: Gateway, call: Call, reply: Reply, client: Client, span: Span = NO_SPAN) -> None:
         self._gateway = gateway
         self._call = call
         self._reply = reply
         self._span = span
-        self._delivery = Delivery(gateway, call, reply, client, held, span)
+        self._delivery = Delivery(gateway, call, reply, client, span)
         self._hold_until = call.began + gateway.settings.hold_timeout_s
         self._ticket: dispatch.Ticket | None = None
         """Once it had to wait."""

@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         "client_is_slow",
         "deadline_s",
         "ending",
+        "known",
         "shared",
         "tenant",
         "transport",
@@ -85,6 +86,8 @@ class Connection(asyncio.Protocol):
         """The app is not given the request before the rest of its short body is here, or the next sweep."""
         self._paused = False
         self.tenant = ""
+        self.known: Any = None
+        """What the app keeps with it."""
         self.client_is_slow = False
         self.ending = False
         """No request follows the running one."""

@@ -5,7 +5,7 @@ import logging
 import socket
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
 from cotenant_serving.gateway.errors import body_for, error, new_request_id
@@ -104,6 +104,14 @@ class Request:
         part = b"".join(self._parts)
         self._parts, self.held_bytes = None, 0
         return part
+
+    @property
+    def known(self) -> Any:
+        return self._connection.known
+
+    @known.setter
+    def known(self, kept: Any) -> None:
+        self._connection.known = kept
 
     def belongs_to(self, tenant: str) -> bool:
         connection = self._connection

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cotenant_serving.contract import GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import USAGE_DROPPED, Board
+from cotenant_serving.gateway.bodies import BodyBudget
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.errors import error
@@ -32,6 +33,7 @@ class Gateway:
     metrics: Metrics
     pool_known: Callable[[], bool]
     """Whether a conductor answered or a table is known."""
+    bodies: BodyBudget = field(default_factory=BodyBudget)
     tracer: Tracer = NO_TRACER
     directory: Directory | None = None
     draining: bool = False
