@@ -11,7 +11,7 @@ from cotenant_serving.gateway.journal import Entry
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
 from cotenant_serving.gateway.usage import UsageRecord
-from cotenant_serving.tracing import NO_SPAN, Span
+from cotenant_serving.tracing import Span
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -56,6 +56,8 @@ class Ending(msgspec.Struct, frozen=True):
     events: int
     """Forwarded events of a stream: the estimate of completion tokens."""
     first_byte_s: float | None
+    streamed: bool = False
+    """Its first byte is counted already."""
 
 
 def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
@@ -98,6 +100,7 @@ def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
         duration_s=now - call.began,
         prompt=used.prompt_tokens,
         completion=used.completion_tokens,
+        first_byte_s=None if ending.streamed else ending.first_byte_s,
     )
     if ending.outcome != "ok" and failed(ending):
         _log_failure(record)
@@ -107,8 +110,6 @@ def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
 
 def describe(span: Span, call: Call, ending: Ending) -> None:
     """What a trace says of the request."""
-    if span is NO_SPAN:
-        return
     used, _ = tokens_used(call, ending)
     span.note(
         {

@@ -106,7 +106,7 @@ class Delivery:
         except EngineLostError as problem:
             log.warning("answer %s broke: %s", self._call.request_id, problem)
             raise error("upstream_error", BROKE_OFF) from None
-        self._note_first_byte()
+        self._first_byte_s = self._gateway.clock() - self._call.began
         if self.muted or self.reply.status:  # waiting comments promised a stream
             raise error("upstream_error", "The engine did not answer with a stream.")
         self.settle("ok", 200)
@@ -144,6 +144,7 @@ class Delivery:
             usage=self._usage or (events.usage if events else None),
             events=events.events if events else 0,
             first_byte_s=self._first_byte_s,
+            streamed=events is not None,
         )
         self.tokens = settle(self._gateway, self._call, self.entry, ending)
         if self._span is not NO_SPAN:

@@ -197,10 +197,6 @@ class Journal:
     def contents(self) -> Contents:
         return read(self._memory[:])
 
-    def free(self, at: int) -> None:
-        self.words[at // 4] = _FREE
-        self._free.append(at)
-
     def close(self) -> None:
         """Removes the file, unless somebody must still look at what is in it."""
         if self._path is not None and len(self._free) == self._cells and not self.lines():
@@ -235,7 +231,8 @@ class Entry:
         """It needs no recovery any more, and whatever comes later is nobody's."""
         journal, at = self._journal, self._at
         if at != journal.nobodys:
-            journal.free(at)
+            self._words[self._word] = _FREE
+            journal._free.append(at)
             self._at = journal.nobodys
             self._word = self._at // 4
 

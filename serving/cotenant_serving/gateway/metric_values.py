@@ -11,7 +11,7 @@ import mmap
 import os
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
@@ -68,18 +68,48 @@ def _make_room(file: Any, wanted_bytes: int) -> None:
         os.posix_fallocate(file._f.fileno(), 0, 2 * file._capacity)
 
 
+class LibraryValue:
+    """A number of the library's own kind, as if it stood in memory: what is added to it, is."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __getitem__(self, place: int) -> float:
+        return 0.0
+
+    def __setitem__(self, place: int, added: float) -> None:
+        self._value.inc(added)
+
+
+class Numbers(Protocol):
+    def __getitem__(self, place: int, /) -> float: ...
+
+    def __setitem__(self, place: int, value: float, /) -> None: ...
+
+
+Place = tuple[Numbers, int]
+"""Where a number stands: `numbers[at] += 1` counts."""
+
+
+def place_of(value: Any) -> Place:
+    """Of a metric's number, whichever kind it is."""
+    return value.place if hasattr(value, "place") else (LibraryValue(value), 0)
+
+
 def value_class(files: ValueFiles) -> type:
     """What `prometheus_client.values.ValueClass` may be."""
 
     class FileValue:
-        __slots__ = ("_at", "_numbers")
+        __slots__ = ("_at", "_numbers", "place")
         _multiprocess = True
 
         def __init__(
             self, typ: str, metric_name: str, name: str, labels: Any, values: Any, text: str, **_: Any
         ) -> None:
             key = mmap_key(metric_name, name, labels, values, text)
-            self._numbers, self._at = files.place(typ, key)
+            self.place = self._numbers, self._at = files.place(typ, key)
 
         def inc(self, amount: float) -> None:
             # One aligned store: nobody reads half of it.

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from cotenant_serving.gateway.memory import own_resident_bytes
-from cotenant_serving.gateway.metric_values import ValueFiles, value_class
+from cotenant_serving.gateway.metric_values import Place, ValueFiles, place_of, value_class
 
 OTHER = "other"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -108,20 +108,48 @@ class Metrics:
         self._ended.clear()
 
     def ended(
-        self, tenant: str, model: str, outcome: str, status: int, *, duration_s: float, prompt: int, completion: int
+        self,
+        tenant: str,
+        model: str,
+        outcome: str,
+        status: int,
+        *,
+        duration_s: float,
+        prompt: int,
+        completion: int,
+        first_byte_s: float | None = None,
     ) -> None:
-        """`prompt`, `completion`: tokens."""
+        """`prompt`, `completion`: tokens. `first_byte_s`: where `first_byte` was not called.
+
+        It runs for every request and counts all by itself: calls are what costs here.
+        """
         key = (tenant, model, outcome, status)
-        counts = self._ended.get(key)
-        if counts is None:
-            counts = self._ended[key] = self._counts(*key)
-        counts.requests(1)
-        counts.prompt(prompt)
-        counts.completion(completion)
-        counts.duration(duration_s)
+        places = self._ended.get(key)
+        if places is None:
+            places = self._ended[key] = self._places(*key)
+        numbers, at = places.requests
+        numbers[at] += 1
+        numbers, at = places.prompt
+        numbers[at] += prompt
+        numbers, at = places.completion
+        numbers[at] += completion
+        numbers, at = places.duration.sum
+        numbers[at] += duration_s
+        numbers, at = places.duration.buckets[bisect_left(_SECONDS, duration_s)]
+        numbers[at] += 1
+        if first_byte_s is not None:
+            numbers, at = places.first_byte.sum
+            numbers[at] += first_byte_s
+            numbers, at = places.first_byte.buckets[bisect_left(_SECONDS, first_byte_s)]
+            numbers[at] += 1
 
     def first_byte(self, model: str, seconds: float) -> None:
-        self._first_byte(self._model(model))(seconds)
+        """Of a stream, when it comes."""
+        places = self._first_byte(self._model(model))
+        numbers, at = places.sum
+        numbers[at] += seconds
+        numbers, at = places.buckets[bisect_left(_SECONDS, seconds)]
+        numbers[at] += 1
 
     def retried(self, reason: str) -> None:
         self._retries(reason).inc()
@@ -134,13 +162,14 @@ class Metrics:
         self._snapshot.now = now
         return generate_latest(self._registry)
 
-    def _counts(self, tenant: str, model: str, outcome: str, status: int) -> "_Ended":
+    def _places(self, tenant: str, model: str, outcome: str, status: int) -> "_Ended":
         tenant, model = self._tenant(tenant), self._model(model)
         return _Ended(
-            requests=self._requests(tenant, model, outcome, str(status))._value.inc,
-            prompt=self._tokens(tenant, model, "prompt")._value.inc,
-            completion=self._tokens(tenant, model, "completion")._value.inc,
+            requests=place_of(self._requests(tenant, model, outcome, str(status))._value),
+            prompt=place_of(self._tokens(tenant, model, "prompt")._value),
+            completion=place_of(self._tokens(tenant, model, "completion")._value),
             duration=self._duration(model),
+            first_byte=self._first_byte(model),
         )
 
     def _tenant(self, name: str) -> str:
@@ -151,38 +180,38 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
-    """What a request counts in when it ends."""
+class _Observed:
+    """Where a histogram's numbers stand: a bucket for each of `_SECONDS`, and one for what is above."""
 
-    requests: Callable[[float], None]
-    prompt: Callable[[float], None]
-    completion: Callable[[float], None]
-    duration: Callable[[float], None]
+    sum: Place
+    buckets: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Where stands what a request counts in when it ends."""
+
+    requests: Place
+    prompt: Place
+    completion: Place
+    duration: _Observed
+    first_byte: _Observed
 
 
 class _Histograms:
-    """Histograms of models: `observe` of each, which looks for the bucket by halves."""
+    """Histograms of models."""
 
     def __init__(self, family: Histogram) -> None:
         self._family = family
-        self._known: dict[str, Callable[[float], None]] = {}
+        self._known: dict[str, _Observed] = {}
 
-    def __call__(self, model: str) -> Callable[[float], None]:
-        observe = self._known.get(model)
-        if observe is None:
-            observe = self._known[model] = _observe(self._family.labels(model))
-        return observe
-
-
-def _observe(histogram: Histogram) -> Callable[[float], None]:
-    add, bounds = histogram._sum.inc, histogram._upper_bounds
-    counts = [bucket.inc for bucket in histogram._buckets]
-
-    def observe(seconds: float) -> None:
-        add(seconds)
-        counts[bisect_left(bounds, seconds)](1)
-
-    return observe
+    def __call__(self, model: str) -> _Observed:
+        known = self._known.get(model)
+        if known is None:
+            one = self._family.labels(model)
+            known = _Observed(place_of(one._sum), tuple(place_of(bucket) for bucket in one._buckets))
+            self._known[model] = known
+        return known
 
 
 class _Children(Generic[Family]):

@@ -47,7 +47,10 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     time_to_first_byte_s: float | None
 
     def line(self) -> bytes:
-        return msgspec.json.encode(self) + b"\n"
+        return _encoded(self) + b"\n"
+
+
+_encoded = msgspec.json.Encoder().encode
 
 
 def at_once(work: Callable[[], None]) -> None:
@@ -86,7 +89,7 @@ class UsageLog:
 
     def add(self, record: UsageRecord, entry: Entry) -> None:
         """`entry`: the request in the journal. When this returns, either file or journal tell how it ended."""
-        line = record.line()
+        line = _encoded(record) + b"\n"
         if self._beyond or not self.journal.put(line):
             self._beyond.append(line)
         entry.end()

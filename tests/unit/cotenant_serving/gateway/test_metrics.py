@@ -61,3 +61,17 @@ def test_a_time_stands_in_the_first_bucket_that_is_not_below_it():
         'sum{model="search/echo"} 1281.011',
     ):
         assert f"cotenant_time_to_first_byte_seconds_{line}\n" in text
+
+
+def test_the_first_byte_of_a_whole_answer_counts_at_its_end_and_that_of_a_stream_when_it_comes():
+    metrics = Metrics()
+    metrics.allow(["search"], ["search/echo"])
+    metrics.first_byte("search/echo", 0.2)
+    metrics.ended("search", "search/echo", "ok", 200, duration_s=3, prompt=0, completion=0)
+    metrics.ended("search", "search/echo", "ok", 200, duration_s=2, prompt=0, completion=0, first_byte_s=0.3)
+
+    text = metrics.render(Now()).decode()
+
+    assert 'cotenant_time_to_first_byte_seconds_count{model="search/echo"} 2.0' in text
+    assert 'cotenant_time_to_first_byte_seconds_sum{model="search/echo"} 0.5' in text
+    assert 'cotenant_request_duration_seconds_sum{model="search/echo"} 5.0' in text
