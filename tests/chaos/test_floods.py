@@ -193,7 +193,7 @@ async def test_a_flooded_model_is_not_felt_by_those_who_ask_for_another_one(
 
     Both percentiles of a round's latencies are compared within its pair; Student's t of the logarithms of the ratios
     gives the intervals, which hold both true ratios in 95 % of runs (`paired`). They must meet 1 ± 5 %. With a
-    service time of 100 ms, what two cores add at times is a small part of it. The beginning of a round is left out, as
+    service time of 100 ms, what two cores add at times is a small part of it. The beginning of a round is left out:
     the round before still ends there.
     """
     pairs, round_s, rest_s = max(8, full_size(14)), 2.0, 0.7
