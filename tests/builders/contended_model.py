@@ -120,7 +120,7 @@ class Crowd:
         while self._tasks:
             await asyncio.wait(list(self._tasks))
         names = [f"waiting of {tenant}" for tenant in {one.tenant for one in self.ended}]
-        names += [f"waiting for {MODEL}", f"running {MODEL}", "waiting", "engine 127.0.0.1:8800"]
+        names += [f"waiting for {MODEL}", "waiting", "engine 127.0.0.1:8800"]
         self.left_over = {name: left for name in names if (left := boards[0].count(name).total())}
         for board in boards:
             board.close()

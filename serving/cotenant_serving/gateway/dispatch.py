@@ -70,7 +70,7 @@ class Dispatcher:
         self._clock = clock
         self._on_demand = on_demand
         self._fleet = Fleet(clock=clock, rng=rng, board=board)
-        self._lanes = self._fleet.lanes
+        self._lanes, self._engines = self._fleet.lanes, self._fleet.engines
         self._lines: dict[str, Lane] = {}
         """The lanes where somebody waits in this worker."""
         self._waiting = Waiting(board, limits or QueueLimits())
@@ -78,6 +78,7 @@ class Dispatcher:
         self._judge_timer: asyncio.TimerHandle | None = None
         self.model_row, self.eta_s = self._fleet.model_row, self._fleet.eta_s
         self.answered, self.set_reachable = self._fleet.answered, self._fleet.set_reachable
+        self.running, self.silent = self._fleet.running, self._fleet.hanging
 
     # What others tell it.
 
@@ -125,17 +126,21 @@ class Dispatcher:
     def at_once(self, model: str) -> EngineRow | None:
         """As `acquire`, but None when the request would have to wait."""
         lane = self._lanes.get(model) or self._fleet.lane(model)
-        if lane.waiting.total():
+        if sum(lane.waiting.values):
             return None
         engine = self._fleet.take(lane)
-        return None if engine is None else self._take(lane, engine)
+        if engine is None:
+            return None
+        lane.own += 1
+        lane.served = True
+        return engine.row
 
     def release(self, row: EngineRow) -> None:
-        self._fleet.engine(row).taken.add(-1)
+        engine = self._engines.get(row.instance) or self._fleet.engine(row)
+        engine.taken.add(-1)
         lane = self._lanes[row.model]
-        lane.running.add(-1)
         lane.own -= 1
-        if lane.waiting.total():
+        if sum(lane.waiting.values):
             self._pass_on(lane)
 
     def woken(self) -> None:
@@ -183,14 +188,6 @@ class Dispatcher:
         """Over all workers."""
         return self._fleet.lane(model).waiting.total()
 
-    def running(self, model: str) -> int:
-        """Over all workers."""
-        return self._fleet.lane(model).running.total()
-
-    def silent(self) -> frozenset[str]:
-        """Engine instances that hang, as far as conductors know."""
-        return self._fleet.hanging()
-
     def engines(self, model: str) -> tuple[EngineRow, ...]:
         return (self._lanes.get(model) or self._fleet.lane(model)).rows
 
@@ -203,12 +200,6 @@ class Dispatcher:
         return holding.unready(model, fleet.model_row(model), eta_s=eta_s, unreachable_s=unreachable_s)
 
     # How it works.
-
-    def _take(self, lane: Lane, engine: Engine) -> EngineRow:
-        lane.running.add(1)
-        lane.own += 1
-        lane.served = True
-        return engine.row
 
     def _check(self, lane: Lane, ticket: Ticket) -> None:
         """Raises RequestError when there is no sense in waiting."""
@@ -341,7 +332,9 @@ class Dispatcher:
                 ticket.charged = lane.line.queue(ticket.tenant).expected(ticket.tokens)
                 lane.line.charge(ticket.tenant, ticket.charged)
             lane.line.queue(ticket.tenant).pace.moved()
-            ticket.future.set_result(self._take(lane, engine))
+            lane.own += 1
+            lane.served = True
+            ticket.future.set_result(engine.row)
         self._left(lane, ticket)
 
     def _judge(self, lane: Lane) -> None:

@@ -13,15 +13,14 @@ _TOMBSTONES = 4096
 
 
 class Fleet:
-    """`lanes`: what is known of each model that was ever asked for."""
+    """`lanes`: what is known of each model that was ever asked for. `engines`: by instance."""
 
     def __init__(self, *, clock: Callable[[], float], rng: random.Random, board: Board) -> None:
         self.lanes: dict[str, Lane] = {}
         self._clock, self._rng, self._board = clock, rng, board
         self._view = table.View()
         self._view_at = clock()
-        self._engines: dict[str, Engine] = {}
-        """By instance."""
+        self.engines: dict[str, Engine] = {}
         self._failing: set[str] = set()
         self._dropped: dict[str, None] = {}
         self._silent: set[str] = set()
@@ -34,7 +33,8 @@ class Fleet:
         self._silent -= view.listed
         known = {row.instance for rows in view.engines.values() for row in rows}
         self._failing &= known
-        self._engines = {name: one for name, one in self._engines.items() if name in known or one.taken.own()}
+        for gone in [name for name, one in self.engines.items() if name not in known and not one.taken.own()]:
+            del self.engines[gone]
         for lane in self.lanes.values():
             self._arrange(lane)
 
@@ -57,7 +57,7 @@ class Fleet:
             self._arrange(self.lane(row.model))
 
     def rest(self, row: EngineRow, for_s: float) -> None:
-        if (engine := self._engines.get(row.instance)) is not None:
+        if (engine := self.engines.get(row.instance)) is not None:
             engine.rests_until = self._clock() + for_s
 
     def drop(self, row: EngineRow) -> None:
@@ -81,20 +81,25 @@ class Fleet:
 
     def engine(self, row: EngineRow) -> Engine:
         """Also of one that has left the table while requests run there."""
-        return self._engines.get(row.instance) or Engine(row, self._board)
+        return self.engines.get(row.instance) or Engine(row, self._board)
 
     def free(self, lane: Lane) -> Engine | None:
         """An engine that has a slot now."""
         now = self._clock()
-        found = table.pick(lane.engines, now, self._rng)
-        return table.pick(lane.fallback, now, self._rng) if found is None and lane.fallback else found
+        return table.pick(lane.engines, now, self._rng) or table.pick(lane.fallback, now, self._rng)
 
     def take(self, lane: Lane) -> Engine | None:
         """An engine with a slot taken on it."""
-        while (engine := self.free(lane)) is not None:
-            if engine.take():
-                return engine
-        return None
+        engine = table.pick(lane.engines, self._clock(), self._rng)
+        while engine is None or not engine.take():
+            # Full, or another worker took the slot first.
+            if (engine := self.free(lane)) is None:
+                return None
+        return engine
+
+    def running(self, model: str) -> int:
+        """Requests over all workers, by the slots they hold. Several rows may stand for one address."""
+        return sum(count.total() for count in {one.taken for one in self.engines.values() if one.row.model == model})
 
     def hopeful(self, lane: Lane) -> bool:
         """Some engine may answer."""
@@ -133,8 +138,8 @@ class Fleet:
         lane.arrange(tuple(self._known(row) for row in rows if row.instance not in gone))
 
     def _known(self, row: EngineRow) -> Engine:
-        engine = self._engines.get(row.instance)
+        engine = self.engines.get(row.instance)
         if engine is None:
-            engine = self._engines[row.instance] = Engine(row, self._board)
+            engine = self.engines[row.instance] = Engine(row, self._board)
         engine.row, engine.slots = row, row.slots
         return engine

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 class Engine:
     """An engine's row and the slots that this gateway has taken there; see `table.Candidate`."""
 
-    __slots__ = ("load", "rests_until", "row", "slots", "taken")
+    __slots__ = ("rests_until", "row", "slots", "taken")
 
     def __init__(self, row: EngineRow, board: Board) -> None:
         # By its address: those are few, instances are new for each start.
         self.taken = board.count(f"engine {row.host}:{row.port}")
-        self.load = self.taken.total
         self.rests_until = 0.0
         self.row = row
         self.slots = row.slots
@@ -31,7 +30,7 @@ class Engine:
         """Takes a slot if there is one; over all workers never more than there are."""
         taken = self.taken
         taken.add(1)
-        if taken.total() <= self.slots:
+        if sum(taken.values) <= self.slots:
             return True
         # Perhaps another worker did the same at this moment, and both step back: one of them gets it in order.
         taken.add(-1)
@@ -41,7 +40,7 @@ class Engine:
 class Lane:
     __slots__ = (
         "engines", "fallback", "handover", "line", "model", "own",
-        "round", "rows", "running", "served", "since_ms", "waiting"
+        "round", "rows", "served", "since_ms", "waiting"
     )  # fmt: skip
 
     def __init__(self, model: str, board: Board) -> None:
@@ -58,7 +57,6 @@ class Lane:
         self.waiting = board.count(f"waiting for {model}")
         self.round = board.count(f"round waiting for {model}")
         self.since_ms = board.count(f"oldest waiting for {model}")
-        self.running = board.count(f"running {model}")
         self.own = 0
         """Running requests of this worker."""
         self.served = False

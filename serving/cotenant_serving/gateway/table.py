@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from cotenant_serving.contract import EngineRow, Message, ModelRow, ModelState, Table
+from cotenant_serving.gateway.board import Count
 
 
 class Known(Message, frozen=True, kw_only=True):
@@ -78,9 +79,8 @@ class Candidate(Protocol):
     slots: int
     rests_until: float
     """Seconds of the dispatcher's clock: it is not asked before."""
-
-    def load(self) -> int:
-        """Requests that this gateway has there."""
+    taken: Count
+    """Slots that this gateway has taken there. A sum of its values is no call of a function, as `total` is."""
 
 
 C = TypeVar("C", bound=Candidate)
@@ -95,19 +95,16 @@ def pick(engines: Sequence[C], now: float, rng: random.Random) -> C | None:
     if number > 2:
         first = int(rng.random() * number)
         second = (first + 1 + int(rng.random() * (number - 1))) % number
-        return _less_loaded((engines[first], engines[second]), now, rng) or _any_free(engines, now, rng)
-    return _less_loaded(engines, now, rng)
-
-
-def _less_loaded(engines: Sequence[C], now: float, rng: random.Random) -> C | None:
+        found = pick((engines[first], engines[second]), now, rng)
+        return found or pick(_any_two_free(engines, now, rng), now, rng)
     best, best_load = None, 1.0
     for engine in engines:
-        load = engine.load() / engine.slots
+        load = sum(engine.taken.values) / engine.slots
         if engine.rests_until <= now and (load < best_load or (load == best_load < 1 and rng.random() < 0.5)):
             best, best_load = engine, load
     return best
 
 
-def _any_free(engines: Sequence[C], now: float, rng: random.Random) -> C | None:
-    free = [engine for engine in engines if engine.rests_until <= now and engine.load() < engine.slots]
-    return _less_loaded(rng.sample(free, min(2, len(free))), now, rng)
+def _any_two_free(engines: Sequence[C], now: float, rng: random.Random) -> Sequence[C]:
+    free = [engine for engine in engines if engine.rests_until <= now and sum(engine.taken.values) < engine.slots]
+    return rng.sample(free, min(2, len(free)))

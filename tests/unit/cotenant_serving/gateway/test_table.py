@@ -4,6 +4,7 @@ from collections import Counter
 from tests.builders.gateway import model_row, row
 
 from cotenant_serving.contract import Table
+from cotenant_serving.gateway.board import LocalCount
 from cotenant_serving.gateway.table import Known, combine, merge, pick
 
 
@@ -58,10 +59,8 @@ class Asked:
 
     def __init__(self, name: str, slots: int, taken: int = 0, rests_until: float = 0.0) -> None:
         self.name, self.slots, self.rests_until = name, slots, rests_until
-        self.taken = taken
-
-    def load(self) -> int:
-        return self.taken
+        self.taken = LocalCount()
+        self.taken.add(taken)
 
 
 def picked(*engines: Asked, times: int = 1, now: float = 10.0) -> Counter[str]:
