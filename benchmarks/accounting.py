@@ -26,8 +26,9 @@ from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.auth import Keyring, authenticate
 from cotenant_serving.gateway.board import Board, LocalBoard, SharedBoard
 from cotenant_serving.gateway.config import index
-from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
+from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.journal import Entry, Journal
+from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.metric_files import make_files
 from cotenant_serving.gateway.metrics import Metrics, use_files
 from cotenant_serving.gateway.request_ids import RequestIds

@@ -20,7 +20,8 @@ from typing import Any
 
 from cotenant_serving.contract import Table
 from cotenant_serving.gateway.board import SharedBoard
-from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
+from cotenant_serving.gateway.dispatch import Dispatcher
+from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.table import combine, merge
 from cotenant_serving.openai_api import RequestError

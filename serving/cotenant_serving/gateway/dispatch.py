@@ -12,14 +12,13 @@ where the tenant waits whose turn it is (`whose_turn`), who is woken for it (`wa
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from cotenant_serving.contract import EngineRow, ModelDemand
 from cotenant_serving.gateway import holding, table
 from cotenant_serving.gateway.board import Board, LocalBoard
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.fleet import Fleet
-from cotenant_serving.gateway.lane import Engine, Lane
+from cotenant_serving.gateway.lane import Engine, Lane, Ticket
 from cotenant_serving.gateway.queue import HANDOVER_SLACK, Pace, QueueLimits, whose_turn
 from cotenant_serving.gateway.waiting import Waiting
 from cotenant_serving.openai_api import RequestError
@@ -34,22 +33,6 @@ HANDOVER_S = 0.02
 """A slot that was left to another worker is looked at again after this time: it may not want it any more."""
 HOPELESS = 1.5
 """Who would wait so many times its deadline, at the pace of the last seconds, is refused at once."""
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request's claim on an engine of `model`. Times are seconds of the dispatcher's clock."""
-
-    model: str
-    tenant: str
-    tokens: int
-    entered: float
-    deadline: float
-    returned: bool = False
-    """An engine sent it back: it goes to the front and is not refused for a full queue."""
-    charged: float = 0.0
-    """To the tenant's level, when it got its turn in a line. Who need not wait takes nothing from anybody."""
-    future: asyncio.Future[EngineRow] | None = field(default=None)
 
 
 class Dispatcher:
@@ -74,7 +57,6 @@ class Dispatcher:
         self._lines: dict[str, Lane] = {}
         """The lanes where somebody waits in this worker."""
         self._waiting = Waiting(board, limits or QueueLimits())
-        self._refused: set[str] = set()
         self._judge_timer: asyncio.TimerHandle | None = None
         self.model_row, self.eta_s = self._fleet.model_row, self._fleet.eta_s
         self.answered, self.set_reachable = self._fleet.answered, self._fleet.set_reachable
@@ -118,7 +100,7 @@ class Dispatcher:
             self._check(lane, ticket)
             self._enter(lane, ticket)
         except RequestError:
-            self._refused.add(ticket.model)
+            lane.refused = True
             self._on_demand()
             raise
         return await self._wait(lane, ticket)
@@ -166,23 +148,13 @@ class Dispatcher:
 
         What came and went since the last call counts as one: short requests keep a model awake, refused ones wake it.
         """
-        found = {}
-        for model in sorted(self._lanes):
-            lane = self._lanes[model]
-            running, queued = max(lane.own, int(lane.served)), max(len(lane.line), int(model in self._refused))
-            lane.served = False
-            if running or queued:
-                found[model] = ModelDemand(running=running, queued=queued)
-        self._refused = set()
-        return found
+        reports = {model: self._lanes[model].report() for model in sorted(self._lanes)}
+        return {model: one for model, one in reports.items() if one.running or one.queued}
 
     def unheard(self, demand: Mapping[str, ModelDemand]) -> None:
         """No conductor took this answer of `demand`: what came and went stands in the next one too."""
         for model, one in demand.items():
-            if one.queued:
-                self._refused.add(model)
-            if one.running:
-                self._fleet.lane(model).served = True
+            self._fleet.lane(model).unheard(one)
 
     def queue_depth(self, model: str) -> int:
         """Over all workers."""
@@ -238,12 +210,12 @@ class Dispatcher:
         """Refuses the tenant's newest request that waits here."""
         found = [ticket for lane in self._lines.values() if (ticket := lane.line.newest(tenant)) is not None]
         newest = max((one for one in found if not one.returned), key=_entered, default=None)
-        if newest is None or newest.future is None or newest.future.done():
+        if newest is None or not newest.waits:
             return False
         lane, now = self._lanes[newest.model], self._clock()
         message = f"Too many requests wait, {self._waiting.of(tenant)} of them of tenant '{tenant}'."
         unknown_s = self.eta_s(lane.model) or holding.DEFAULT_RETRY_S
-        newest.future.set_exception(self._waiting.full(tenant, message, now, unknown_s))
+        newest.fail(self._waiting.full(tenant, message, now, unknown_s))
         self._remove(lane, newest)
         return True
 
@@ -343,8 +315,8 @@ class Dispatcher:
             return
         for ticket in lane.line.items():
             refused = self._fleet.refusal(lane, entered=ticket.entered, deadline=ticket.deadline)
-            if refused is not None and ticket.future is not None and not ticket.future.done():
-                ticket.future.set_exception(refused)
+            if refused is not None:
+                ticket.fail(refused)
 
     def _schedule_judge(self) -> None:
         if self._judge_timer is None:
@@ -369,10 +341,8 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(max(0.0, remaining_s), self._expire, ticket)
 
     def _expire(self, ticket: Ticket) -> None:
-        if ticket.future is not None and not ticket.future.done():
-            model = ticket.model
-            problem = holding.held_too_long(model, self.model_row(model), eta_s=self.eta_s(model))
-            ticket.future.set_exception(problem)
+        model = ticket.model
+        ticket.fail(holding.held_too_long(model, self.model_row(model), eta_s=self.eta_s(model)))
 
 
 def _entered(ticket: Ticket) -> float:

@@ -24,6 +24,7 @@ from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.delivery import Delivery
 from cotenant_serving.gateway.eager import Work, as_task, current
 from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.reply import Reply
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.timing import server_timing
@@ -60,7 +61,7 @@ class Exchange:
         self._span = span
         self._delivery = Delivery(gateway, call, reply, client, span)
         self._hold_until = call.began + gateway.settings.hold_timeout_s
-        self._ticket: dispatch.Ticket | None = None
+        self._ticket: Ticket | None = None
         """Once it had to wait."""
         self.deadline = call.began + gateway.settings.request_timeout_s
         """For `Gateway.end_overdue`."""
@@ -187,7 +188,7 @@ class Exchange:
         await as_task()
         dispatcher = self._gateway.dispatcher
         call = self._call
-        ticket = self._ticket = self._ticket or dispatch.Ticket(
+        ticket = self._ticket = self._ticket or Ticket(
             call.model, call.tenant, call.weight, entered=call.began, deadline=self._hold_until
         )
         ticket.returned = self._attempts > 0

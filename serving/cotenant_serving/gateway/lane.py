@@ -1,17 +1,40 @@
-"""What the dispatcher keeps of one model: its engines with their slots, its counts, and its waiting line.
+"""What the dispatcher keeps of one model: its engines with their slots, its counts, and its line of tickets.
 
-Made once, so that a request finds everything with one look and no name is put together on its way.
+Made once for each model, so that a request finds everything with one look and no name is put together on its way.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from cotenant_serving.contract import EngineRow
+from cotenant_serving.contract import EngineRow, ModelDemand
 from cotenant_serving.gateway.board import Board
 from cotenant_serving.gateway.queue import WORD, Heads, WaitingLine
+from cotenant_serving.openai_api import RequestError
 
-if TYPE_CHECKING:
-    from cotenant_serving.gateway.dispatch import Ticket
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request's claim on an engine of `model`. Times are seconds of the dispatcher's clock."""
+
+    model: str
+    tenant: str
+    tokens: int
+    entered: float
+    deadline: float
+    returned: bool = False
+    """An engine sent it back: it goes to the front and is not refused for a full queue."""
+    charged: float = 0.0
+    """To the tenant's level, when it got its turn in a line. Who need not wait takes nothing from anybody."""
+    future: asyncio.Future[EngineRow] | None = field(default=None)
+
+    @property
+    def waits(self) -> bool:
+        return self.future is not None and not self.future.done()
+
+    def fail(self, problem: RequestError) -> None:
+        """Ends its wait, if it still waits."""
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(problem)
 
 
 class Engine:
@@ -40,7 +63,7 @@ class Engine:
 class Lane:
     __slots__ = (
         "engines", "fallback", "handover", "line", "model", "own",
-        "round", "rows", "served", "since_ms", "waiting"
+        "refused", "round", "rows", "served", "since_ms", "waiting"
     )  # fmt: skip
 
     def __init__(self, model: str, board: Board) -> None:
@@ -59,8 +82,8 @@ class Lane:
         self.since_ms = board.count(f"oldest waiting for {model}")
         self.own = 0
         """Running requests of this worker."""
-        self.served = False
-        """Since the last report of demand."""
+        self.served = self.refused = False
+        """A request, since the last report of demand."""
         self.handover: asyncio.TimerHandle | None = None
         """A slot was left to another worker and is looked at again."""
 
@@ -69,6 +92,20 @@ class Lane:
         had_room = tuple(engine for engine in engines if engine.row.running < engine.row.slots)
         self.engines = had_room or engines
         self.fallback = tuple(engine for engine in engines if engine not in had_room) if had_room else ()
+
+    def report(self) -> ModelDemand:
+        """Of this worker, since the last one."""
+        demand = ModelDemand(
+            running=max(self.own, int(self.served)),
+            queued=max(len(self.line), int(self.refused)),
+        )
+        self.served = self.refused = False
+        return demand
+
+    def unheard(self, demand: ModelDemand) -> None:
+        """Nobody took this report."""
+        self.served |= demand.running > 0
+        self.refused |= demand.queued > 0
 
     def heads(self) -> Heads:
         return Heads(self.waiting.parts(), self.round.parts(), self.since_ms.parts())

@@ -5,7 +5,8 @@ import pytest
 from tests.builders.gateway import model_row, row
 
 from cotenant_serving.contract import Reason, Table
-from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
+from cotenant_serving.gateway.dispatch import Dispatcher
+from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.table import combine, merge
 from cotenant_serving.openai_api import RequestError

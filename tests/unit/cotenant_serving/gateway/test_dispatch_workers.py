@@ -12,7 +12,8 @@ from tests.builders.gateway import eventually, row
 
 from cotenant_serving.contract import EngineRow, Table
 from cotenant_serving.gateway.board import LocalBoard, LocalCount, SharedBoard
-from cotenant_serving.gateway.dispatch import Dispatcher, Ticket
+from cotenant_serving.gateway.dispatch import Dispatcher
+from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.queue import QueueLimits
 from cotenant_serving.gateway.table import combine, merge
 from cotenant_serving.openai_api import RequestError
