@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import httptools
+import msgspec
 
 from cotenant_serving.gateway.errors import body_for, error, new_request_id
 from cotenant_serving.openai_api import RequestError
@@ -28,6 +29,7 @@ MAX_HEADERS = 100
 MAX_CHUNK_LINE_BYTES = 256
 MAX_CHUNK_EXTRA_BYTES = 16 << 10
 """Of the extensions and trailers of one body; nobody reads them."""
+MAX_LENGTH_DIGITS = 18
 METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 CHUNKED = -1
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -39,7 +41,7 @@ _TOKEN_STARTS = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZa
 _BARE = re.compile(rb"\r[^\n]|(?<!\r)\n")
 _VALUES = {
     b"host": re.compile(rb"(?:[A-Za-z0-9._\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"),
-    b"content-length": re.compile(rb"[0-9]{1,18}"),
+    b"content-length": re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS),
     b"transfer-encoding": re.compile(rb"(?i:chunked)"),
     b"expect": re.compile(rb"(?i:100-continue)"),
 }
@@ -57,6 +59,11 @@ _LINES: dict[bytes, tuple[bytes, bytes]] = {}
 """Request lines and lines of headers that were understood before: most come again with the next request."""
 MAX_KNOWN = 4096
 MAX_KNOWN_BYTES = 256
+_LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
+_HEADS: "dict[bytes, Head]" = {}
+"""Whole heads that were understood before, by their bytes without the digits of the length: clients repeat theirs."""
+MAX_KNOWN_HEADS = 512
+MAX_KNOWN_HEAD_BYTES = 1024
 
 
 class Start(NamedTuple):
@@ -71,7 +78,7 @@ class Start(NamedTuple):
     """HTTP/1.0."""
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct):
     """A request without its body."""
 
     start: Start
@@ -82,10 +89,36 @@ class Head(NamedTuple):
     keep_alive: bool
     """The client lets the connection stay."""
     waits_for_100: bool
+    length_at: int
+    """Which of the headers says it; -1: none."""
 
 
 def read_head(data: bytes, size: int) -> Head:
-    """The complete head in the first `size` bytes. Raises RequestError."""
+    """The complete head in the first `size` bytes. Raises RequestError.
+
+    Of a head that is known but for the digits of its length, those are all that is left to read.
+    """
+    at = data.find(_LENGTHS[0], 0, size)
+    if at < 0:
+        at = data.find(_LENGTHS[1], 0, size)
+    if at < 0 or size > MAX_KNOWN_HEAD_BYTES:
+        return _read_lines(data, size)
+    at += len(_LENGTHS[0])
+    end = data.index(b"\r\n", at, size)
+    digits, rest = data[at:end], data[:at] + data[end:size]
+    known = _HEADS.get(rest)
+    if known is None or len(digits) > MAX_LENGTH_DIGITS or not digits.isdigit():
+        head = _read_lines(data, size)
+        if len(_HEADS) >= MAX_KNOWN_HEADS:
+            _HEADS.clear()
+        _HEADS[rest] = head
+        return head
+    headers = known.headers.copy()
+    headers[known.length_at] = (b"content-length", digits)
+    return Head(known.start, headers, int(digits), known.keep_alive, known.waits_for_100, known.length_at)
+
+
+def _read_lines(data: bytes, size: int) -> Head:
     lines = data[: size - 4].split(b"\r\n")
     known = _LINES.get
     try:
@@ -106,16 +139,17 @@ def _judged(start: Start, headers: Headers) -> Head:
         headers = [field for field in headers if field[0]]
     if b"host" not in fields:
         raise malformed("a missing Host")
-    length = 0
+    length, length_at = 0, -1
     if b"content-length" in fields:
         length = int(fields[b"content-length"])
+        length_at = headers.index((b"content-length", fields[b"content-length"]))
     if b"transfer-encoding" in fields:
         if start.old or b"content-length" in fields:
             raise malformed("its Transfer-Encoding")
         length = CHUNKED
     asked = fields.get(b"connection")
     keep = not start.old and (asked is None or asked == b"keep-alive" or not _closes(headers))
-    return Head(start, headers, length, keep, b"expect" in fields and not start.old)
+    return Head(start, headers, length, keep, b"expect" in fields and not start.old, length_at)
 
 
 def _learn_start(line: bytes) -> Start:

@@ -37,7 +37,7 @@ def _scope(request: Request, transport: asyncio.BaseTransport) -> dict[str, Any]
         "raw_path": request.start.raw_path,
         "query_string": request.start.query,
         "root_path": "",
-        "headers": request.headers,
+        "headers": list(request.headers),
         "client": _address(transport, "peername"),
         "server": _address(transport, "sockname"),
         "state": {},

@@ -165,15 +165,14 @@ class Connection(asyncio.Protocol):
             self.deadline_s = self._loop.time() + self.shared.times.header_s
 
     def _begin(self, head: framing.Head, rest: bytes) -> None:
-        self._request = request = Request(self, self.transport, head)
-        if not head.length:
+        whole = len(rest) == head.length
+        self._request = request = Request(self, self.transport, head, rest if whole else None)
+        if whole:
+            self.deadline_s = inf
+        elif not head.length:
             request.taken_in = True
             self.deadline_s = inf
             self._keep(rest)
-        elif len(rest) == head.length:
-            request.arrived(rest)
-            request.taken_in = True
-            self.deadline_s = inf
         else:
             self._begin_body(head.length)
             self._read_body(request, rest)

@@ -54,17 +54,22 @@ class Request:
         "taken_in",
     )
 
-    def __init__(self, connection: "Connection", transport: asyncio.Transport, head: Head) -> None:
+    def __init__(
+        self, connection: "Connection", transport: asyncio.Transport, head: Head, body: bytes | None = None
+    ) -> None:
+        """`body`: the whole of it, where that came with the head."""
         self.headers: Sequence[tuple[bytes, bytes]]
-        self.start, self.headers, _, self.keep_alive, self._waits_for_100 = head
-        self.method, self.path = self.start[:2]
-        self.gone = self.begun = self.taken_in = False
-        """`taken_in`: the end of the body is here."""
-        self.held_bytes = 0
+        self.start = start = head.start
+        self.headers, self.keep_alive, self._waits_for_100 = head.headers, head.keep_alive, head.waits_for_100
+        self.method, self.path = start.method, start.path
+        self.gone = self.begun = False
+        self.taken_in = body is not None
+        """The end of the body is here."""
+        self.held_bytes = len(body) if body else 0
         self._connection = connection
         self._transport: asyncio.Transport | None = transport
         """None once nothing more can be sent: the answer has ended, or nobody is there."""
-        self._parts: list[bytes] | None = None
+        self._parts = [body] if body else None
         self._news: asyncio.Future[None] | None = None
         """Somebody waits for a part of the body."""
         self._caught_up: asyncio.Future[None] | None = None

@@ -282,3 +282,35 @@ async def test_what_is_remembered_of_headers_is_bounded() -> None:
     assert len(framing._LINES) <= framing.MAX_KNOWN
     assert all(len(known) <= framing.MAX_KNOWN_BYTES for known in framing._LINES)
     assert wire.requests[-1].headers[1] == (b"x-a", b"%d" % n)
+
+
+@pytest.mark.parametrize("name", [b"Content-Length", b"content-length", b"CONTENT-LENGTH"])
+async def test_a_head_that_comes_again_with_another_length_has_that_length(name: bytes) -> None:
+    bodies = [b"hello", b"", b"a longer one", b"hello"]
+    head = POST + b"X-Gateway-Key: a\r\n%b: %%d\r\nX-A: b\r\n\r\n" % name
+    wire = await Wire().send(*[head % len(body) + body for body in bodies])
+    assert [body for _, _, body in wire.answers] == bodies
+    assert [dict(request.headers)[b"content-length"] for request in wire.requests] == [b"5", b"0", b"12", b"5"]
+    assert {len(request.headers) for request in wire.requests} == {3}
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        *(b"", b"+5", b"-5", b"5 5", b"5,5", b"0x5", b"\xb2", b"5\r", b"5\n", b"9" * 19),
+        *(b"5\r\nContent-Length: 5", b"5\r\nContent-Length: 6", b"5\r\nTransfer-Encoding: chunked", b"5\r\n 5"),
+    ],
+)
+async def test_a_head_that_is_known_takes_no_other_length_than_one_that_is_new(length: bytes) -> None:
+    head = POST + b"Content-Length: %b\r\nX-A: b\r\n\r\n"
+    wire = await Wire().send(head % b"5" + b"hello", head % length + b"hello")
+    assert (wire.statuses, wire.closed) == ([200, 400], True)
+
+
+async def test_what_is_remembered_of_heads_is_bounded() -> None:
+    wire = Wire()
+    for n in range(2 * framing.MAX_KNOWN_HEADS):
+        await wire.send(POST + b"X-A: %d\r\nContent-Length: 0\r\n\r\n" % n)
+        await wire.send(POST + b"X-A: %b\r\nContent-Length: 0\r\n\r\n" % (b"a" * framing.MAX_KNOWN_HEAD_BYTES))
+    assert 0 < len(framing._HEADS) <= framing.MAX_KNOWN_HEADS
+    assert all(len(known) <= framing.MAX_KNOWN_HEAD_BYTES for known in framing._HEADS)
