@@ -75,8 +75,12 @@ class GatewayApp:
             if body is None or len(body) > self._small_bytes or fields.get(b"content-type") != _JSON:
                 held = Reservation(gateway.bodies, tenant)
                 body = await self._check(client, body, fields, route, held)
-            wanted = await self._read(route, Incoming(client.headers, body, target))
-            call = self._admit(client, reply, tenant, route, wanted)
+            incoming = Incoming(client.headers, body, target)
+            if len(body) > PARSE_IN_THREAD_BYTES:
+                wanted = await asyncio.to_thread(route.read, incoming)
+            else:
+                wanted = route.read(incoming)
+            call = self._admit(client, reply, tenant, route, wanted, target)
             await Exchange(gateway, call, reply, client, span).run()
         except RequestError as problem:
             span.failed(problem.code or "invalid_request")
@@ -125,15 +129,12 @@ class GatewayApp:
         held.take(len(body))
         return body
 
-    async def _read(self, route: Route, incoming: Incoming) -> Wanted:
-        if incoming.target is not None:
-            incoming.target.check_version()
-        if len(incoming.body) > PARSE_IN_THREAD_BYTES:
-            return await asyncio.to_thread(route.read, incoming)
-        return route.read(incoming)
-
-    def _admit(self, client: Client, reply: Reply, tenant: str, route: Route, wanted: Wanted) -> Call:
+    def _admit(
+        self, client: Client, reply: Reply, tenant: str, route: Route, wanted: Wanted, target: Target | None
+    ) -> Call:
         gateway = self._gateway
+        if target is not None:
+            target.check_version()
         assert gateway.directory is not None
         view = gateway.directory.tenants[tenant]
         model = view.models.get(wanted.model) or catalog.resolve(view, wanted.model)

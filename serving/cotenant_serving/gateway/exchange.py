@@ -154,8 +154,9 @@ class Exchange:
         try:
             while True:
                 if self._span is NO_SPAN:
-                    self._row = self._at_once() or await self._hold()
-                    outcome = await self._attempt(self._row, NO_SPAN)
+                    row = self._gateway.dispatcher.at_once(self._call.model)
+                    self._row = row = row or await self._hold()
+                    outcome = await self._attempt(row, NO_SPAN)
                 else:
                     outcome = await self._traced_attempt()
                 if outcome:
@@ -176,12 +177,9 @@ class Exchange:
 
     async def _traced_attempt(self) -> str:
         with self._span.child("queue"):
-            self._row = self._at_once() or await self._hold()
+            self._row = self._gateway.dispatcher.at_once(self._call.model) or await self._hold()
         with self._span.child("engine", outgoing=True) as step:
             return await self._attempt(self._row, step)
-
-    def _at_once(self) -> EngineRow | None:
-        return self._gateway.dispatcher.at_once(self._call.model)
 
     async def _hold(self) -> EngineRow:
         """An engine, later. A held stream is kept alive with comments once its end is in sight."""
@@ -214,10 +212,10 @@ class Exchange:
     async def _attempt(self, row: EngineRow, step: Span) -> str:
         """Sends the request to one engine. The outcome, or "" when it goes back to the line."""
         self._attempts += 1
-        call = self._call
+        call, delivery = self._call, self._delivery
         # An engine may still know the id of an attempt whose connection broke, so each has its own.
         self._sent_as = call.request_id if self._attempts == 1 else f"{call.request_id}-{self._attempts}"
-        self._delivery.entry.sent(True)
+        delivery.entry.sent(True)
         sent = self._gateway.clock()
         self._sending = True
         try:
@@ -245,17 +243,17 @@ class Exchange:
             step.event("first byte")
             step.note({"cotenant.instance": row.instance, "http.response.status_code": answer.status})
         try:
-            return await self._judge(row, answer, timing)
+            if answer.status != ANSWERED:
+                return await self._judge(row, answer, timing)
+            delivery.ran, self._failure = True, "upstream_error"
+            if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                return await delivery.stream(answer, timing)
+            return await delivery.whole(answer, timing, self._release)
         finally:
             if not answer.complete:
                 await answer.close()
 
     async def _judge(self, row: EngineRow, answer: Answer, timing: bytes) -> str:
-        if answer.status == ANSWERED:
-            self._delivery.ran, self._failure = True, "upstream_error"
-            if answer.headers.get("content-type", "").startswith("text/event-stream"):
-                return await self._delivery.stream(answer, timing)
-            return await self._delivery.whole(answer, timing, self._engine_is_done)
         verdict = meaning(answer.status, refused_header(answer))
         if verdict is Meaning.REFUSED:
             return await self._delivery.pass_on(answer, timing)
@@ -307,10 +305,6 @@ class Exchange:
         self._release()
         if self._stopping is not None:
             raise error("shutting_down")
-
-    def _engine_is_done(self) -> None:
-        self._sent_as = ""
-        self._release()
 
     def _release(self) -> None:
         row, self._row = self._row, None
