@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import astuple
 
 from cotenant_serving.openai_api import MAX_MESSAGES, MAX_STOP, MAX_STOP_CHARS
 from cotenant_serving.request_fields import LARGE_BYTES, MAX_INTEGER, MAX_MODEL_CHARS
@@ -48,12 +49,31 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fals
     user: str | UnsetType = UNSET
 
 
+    def strings(self) -> int:
+        """How many stand in its JSON, keys included."""
+        given = astuple(self)
+        keys = len(given) - given.count(UNSET)
+        stop = self.stop
+        values = 1 + (self.user is not UNSET)
+        if stop is not UNSET:
+            values += 1 if isinstance(stop, str) else len(stop)
+        if self.stream_options is not UNSET:
+            values += self.stream_options.include_usage is not UNSET
+        return keys + values
+
+
 class _Chat(_Request, forbid_unknown_fields=True, kw_only=True, gc=False):
     messages: Annotated[list[_Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+
+    def strings(self) -> int:
+        return super().strings() + 4 * len(self.messages)
 
 
 class _Completion(_Request, forbid_unknown_fields=True, kw_only=True, gc=False):
     prompt: str
+
+    def strings(self) -> int:
+        return super().strings() + 1
 
 
 def _reader(kind: type[_Request]) -> Callable[[bytes], Asked | None]:
@@ -61,14 +81,16 @@ def _reader(kind: type[_Request]) -> Callable[[bytes], Asked | None]:
 
     def read(body: bytes) -> Asked | None:
         """None when `openai_api` must judge it."""
-        if len(body) > LARGE_BYTES or b"\\u0022" in body:
+        escapes = b"\\" in body
+        if len(body) > LARGE_BYTES or (escapes and b"\\u0022" in body):
             return None
         try:
             request = decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
         # Written again it lacks what was given twice: a key, with its two quotes. In a string either has as many.
-        if encode(request).count(b'"') != body.count(b'"'):
+        quotes = encode(request).count(b'"') if escapes else 2 * request.strings()
+        if quotes != body.count(b'"'):
             return None
         stream, max_tokens = request.stream is True, request.max_tokens
         if request.max_completion_tokens is not UNSET:
