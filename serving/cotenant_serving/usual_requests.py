@@ -48,7 +48,6 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fals
     n: Literal[1] | UnsetType = UNSET
     user: str | UnsetType = UNSET
 
-
     def strings(self) -> int:
         """How many stand in its JSON, keys included."""
         given = astuple(self)

@@ -45,6 +45,9 @@ class WrittenAnswer:
             if not put(chunk):
                 return
 
+    def body(self) -> bytes:
+        raise AssertionError("it is not complete")
+
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         return b"".join([chunk for chunk in self._chunks if isinstance(chunk, bytes)])
 

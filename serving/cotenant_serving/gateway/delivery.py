@@ -87,25 +87,24 @@ class Delivery:
 
     async def whole(self, answer: Answer, timing: bytes, done: Callback) -> str:
         """As `stream`. `done`: the engine has said all."""
-        size = answers.size_of(answer)
-        if size <= SMALL_BYTES:
-            return await self._whole(answer, timing, done)
+        self._usage = answers.usage_of(answer)
+        if answer.complete:
+            body = answer.body()
+            if len(body) <= SMALL_BYTES:
+                return self._pass(answer, body, timing, done)
         held = Reservation(self._gateway.bodies, self._call.tenant)
         try:
-            held.take(size)
-            outcome = await self._whole(answer, timing, done)
+            held.take(answers.size_of(answer))
+            outcome = self._pass(answer, await answer.read(), timing, done)
             await self._client.drained()
+        except EngineLostError as problem:
+            log.warning("answer %s broke: %s", self._call.request_id, problem)
+            raise error("upstream_error", BROKE_OFF) from None
         finally:
             held.release()
         return outcome
 
-    async def _whole(self, answer: Answer, timing: bytes, done: Callback) -> str:
-        self._usage = answers.usage_of(answer)
-        try:
-            body = await answer.read()
-        except EngineLostError as problem:
-            log.warning("answer %s broke: %s", self._call.request_id, problem)
-            raise error("upstream_error", BROKE_OFF) from None
+    def _pass(self, answer: Answer, body: bytes, timing: bytes, done: Callback) -> str:
         self._first_byte_s = self._gateway.clock() - self._call.began
         if self.muted or self.reply.status:  # waiting comments promised a stream
             raise error("upstream_error", "The engine did not answer with a stream.")

@@ -63,6 +63,9 @@ class Answer(Protocol):
     def complete(self) -> bool:
         """All of it came, and its connection waits for another request: there is nothing to close."""
 
+    def body(self) -> bytes:
+        """As `read`, of one that is complete; without waiting."""
+
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises EngineLostError when it breaks off or is longer than `limit` bytes."""
 

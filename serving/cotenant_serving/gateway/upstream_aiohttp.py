@@ -86,6 +86,9 @@ class AiohttpAnswer:
     complete = False
     """Never known: it is always closed."""
 
+    def body(self) -> bytes:
+        raise AssertionError("not of an answer that may not be complete")
+
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._reads = asyncio.Event()

@@ -85,6 +85,9 @@ class LeanAnswer(Signal):
             raise EngineLostError(f"an answer of more than {limit} bytes")
         if self.problem is not None:
             raise self.problem
+        return self.body()
+
+    def body(self) -> bytes:
         pieces = self.pieces
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
