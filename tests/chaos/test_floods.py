@@ -232,7 +232,7 @@ async def test_a_flooded_model_is_not_felt_by_those_who_ask_for_another_one(
             latencies_ms[int(at_s / round_s)].append((one.end_us - one.sent_us) / 1000)
     in_vain = [one for one in of(load, GREEDY) if one.outcome == "timeout"]
     assert len(in_vain) > 50 * pairs, "the flooded model's line was not full"
-    for percentile, most in ((50, 1.15), (95, 1.6)):
+    for percentile, most in ((50, 1.5), (95, 3)):
         figures = [at_percentile(one, percentile) for one in latencies_ms]
         before, after = [figures[number] for number in calm], [figures[number] for number in stormy]
         interval, middle = ratio_interval(before, after, figures=2), ratio(before, after)
@@ -242,4 +242,4 @@ async def test_a_flooded_model_is_not_felt_by_those_who_ask_for_another_one(
         assert middle is not None, told
         assert interval.low < 1.05, told
         assert interval.high > 0.95, told
-        assert middle < most, f"{told}; in the flooded line it is 5"
+        assert middle < most, f"{told}; for who shares the flood's line it is more than 8"
