@@ -99,11 +99,11 @@ class Dispatcher:
         try:
             self._check(lane, ticket)
             self._enter(lane, ticket)
+            return await self._wait(lane, ticket)
         except RequestError:
-            lane.refused = True
+            lane.refused = True  # perhaps before anybody was told that it waited
             self._on_demand()
             raise
-        return await self._wait(lane, ticket)
 
     def at_once(self, model: str) -> EngineRow | None:
         """As `acquire`, but None when the request would have to wait."""

@@ -100,6 +100,16 @@ async def test_a_tenant_that_has_too_many_waiting_is_refused_and_told_that_it_is
     await asyncio.gather(*tasks)
 
 
+async def test_a_request_that_waited_in_vain_is_demand_though_nobody_was_told_that_it_waited():
+    dispatcher = make()
+    (task,) = await waiting(dispatcher, ticket())
+    show(dispatcher, models=(model_row("failed", reason=Reason.CORRUPT_WEIGHTS),))
+    with pytest.raises(RequestError):
+        await task
+    assert dispatcher.demand()[MODEL].queued == 1
+    assert dispatcher.demand() == {}
+
+
 async def test_when_all_places_are_taken_the_newest_request_of_who_has_most_makes_way():
     dispatcher = make(total=3, per_tenant=3)
     tickets = [ticket(), ticket(), ticket("ads")]
