@@ -1,9 +1,9 @@
 """`make bench-accounting`: what the gateway does for one request beside moving its bytes, in CPU microseconds.
 
-Each part is measured in turns `in process`, as for one gateway process without a journal, and as the workers of a
-gateway do it (limits and slots in shared memory, the request in a journal, its usage line in a file, metrics in
-files): `one worker` alone, and `several`, which keep each other out with locks. A request has a body of BODY_BYTES,
-its answer EVENTS events, its tenant all three limits. What reads the request is the same on all sides.
+Each part is measured in turns `in process`, as for one gateway process without a journal, and `shared`, as the
+workers of a gateway do it: limits and slots in shared memory with a lock, the request in a journal, its usage line in
+a file, metrics in files. A request has a body of BODY_BYTES, its answer EVENTS events, its tenant all three limits.
+What reads the request is the same on both sides.
 """
 
 import argparse
@@ -53,8 +53,7 @@ Work = Callable[[], object]
 class Part:
     name: str
     in_process: Work
-    one: Work
-    several: Work
+    shared: Work
 
 
 def main() -> None:
@@ -65,16 +64,16 @@ def main() -> None:
     print(f"{machine()}\n\n{given.rounds} rounds of {given.requests} requests on each side, in turns; medians.\n")
     with tempfile.TemporaryDirectory() as folder, parts(Path(folder)) as measured:
         took = {part.name: compare(part, given.rounds, given.requests) for part in measured}
-    took["all"] = [sum(of_part[side] for of_part in took.values()) for side in range(3)]
+    took["all"] = [sum(of_part[side] for of_part in took.values()) for side in range(2)]
     rows = [(name, *(f"{one:.1f}" for one in of_part)) for name, of_part in took.items()]
-    print(markdown(("Part", "in process, µs", "one worker, µs", "several, µs"), rows) + "\n")
-    in_process, one, several = took["all"]
-    finish({"one_vs_in_process": one / in_process, "in_process_us": in_process, "one_us": one, "several_us": several})
+    print(markdown(("Part", "in process, µs", "shared, µs"), rows) + "\n")
+    in_process, shared = took["all"]
+    finish({"shared_vs_in_process": shared / in_process, "shared_us": shared, "in_process_us": in_process})
 
 
 def compare(part: Part, rounds: int, requests: int) -> list[float]:
-    """CPU microseconds per request: in process, one worker, several."""
-    sides: list[tuple[Work, list[float]]] = [(work, []) for work in (part.in_process, part.one, part.several)]
+    """CPU microseconds per request, in process and shared."""
+    sides: list[tuple[Work, list[float]]] = [(part.in_process, []), (part.shared, [])]
     for turn in range(rounds):
         for work, took in sides if turn % 2 else reversed(sides):
             took.append(cpu_us(work, requests))
@@ -91,29 +90,22 @@ def cpu_us(work: Work, requests: int) -> float:
 @contextmanager
 def parts(folder: Path) -> Iterator[list[Part]]:
     local, shared = LocalBoard(), SharedBoard.create(column=0, columns=WORKERS + 1)
-    lone = SharedBoard.create(column=0, columns=2, alone=True)
     kept = Journal.create(folder, 0, 64)
     buffered: list[bytes] = []
     log = UsageLogged(folder, kept, shared)
     with metrics(folder / "metrics") as (alone, together):
         yield [
-            same("identity", identity(), identity()),
-            same("parse", parse(), parse()),
-            Part("limits", limits(local), limits(lone), limits(shared)),
-            Part("slot of an engine", slot(local), slot(lone), slot(shared)),
-            same("journal", lambda: None, lambda: journal(kept)),
-            same(f"{EVENTS} events in the journal", lambda: None, events(kept)),
-            same("usage line", lambda: buffer(buffered), log.add),
-            same("metrics", lambda: count(alone), lambda: count(together)),
+            Part("identity", identity(), identity()),
+            Part("parse", parse(), parse()),
+            Part("limits", limits(local), limits(shared)),
+            Part("slot of an engine", slot(local), slot(shared)),
+            Part("journal", lambda: None, lambda: journal(kept)),
+            Part(f"{EVENTS} events in the journal", lambda: None, events(kept)),
+            Part("usage line", lambda: buffer(buffered), log.add),
+            Part("metrics", lambda: count(alone), lambda: count(together)),
         ]
     log.close()
-    lone.close()
     shared.close()
-
-
-def same(name: str, in_process: Work, shared: Work) -> Part:
-    """What one worker does as several do."""
-    return Part(name, in_process, shared, shared)
 
 
 def identity() -> Work:

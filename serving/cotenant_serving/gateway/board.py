@@ -116,14 +116,13 @@ class LocalBoard:
 class SharedBoard:
     """One process's view of the board. Open it once per process: closing it gives up the process's file locks."""
 
-    def __init__(self, file: int, *, column: int, columns: int, alone: bool = False, mutexes: bool = True) -> None:
+    def __init__(self, file: int, *, column: int, columns: int, mutexes: bool = True) -> None:
         """`file` is taken over. `column`: where this process counts, below `columns`, which are summed up.
 
-        `alone`: no other process takes anything or changes levels, so locks are left out. `mutexes`: for the rows
-        that this process makes, where the system has them.
+        `mutexes`: for the rows that this process makes, where the system has them.
         """
         self._file, self._column, self._columns = file, column, columns
-        self._alone, self._mutexes = alone, mutexes
+        self._mutexes = mutexes
         self._memory = mmap.mmap(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
         self._words = memoryview(self._memory).cast("I")
         self._doubles = memoryview(self._memory).cast("d")
@@ -135,10 +134,10 @@ class SharedBoard:
         self.usage_open: Flag = Count(self._words[1:2], 0, NO_LOCK)
 
     @classmethod
-    def create(cls, *, column: int, columns: int, alone: bool = False, mutexes: bool = True) -> "SharedBoard":
+    def create(cls, *, column: int, columns: int, mutexes: bool = True) -> "SharedBoard":
         file = os.memfd_create("cotenant-gateway-board")
         os.ftruncate(file, _HEADER_BYTES + ROWS * _ROW_BYTES)
-        return cls(file, column=column, columns=columns, alone=alone, mutexes=mutexes)
+        return cls(file, column=column, columns=columns, mutexes=mutexes)
 
     def fileno(self) -> int:
         return self._file
@@ -196,8 +195,6 @@ class SharedBoard:
         return known
 
     def _lock(self, at: int) -> RowLock:
-        if self._alone:
-            return NO_LOCK
         if at not in self._locks:
             mutex = self._words[(at + _HAS_MUTEX_AT) // 4]
             self._locks[at] = MutexLock(self._memory, at + MUTEX_AT) if mutex else FileLock(self._file, at)

@@ -53,8 +53,7 @@ SPARE_CELLS = 256
 def run(options: Options, place: Place) -> int:
     """Serves until SIGTERM or SIGINT. Exit status 1 when it cannot start."""
     use_every_descriptor()
-    alone = options.workers == 1
-    board = SharedBoard(place.board, column=place.worker, columns=options.workers + 1, alone=alone)
+    board = SharedBoard(place.board, column=place.worker, columns=options.workers + 1)
     metrics.use_files(options.state / METRICS, place.worker)
     try:
         usage = open_usage(options, board, place.worker)

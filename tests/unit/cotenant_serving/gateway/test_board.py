@@ -16,17 +16,12 @@ WORKERS = 3
 Views = Callable[[int], Board]
 
 
-@pytest.fixture(params=["local", "alone", "mutexes", "file locks"])
+@pytest.fixture(params=["local", "mutexes", "file locks"])
 def view(request: pytest.FixtureRequest) -> Iterator[Views]:
-    """The board as each worker sees it. A local one, and that of a lone worker, has one only."""
+    """The board as each worker sees it. A local one has one only."""
     if request.param == "local":
         local = LocalBoard()
         yield lambda _: local
-        return
-    if request.param == "alone":
-        alone = SharedBoard.create(column=0, columns=2, alone=True)
-        yield lambda _: alone
-        alone.close()
         return
     first = SharedBoard.create(column=0, columns=WORKERS, mutexes=request.param == "mutexes")
     others = [SharedBoard(os.dup(first.fileno()), column=column, columns=WORKERS) for column in (1, 2)]
