@@ -26,7 +26,6 @@ from cotenant_serving.gateway import table
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import LocalAccount, LocalBoard, LocalCount
-from cotenant_serving.gateway.bodies import BodyBudget, Reservation
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.exchange import Exchange
 from cotenant_serving.gateway.journal import Journal
@@ -286,11 +285,7 @@ class World:
         id_ = f"req-{number}"
         call = Call(id_, outgoing, model.partition("/")[0], model, stream, 1, 1, limits, gateway.clock())
         client = FakeClient()
-        held = Reservation(BodyBudget(), call.tenant)
-        try:
-            await Exchange(gateway, call, Reply(client, id_), client, held).run()
-        finally:
-            held.release()
+        await Exchange(gateway, call, Reply(client, id_), client).run()
         self._judge(client, text, stream)
 
     def _judge(self, client: FakeClient, text: str, stream: bool) -> None:

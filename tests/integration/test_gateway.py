@@ -199,6 +199,7 @@ async def test_changes_of_the_configuration_apply_to_the_next_request(gateway, c
         (b"[]", {}, 400, "invalid_json"),
         (b'{"model":"echo","messages":[],"tools":[1]}', {}, 400, "unsupported_parameter"),
         (chat(), {"content-encoding": "gzip"}, 415, "unsupported_encoding"),
+        (chat(), {"content-encoding": "gzip", "content-type": "application/json"}, 415, "unsupported_encoding"),
         (chat("x" * 3000), {}, 413, "body_too_large"),
     ],
 )

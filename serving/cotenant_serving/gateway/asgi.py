@@ -72,7 +72,12 @@ class GatewayApp:
                 raise error("method_not_allowed", headers={"allow": route.method})
             tenant = self._identify(client, fields)
             body = client.take_body()
-            if body is None or len(body) > self._small_bytes or fields.get(b"content-type") != _JSON:
+            if (
+                body is None
+                or len(body) > self._small_bytes
+                or fields.get(b"content-type") != _JSON
+                or b"content-encoding" in fields
+            ):
                 held = Reservation(gateway.bodies, tenant)
                 body = await self._check(client, body, fields, route, held)
             incoming = Incoming(client.headers, body, target)

@@ -5,8 +5,8 @@ stream without `[DONE]`, or a client that left. Whatever it was, the slot is giv
 if it may still be working, limits are settled and one usage record is made: before the client gets the last byte,
 so that who has a whole answer has been charged for it, even if this process is killed now.
 
-All of it is one task; what the client gets goes through its `Delivery`. What ends a request from outside (client
-gone, deadline, shutdown) comes as a call of `end_early`; that its engine hangs, as one of `leave`.
+All of it is one coroutine (`eager`); what the client gets goes through its `Delivery`. What ends a request from
+outside (client gone, deadline, shutdown) comes as a call of `end_early`; that its engine hangs, as one of `leave`.
 """
 
 import asyncio
