@@ -14,6 +14,7 @@ from tests.builders.gateway import (
     event,
     eventually,
     raw_connection,
+    raw_request,
     tenant,
 )
 from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, request, run, with_conductor
@@ -190,6 +191,21 @@ async def test_changes_of_the_configuration_apply_to_the_next_request(gateway, c
         gateway.config_file.write_text('{"generation": "three"')
         await eventually(lambda: any("is not used" in line for line in gateway.log))
         assert await status(KEYS["ads"]) == 200
+
+
+async def test_a_key_that_is_revoked_while_its_request_arrives_is_refused(gateway, conductor, engine):
+    await run(gateway, conductor, engine)
+    whole = raw_request(chat("x" * 70_000))
+    async with raw_connection(gateway.port) as (reader, writer):
+        writer.write(whole[:-10])
+        await writer.drain()
+        gateway.write_config(with_conductor(config(tenant("ads"), generation=2), conductor))
+        await eventually(lambda: any("generation 2" in line for line in gateway.log))
+        writer.write(whole[-10:])
+        head = await reader.readuntil(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 401 ")
+    assert not engine.requests
 
 
 @pytest.mark.parametrize(

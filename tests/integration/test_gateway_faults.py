@@ -40,6 +40,17 @@ async def test_an_engine_that_is_not_the_one_is_left_for_another(gateway, conduc
     assert len(engine.requests) == 1, "a table that still names the instance does not bring it back"
 
 
+async def test_an_engine_of_another_pool_at_the_address_of_one_is_left_for_another(gateway, conductor, engine, other):
+    await run(gateway, conductor, engine)
+    engine.usual = refuse(401, "")
+
+    waiting = asyncio.create_task(post_chat(gateway))
+    await eventually(lambda: engine.requests)
+    conductor.publish(engine.row(), other.row(), models=(model_row(),))
+
+    assert (await waiting)[0] == 200
+
+
 async def test_a_busy_engine_is_asked_again(gateway, conductor, engine):
     await run(gateway, conductor, engine)
     engine.scripts.extend([refuse(503, "busy"), refuse(503, "loading"), refuse(503, "busy")])

@@ -81,10 +81,10 @@ class GatewayApp:
                 held = Reservation(gateway.bodies, tenant)
                 body = await self._check(client, body, fields, route, held)
             incoming = Incoming(client.headers, body, target)
-            if len(body) > PARSE_IN_THREAD_BYTES:
-                wanted = await asyncio.to_thread(route.read, incoming)
-            else:
-                wanted = route.read(incoming)
+            in_thread = len(body) > PARSE_IN_THREAD_BYTES
+            wanted = await asyncio.to_thread(route.read, incoming) if in_thread else route.read(incoming)
+            if held is not None:  # the configuration may have changed while the body came
+                tenant = self._identify(client, fields)
             call = self._admit(client, reply, tenant, route, wanted, target)
             await Exchange(gateway, call, reply, client, span).run()
         except RequestError as problem:

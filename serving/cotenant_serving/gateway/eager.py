@@ -41,6 +41,10 @@ class Signal:
         """Whoever waits does so no more."""
         self._work = None
 
+    def remember(self, work: "Work") -> None:
+        """It waits after all."""
+        self._work = work
+
     def __await__(self) -> Generator[Any, None, None]:
         if self.given:
             return
@@ -97,12 +101,19 @@ class Work:
             self._cancel_task(self._task)
         elif not self._cancelled:
             self._cancelled = True
+            if self._signal is not None:
+                self._signal.forget()  # what comes in between comes too late, as for a task
             self._loop.call_soon(self._throw)
 
     def uncancel(self) -> None:
-        self._cancelled = False
+        was_cancelled, self._cancelled = self._cancelled, False
         if self._task is not None:
             self._task.uncancel()
+        elif was_cancelled and self._signal is not None:
+            if self._signal.given:
+                self._loop.call_soon(self.step)
+            else:
+                self._signal.remember(self)
 
     def _throw(self) -> None:
         signal = self._signal

@@ -45,6 +45,8 @@ log = logging.getLogger("cotenant.gateway")
 
 MAX_BROKEN = 3
 """Times that one engine may break off with one request and live on. An engine that died is another one after it."""
+MAX_FOREIGN = 10
+"""Times that another pool's engine may answer at the address of one that is gone, a second apart."""
 
 
 class Exchange:
@@ -257,6 +259,11 @@ class Exchange:
         verdict = meaning(answer.status, refused_header(answer))
         if verdict is Meaning.REFUSED:
             return await self._delivery.pass_on(answer, timing)
+        if verdict is Meaning.FOREIGN:
+            log.warning("engine %s of %s refuses the pool's token: HTTP %d", row.instance, row.model, answer.status)
+            self._gateway.dispatcher.suspect(row)
+            self._count_broken(row, MAX_FOREIGN)
+            return self._again(verdict.value)
         if verdict is Meaning.FAILED:
             problem = answers.as_error(answer.status, await answers.body_of(answer))
             log.warning("engine %s of %s answered HTTP %d", row.instance, row.model, answer.status)
@@ -280,13 +287,13 @@ class Exchange:
             self._task.uncancel()
         return leaving and self._stopping is None
 
-    def _count_broken(self, row: EngineRow) -> None:
+    def _count_broken(self, row: EngineRow, most: int = MAX_BROKEN) -> None:
         """Raises RequestError when it must not go on. Engines that die are replaced: only the deadline ends that."""
         if self._broken is None:
             self._broken = Counter()
         self._broken[row.instance] += 1
         late = self._gateway.clock() >= self._hold_until
-        if late or self._broken[row.instance] >= MAX_BROKEN:
+        if late or self._broken[row.instance] >= most:
             raise self._given_up(error("upstream_error", "Engines broke off before answering this request."))
 
     def _given_up(self, problem: RequestError) -> RequestError:

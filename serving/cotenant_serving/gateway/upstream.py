@@ -114,6 +114,8 @@ class Meaning(enum.Enum):
     LOADING = "loading"
     DRAINING = "draining"
     MISDIRECTED = "misdirected"
+    FOREIGN = "foreign"
+    """It does not know the pool's token: another pool's engine has the address of one that is gone."""
     FAILED = "failed"
 
 
@@ -123,8 +125,9 @@ def meaning(status: int, refused: str) -> Meaning:
         return Meaning.MISDIRECTED
     if status == 503 and refused in ("busy", "loading", "draining"):
         return Meaning(refused)
-    # 401 and 403 of an engine are about the gateway's own token, never about the client's key.
-    if 400 <= status < 500 and status not in (401, 403):
+    if status in (401, 403):
+        return Meaning.FOREIGN
+    if 400 <= status < 500:
         return Meaning.REFUSED
     return Meaning.FAILED
 

@@ -129,6 +129,9 @@ class UsageLog:
     def close(self, now: float) -> None:
         """What cannot be written even now stays in the journal, for the next start."""
         self.retry(now)
+        if self._beyond:  # the journal has no room for these
+            log.error("%d usage records are given up: neither file nor journal takes them", len(self._beyond))
+            self._dropped.add(len(self._beyond))
         self._lines = 0
         self._beyond.clear()
         self.journal.close()

@@ -130,3 +130,31 @@ async def test_a_cancel_reaches_a_coroutine_whose_task_has_not_begun() -> None:
     while stage.among:
         await asyncio.sleep(0)
     assert stage.seen == ["ended"]
+
+
+async def test_what_comes_after_a_cancel_comes_too_late() -> None:
+    stage, signal = Stage(), Signal()
+
+    async def waits() -> None:
+        try:
+            await signal
+            stage.seen.append("it came")
+        except asyncio.CancelledError:
+            stage.seen.append("cancelled")
+
+    stage.begin(waits()).cancel()
+    signal.give()
+    while stage.among:
+        await asyncio.sleep(0)
+    assert stage.seen == ["cancelled"]
+
+
+async def test_what_came_between_a_cancel_and_its_undoing_is_not_lost() -> None:
+    stage, signal = Stage(), Signal()
+    work = stage.begin(stage.wait(signal, "a"))
+    work.cancel()
+    signal.give()
+    work.uncancel()
+    while stage.among:
+        await asyncio.sleep(0)
+    assert stage.seen == ["a", "a ended"]
