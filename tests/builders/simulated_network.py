@@ -7,34 +7,19 @@ address.
 
 import asyncio
 import random
-import selectors
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from tests.builders.virtual_time import VirtualLoop
 
 Address = tuple[str, int]
 Accept = Callable[[], asyncio.Protocol]
 
 
-class _PassingTime(selectors.SelectSelector):
-    """Waits for no file: moves the clock on instead."""
-
-    now_s = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RuntimeError("all tasks wait for something that will never come")
-        self.now_s += max(0.0, timeout)
-        return []
-
-
-class SimulatedLoop(asyncio.SelectorEventLoop):
+class SimulatedLoop(VirtualLoop):
     def __init__(self) -> None:
-        self._passing = _PassingTime()
-        super().__init__(self._passing)
-
-    def time(self) -> float:
-        return self._passing.now_s
+        super().__init__(begin_s=1000.0)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
         """At once: threads would bring back the machine's time."""

@@ -11,23 +11,25 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class _Jumping(selectors.DefaultSelector):
-    now = 0.0
+class _Jumping(selectors.SelectSelector):
+    def __init__(self, now_s: float) -> None:
+        super().__init__()
+        self.now_s = now_s
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("everybody waits, and no timer will wake them")
-        self.now += timeout
+        self.now_s += timeout
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jumping = _Jumping()
+    def __init__(self, begin_s: float = 0.0) -> None:
+        self._jumping = _Jumping(begin_s)
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        return self._jumping.now
+        return self._jumping.now_s
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -132,7 +132,7 @@ def test_an_archive_is_read_and_never_unpacked(name: str, tmp_path: Path) -> Non
 
 
 def test_a_source_is_a_folder_or_a_repository_and_nothing_else(tmp_path: Path) -> None:
-    """TorchServe (CVE-2023-43654: models from any URL, internal ones too): no other scheme, no `..`, no host."""
+    """TorchServe (models from any URL, internal ones too): no other scheme, no `..`, no host."""
     wrong = [
         "http://127.0.0.1/model",
         "https://x/y.mar",
