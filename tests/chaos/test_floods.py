@@ -31,6 +31,7 @@ from tests.builders.gateway import (
 from tests.builders.gateway_calls import run
 from tests.builders.load import Load, scenario
 
+from cotenant_loadtests.extras import Interval
 from cotenant_loadtests.paired import ratio, ratio_interval
 from cotenant_loadtests.ranks import at_percentile
 from cotenant_loadtests.record import Record
@@ -186,60 +187,94 @@ def tokens_ahead(slots: Slots, tenant_of: dict[str, str], record: Record) -> Cou
     return found
 
 
+# Those who ask for another model
+
+FEWEST_PAIRS, MOST_TRIES = 8, 3
+ROUND_S, REST_S = 2.0, 0.7
+MOST = {50: 1.25, 95: 1.6}
+"""By percentile: the largest flooded / calm that may be true. Who shares the flood's line has more than 8."""
+
+Pairs = dict[int, tuple[list[float], list[float]]]
+"""By percentile: of each pair of rounds, the calm one's latency and the flooded one's."""
+
+
 async def test_a_flooded_model_is_not_felt_by_those_who_ask_for_another_one(
     tmp_path: Path, full_size: Callable[[int], int]
 ):
     """Rounds with and without the flood, in pairs whose order alternates, so that what drifts hits both alike.
 
     Both percentiles of a round's latencies are compared within its pair; Student's t of the logarithms of the ratios
-    gives the intervals, which hold both true ratios in 95 % of runs (`paired`). They must meet 1 ± 5 %. With a
-    service time of 100 ms, what two cores add at times is a small part of it. The beginning of a round is left out:
-    the round before still ends there.
+    gives the intervals, which hold both true ratios in 95 % of runs (`paired`). They must meet 1 ± 5 %, and end below
+    MOST: an interval too wide for that says nothing, so more pairs are measured, up to a bound. With a service time
+    of 100 ms, what two cores add at times is a small part of it. The beginning of a round is left out: the round
+    before still ends there.
     """
-    pairs, round_s, rest_s = max(8, full_size(14)), 2.0, 0.7
+    found: Pairs = {percentile: ([], []) for percentile in MOST}
+    for attempt in range(MOST_TRIES):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        await measure(folder, SEED + attempt, max(FEWEST_PAIRS, full_size(14)), found)
+        intervals = {percentile: interval_of(percentile, *found[percentile]) for percentile in MOST}
+        if all(intervals[percentile].high <= MOST[percentile] for percentile in MOST):
+            break
+    for percentile, interval in intervals.items():
+        before, after = found[percentile]
+        told = f"seeds {SEED} to {SEED + attempt}, p{percentile}: {ratio(before, after)}, {interval}"
+        assert interval.low < 1.05, f"{told}: the flood is felt"
+        assert interval.high > 0.95, f"{told}: calm rounds were slower"
+        middle = ratio(before, after)
+        busy = middle is not None and middle <= MOST[percentile]
+        why = "this machine is too busy to say: run it alone" if busy else "the flood is felt"
+        assert interval.high <= MOST[percentile], f"{told} of {len(before)} pairs, at most {MOST[percentile]}: {why}"
+
+
+def interval_of(percentile: int, before: list[float], after: list[float]) -> Interval:
+    interval = ratio_interval(before, after, figures=len(MOST))
+    print(f"p{percentile} of {len(before)} pairs: flooded / calm = {ratio(before, after)}, {interval}")
+    assert interval is not None
+    return interval
+
+
+async def measure(folder: Path, seed: int, pairs: int, found: Pairs) -> None:
+    """Adds so many pairs of rounds."""
     stormy = [2 * pair + pair % 2 for pair in range(pairs)]
     calm = [2 * pair + 1 - pair % 2 for pair in range(pairs)]
+    load = await load_in_rounds(folder, seed, 2 * pairs, stormy)
+    latencies_ms: list[list[float]] = [[] for _ in range(2 * pairs)]
+    for one in of(load, STEADY):
+        at_s = one.scheduled_us / 1e6
+        if at_s % ROUND_S > REST_S:
+            assert one.outcome == "ok", one
+            latencies_ms[int(at_s / ROUND_S)].append((one.end_us - one.sent_us) / 1000)
+    in_vain = [one for one in of(load, GREEDY) if one.outcome == "timeout"]
+    assert len(in_vain) > 50 * pairs, "the flooded model's line was not full"
+    for percentile, (before, after) in found.items():
+        before.extend(at_percentile(latencies_ms[number], percentile) for number in calm)
+        after.extend(at_percentile(latencies_ms[number], percentile) for number in stormy)
+
+
+async def load_in_rounds(folder: Path, seed: int, rounds: int, stormy: list[int]) -> Load:
     slots = Slots()
     async with (
         FakeEngine(slots=2) as flooded,
         FakeEngine("i2", model=OTHER, slots=40) as other,
-        gateway_of(tmp_path, flooded, other) as gateway,
+        gateway_of(folder, flooded, other) as gateway,
     ):
         flooded.usual = other.usual = slots.serve
         # Each one of the flood gives up after half a second, in time for a calm round.
         floods = [
             stream(
                 f"flood-{number}", GREEDY, FLOODED, 60, (400, 400), deadline_s=0.5,
-                from_s=number * round_s, to_s=(number + 1) * round_s - 0.1,
+                from_s=number * ROUND_S, to_s=(number + 1) * ROUND_S - 0.1,
             )
             for number in stormy
         ]  # fmt: skip
         steady = stream("steady", STEADY, OTHER, 25, (100, 100))
-        plan = scenario(gateway.url, steady, *floods, seed=SEED, duration_s=2 * pairs * round_s)
-        load = Load(plan, KEYS, tmp_path)
+        load = Load(scenario(gateway.url, steady, *floods, seed=seed, duration_s=rounds * ROUND_S), KEYS, folder)
         load.start()
         try:
             while not load.ended:
                 await asyncio.sleep(0.2)
         finally:
             await asyncio.to_thread(load.stop)
-
-    latencies_ms: list[list[float]] = [[] for _ in range(2 * pairs)]
-    for one in of(load, STEADY):
-        at_s = one.scheduled_us / 1e6
-        if at_s % round_s > rest_s:
-            assert one.outcome == "ok", one
-            latencies_ms[int(at_s / round_s)].append((one.end_us - one.sent_us) / 1000)
-    in_vain = [one for one in of(load, GREEDY) if one.outcome == "timeout"]
-    assert len(in_vain) > 50 * pairs, "the flooded model's line was not full"
-    for percentile, most in ((50, 1.5), (95, 3)):
-        figures = [at_percentile(one, percentile) for one in latencies_ms]
-        before, after = [figures[number] for number in calm], [figures[number] for number in stormy]
-        interval, middle = ratio_interval(before, after, figures=2), ratio(before, after)
-        told = f"seed {SEED}, p{percentile}: flooded / calm = {middle}, {interval}"
-        print(told)
-        assert interval is not None, told
-        assert middle is not None, told
-        assert interval.low < 1.05, told
-        assert interval.high > 0.95, told
-        assert middle < most, f"{told}; for who shares the flood's line it is more than 8"
+    return load
