@@ -14,6 +14,7 @@ from tests.builders.gateway_calls import post_chat
 from tests.builders.gateway_stage import gateway_with_engines
 from tests.builders.gateway_watch import Watch
 from tests.builders.generated_requests import FIELD, MAX_BODY_BYTES, PROMPT, WRONG_KEY, GeneratedRequest
+from tests.builders.refusals import reason_to_refuse
 from tests.builders.strict_http import Answer
 from tests.builders.sync_client import SyncClient
 
@@ -34,10 +35,11 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         yield found
 
 
-def send_generated(port: int, cases: int) -> tuple[Counter[int], set[bytes]]:
-    """(how often each status came, the bodies that were sent)"""
+def send_generated(port: int, cases: int) -> tuple[Counter[int], Counter[bool], set[bytes]]:
+    """(how often each status came, how many had to be refused or not, the bodies of those that had not)"""
     client = SyncClient(port)
     statuses: Counter[int] = Counter()
+    to_refuse: Counter[bool] = Counter()
     bodies: set[bytes] = set()
 
     @settings(
@@ -46,9 +48,14 @@ def send_generated(port: int, cases: int) -> tuple[Counter[int], set[bytes]]:
     @given(generated_requests.requests())
     def check(request: GeneratedRequest) -> None:
         note(repr(request))
-        bodies.add(request.body)
+        reason = reason_to_refuse(request)
+        if reason is None:
+            bodies.add(request.body)
+        to_refuse[reason is not None] += 1
         answer = client.answer(request)
         faults = list(faults_of(request, answer))
+        if reason is not None and answer.status < 400:
+            faults.append(f"is served, although {reason}")
         assert not faults, (faults, answer)
         statuses[answer.status] += 1
 
@@ -56,7 +63,7 @@ def send_generated(port: int, cases: int) -> tuple[Counter[int], set[bytes]]:
         check()
     finally:
         client.close()
-    return statuses, bodies
+    return statuses, to_refuse, bodies
 
 
 def faults_of(request: GeneratedRequest, answer: Answer) -> Iterable[str]:
@@ -92,12 +99,13 @@ async def test_every_request_is_answered_in_the_shape_of_its_api_and_leaves_noth
     for engine in engines.values():
         engine.requests.clear()
 
-    statuses, bodies = await asyncio.to_thread(send_generated, gateway.port, full_size(CASES))
+    statuses, to_refuse, bodies = await asyncio.to_thread(send_generated, gateway.port, full_size(CASES))
 
     assert (await post_chat(gateway))[0] == 200
     await watch.check_at_rest()
     watch.check_log(PROMPT, WRONG_KEY, FIELD, *KEYS.values())
     assert {200, 400, 401, 404, 405, 413, 415, 503} <= statuses.keys(), statuses
     assert statuses[200] > statuses.total() / 5, statuses
+    assert min(to_refuse[True], to_refuse[False]) > to_refuse.total() / 5, to_refuse
     for engine in engines.values():
         check_what_engines_got(engine.requests[: -1 if engine.model == "search/echo" else None], engines, bodies)
