@@ -5,6 +5,7 @@ import asyncio
 import openai
 import pytest
 from tests.builders.gateway import (
+    FakeEngine,
     Seen,
     Wire,
     chat,
@@ -107,22 +108,28 @@ async def test_a_request_that_a_hanging_engine_has_not_begun_to_answer_is_tried_
 
 
 async def test_a_request_at_an_engine_that_finishes_what_it_has_is_waited_for(gateway, conductor, engine, other):
-    await run(gateway, conductor, engine)
     finish = asyncio.Event()
 
     async def take_time(seen: Seen, wire: Wire) -> None:
         await finish.wait()
         await say_hello(seen, wire)
 
-    engine.scripts.append(take_time)
-    waiting = asyncio.create_task(post_chat(gateway))
-    await eventually(lambda: engine.requests)
-    conductor.publish(other.row(), models=(model_row(),), gone=(engine.row().instance,))
-    assert (await post_chat(gateway))[0] == 200
-    await asyncio.sleep(1.5)  # the gateway looks twice a second
-    finish.set()
+    async def hang(seen: Seen, wire: Wire) -> None:
+        await seen.disconnected.wait()
 
-    assert (await waiting)[0] == 200
+    async with FakeEngine("hanging") as hanging:
+        await run(gateway, conductor, engine, hanging)
+        engine.usual, hanging.usual = take_time, hang
+        waiting = {asyncio.create_task(post_chat(gateway)) for _ in range(2)}
+        await eventually(lambda: engine.requests and hanging.requests)
+        conductor.publish(
+            other.row(), models=(model_row(),), gone=(engine.row().instance,), silent=(hanging.row().instance,)
+        )
+        done, waiting = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert [(await one)[0] for one in done] == [200], "the gateway looked, and left the one that hangs"
+        finish.set()
+
+        assert [(await one)[0] for one in waiting] == [200]
     assert (len(engine.requests), len(other.requests)) == (1, 1)
 
 
