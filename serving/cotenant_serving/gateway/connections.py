@@ -5,18 +5,22 @@ are late; every `stall_s` one finds the clients that take nothing of what waits 
 """
 
 import asyncio
+import logging
 import socket
 import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from math import inf
 from typing import TYPE_CHECKING
 
 from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps
 
 if TYPE_CHECKING:
     from cotenant_serving.gateway.protocol import Connection
+
+log = logging.getLogger("cotenant.gateway")
 
 SWEEP_S = 0.25
 _ACKED_AT = 120
@@ -70,6 +74,8 @@ class Connections:
         self.cap = cap
         self.tenants = tenants
         self.times = times or Times()
+        self.draining = False
+        """Connections that are accepted now close after their first answer."""
         self.date = b""
         """A header line, right to a second."""
         self.open: set[Connection] = set()
@@ -93,15 +99,26 @@ class Connections:
         """Stops by itself when there is no connection."""
         now_s = loop.time()
         self.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
-        for connection in [each for each in self.open if each.deadline_s <= now_s]:
-            connection.late(now_s)
-        if now_s >= self._next_look_s:
-            self._next_look_s = now_s + self.times.stall_s
-            for connection in list(self.open):
-                self._look(connection)
-        self._sweeping = bool(self.open)
-        if self._sweeping:
-            loop.call_later(SWEEP_S, self._sweep, loop)
+        try:
+            for connection in [each for each in self.open if each.deadline_s <= now_s]:
+                self._guarded(connection, lambda each: each.late(now_s))
+            if now_s >= self._next_look_s:
+                self._next_look_s = now_s + self.times.stall_s
+                for connection in list(self.open):
+                    self._guarded(connection, self._look)
+        finally:
+            self._sweeping = bool(self.open)
+            if self._sweeping:
+                loop.call_later(SWEEP_S, self._sweep, loop)
+
+    def _guarded(self, connection: "Connection", act: Callable[["Connection"], None]) -> None:
+        """One connection that fails ends, and keeps no other from its end."""
+        try:
+            act(connection)
+        except Exception:
+            log.exception("a look at the deadlines of a connection has failed; it is cut off")
+            connection.deadline_s = inf
+            connection.transport.abort()
 
     def _look(self, connection: "Connection") -> None:
         """Also at connections that are closing: those end only when everything is sent."""

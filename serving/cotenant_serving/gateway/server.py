@@ -212,7 +212,7 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
     )
     # uvicorn would end the process with the signal again, after a drain that went well.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    with _signals(gateway, server):
+    with _signals(gateway, server, connections):
         listener.listen(BACKLOG)
         gateway.board.count("workers").add(1)
         os.write(place.ready, bytes((place.worker,)))
@@ -220,14 +220,14 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
 
 
 @contextlib.contextmanager
-def _signals(gateway: Gateway, server: uvicorn.Server) -> Iterator[None]:
+def _signals(gateway: Gateway, server: uvicorn.Server, connections: Connections) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def drain() -> None:
         if gateway.draining:
             return
         log.info("draining: up to %g s for requests that run", gateway.settings.drain_timeout_s)
-        gateway.draining = True
+        gateway.draining = connections.draining = True
         server.should_exit = True
         loop.call_later(gateway.settings.drain_timeout_s, gateway.cut)
 

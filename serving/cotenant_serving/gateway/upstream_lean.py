@@ -163,15 +163,17 @@ class LeanUpstream:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in list(self._open):
-            if connection.idle and now - connection.idle_since >= IDLE_CONNECTION_S:
-                connection.abort()
-        for answer in [
-            answer for answer, until in self._leaving.items() if until <= now or answer.connection is None
-        ]:
-            del self._leaving[answer]
-            answer.drop()
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self._open else None
+        try:
+            for connection in list(self._open):
+                if connection.idle and now - connection.idle_since >= IDLE_CONNECTION_S:
+                    connection.abort()
+            for answer in [
+                answer for answer, until in self._leaving.items() if until <= now or answer.connection is None
+            ]:
+                del self._leaving[answer]
+                answer.drop()
+        finally:  # whatever fails, the next look comes
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self._open else None
 
 
 @lru_cache(maxsize=1024)
