@@ -66,4 +66,4 @@ class Client(Protocol):
         """Closes the connection without an end: what was sent must not look complete."""
 
     async def drained(self) -> None:
-        """Returns when the client has taken most of what it was sent, or is gone."""
+        """Returns when the client has taken most of what it was sent, or is gone; also after the end."""

@@ -179,19 +179,27 @@ def decoded(path: bytes) -> str:
     return text
 
 
-def problem_of(data: bytes) -> RequestError | None:
-    """Why the start of a head can never become a request; None: it may."""
-    line, ended, _ = data[:MAX_HEAD_BYTES].partition(b"\r\n")
-    if (line and line[0] not in _TOKEN_STARTS) or _BARE.search(line[:MAX_LINE_BYTES]):
-        return malformed("its first line")
-    if len(line) > MAX_LINE_BYTES:
-        return error("url_too_long")
-    if not ended:
-        return None
-    known = _LINE.fullmatch(line)
-    if known is None or known[1] not in METHODS:
-        return _problem_of_line(line)
-    if _BARE.search(data, len(line) + 2, MAX_HEAD_BYTES):
+def problem_of(data: bytes, seen: int = 0) -> RequestError | None:
+    """Why the start of a head can never become a request; None: it may.
+
+    `seen`: bytes of it in which nothing was found before, and which need not be looked at again.
+    """
+    end = data.find(b"\r\n", 0, MAX_LINE_BYTES + 2)
+    size = end if end >= 0 else len(data)
+    if not 0 <= end <= seen - 2:
+        if data and data[0] not in _TOKEN_STARTS:
+            return malformed("its first line")
+        if _BARE.search(data, max(0, seen - 1), min(size, MAX_LINE_BYTES)):
+            return malformed("its first line")
+        if size > MAX_LINE_BYTES + (data[size - 1 :] == b"\r"):  # whose line feed may be still to come
+            return error("url_too_long")
+        if end < 0:
+            return None
+        line = data[:end]
+        known = _LINE.fullmatch(line)
+        if known is None or known[1] not in METHODS:
+            return _problem_of_line(line)
+    if _BARE.search(data, max(size + 2, seen - 1), MAX_HEAD_BYTES):
         return malformed("a CR or LF alone")
     return error("headers_too_large") if len(data) > MAX_HEAD_BYTES else None
 
@@ -265,9 +273,12 @@ class Chunks:
         self._next = self._size
         self._extra = 0
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """(what belongs to the body, what comes after its end, once `done`). Raises RequestError."""
-        data, parts, at = self._held + data, [], 0
+    def feed(self, data: bytes, at: int = 0) -> tuple[bytes, int]:
+        """(what belongs to the body from `at` on, where that ends in `data`, once `done`). Raises RequestError."""
+        parts, before = [], 0
+        if self._held:
+            before = len(self._held) - at
+            data, at = self._held + data[at:], 0
         while not self.done:
             if self._left:
                 parts.append(data[at : at + self._left])
@@ -283,7 +294,7 @@ class Chunks:
             self._next(data[at:end])
             at = end + 2
         self._held = b"" if self.done else data[at:]
-        return b"".join(parts), data[at:] if self.done else b""
+        return b"".join(parts), at - before
 
     def _check_begun(self, line: bytes) -> None:
         ends_here = self._next == self._end_of_chunk and line not in (b"", b"\r")

@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_ahead",
         "_app",
+        "_at",
         "_chunks",
         "_held_back",
         "_known_to_server",
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_paused",
         "_request",
+        "_seen",
         "_tasks",
         "client_is_slow",
         "deadline_s",
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         "shared",
         "tenant",
         "transport",
+        "waiting",
         "watch",
     )
 
@@ -74,7 +77,10 @@ class Connection(asyncio.Protocol):
         self._known_to_server = server_state.connections
         self._tasks = server_state.tasks
         self._ahead = b""
-        """Came, and was not read yet: of a head that is not complete, or after the end of the running request."""
+        """From `_at` on: came, and was not read yet, of a head that is not complete or after the running request."""
+        self._at = 0
+        self._seen = 0
+        """Bytes of the head that waits there which were looked at; 0: none was."""
         self._request: Request | None = None
         self._left = 0
         """Bytes of its body that are still to come, where it has a length."""
@@ -89,6 +95,8 @@ class Connection(asyncio.Protocol):
         self.known: Any = None
         """What the app keeps with it."""
         self.client_is_slow = False
+        self.waiting: tuple[asyncio.Future[None], ...] = ()
+        """Who wants to know when the client has caught up, or is gone."""
         self.ending = False
         """No request follows the running one."""
         self.deadline_s = inf
@@ -104,7 +112,9 @@ class Connection(asyncio.Protocol):
             refused.connection_made(transport)
             return
         self.transport = transport
-        self.deadline_s = self._loop.time() + self.shared.times.header_s
+        times = self.shared.times
+        self.ending = self.shared.draining  # it was accepted when all others were told
+        self.deadline_s = self._loop.time() + (times.linger_s if self.ending else times.header_s)
         self._known_to_server.add(self)
         self.shared.add(self, self._loop)
 
@@ -115,18 +125,25 @@ class Connection(asyncio.Protocol):
             self.shared.tenants.give(self.tenant)
             self.tenant = ""
         self._lingers = True
+        self.client_is_slow = False
         self._leave()
+        self.wake()
 
     def data_received(self, data: bytes) -> None:
         request = self._request
         if self._lingers:
             return
         if request is None:
-            self._read_head(self._ahead + data if self._ahead else data)
+            if not self._ahead and not self.client_is_slow:
+                self._read_head(data, 0)
+                return
+            self._keep(data)
+            if self._seen:
+                self._read_ahead()
         elif request.taken_in:
             self._keep(data)
         else:
-            self._read_body(request, data)
+            self._read_body(request, data, 0)
 
     def pause_writing(self) -> None:
         self.client_is_slow = True
@@ -135,47 +152,53 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.client_is_slow = False
+        self.wake()
         if self._request is not None:
             self._request.caught_up()
+        elif self._ahead:
+            self._loop.call_soon(self._read_ahead)
 
     # A request, from its first byte to its last.
 
-    def _read_head(self, data: bytes) -> None:
-        begins = not self._ahead
-        while data.startswith(b"\r\n"):  # some clients send one too many after a body
-            data = data[2:]
-        self._ahead = b""
-        size = data.find(b"\r\n\r\n") + 4
+    def _read_head(self, data: bytes, at: int) -> None:
+        """`at`: where it begins."""
+        self._ahead, seen, self._seen = b"", self._seen, 0
+        while data.startswith(b"\r\n", at):  # some clients send one too many after a body
+            at, seen = at + 2, 0
+        end = data.find(b"\r\n\r\n", at + seen - 3 if seen > 3 else at) + 4
         try:
-            if not 4 <= size <= framing.MAX_HEAD_BYTES:
-                self._wait_for_head(data, begins)
+            if not 4 <= end - at <= framing.MAX_HEAD_BYTES:
+                self._wait_for_head(data[at:], seen)
                 return
-            head = framing.read_head(data, size)
+            head = framing.read_head(data[at:end] if at else data, end - at)
         except RequestError as problem:
-            self._refuse(problem, framing.path_of(data), silent=data.startswith(b"HEAD "))
+            start = data[at : at + framing.MAX_LINE_BYTES]
+            self._refuse(problem, framing.path_of(start), silent=start.startswith(b"HEAD "))
             return
-        self._begin(head, data[size:])
+        self._begin(head, data, end)
 
-    def _wait_for_head(self, data: bytes, begins: bool) -> None:
-        problem = framing.problem_of(data)
-        if problem is not None:
-            raise problem
-        self._ahead = data
-        if begins and data:
-            self.deadline_s = self._loop.time() + self.shared.times.header_s
+    def _wait_for_head(self, data: bytes, seen: int) -> None:
+        if data != b"\r":  # half of what may stand before a head
+            problem = framing.problem_of(data, seen)
+            if problem is not None:
+                raise problem
+            if data and not seen:
+                self.deadline_s = self._loop.time() + self.shared.times.header_s
+        self._ahead, self._at, self._seen = data, 0, len(data)
 
-    def _begin(self, head: framing.Head, rest: bytes) -> None:
-        whole = len(rest) == head.length
-        self._request = request = Request(self, self.transport, head, rest if whole else None)
-        if whole:
+    def _begin(self, head: framing.Head, data: bytes, at: int) -> None:
+        """`at`: where the body begins."""
+        length, size = head.length, len(data)
+        if 0 <= length <= size - at:
+            end = at + length
+            self._request = request = Request(self, self.transport, head, data[at:end])
             self.deadline_s = inf
-        elif not head.length:
-            request.taken_in = True
-            self.deadline_s = inf
-            self._keep(rest)
+            if end < size:
+                self._wait_behind(data, end)
         else:
-            self._begin_body(head.length)
-            self._read_body(request, rest)
+            self._request = request = Request(self, self.transport, head)
+            self._begin_body(length)
+            self._read_body(request, data, at)
             if self._request is None:
                 return  # the body was refused
             if 0 < self._left <= HELD_BYTES and not head.waits_for_100:
@@ -196,27 +219,27 @@ class Connection(asyncio.Protocol):
         self._left = max(0, length)
         self.deadline_s = self._loop.time() + self.shared.times.body_s
 
-    def _read_body(self, request: Request, data: bytes) -> None:
-        rest = b""
+    def _read_body(self, request: Request, data: bytes, at: int) -> None:
         if self._chunks is None:
-            if len(data) > self._left:
-                data, rest = data[: self._left], data[self._left :]
-            self._left -= len(data)
+            end = min(at + self._left, len(data))
+            part = data[at:end]
+            self._left -= len(part)
             ended = not self._left
         else:
             try:
-                data, rest = self._chunks.feed(data)
+                part, end = self._chunks.feed(data, at)
             except RequestError as problem:
                 self._refuse(problem, request.path, silent=request.method == "HEAD")
                 return
             ended = self._chunks.done
-        if data:
-            request.arrived(data)
+        if part:
+            request.arrived(part)
         if ended:
             self.deadline_s = inf
             self._chunks = None
             request.complete()
-            self._keep(rest)
+            if end < len(data):
+                self._wait_behind(data, end)
             if self._held_back:
                 self._start(request)
         elif request.held_bytes > HELD_BYTES and not request.awaited:
@@ -225,9 +248,18 @@ class Connection(asyncio.Protocol):
     # What a request asks of its connection.
 
     def read_on(self) -> None:
-        if self._paused and not self.transport.is_closing():
+        """Unless as much as may wait here does."""
+        if self._paused and len(self._ahead) - self._at <= HELD_BYTES and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
+
+    def wake(self) -> None:
+        """Whoever waits for the client looks at it again."""
+        if self.waiting:
+            waiting, self.waiting = self.waiting, ()
+            for each in waiting:
+                if not each.done():
+                    each.set_result(None)
 
     def belongs_to(self, tenant: str) -> bool:
         if tenant == self.tenant or self._request is None:
@@ -250,19 +282,23 @@ class Connection(asyncio.Protocol):
             self.deadline_s = self._loop.time() + self.shared.times.idle_s
             if self._paused:
                 self.read_on()
-            if self._ahead:
+            if self._ahead and not self.client_is_slow:
                 self._loop.call_soon(self._read_ahead)  # not now: a thousand requests may wait there
 
     def _read_ahead(self) -> None:
-        if self._request is None and self._ahead and not self._lingers:
-            data, self._ahead = self._ahead, b""
-            self._read_head(data)
+        """Not while the client takes less than it is sent: its answers would pile up here."""
+        idle = self._request is None and not self._lingers and not self.transport.is_closing()
+        if idle and self._ahead and not self.client_is_slow:
+            self._read_head(self._ahead, self._at)
+            request = self._request
+            if request is None or request.taken_in or request.awaited or request.held_bytes <= HELD_BYTES:
+                self.read_on()
 
     # Ends.
 
     def shutdown(self) -> None:
         """No more requests; the running one gets its answer."""
-        self.ending = True
+        self.ending = self.shared.draining = True
         if self._request is None and not self._lingers:
             self.transport.close()
         elif self._request is not None:
@@ -307,11 +343,13 @@ class Connection(asyncio.Protocol):
             self.transport.write_eof()
 
     def _keep(self, data: bytes) -> None:
-        """What came before its turn."""
-        if data:
-            self._ahead += data
-            if len(self._ahead) > HELD_BYTES:
-                self._pause()
+        """What comes before its turn. Copies what waits, which is at most `HELD_BYTES` while anything is read."""
+        self._wait_behind(self._ahead[self._at :] + data if self._ahead else data, 0)
+
+    def _wait_behind(self, data: bytes, at: int) -> None:
+        self._ahead, self._at = data, at
+        if len(data) - at > HELD_BYTES:
+            self._pause()
 
     def _pause(self) -> None:
         if not self._paused:

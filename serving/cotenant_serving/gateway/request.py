@@ -1,6 +1,7 @@
 """One request of a connection and its answer: what `client.Client` promises, straight on the transport."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -30,7 +31,6 @@ class Request:
     """The connection calls `arrived`, `complete`, `lost`, `slow` and `caught_up`; the app what `Client` names."""
 
     __slots__ = (
-        "_caught_up",
         "_chunked",
         "_connection",
         "_head",
@@ -72,7 +72,6 @@ class Request:
         self._parts = [body] if body else None
         self._news: asyncio.Future[None] | None = None
         """Somebody waits for a part of the body."""
-        self._caught_up: asyncio.Future[None] | None = None
         self._lost: Callback | None = None
         self._pause: Callback | None = None
         self._resume: Callback | None = None
@@ -204,14 +203,17 @@ class Request:
         if self.start.old:
             # The end of the connection would be the end of the answer: it has to be a reset.
             wire = transport.get_extra_info("socket")
-            if wire is not None:
-                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with contextlib.suppress(OSError, ValueError):  # it was reset a moment ago
+                if wire is not None:
+                    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
 
     async def drained(self) -> None:
-        while self._transport is not None and self._connection.client_is_slow:
-            self._caught_up = asyncio.get_running_loop().create_future()
-            await self._caught_up
+        connection = self._connection
+        while connection.client_is_slow and not self.gone:
+            waiting = asyncio.get_running_loop().create_future()
+            connection.waiting += (waiting,)
+            await waiting
 
     def _send(self, chunk: bytes, end: bytes) -> None:
         assert self._transport is not None
@@ -286,7 +288,7 @@ class Request:
         self.gone, self._transport = True, None
         if self._news is not None:
             self._wake()
-        self.caught_up()
+        self._connection.wake()
         lost = self._lost
         self._lost = self._pause = self._resume = None
         if lost is not None:
@@ -297,10 +299,7 @@ class Request:
             self._pause()
 
     def caught_up(self) -> None:
-        waiting, self._caught_up = self._caught_up, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-        if self._resume is not None and not self.gone:
+        if self._resume is not None:
             self._resume()
 
     def _wake(self) -> None:
