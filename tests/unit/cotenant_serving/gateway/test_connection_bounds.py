@@ -8,6 +8,7 @@ from tests.builders.wire import FakeTransport, Wire, settled
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.connections import SWEEP_S, Times
 from cotenant_serving.gateway.request import HELD_BYTES, JOINED_BYTES
+from cotenant_serving.gateway.upstream_lean import LeanUpstream
 
 GET = b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -34,13 +35,11 @@ async def test_a_connection_that_fails_at_its_deadline_keeps_no_other_from_its_o
 
 async def test_a_flood_of_requests_on_one_connection_is_read_to_a_bound_however_fast_they_are_answered() -> None:
     wire, read = Wire(), GET * 5000
-    waits = 0
     for _ in range(400):
         if not wire.transport.reading_paused:
             wire.protocol.data_received(read)
         await asyncio.sleep(0)
-        waits = max(waits, len(wire.protocol._ahead))
-    assert waits <= HELD_BYTES + len(read)
+        assert len(wire.protocol._ahead) <= HELD_BYTES + len(read)
     assert len(wire.requests) >= 400 - 2
 
 
@@ -65,9 +64,13 @@ async def test_requests_that_wait_are_not_copied_for_each_that_is_read() -> None
 
         def __getitem__(self, part):
             cut = super().__getitem__(part)
-            if isinstance(part, slice):
-                Counted.copied += len(cut)
-            return cut
+            if not isinstance(part, slice):
+                return cut
+            Counted.copied += len(cut)
+            return Counted(cut)
+
+        def __radd__(self, other):
+            return Counted(other + bytes(self))
 
     for raw in (GET, POST % 3 + b"abc", CHUNKED + b"3\r\nabc\r\n0\r\n\r\n"):
         Counted.copied = 0
@@ -172,3 +175,40 @@ async def test_a_connection_that_is_accepted_at_shutdown_closes_after_its_answer
     assert b"connection: close" in late.answers[0][1]
     first.clock.advance(TIMES.linger_s + SWEEP_S)
     assert silent.closed
+
+
+async def test_an_abort_of_a_connection_that_was_just_reset_is_no_error(caplog) -> None:
+    class Reset(FakeTransport):
+        def get_extra_info(self, name: str):
+            return self
+
+        def setsockopt(self, *option: object) -> None:
+            raise OSError("it is not connected")
+
+    async def aborts(client: Client) -> None:
+        client.begin(200, b"")
+        client.abort()
+
+    wire = Wire(aborts)
+    wire.transport = wire.protocol.transport = Reset()
+    await wire.send(GET.replace(b"1.1", b"1.0"))
+    assert wire.transport.aborted
+    assert not caplog.records
+
+
+async def test_a_connection_to_an_engine_that_fails_does_not_end_the_sweep_of_all() -> None:
+    class Broken:
+        @property
+        def idle(self) -> bool:
+            raise ValueError("a mistake")
+
+    upstream = LeanUpstream(lambda: "token")
+    broken = Broken()
+    upstream.opened(broken)
+    first = upstream._sweeper
+    with pytest.raises(ValueError, match="a mistake"):
+        upstream._sweep()
+    assert upstream._sweeper not in (first, None)
+    first.cancel()
+    upstream.closed(broken)
+    await upstream.close()
