@@ -191,7 +191,7 @@ def test_cli_md_has_the_files_and_variables_of_keys() -> None:
                 f"of one tenant {Settings().max_connections_per_tenant}",
                 f"Body: {Settings().max_body_bytes >> 20} MiB and {Settings().body_timeout_s:.0f} s, "
                 f"{Settings().max_body_bytes * bodies.BINARY_TIMES >> 20} MiB with binary tensors",
-                f"{bodies.HELD_BYTES >> 20} MiB for all that are held ({bodies.HELD_BYTES >> 21} MiB of one tenant)",
+                f"answers included: {bodies.HELD_BYTES >> 20} MiB, {bodies.HELD_BYTES >> 21} MiB of one tenant",
                 f"Request: {Settings().hold_timeout_s:.0f} s of waiting, {Settings().request_timeout_s:.0f} s in all",
                 f"{QueueLimits().per_tenant} per tenant and {QueueLimits().total} per gateway",
                 f"ports {ENGINE_PORTS[0]} to {ENGINE_PORTS[-1]}",
