@@ -229,6 +229,20 @@ async def test_bad_bodies_are_refused_before_any_engine(gateway, conductor, engi
     assert not engine.requests
 
 
+async def test_a_chunked_body_that_came_whole_is_not_longer_than_others(gateway, conductor, engine):
+    await run(gateway, conductor, engine, options=("--max-body-bytes", "2000"))
+    body = chat("x" * 3000)
+    head = raw_request(b"", extra="content-type: application/json\r\n").replace(
+        b"content-length: 0", b"transfer-encoding: chunked"
+    )
+    async with raw_connection(gateway.port) as (reader, writer):
+        writer.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        answer = await reader.readuntil(b"\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert not engine.requests
+
+
 async def test_an_endless_chunked_body_is_cut_off_with_an_answer(gateway, conductor, engine):
     await run(gateway, conductor, engine, options=("--max-body-bytes", "2000", "--body-timeout", "1"))
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['search']}\r\n".encode()

@@ -19,6 +19,7 @@ from cotenant_serving.gateway.bodies import (
     SMALL_BYTES,
     Reservation,
     check_headers,
+    check_size,
     read_body,
 )
 from cotenant_serving.gateway.client import Client, ClientGoneError
@@ -131,6 +132,7 @@ class GatewayApp:
         check_headers(fields, most, most_json)
         if body is None:
             return await read_body(client, most, held)
+        check_size(len(body), most)
         held.take(len(body))
         return body
 

@@ -82,13 +82,18 @@ async def read_body(client: Client, max_bytes: int, held: Reservation) -> bytes:
     try:
         while part := await client.body_part():
             size += len(part)
-            if size > max_bytes:
-                raise _too_large(f"more than {max_bytes} bytes", max_bytes)
+            check_size(size, max_bytes)
             parts.append(part)
             held.take(len(part))
     except TimeoutError:
         raise error("body_too_slow") from None
     return b"".join(parts)
+
+
+def check_size(size: int, most: int) -> None:
+    """Of a body whose headers do not say it. Raises RequestError (413)."""
+    if size > most:
+        raise _too_large(f"more than {most} bytes", most)
 
 
 def _too_large(given: str, most: int) -> RequestError:
