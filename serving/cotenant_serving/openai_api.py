@@ -1,8 +1,8 @@
 """OpenAI's wire shapes that gateway and engines share: requests checked once, errors in one form.
 
 `parse_chat` and `parse_completion` are pure. They accept what works, ignore what has no effect, and refuse
-every other parameter with a `RequestError` that names it. The gateway calls them before it wakes an engine;
-the engine calls them for the typed values. Both use orjson, so both see the same value of a repeated key.
+every other parameter with a `RequestError` that names it. The gateway calls them before it wakes an engine, unless
+`usual_requests` has read the body; the engine calls them for the typed values. A repeated key is refused by all.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ import math
 from functools import lru_cache
 
 from cotenant_serving.contract import Limits
-from cotenant_serving.gateway.board import LEVELS, Account, Levels
+from cotenant_serving.gateway.board import LEVELS, Account
 from cotenant_serving.gateway.errors import error, retry_after
 from cotenant_serving.openai_api import RequestError
 
@@ -170,13 +170,7 @@ class TenantLimits:
     def _load(self, now: float) -> tuple[float, float]:
         """When the buckets are full, as the workers have left them, at the limits that this one knows."""
         levels = requests, requests_full, tokens, tokens_full = self._account.load()
-        if requests == self._requests.capacity and tokens == self._tokens.capacity:
-            return requests_full, tokens_full
-        return self._resized(levels, now)
-
-    def _resized(self, levels: Levels, now: float) -> tuple[float, float]:
-        """What has no limit now stays as it was."""
-        requests, requests_full, tokens, tokens_full = levels
+        # What has no limit now stays as it was.
         if self._requests.capacity not in (0, requests):
             requests, requests_full = self._requests.capacity, self._requests.resized(requests, requests_full, now)
         if self._tokens.capacity not in (0, tokens):

@@ -8,8 +8,7 @@ ASGI and is answered by the FastAPI app in `pages`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
 from cotenant_serving.gateway import catalog, routes
 from cotenant_serving.gateway.account import Call
@@ -22,11 +21,12 @@ from cotenant_serving.gateway.bodies import (
     check_size,
     read_body,
 )
-from cotenant_serving.gateway.client import Client, ClientGoneError
-from cotenant_serving.gateway.errors import error, new_request_id
+from cotenant_serving.gateway.client import Client, ClientGoneError, claim
+from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.exchange import Exchange
+from cotenant_serving.gateway.page_calls import AsgiApp, Message, Receive, Send
 from cotenant_serving.gateway.reply import Reply, harmless
-from cotenant_serving.gateway.request_ids import RequestIds
+from cotenant_serving.gateway.request_ids import RequestIds, new_request_id
 from cotenant_serving.gateway.routes import Incoming, Route, Target, Wanted
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
@@ -38,28 +38,22 @@ log = logging.getLogger("cotenant.gateway")
 PARSE_IN_THREAD_BYTES = 256 << 10
 _JSON = b"application/json"
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Pages = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 
 class GatewayApp:
-    def __init__(self, gateway: Gateway, pages: Pages) -> None:
+    def __init__(self, gateway: Gateway, pages: AsgiApp) -> None:
         self._gateway = gateway
         self._pages = pages
-        self._small_bytes = min(SMALL_BYTES, gateway.settings.max_body_bytes)
         self._ids = RequestIds()
+        self._small_bytes = min(SMALL_BYTES, gateway.settings.max_body_bytes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """What no engine answers."""
         path = scope["path"]
         api = path.startswith(("/v1/", "/v2/")) or path == "/v2"
         await self._pages(scope, receive, _with_request_id(scope, send) if api else send)
 
     async def answer(self, client: Client, route: Route, target: Target | None) -> None:
-        """A request on one of the `routes`. Never raises."""
+        """A request on one of the `routes`. Raises nothing, but when it is cancelled."""
         gateway, tenant, held = self._gateway, None, None
         reply = Reply(client, self._ids.new())
         span = NO_SPAN
@@ -115,9 +109,7 @@ class GatewayApp:
         if known is not None and known[0] is directory and known[1] == shown:
             return str(known[2])
         tenant = authenticate(client.headers, directory.keyring)
-        if not client.belongs_to(tenant):
-            client.keep_alive = False
-            raise error("too_many_connections", retry_after_s=1)
+        claim(client, tenant)
         if shown[2]:
             client.known = (directory, shown, tenant)
         return tenant
@@ -164,7 +156,7 @@ class GatewayApp:
         )
 
 
-def _with_request_id(scope: Scope, send: Send) -> Send:
+def _with_request_id(scope: Message, send: Send) -> Send:
     """`send` that names the request in the head of the answer."""
     added = [(b"x-request-id", new_request_id().encode())]
     given = dict(scope["headers"]).get(b"x-request-id", b"")

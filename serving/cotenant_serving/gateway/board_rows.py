@@ -114,7 +114,7 @@ class LocalCount(Count):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(memoryview(array("i", [0])), 0, NO_LOCK)
+        super().__init__(memoryview(array("q", [0])), 0, NO_LOCK)
 
 
 class LocalAccount(Account):

@@ -7,6 +7,8 @@ stream cost more than the piece itself. Nothing here waits but the two coroutine
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from cotenant_serving.gateway.errors import error
+
 Callback = Callable[[], None]
 
 
@@ -67,3 +69,10 @@ class Client(Protocol):
 
     async def drained(self) -> None:
         """Returns when the client has taken most of what it was sent, or is gone; also after the end."""
+
+
+def claim(client: Client, tenant: str) -> None:
+    """Raises RequestError (429) when the tenant has its cap of connections; this one closes then."""
+    if not client.belongs_to(tenant):
+        client.keep_alive = False
+        raise error("too_many_connections", retry_after_s=1)

@@ -160,7 +160,7 @@ class Delivery:
             self._kept += ready
             return True
         if self._kept:
-            ready = self._kept + ready
+            ready, self._kept = self._kept + ready, b""
         if ready:
             self._send(events, ready)
         return not self.reply.finished

@@ -78,15 +78,10 @@ class Work:
         self._signal = None
         try:
             waits_for = self._coroutine.send(None) if thrown is None else self._coroutine.throw(thrown)
-        except StopIteration:
-            _running = outer
-            self._among.discard(self)
-            self._ended(None)
-            return
         except BaseException as problem:
             _running = outer
             self._among.discard(self)
-            self._ended(problem)
+            self._ended(None if isinstance(problem, StopIteration) else problem)
             return
         _running = outer
         if isinstance(waits_for, Signal):

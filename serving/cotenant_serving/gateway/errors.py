@@ -6,7 +6,6 @@ honours Retry-After.
 """
 
 import math
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -126,11 +125,6 @@ def error(
         type_=kind.type,
         headers=extra,
     )
-
-
-def new_request_id() -> str:
-    """Of every request, and every answer to what is none; never the client's own."""
-    return "req-" + secrets.token_hex(12)
 
 
 def speaks_oip(path: str) -> bool:

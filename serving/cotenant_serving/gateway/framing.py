@@ -18,7 +18,8 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
-from cotenant_serving.gateway.errors import body_for, error, new_request_id
+from cotenant_serving.gateway.errors import body_for, error
+from cotenant_serving.gateway.request_ids import new_request_id
 from cotenant_serving.openai_api import RequestError
 
 Headers = list[tuple[bytes, bytes]]
@@ -34,9 +35,10 @@ METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH
 CHUNKED = -1
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PATH = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*"
 _LINE = re.compile(rb"([A-Z]+) (" + _PATH + rb")(?:\?([!\"$-~]*))? HTTP/1\.([01])")
-_ANY_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^ ]+ HTTP/1\.[01]")
+_ANY_LINE = re.compile(rb"(" + _TOKEN + rb") [^ ]+ HTTP/1\.[01]")
 _TOKEN_STARTS = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _BARE = re.compile(rb"\r[^\n]|(?<!\r)\n")
 _VALUES = {
@@ -49,11 +51,9 @@ _CLAIMS = re.compile(
     rb"forwarded|via|true-client-ip|cf-connecting-ip|x-(?:forwarded|real|client|original|rewrite|cotenant|gateway)-.*"
 )
 _ONCE = frozenset({*_VALUES, b"content-type"})
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[ !#-\[\]-~]*"))?)*')
 _TRAILER = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*")
 
-_STEP = "Send HTTP/1.1 as RFC 9112 has it."
 _STARTS: dict[bytes, "Start"] = {}
 _LINES: dict[bytes, tuple[bytes, bytes]] = {}
 """Request lines and lines of headers that were understood before: most come again with the next request."""
@@ -329,7 +329,7 @@ class Chunks:
 
 
 def malformed(what: str) -> RequestError:
-    return error("malformed_request", f"The request is not valid HTTP/1.1: {what}.", step=_STEP)
+    return error("malformed_request", f"The request is not valid HTTP/1.1: {what}.")
 
 
 def path_of(start: bytes) -> str:

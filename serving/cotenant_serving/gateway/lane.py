@@ -112,7 +112,7 @@ class Lane:
 
     def publish(self) -> None:
         """Tells other workers who waits here."""
-        self.waiting.add(len(self.line) - self.waiting.own())
+        self.waiting.set(len(self.line))
         if (head := self.line.head()) is not None:
-            self.round.add(head[0] % WORD - self.round.own())
-            self.since_ms.add(int(head[1].entered * 1000) % WORD - self.since_ms.own())
+            self.round.set(head[0] % WORD)
+            self.since_ms.set(int(head[1].entered * 1000) % WORD)

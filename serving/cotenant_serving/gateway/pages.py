@@ -1,19 +1,20 @@
 """Everything that does not go to engines: models, health, metrics and docs, as a small FastAPI app."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from cotenant_serving.gateway import catalog
 from cotenant_serving.gateway.auth import authenticate
+from cotenant_serving.gateway.client import claim
 from cotenant_serving.gateway.config import TenantView
 from cotenant_serving.gateway.errors import body_for, error
 from cotenant_serving.gateway.openapi.document import document
 from cotenant_serving.gateway.openapi.page import POLICY, page
-from cotenant_serving.gateway.page_calls import CLIENT
+from cotenant_serving.gateway.page_calls import CLIENT, Message
 from cotenant_serving.gateway.routes import oip_target
 from cotenant_serving.gateway.scrape import Scrape
 from cotenant_serving.gateway.state import Gateway
@@ -111,15 +112,14 @@ def _add_description(app: "FastAPI") -> None:
         return Response(shown, media_type="text/html", headers={"content-security-policy": POLICY})
 
 
-def _view(gateway: Gateway, scope: MutableMapping[str, Any]) -> TenantView:
+def _view(gateway: Gateway, scope: Message) -> TenantView:
     if gateway.directory is None:
         raise error("not_ready", retry_after_s=1)
     try:
         tenant = authenticate(scope["headers"], gateway.directory.keyring)
         client = scope.get(CLIENT)
-        if client is not None and not client.belongs_to(tenant):
-            client.keep_alive = False
-            raise error("too_many_connections", retry_after_s=1)
+        if client is not None:
+            claim(client, tenant)
         return gateway.directory.tenants[tenant]
     except RequestError as problem:
         gateway.metrics.rejected(None, problem.code or "unknown")

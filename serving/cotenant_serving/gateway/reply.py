@@ -46,7 +46,8 @@ class Reply:
     def start_stream(self, fields: bytes = EVENTS) -> None:
         """Does nothing when waiting comments have begun the stream already."""
         if not self.status:
-            self._begin(200, fields, None)
+            self.status = 200
+            self._client.begin(200, self._fields + fields)
 
     def put(self, chunk: bytes) -> None:
         """The client's `pause` tells when it is slow."""
@@ -65,11 +66,6 @@ class Reply:
             self.finish(error_event(problem.message, type_=problem.type, code=problem.code))
             return
         self.whole(problem.status, body_for(problem, self._path), fields_of(problem.headers) + _JSON)
-
-    def _begin(self, status: int, fields: bytes, length: int | None) -> None:
-        assert not self.status, "an answer begins once"
-        self.status = status
-        self._client.begin(status, self._fields + fields, length)
 
 
 def fields_of(headers: Mapping[str, str]) -> bytes:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
-from cotenant_serving.gateway.errors import body_for, error, new_request_id
+from cotenant_serving.gateway.errors import body_for, error
 from cotenant_serving.gateway.framing import STATUS_LINES, Head
+from cotenant_serving.gateway.request_ids import new_request_id
 from cotenant_serving.openai_api import RequestError
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 import os
 
+_PREFIX = "req-"
 _RANDOM_BYTES = 12
 _DIGITS = 2 * _RANDOM_BYTES
 _BLOCK = 256
@@ -19,4 +20,9 @@ class RequestIds:
         if at == len(self._digits):
             self._digits, at = os.urandom(_BLOCK * _RANDOM_BYTES).hex(), 0
         self._at = at + _DIGITS
-        return "req-" + self._digits[at : at + _DIGITS]
+        return _PREFIX + self._digits[at : at + _DIGITS]
+
+
+def new_request_id() -> str:
+    """One, of a page, or of an answer to what is no request."""
+    return _PREFIX + os.urandom(_RANDOM_BYTES).hex()

@@ -12,7 +12,7 @@ import msgspec
 
 from cotenant_serving import oip_api, openai_api, pooling_api
 from cotenant_serving.contract import HEADER_JSON_LENGTH, GatewayModel, Task
-from cotenant_serving.gateway.admission import DEFAULT_MAX_TOKENS, estimated_tokens
+from cotenant_serving.gateway.admission import estimated_tokens
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.usual_requests import Asked, usual_chat, usual_completion
 
@@ -117,9 +117,8 @@ def _generating(
             request = parse(body)
             asked = Asked(request.model, request.stream, request.sampling.max_tokens)
         model, stream, max_tokens = asked
-        prompt_tokens = len(body) // 4
-        tokens = prompt_tokens + (DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens)
-        return Wanted(model, body, stream, prompt_tokens, tokens, _JSON)
+        size = len(body)
+        return Wanted(model, body, stream, size // 4, estimated_tokens(size, max_tokens), _JSON)
 
     return read
 

@@ -42,12 +42,11 @@ from cotenant_serving.tracing import tracer_from
 
 log = logging.getLogger("cotenant.gateway")
 
-KEEP_ALIVE_S = 75.0
 BACKLOG = 2048
 COLLECT_AFTER = 10_000
 """Objects that were made and are still there, before the garbage collector looks at them; Python's default is 700."""
 SPARE_CELLS = 256
-"""Of a journal, beside one per connection: for records that a full disk keeps waiting."""
+"""Of a journal, beside one per connection: their room is for usage lines that a full disk keeps waiting."""
 
 
 def run(options: Options, place: Place) -> int:
@@ -156,7 +155,9 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
 
 
 async def _live(gateway: Gateway, signs: Count, journal: Callable[[], Journal]) -> None:
-    """Shows that the event loop turns: in the journal for the next start, in `signs` for the supervisor."""
+    """What is due twice a second. It shows, too, that the event loop turns: in the journal for the next start, in
+    `signs` for the supervisor.
+    """
     while True:
         signs.add(1)
         try:
@@ -192,7 +193,7 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
     connections = Connections(
         ConnectionCap(settings.max_connections, gateway.board.count("connections")),
         TenantCaps(settings.max_connections_per_tenant, gateway.board),
-        Times(idle_s=KEEP_ALIVE_S, body_s=settings.body_timeout_s),
+        Times(body_s=settings.body_timeout_s),
         on_refusal=partial(gateway.metrics.rejected, None),
     )
     server = PatientServer(
@@ -204,10 +205,8 @@ async def _serve_http(gateway: Gateway, place: Place) -> None:
             lifespan="off",
             log_config=None,
             access_log=False,
-            server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(settings.drain_timeout_s) + 5,
-            backlog=BACKLOG,
         )
     )
     # uvicorn would end the process with the signal again, after a drain that went well.

@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import Callable, Mapping
-from types import TracebackType
 
 import aiohttp
 import msgspec
@@ -81,7 +80,7 @@ class AiohttpUpstream:
 
 
 class AiohttpAnswer:
-    """`Answer` over one aiohttp response; an async context manager that closes it."""
+    """`Answer` over one aiohttp response."""
 
     complete = False
     """Never known: it is always closed."""
@@ -137,14 +136,6 @@ class AiohttpAnswer:
         if not self._response.content.at_eof():
             self._response.close()
         self._response.release()
-
-    async def __aenter__(self) -> "AiohttpAnswer":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _url(row: EngineRow, path: str) -> yarl.URL:

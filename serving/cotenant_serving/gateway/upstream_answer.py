@@ -108,7 +108,7 @@ class LeanAnswer(Signal):
         """Gives `put` what came. Whatever it raises is the answer's problem, unless it had one."""
         pieces, put = self.pieces, self.put
         assert put is not None
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        piece = self.body()
         pieces.clear()
         self.size = 0
         try:
@@ -120,8 +120,7 @@ class LeanAnswer(Signal):
     def tell(self) -> None:
         """Nothing more will come: whoever waits goes on."""
         self.give()
-        if self.waiter is not None:
-            self.waiter.give()
+        self.wake()
 
     def wake(self) -> None:
         if self.waiter is not None:

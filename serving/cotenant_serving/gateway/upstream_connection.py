@@ -1,7 +1,7 @@
 """One connection to an engine, and the answer that is coming on it.
 
 The transport calls in, httptools parses, and what was parsed in one read is handed on in that very call. A connection
-carries one request at a time; each request has an `LeanAnswer` of its own, so that who still holds an old answer
+carries one request at a time; each request has a `LeanAnswer` of its own, so that who still holds an old answer
 cannot touch the next one.
 """
 
@@ -163,9 +163,6 @@ class Connection(asyncio.Protocol):
         elif answer.put is refuse_more:
             answer.wake()
 
-    def eof_received(self) -> None:
-        """Nothing to do: the transport closes itself, and `connection_lost` says it."""
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._keeper.closed(self)
         if self in self._pool:
@@ -279,7 +276,7 @@ class Connection(asyncio.Protocol):
             self._keeps
             and answer.problem is None
             and self._rest is None
-            and self._transport is not None
+            and self._transport is not None  # as `usable`; a call for every answer costs more
             and not self._transport.is_closing()
             and len(self._pool) < MAX_IDLE
         ):

@@ -1,7 +1,7 @@
 """The client of engines that gateways use: bare transports, httptools, and as little as possible for each request.
 
-Connections are kept per address and used last in, first out; one sweep closes those that waited too long. A request
-is one write of precomputed bytes; a reused connection costs no timer, no lock and no task.
+Connections are kept per instance of an engine and used last in, first out; one sweep closes those that waited too
+long. A request is one write of precomputed bytes; a reused connection costs no timer, no lock and no task.
 """
 
 import asyncio

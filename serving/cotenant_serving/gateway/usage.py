@@ -72,9 +72,7 @@ class UsageLog:
         """`later` does its work after WRITE_S. `waiting`: records that could not be written; `dropped`: given up."""
         self.journal = journal
         self._file = file
-        self._later = self._later_if_it_outlives = later
-        if not journal.outlives:
-            self._later = at_once
+        self._later = later
         self._lines = 0
         """That are not in the file yet."""
         self._beyond: deque[bytes] = deque()
@@ -89,7 +87,7 @@ class UsageLog:
 
     def add(self, record: UsageRecord, entry: Entry) -> None:
         """`entry`: the request in the journal. When this returns, either file or journal tell how it ended."""
-        line = _encoded(record) + b"\n"
+        line = record.line()
         if self._beyond or not self.journal.put(line):
             self._beyond.append(line)
         entry.end()
@@ -102,7 +100,7 @@ class UsageLog:
                 self._dropped.add(1)
         elif not self._due:
             self._due = True
-            self._later(self._write_due)
+            (self._later if self.journal.outlives else at_once)(self._write_due)
         elif self._beyond:
             self._write(record.time, LOCK_S)
 
@@ -123,7 +121,6 @@ class UsageLog:
             self.journal = create()
         except OSError:
             return
-        self._later = self._later_if_it_outlives
         log.info("requests in flight are recovered again if this worker is killed")
 
     def close(self, now: float) -> None:
@@ -153,12 +150,12 @@ class UsageLog:
                     self._done(0, 1)
         except OSError as problem:
             self._failing = True
-            self._waiting.add(self._lines - self._waiting.own())
+            self._waiting.set(self._lines)
             self._say(now, problem)
         else:
             if self._failing:
                 self._failing = False
-                self._waiting.add(-self._waiting.own())
+                self._waiting.set(0)
 
     def _done(self, journal_bytes: int, count: int) -> None:
         """The next lines are written, or given up: so many bytes of the journal's, or the first of those beyond."""

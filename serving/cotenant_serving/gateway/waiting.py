@@ -45,7 +45,7 @@ class Waiting:
             message = f"{self._limits.per_tenant} requests of tenant '{tenant}' wait already."
             raise self.full(tenant, message, now, unknown_s)
         if one.count.own() > self._longest.own():
-            self._longest.add(one.count.own() - self._longest.own())
+            self._longest.set(one.count.own())
 
     def take_place(self, now: float) -> bool:
         """One of the places in all, if there is one; no two workers take it at the same time."""
@@ -98,7 +98,7 @@ class Waiting:
 
     def recount(self) -> None:
         most = max((one.count.own() for one in self._tenants.values()), default=0)
-        self._longest.add(most - self._longest.own())
+        self._longest.set(most)
 
     def _of(self, tenant: str) -> _Tenant:
         found = self._tenants.get(tenant)
