@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cotenant_loadtests.planned import Message, Planned, Segment
 from cotenant_loadtests.running import run_plan
@@ -44,15 +45,18 @@ def at_once(model: str, prompts: Sequence[Sequence[int]], max_tokens: int) -> li
     ]
 
 
+def _in_turn(number: int, callers: int) -> dict[str, Any]:
+    """Of a request that a caller sends when its last one is answered."""
+    first = number < callers
+    after = {"at_s": 0.0, "after": None} if first else {"at_s": None, "after": number - callers}
+    return {"id": number, "stream": "callers", "tenant": TENANT, **after}
+
+
 def by_callers(model: str, texts: Sequence[str], callers: int) -> list[Planned]:
     """One embeddings request for each text. Each caller has every so-manyth text, and asks as it is answered."""
     return [
         Planned(
-            id=number,
-            at_s=0.0 if number < callers else None,
-            after=None if number < callers else number - callers,
-            stream="callers",
-            tenant=TENANT,
+            **_in_turn(number, callers),
             model=model,
             api="embeddings",
             messages=(Message(role="user", text=text),),
@@ -75,11 +79,7 @@ def chats_by_callers(
     ]
     return [
         Planned(
-            id=number,
-            at_s=0.0 if number < callers else None,
-            after=None if number < callers else number - callers,
-            stream="callers",
-            tenant=TENANT,
+            **_in_turn(number, callers),
             model=model,
             api="chat",
             messages=prompts[number % DIFFERENT_PROMPTS],

@@ -1,5 +1,6 @@
 """What must hold of a gateway process after thousands of hostile requests, seen from outside."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -64,4 +65,5 @@ async def until(what: Callable[[], Awaitable[bool]], *, tries: int = 300) -> Non
     for _ in range(tries):
         if await what():
             return
+        await asyncio.sleep(0.05)
     raise AssertionError(f"{what.__name__} does not hold after {tries} looks")

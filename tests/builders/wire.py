@@ -16,6 +16,22 @@ Handler = Callable[[Client], Awaitable[None]]
 _STATUS = re.compile(rb"HTTP/1\.1 [0-9]{3} [A-Z]")
 
 
+GET = b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+PAGE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def never(client: Client) -> None:
+    """Does not answer."""
+    await asyncio.get_running_loop().create_future()
+
+
+async def no_body_wanted(client: Client) -> None:
+    client.begin(413, b"", 2)
+    client.end(b"no")
+
+
 class Clock:
     """What the protocol needs of a loop; `advance` is the only thing that moves its time."""
 

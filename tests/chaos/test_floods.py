@@ -167,9 +167,10 @@ async def test_a_flood_a_steady_backlog_and_an_occasional_request_each_get_their
     assert 0.9 < served[GREEDY] / served[STEADY] < 1.1, f"seed {SEED}: {served}"
     codes = Counter(one.status for one in of(load, GREEDY))
     assert codes[429] > 0.5 * codes.total(), codes
-    light = [one for one in of(load, LIGHT) if one.status]
+    # What was due shortly before the end may have been cut off by it.
+    light = [one for one in of(load, LIGHT) if load.planned[one.id].at_s < until - load.began_unix_s - 5]
     assert len(light) > 5
-    assert {one.status for one in light} == {200}
+    assert {(one.outcome, one.status) for one in light} == {("ok", 200)}
     tenant_of = {one["request_id"]: one["tenant"] for one in gateway.usage()}
     ahead = [tokens_ahead(slots, tenant_of, one) for one in light]
     print(f"began before the light ones: {ahead}; they waited {sorted(queued_s(one) for one in light)} s")

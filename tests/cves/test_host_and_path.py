@@ -74,11 +74,12 @@ async def test_with_a_key_those_routes_answer(stage: Stage) -> None:
 @pytest.mark.parametrize("host", [b"x/healthz?", b"x/v1/models?", b"evil.example"])
 async def test_with_a_key_the_host_changes_nothing_of_an_answer(stage: Stage, host: bytes) -> None:
     """CVE-2026-48710: the same request, two answers by its Host header."""
-    plain, other = [
-        (await answers(stage.port, request(b"", b"/v1/models", AUTHORIZED, host=host))).partition(b"\r\n\r\n")[2]
-        for host in (b"x", host)
+    answered = [
+        await answers(stage.port, request(b"", b"/v1/models", AUTHORIZED, host=each)) for each in (b"x", host)
     ]
-    assert plain == other or b'"error"' in other
+    plain, other = (raw.partition(b"\r\n\r\n")[2] for raw in answered)
+    assert statuses(answered[0]) == [200]
+    assert plain == other if host == b"evil.example" else statuses(answered[1]) == [400]
     assert host not in other
 
 
@@ -127,7 +128,7 @@ async def test_a_target_that_begins_with_no_slash_is_no_path(stage: Stage, targe
     the request, and its path empty."""
     for lines in ((), (AUTHORIZED,)):
         answered = await answers(stage.port, message(b"GET", target, *lines))
-        assert set(statuses(answered)) <= {400, 404}
+        assert statuses(answered) in ([400], [404])
         assert b"evil.com" not in answered.lower()
 
 
@@ -164,7 +165,7 @@ async def test_no_route_of_an_engine_reaches_it_but_those_of_the_api(stage: Stag
     wrong = [
         (data.split(b" HTTP")[0], statuses(raw))
         for data, raw in zip(requests, answered, strict=True)
-        if not set(statuses(raw)) <= {400, 404, 405}
+        if statuses(raw) not in ([400], [404], [405])
     ]
     assert (wrong, stage.heard()) == ([], [])
 

@@ -243,7 +243,7 @@ async def test_strange_names_in_a_path_are_looked_up_too(stage: Stage, full_size
         targets.append(f"/v2/models/{quoted}/{drawn.choice(('infer', 'ready', 'versions/1', '', 'load'))}")
     requests = [message(b"GET", target.encode(), AUTHORIZED) for target in targets]
     answered = dict(zip(targets, await answers_to_all(stage.port, requests), strict=True))
-    strange = {target: raw for target, raw in answered.items() if not set(statuses(raw)) <= {400, 404, 405}}
+    strange = {target: raw for target, raw in answered.items() if statuses(raw) not in ([400], [404], [405])}
     # What is left names the tenant's own model, in a quoted way.
     known = ("/v2/models/search/echo", "/v2/models/echo")
     assert {target for target in strange if not urllib.parse.unquote(target).startswith(known)} == set()

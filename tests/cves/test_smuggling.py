@@ -95,5 +95,5 @@ async def test_a_name_of_a_model_adds_no_header_to_what_goes_to_an_engine(end: b
     head = post(
         b"connection: close", b"content-length: %d" % len(body), body=body, path=b"/v2/models/" + name + b"/infer"
     )
-    assert set(statuses(await answers(stage.port, head, QUIET_S))) <= {400, 404}
+    assert statuses(await answers(stage.port, head, QUIET_S)) in ([400], [404])
     assert stage.heard() == []

@@ -4,25 +4,13 @@ import asyncio
 
 import orjson
 import pytest
-from tests.builders.wire import Wire, settled, whole_body
+from tests.builders.wire import GET, POST, Wire, never, no_body_wanted, settled, whole_body
 
 from cotenant_serving.gateway.client import Client, ClientGoneError
 from cotenant_serving.gateway.connections import SWEEP_S, Times
 from cotenant_serving.gateway.request import HELD_BYTES
 
-GET = b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-PAGE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 TIMES = Times()
-
-
-async def never(client: Client) -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def no_body_wanted(client: Client) -> None:
-    client.begin(413, b"", 2)
-    client.end(b"no")
 
 
 # Time

@@ -3,25 +3,11 @@
 import asyncio
 
 import pytest
-from tests.builders.wire import Wire, settled
+from tests.builders.wire import GET, PAGE, POST, Wire, no_body_wanted, settled
 
 from cotenant_serving.gateway.client import Client
-from cotenant_serving.gateway.connections import SWEEP_S, Times
+from cotenant_serving.gateway.connections import SWEEP_S
 from cotenant_serving.gateway.request import JOINED_BYTES
-
-GET = b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-PAGE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-TIMES = Times()
-
-
-async def never(client: Client) -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def no_body_wanted(client: Client) -> None:
-    client.begin(413, b"", 2)
-    client.end(b"no")
 
 
 async def test_head_and_first_piece_go_out_in_one_write_and_so_does_each_piece_with_its_framing() -> None:

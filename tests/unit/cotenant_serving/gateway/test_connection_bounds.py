@@ -3,16 +3,13 @@
 import asyncio
 
 import pytest
-from tests.builders.wire import FakeTransport, Wire, settled
+from tests.builders.wire import CHUNKED, GET, POST, FakeTransport, Wire, settled
 
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.connections import SWEEP_S, Times
 from cotenant_serving.gateway.request import HELD_BYTES, JOINED_BYTES
 from cotenant_serving.gateway.upstream_lean import LeanUpstream
 
-GET = b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 TIMES = Times()
 
 
