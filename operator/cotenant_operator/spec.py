@@ -157,6 +157,7 @@ class Engine(Spec):
 class ModelDeploymentSpec(Spec):
     model: Annotated[str, AfterValidator(_source)] | None = Field(
         default=None,
+        max_length=4096,
         description="hf://owner/name[@branch, tag or commit], or file:///folder. Not for task echo.",
     )
     task: Annotated[Task, BeforeValidator(_task)] | None = Field(
@@ -167,6 +168,7 @@ class ModelDeploymentSpec(Spec):
     tenants: tuple[Name, ...] | None = Field(
         default=None,
         min_length=1,
+        max_length=256,
         description="Tenants that see it. Default: those bound to its namespace; others only if they accept it.",
     )
     engine: Engine = Field(default=Engine(), description="Sizes of one engine.")
@@ -206,7 +208,9 @@ class TenantKey(Spec):
 
 class Acceptance(Spec):
     namespace: Namespace = Field(description="Namespace whose models may be shown to the tenant.")
-    models: tuple[str, ...] = Field(default=("*",), min_length=1, description="Names of models, or '*' for all.")
+    models: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = Field(
+        default=("*",), min_length=1, max_length=256, description="Names of models, or '*' for all."
+    )
 
     def covers(self, namespace: str, model: str) -> bool:
         return self.namespace == namespace and ("*" in self.models or model in self.models)
@@ -221,9 +225,15 @@ class TenantLimits(Spec):
 
 
 class TenantSpec(Spec):
-    namespaces: tuple[Namespace, ...] = Field(default=(), description="Namespaces whose models it sees.")
-    accepts: tuple[Acceptance, ...] = Field(default=(), description="Models of other namespaces it may be shown.")
-    keys: tuple[TenantKey, ...] = Field(default=(), description="API keys, each in a Secret.")
+    namespaces: tuple[Namespace, ...] = Field(
+        default=(), max_length=256, description="Namespaces whose models it sees."
+    )
+    accepts: tuple[Acceptance, ...] = Field(
+        default=(), max_length=256, description="Models of other namespaces it may be shown."
+    )
+    keys: tuple[TenantKey, ...] = Field(
+        default=(), max_length=64, description="API keys, each in a Secret of the operator's namespace."
+    )
     limits: TenantLimits = Field(default=TenantLimits(), description="Answered with 429 when exceeded.")
 
 

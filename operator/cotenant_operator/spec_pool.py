@@ -1,13 +1,24 @@
 """GPUPool (`cotenant.dev/v1alpha1`): the machines that models share. Part of the one source of the schema."""
 
-from typing import Annotated, Any, Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cotenant_operator.schema import ByteCount, ClusterMetadata, Count, Name, SecretRef, Spec, wrong
+from cotenant_operator.schema import ByteCount, ClusterMetadata, Count, DurationS, Name, SecretRef, Spec, wrong
+from cotenant_operator.spec_pods import (
+    IN_A_CLUSTER,
+    Affinity,
+    NodeSelector,
+    PodTemplate,
+    Resources,
+    RuntimeClassName,
+    Tolerations,
+)
 
-_IN_A_CLUSTER = "Kubernetes only; no effect on one machine."
 MIG_RESOURCE = "nvidia.com/mig-"
+MAX_WORKERS = 32
+_RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
 def _namespace_or_star(value: str) -> str:
@@ -16,13 +27,27 @@ def _namespace_or_star(value: str) -> str:
     return value
 
 
+def _resource(value: str) -> str:
+    if value and not _RESOURCE.fullmatch(value):
+        raise ValueError("must be an extended resource of Kubernetes, DOMAIN/NAME, such as nvidia.com/gpu")
+    return value
+
+
+def _idle_pod(value: float) -> float:
+    if value < 10:
+        raise ValueError("must be at least 10s, or pods go between two requests")
+    return value
+
+
 class Worker(Spec):
     """One worker group: pods that each hold one GPU, one MIG slice, or CPU memory, which engines share."""
 
     name: Name = Field(description="Name of the group.")
     device: Literal["cpu", "cuda"] = Field(description="cpu or cuda. Nothing falls back from one to the other.")
-    resource: str = Field(
-        default="", max_length=253, description="Kubernetes resource of one device; default nvidia.com/gpu for cuda."
+    resource: Annotated[str, Field(max_length=253), AfterValidator(_resource)] = Field(
+        default="",
+        description="Kubernetes resource of one device, which each pod asks for; default nvidia.com/gpu for cuda, "
+        "none for cpu. No effect on one machine.",
     )
     memory: Annotated[ByteCount, Field(gt=0)] = Field(
         description="What one unit of resource may use, a quantity such as 80Gi."
@@ -30,14 +55,14 @@ class Worker(Spec):
     sharing: Literal["timeSlice", "mig"] = Field(
         default="timeSlice", description="timeSlice: cooperative. mig: one MIG slice, walled by hardware."
     )
-    min: Count = Field(default=0, description="Pods kept. " + _IN_A_CLUSTER)
+    min: Count = Field(default=0, description="Pods kept. " + IN_A_CLUSTER)
     max: Annotated[Count, Field(ge=1)] = Field(default=1, description="Pods at most; on one machine, GPUs at most.")
-    node_selector: dict[str, str] = Field(default={}, description=_IN_A_CLUSTER)
-    tolerations: tuple[dict[str, Any], ...] = Field(default=(), description=_IN_A_CLUSTER)
-    affinity: dict[str, Any] = Field(default={}, description=_IN_A_CLUSTER)
-    runtime_class_name: str = Field(default="", description=_IN_A_CLUSTER)
-    resources: dict[str, Any] = Field(default={}, description="Pod resources. " + _IN_A_CLUSTER)
-    pod_template: dict[str, Any] = Field(default={}, description="Strategic merge patch. " + _IN_A_CLUSTER)
+    node_selector: NodeSelector = Field(default={})
+    tolerations: Tolerations = ()
+    affinity: Affinity = Field(default={})
+    runtime_class_name: RuntimeClassName = ""
+    resources: Resources = Field(default={})
+    pod_template: PodTemplate = Field(default={})
 
     @property
     def device_resource(self) -> str:
@@ -51,8 +76,6 @@ class Worker(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.device == "cpu" and self.resource:
-            raise wrong("resource", "is only for device cuda; remove it")
         if (self.sharing == "mig") != (self.mig_profile is not None):
             raise wrong(
                 "sharing",
@@ -64,36 +87,75 @@ class Worker(Spec):
 
 
 class Redis(Spec):
-    address: str = Field(min_length=1, description="host:port of the Redis that keeps the head's state.")
-    secret_ref: SecretRef | None = Field(default=None, description="Password of that Redis.")
+    address: str = Field(
+        min_length=1, max_length=253, description="host:port of the Redis that keeps the head's state."
+    )
+    secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with the password of that Redis, in the operator's namespace."
+    )
 
 
 class Head(Spec):
-    redis: Redis | None = Field(default=None, description="Lets engines survive the head. " + _IN_A_CLUSTER)
+    """The pod with Ray's head and the conductor."""
+
+    redis: Redis | None = Field(
+        default=None,
+        description="Keeps the head's state, so that engines survive the loss of the head's pod. Without it they end "
+        "about a minute after it. " + IN_A_CLUSTER,
+    )
+    node_selector: NodeSelector = Field(default={})
+    tolerations: Tolerations = ()
+    affinity: Affinity = Field(default={})
+    runtime_class_name: RuntimeClassName = ""
+    resources: Resources = Field(default={})
+    pod_template: PodTemplate = Field(default={})
 
 
 class Hub(Spec):
     endpoint: str = Field(
-        default="https://huggingface.co", pattern=r"^https?://", description="Base URL of the hub. " + _IN_A_CLUSTER
+        default="https://huggingface.co",
+        max_length=1024,
+        pattern=r"^https?://",
+        description="Base URL of the hub. " + IN_A_CLUSTER,
     )
-    secret_ref: SecretRef | None = Field(default=None, description="Access token. " + _IN_A_CLUSTER)
+    secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret with the hub's access token, in the operator's namespace. " + IN_A_CLUSTER,
+    )
 
 
 class Cache(Spec):
-    size: Annotated[ByteCount, Field(gt=0)] | None = Field(default=None, description="Budget. " + _IN_A_CLUSTER)
-    path: str = Field(
-        default="/var/lib/cotenant/models", pattern="^/", description="Folder on each node. " + _IN_A_CLUSTER
+    size: Annotated[ByteCount, Field(gt=0)] | None = Field(
+        default=None,
+        description="Bytes of each node's disk that models may use, a quantity such as 500Gi. " + IN_A_CLUSTER,
     )
-    hub: Hub = Field(default=Hub(), description="Where hf:// models come from. " + _IN_A_CLUSTER)
+    path: str = Field(
+        default="/var/lib/cotenant/models",
+        max_length=1024,
+        pattern="^/",
+        description="Folder on each node. " + IN_A_CLUSTER,
+    )
+    hub: Hub = Field(default=Hub(), description="Where hf:// models come from. " + IN_A_CLUSTER)
 
 
 class GPUPoolSpec(Spec):
     namespaces: tuple[Annotated[str, AfterValidator(_namespace_or_star)], ...] = Field(
-        default=("*",), description="Namespaces that may place models here; '*' is all."
+        default=("*",), max_length=1000, description="Namespaces that may place models here; '*' is all."
     )
-    workers: tuple[Worker, ...] = Field(min_length=1, description="Worker groups, in order of preference.")
-    head: Head = Field(default=Head(), description="The Ray head.")
+    workers: tuple[Worker, ...] = Field(
+        min_length=1, max_length=MAX_WORKERS, description="Worker groups, in order of preference."
+    )
+    head: Head = Field(default=Head(), description="The pod of the Ray head and the conductor.")
     cache: Cache = Field(default=Cache(), description="The weight cache on each node.")
+    idle_after: Annotated[DurationS, AfterValidator(_idle_pod)] = Field(
+        default=60.0,
+        description="A worker pod without engines for this long is removed, down to min; at least 10s. "
+        + IN_A_CLUSTER,
+    )
+    queue_name: Name | None = Field(
+        default=None,
+        description="Kueue LocalQueue, in the operator's namespace, that admits the pool. " + IN_A_CLUSTER,
+    )
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
