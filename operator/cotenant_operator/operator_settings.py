@@ -80,9 +80,9 @@ class Timeouts(Spec):
 
     conductor: DurationS = Field(default=5.0, description="One call to a conductor.")
     conductor_poll: DurationS = Field(default=2.0, description="Between two looks at a conductor.")
-    resync: DurationS = Field(default=300.0, description="Everything is compared again this often, without any event.")
+    resync: DurationS = Field(default=300.0, description="All is compared again this often, without any event.")
     debounce: DurationS = Field(default=0.1, description="Events of this span are answered by one pass.")
-    watch_silence: DurationS = Field(default=75.0, description="A watch that says nothing for so long is opened anew.")
+    watch_silence: DurationS = Field(default=75.0, description="A watch that is silent for so long is opened anew.")
     roll_drain: DurationS = Field(
         default=900.0, description="The longest that an old RayCluster may finish its requests while a pool rolls."
     )
