@@ -55,6 +55,8 @@ class Reason(StrEnum):
     WAKING = "Waking"
     LOADING = "Loading"
     NO_ROOM = "NoRoom"
+    POD_PENDING = "PodPending"
+    NO_NODE = "NoNode"
     DOES_NOT_FIT = "DoesNotFit"
     POOL_NOT_FOUND = "PoolNotFound"
     NOT_ALLOWED = "NotAllowed"
@@ -138,6 +140,11 @@ class WorkerGroup(Message, frozen=True, kw_only=True):
     memory_bytes: int
     """What one device of this group may use."""
     sharing: Sharing = "timeSlice"
+    min_devices: int = 0
+    """Devices that are kept whatever the demand; Ray's autoscaler brings them by itself."""
+    max_devices: int = 0
+    """Devices that the group may have: with fewer, the conductor asks Ray's autoscaler for a pod, one device each.
+    0: no more than exist; nothing brings any."""
 
 
 class Desired(Message, frozen=True, kw_only=True):
@@ -147,6 +154,16 @@ class Desired(Message, frozen=True, kw_only=True):
     pool: str
     groups: tuple[WorkerGroup, ...] = ()
     models: tuple[DesiredModel, ...] = ()
+    warm: dict[str, int] = {}
+    """model → engines to load although nobody asks yet, as `min_engines` while it stands here, at most `max_engines`:
+    what is warm in the Ray cluster that this one replaces."""
+    draining: bool = False
+    """Another Ray cluster takes over: no new engine starts here, those that are idle for a few seconds go, the others
+    serve on. Without models everything goes, after its last request."""
+    keep_devices: dict[str, int] = {}
+    """While draining: group → devices that may still hold engines. Engines of those beyond go after their last
+    request, those with the fewest requests first; `{}` limits nothing. An absolute number, so that a device that has
+    left is never given up twice."""
 
 
 class EngineArgs(Message, frozen=True, kw_only=True):
@@ -167,6 +184,8 @@ class EngineArgs(Message, frozen=True, kw_only=True):
     pool_token_file: str
     cache_dir: str = ""
     log_dir: str = ""
+    log_to_container: bool = False
+    """Whether its log also goes to the container's output, line by line as `[app] line`; needs `log_dir`."""
     host: str = ""
     """Address to listen on; empty is the node's own."""
 
@@ -204,6 +223,10 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     """Measured, process start to ready; 0 until then."""
     requests_total: int = 0
     holds_lease: bool = False
+    node: str = ""
+    """Kubernetes node, from `NODE_NAME` of its environment; empty outside Kubernetes."""
+    pod: str = ""
+    """Pod, from `POD_NAME`."""
 
 
 class HeartbeatReply(Message, frozen=True, kw_only=True):
@@ -295,6 +318,8 @@ class EngineStatus(Message, frozen=True, kw_only=True):
     load_s: float = 0.0
     age_s: float = 0.0
     """Since it was created, or since its conductor began."""
+    node: str = ""
+    pod: str = ""
 
 
 class ModelStatus(Message, frozen=True, kw_only=True):
@@ -312,6 +337,8 @@ class ModelStatus(Message, frozen=True, kw_only=True):
     explanation: tuple[str, ...] = ()
     """Why it is where it is: lines of the last decision."""
     retry_in_s: float | None = None
+    load_s: float | None = None
+    """Measured when it was last loaded, start of the process to ready; None when never."""
 
 
 class DeviceStatus(Message, frozen=True, kw_only=True):
@@ -324,6 +351,34 @@ class DeviceStatus(Message, frozen=True, kw_only=True):
     used_bytes: int
     lease: str = ""
     """The app that holds the start lease; empty when free."""
+    engines: int = 0
+    """Engines on it, ending ones too: 0 is an empty device, which Ray's autoscaler may take away."""
+    running: int = 0
+    """Requests that its engines serve now."""
+    node: str = ""
+    """Kubernetes node, once an engine has told it."""
+    pod: str = ""
+    """Host name of the Ray node, which is the pod's name."""
+
+
+class GroupStatus(Message, frozen=True, kw_only=True):
+    """One worker group: the devices it has, and those that are to come."""
+
+    group: str
+    devices: int = 0
+    empty: int = 0
+    """Of `devices`: those without an engine."""
+    max_devices: int = 0
+    pending: int = 0
+    """Devices asked for that are not there yet."""
+    pending_s: float = 0.0
+    """How long the group has been asked for one without getting any; 0 when nothing is pending."""
+    reason: Reason | None = None
+    """`PodPending`: on its way. `NoNode`: pending for too long; the group counts as unavailable for a while, in which
+    other groups are tried. None: nothing is pending."""
+    message: str = ""
+    unavailable_s: float = 0.0
+    """How much longer it counts as unavailable."""
 
 
 class PoolStatus(Message, frozen=True, kw_only=True):
@@ -334,6 +389,16 @@ class PoolStatus(Message, frozen=True, kw_only=True):
     generation: int
     models: tuple[ModelStatus, ...] = ()
     devices: tuple[DeviceStatus, ...] = ()
+    groups: tuple[GroupStatus, ...] = ()
+    draining: bool = False
+    engines: int = 0
+    """All of them, also those that end and those of models that are not desired any more: 0 is a drained cluster."""
+    busy_engines: int = 0
+    """Of `engines`: those that serve a request now."""
+    in_flight: int = 0
+    """Requests in all engines now."""
+    reconciled: bool = False
+    """Whether the conductor has compared its state with Serve's since it started: before, engines may lack."""
 
 
 class Limits(Message, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ _WORDS: Mapping[Reason, str] = {
     Reason.IDLE: "no engine runs; the first request wakes one",
     Reason.WAKING: "an engine is about to start, or waits for room that is being freed",
     Reason.NO_ROOM: "no device has so much free now",
+    Reason.POD_PENDING: "a device for it is being brought",
+    Reason.NO_NODE: "no node of the cluster has a device for it now",
     Reason.DOES_NOT_FIT: "it is larger than every device of its pool",
     Reason.POOL_NOT_FOUND: "its pool does not exist",
     Reason.NOT_ALLOWED: "its pool or its task does not take it as it is written",
