@@ -4,7 +4,8 @@
           └────────────────────GatewayConfig (a file)─────────────────────────────────────────────▶ gateway
                                                          conductor ◀──Demand── gateway ──HTTP──▶ engine
 
-All are msgspec structs: frozen, JSON on the wire, unknown fields ignored so that versions may differ by one.
+All are msgspec structs: frozen, JSON on the wire, unknown fields ignored so that versions may differ by one. Those
+of usage, gateway ──▶ operator, are in `contract_usage`.
 A model is named `namespace/name` in every message. No message carries a secret: tokens travel as file paths.
 """
 
@@ -427,9 +428,13 @@ class GatewayModel(Message, frozen=True, kw_only=True):
 
 
 class GatewayConfig(Message, frozen=True, kw_only=True):
-    """The gateway's configuration file (0600): written by `up` or mounted from a Secret, re-read when changed."""
+    """What a gateway serves: a file (0600) written by `up` or mounted from a Secret, re-read when changed, and in a
+    cluster also the operator's answer to `GET /v1/gateway-config?after=GENERATION&wait_s=30` (204: nothing newer)."""
 
     generation: int
+    """Where file and operator differ, the higher one holds. Any change of content needs a higher one."""
+    gateways: int = 1
+    """How many gateways share each tenant's limits now; each of them lets a part of so many through."""
     conductors: tuple[str, ...] = ()
     """Base URLs."""
     pool_token_file: str = ""

@@ -1,6 +1,7 @@
 """The gateway's command line, and the line with which it starts its own workers."""
 
 import argparse
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from cotenant_serving.gateway.settings import Settings
 MAX_WORKERS = 63
 # In the state directory; table.json is there too.
 USAGE_FILE, JOURNALS, METRICS = "usage.jsonl", "journals", "metrics"
+KEPT_CONFIG, USAGE_CURSOR = "gateway.json", "usage-sent.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,14 @@ class Options:
     state: Path
     workers: int
     settings: Settings
+    operator: str = ""
+    """Base URL; empty where there is none, as on one machine."""
+    pool_token_file: Path | None = None
+    """Set where `operator` is; it wins over the one that the configuration names."""
+    name: str = ""
+    """Of this gateway, where several send their usage to one place."""
+    admin_port: int | None = None
+    """For health and metrics, which are on `port` without it."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +57,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
-    return _options(_parser("cotenant_serving.gateway").parse_args(arguments))
+    parser = _parser("cotenant_serving.gateway")
+    given = parser.parse_args(arguments)
+    if given.operator and given.pool_token_file is None:
+        parser.error("--operator asks with the pool token: name its file with --pool-token-file")
+    return _options(given)
 
 
 def parse_worker(arguments: Sequence[str] | None = None) -> tuple[Options, Place]:
@@ -78,6 +92,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         ("waiting-comment-after", default.comment_after_s, "period of comments on a stream that waits, seconds"),
         ("body-timeout", default.body_timeout_s, "seconds that a body may take to arrive"),
         ("drain-timeout", default.drain_timeout_s, "seconds that running requests get after SIGTERM"),
+        ("pre-stop-s", default.pre_stop_s, "seconds after SIGTERM in which all is served, but not ready any more"),
     ):
         parser.add_argument(f"--{name}", type=float, default=seconds, help=f"{help_} (default {seconds:g})")
     parser.add_argument("--max-body-bytes", type=int, default=default.max_body_bytes)
@@ -95,7 +110,30 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="N",
         help="those that one tenant may hold; one more gets a 429 and is closed (default: half of all)",
     )
+    _add_cluster(parser)
     return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    """What a gateway of several needs."""
+    parser.add_argument(
+        "--operator",
+        type=_base_url,
+        metavar="URL",
+        help="follow the configuration there, beside the file: the higher generation holds; and send usage to it",
+    )
+    parser.add_argument(
+        "--pool-token-file", type=Path, help="needed with --operator; wins over the one that the configuration names"
+    )
+    parser.add_argument(
+        "--name", default=socket.gethostname(), help="of this gateway among several (default: the host's name)"
+    )
+    parser.add_argument(
+        "--admin-port",
+        type=int,
+        metavar="PORT",
+        help="health and metrics there, on the same host, and metrics nowhere else (default: on --port)",
+    )
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -105,11 +143,29 @@ def _options(given: argparse.Namespace) -> Options:
         comment_after_s=given.waiting_comment_after,
         body_timeout_s=given.body_timeout,
         drain_timeout_s=given.drain_timeout,
+        pre_stop_s=given.pre_stop_s,
         max_body_bytes=given.max_body_bytes,
         max_connections=given.max_connections,
         max_connections_per_tenant=given.max_connections_per_tenant or max(1, given.max_connections // 2),
     )
-    return Options(given.config, given.host, given.port, given.state, given.workers, settings)
+    return Options(
+        config=given.config,
+        host=given.host,
+        port=given.port,
+        state=given.state,
+        workers=given.workers,
+        settings=settings,
+        operator=given.operator or "",
+        pool_token_file=given.pool_token_file,
+        name=given.name,
+        admin_port=given.admin_port,
+    )
+
+
+def _base_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://cotenant-operator:8600")
+    return text.rstrip("/")
 
 
 def _count_up_to(most: int) -> Callable[[str], int]:

@@ -22,6 +22,9 @@ class Settings:
     """Headers to the last byte of the body."""
     drain_timeout_s: float = 20.0
     """SIGTERM to cutting what still runs."""
+    pre_stop_s: float = 0.0
+    """SIGTERM to the beginning of the drain: not ready, but all is served, connections to their next answer. Whoever
+    sends clients here needs so long to see it."""
     max_body_bytes: int = 4 << 20
     max_connections: int = 4096
     """Client connections at a time, idle ones included, over all workers; one more is answered 503 and closed."""
