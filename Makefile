@@ -13,8 +13,8 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-chaos check peers bench-accounting bench-agreement bench-engines bench-gateway \
-	bench-loadtest bench-wake fix generate clean
+.PHONY: help install demo test test-chaos test-cluster test-cluster-full check peers bench-accounting bench-agreement \
+	bench-engines bench-gateway bench-loadtest bench-wake fix generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -25,10 +25,16 @@ demo: $(VENV)/.local ## Install, start, stream an answer; ONCE=1 ends after it, 
 	$(RUN)/cotenant demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## Install and run every test ring that can run here
-	$(RUN)/python -m pytest -q -ra $(PARALLEL) $(ARGS)
+	env -u KUBECONFIG $(RUN)/python -m pytest -q -ra $(PARALLEL) $(ARGS)
 
 test-chaos: $(VENV)/.dev ## The chaos ring, and at full size the tests of which `make test` runs a tenth (up to 15 minutes)
 	$(RUN)/python -m pytest -q -ra $(PARALLEL) --full -m 'chaos or full' $(ARGS)
+
+test-cluster: $(VENV)/.dev ## The ring that needs a cluster with KubeRay: any that KUBECONFIG names (up to 10 minutes)
+	$(RUN)/python -m pytest -q -ra -m cluster tests/cluster $(ARGS)
+
+test-cluster-full: $(VENV)/.dev ## The same at full size (about an hour)
+	$(RUN)/python -m pytest -q -ra --full -m cluster tests/cluster $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI runs
 	$(RUN)/ruff check .

@@ -1,14 +1,13 @@
 """A real `cotenant up` in a process of its own: start it, edit its files, talk to it, end it."""
 
 import contextlib
-import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import yaml
 from cotenant_operator.control import ControlClient, ControlError
 from cotenant_operator.processes import free_port
 from cotenant_serving.contract import EngineStatus, ModelStatus, PoolStatus
+from tests.builders.calls import PATIENCE_S, Calls, key_of
 from tests.builders.terminal import Terminal
 
 API = "cotenant.dev/v1alpha1"
-PATIENCE_S = 60.0
 
 
 def model(name: str, *, namespace: str = "search", **spec: Any) -> dict[str, Any]:
@@ -41,10 +40,6 @@ def tenant(name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": API, "kind": "Tenant", "metadata": {"name": name}, "spec": body}
 
 
-def key_of(name: str) -> str:
-    return f"ct-canary-key-of-{name}-0123456789abcdef"
-
-
 def keys(*names: str) -> dict[str, Any]:
     metadata = {"name": "keys", "namespace": "cotenant-system"}
     values = {name: key_of(name) for name in names}
@@ -56,7 +51,7 @@ def pool(*workers: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": API, "kind": "GPUPool", "metadata": {"name": "default"}, "spec": {"workers": groups}}
 
 
-class Up:
+class Up(Calls):
     """`documents` is what stands in the one YAML file; assign to it and the file is rewritten."""
 
     def __init__(self, folder: Path, *documents: dict[str, Any], options: tuple[str, ...] = ()) -> None:
@@ -141,75 +136,26 @@ class Up:
         assert found is not None
         return found
 
-    def chat(self, who: str, name: str, content: str, **body: Any) -> tuple[int, dict[str, Any]]:
-        """(status, body) of one chat request without a stream."""
-        with self.request(who, name, content, **body) as response:
-            return response.status, json.loads(response.read())
-
-    def text(self, who: str, name: str, content: str, **body: Any) -> str:
-        status, answer = self.chat(who, name, content, **body)
-        assert status == 200, answer
-        return str(answer["choices"][0]["message"]["content"])
-
-    @contextlib.contextmanager
-    def request(self, who: str, name: str, content: str, **body: Any) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        payload = {"model": name, "messages": [{"role": "user", "content": content}], **body}
-        headers = {"authorization": f"Bearer {key_of(who)}", "content-type": "application/json"}
-        try:
-            connection.request("POST", "/v1/chat/completions", json.dumps(payload), headers)
-            yield connection.getresponse()
-        finally:
-            connection.close()
-
-    def stream(self, who: str, name: str, content: str, **body: Any) -> "Stream":
-        """Read one streamed answer to its end."""
-        with self.request(who, name, content, stream=True, **body) as response:
-            return read_stream(response)
-
-    def metrics(self) -> str:
-        """The gateway's, over all its workers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        try:
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read().decode()
-        finally:
-            connection.close()
-
     def usage(self) -> list[dict[str, Any]]:
         path = self.state / "gateway" / "usage.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}\n")]  # the last one may be in its write
 
 
-class Stream:
-    """What came of a streamed answer."""
-
-    def __init__(self, status: int, text: str, *, done: bool, error: dict[str, Any] | None) -> None:
-        self.status, self.text, self.done, self.error = status, text, done, error
-
-
-def read_stream(response: http.client.HTTPResponse) -> Stream:
-    if response.status != 200:
-        return Stream(response.status, "", done=False, error=json.loads(response.read())["error"])
-    texts, done, error = [], False, None
-    for line in response:
-        if line.strip() == b"data: [DONE]":
-            done = True
-        elif line.startswith(b"data: "):
-            event = json.loads(line[6:])
-            error = event.get("error", error)
-            texts += [choice["delta"].get("content") or "" for choice in event.get("choices", [])]
-    return Stream(200, "".join(texts), done=done, error=error)
-
-
-def until(condition: Callable[[], Any], what: str, *, explain: Callable[[], str] = str, limit_s: float = 90.0) -> Any:
+def until(
+    condition: Callable[[], Any],
+    what: str,
+    *,
+    explain: Callable[[], str] = str,
+    limit_s: float = 90.0,
+    pause_s: float = 0.05,
+) -> Any:
     """Poll until the condition holds; the limit only ends a test that has failed."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if result := condition():
             return result
-        time.sleep(0.05)
+        time.sleep(pause_s)
     raise AssertionError(f"never happened: {what}\n{explain()}")
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.builders.calls import read_stream
 from tests.builders.load import Load, echo_chats
-from tests.builders.up import Up, echo, key_of, keys, model, pool, read_stream, tenant, until
+from tests.builders.up import Up, echo, key_of, keys, model, pool, tenant, until
 
 import cotenant_serving
 from cotenant_serving.engine.echo import verify

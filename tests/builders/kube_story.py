@@ -1,0 +1,54 @@
+"""The state of a cluster in a page: what a test prints when it has waited in vain."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.builders.kube import Kube, Object
+
+LINES = 25
+"""Of each log."""
+
+
+def story(kube: "Kube") -> str:
+    parts = [kube.kubectl("get", "nodes", "-o", "wide", check=False)]
+    parts += [
+        kube.kubectl("get", kinds, "--all-namespaces", "-o", "wide", check=False)
+        for kinds in ("gpupools,tenants,modeldeployments", "rayclusters", "deployments,pods")
+    ]
+    with contextlib.suppress(Exception):
+        parts += [
+            line for kind in ("GPUPool", "ModelDeployment", "Tenant") for line in conditions(kube.objects(kind))
+        ]
+    parts.append(kube.kubectl("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", check=False)[-6000:])
+    with contextlib.suppress(Exception):
+        parts += [log for pod in kube.objects("Pod") if ours(pod) for log in logs(kube, pod)]
+    return "\n".join(parts)
+
+
+def conditions(objects: "list[Object]") -> list[str]:
+    return [
+        f"{one['kind']} {one['metadata']['name']}: {item['type']}={item['status']} {item['reason']}: "
+        f"{item.get('message', '')}"
+        for one in objects
+        for item in one.get("status", {}).get("conditions", [])
+    ]
+
+
+def ours(pod: "Object") -> bool:
+    labels = pod["metadata"].get("labels", {})
+    return "cotenant" in labels.get("app.kubernetes.io/name", "") or "ray.io/cluster" in labels
+
+
+def logs(kube: "Kube", pod: "Object") -> list[str]:
+    """The ends of its containers' logs, and of what ran before them where they were restarted."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    found = []
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        asked = [["--previous"]] if status["restartCount"] else []
+        for more in [[], *asked]:
+            said = kube.kubectl(
+                "logs", name, "-n", namespace, "-c", status["name"], f"--tail={LINES}", *more, check=False
+            )
+            found.append(f"--- {name} {status['name']} {' '.join(more)}\n{said}")
+    return found
