@@ -11,7 +11,7 @@ ObjectKey = tuple[str, str, str]
 """(kind, namespace or "", name)"""
 
 SYSTEM_NAMESPACE = "cotenant-system"
-"""In a cluster the Secrets of tenants stand here, and nowhere else."""
+"""In a cluster the Secrets of tenants stand here, and nowhere else, unless the operator runs in another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,22 @@ class Manifests:
     secrets: tuple[Secret, ...] = ()
     places: Mapping[ObjectKey, str] = field(default_factory=dict)
     """`models.yaml:12` for each object that came from a file."""
+    namespace: str = ""
+    """In a cluster, the operator's own: Secrets are read there, and nowhere else. Empty for files."""
+    created: Mapping[ObjectKey, str] = field(default_factory=dict)
+    """`2026-11-26T22:00:00Z` for each object of a cluster; empty for files, which have no order in time."""
 
     def place(self, kind: str, name: str, namespace: str = "") -> str:
         return self.places.get((kind, namespace, name), f"{kind} {name}")
 
     def secret(self, name: str) -> Secret | None:
-        """The Secret of that name: in cotenant-system, else in default (where files without a namespace put it)."""
+        """The Secret of that name: in the operator's namespace; of files, in cotenant-system, else in default.
+
+        (Files without a namespace put it there.)
+        """
         found = {secret.metadata.namespace: secret for secret in self.secrets if secret.metadata.name == name}
+        if self.namespace:
+            return found.get(self.namespace)
         return found.get(SYSTEM_NAMESPACE) or found.get("default")
 
 

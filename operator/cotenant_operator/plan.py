@@ -25,7 +25,12 @@ def plan(world: World, devices: Devices) -> Plan:
     manifests = world.manifests
     pools = {pool.metadata.name: pool for pool in manifests.pools}
     tenancy = plan_tenancy(manifests)
-    models = [_plan_model(model, world, pools, devices) for model in manifests.models]
+    models = [
+        replace(
+            _plan_model(model, world, pools, devices), name_taken_for=tenancy.names_taken.get(model.full_name, ())
+        )
+        for model in manifests.models
+    ]
     names = list(pools) or ["default"]
     planned = tuple(
         PoolPlan(

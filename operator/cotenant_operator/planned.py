@@ -1,6 +1,7 @@
 """The plan as a value: what may run where, who may see it, and what was refused and why."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cotenant_operator.estimate import Estimate
 from cotenant_serving.contract import EngineSpec, Limits, Reason, Task, WorkerGroup
@@ -40,6 +41,8 @@ class ModelPlan:
     max_engines: int = 1
     idle_after_s: float = 600.0
     place: str = ""
+    name_taken_for: tuple[str, ...] = ()
+    """Tenants for whom its bare name means an older model: they call it by `name`, which always works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,29 @@ class PoolPlan:
         return tuple(model for model in self.models if model.engine is None)
 
 
+KeyFault = Literal["NoKeys", "KeyMissing", "KeyUnusable", "KeyShared"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyProblem:
+    """Why one of a tenant's `spec.keys` does not work, or that there are none. Holds no key."""
+
+    reason: KeyFault
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPlan:
     name: str
     namespaces: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     """What it sees, as `namespace/name`."""
+    claims: tuple[str, ...] = ()
+    """Of models that share a bare name, the oldest, as `namespace/name`: the bare name means it."""
     limits: Limits = field(default_factory=Limits)
     secret_keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """(Secret, key inside it) of each usable API key. The key itself is in no plan."""
+    key_problems: tuple[KeyProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

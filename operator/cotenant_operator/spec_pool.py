@@ -147,10 +147,10 @@ class GPUPoolSpec(Spec):
     )
     head: Head = Field(default=Head(), description="The pod of the Ray head and the conductor.")
     cache: Cache = Field(default=Cache(), description="The weight cache on each node.")
-    idle_after: Annotated[DurationS, AfterValidator(_idle_pod)] = Field(
-        default=60.0,
+    idle_after: Annotated[DurationS, AfterValidator(_idle_pod)] | None = Field(
+        default=None,
         description="A worker pod without engines for this long is removed, down to min; at least 10s. "
-        + IN_A_CLUSTER,
+        "Default: what the operator is set to, 60s. " + IN_A_CLUSTER,
     )
     queue_name: Name | None = Field(
         default=None,

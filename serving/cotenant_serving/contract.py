@@ -417,6 +417,8 @@ class GatewayTenant(Message, frozen=True, kw_only=True):
     limits: Limits = Limits()
     models: tuple[str, ...] = ()
     """The models it sees, as `namespace/name`. A bare `name` works where it is unambiguous for the tenant."""
+    claims: tuple[str, ...] = ()
+    """Of `models` that share a bare name, those that it means: they were there first."""
 
 
 class GatewayModel(Message, frozen=True, kw_only=True):

@@ -36,7 +36,11 @@ def render_gateway(
 
 def _tenant(tenant: TenantPlan, manifests: Manifests) -> GatewayTenant:
     return GatewayTenant(
-        name=tenant.name, key_sha256=_hashes(tenant, manifests), limits=tenant.limits, models=tenant.models
+        name=tenant.name,
+        key_sha256=_hashes(tenant, manifests),
+        limits=tenant.limits,
+        models=tenant.models,
+        claims=tenant.claims,
     )
 
 

@@ -8,7 +8,7 @@ from cotenant_serving.gateway.errors import error
 
 
 def resolve(view: TenantView, requested: str) -> GatewayModel:
-    """`namespace/name`, or `name` where exactly one visible model has it.
+    """`namespace/name`, or `name` where exactly one visible model has it or has claimed it.
 
     Raises RequestError: 404 when unknown or not visible (the same answer), 400 when several have the name.
     """
@@ -24,11 +24,10 @@ def resolve(view: TenantView, requested: str) -> GatewayModel:
 
 
 def model_object(view: TenantView, model: GatewayModel) -> dict[str, Any]:
-    """OpenAI's model object; the id is the shortest name that is unambiguous for the tenant."""
+    """OpenAI's model object; the id is the shortest name that means it for the tenant."""
     namespace, _, short = model.name.partition("/")
-    unambiguous = len(view.bare.get(short, ())) == 1
     return {
-        "id": short if unambiguous else model.name,
+        "id": short if view.bare.get(short) == (model.name,) else model.name,
         "object": "model",
         "created": model.created,
         "owned_by": namespace,

@@ -77,6 +77,7 @@ def _view(tenant: GatewayTenant, models: Mapping[str, GatewayModel]) -> TenantVi
     for name in seen:
         short = name.partition("/")[2]
         bare[short] = (*bare.get(short, ()), name)
+    bare |= {name.partition("/")[2]: (name,) for name in tenant.claims if name in seen}
     return TenantView(tenant, seen, bare)
 
 
