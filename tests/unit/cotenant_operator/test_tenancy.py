@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from tests.builders.operator import KEY, model, secret, tenant, world
 
@@ -115,3 +117,63 @@ def test_the_system_namespace_wins() -> None:
 
     assert found is not None
     assert found.metadata.namespace == "cotenant-system"
+
+
+BOTH = tenant("search", namespaces=("search", "ads"))
+OLDER, NEWER = "2026-11-26T10:00:00Z", "2026-11-26T10:00:01Z"
+
+
+def in_a_cluster(given: World, **created: str) -> World:
+    """`search_m="…"`: when search/m was made."""
+    times = {("ModelDeployment", *name.split("_")): at for name, at in created.items()}
+    return replace(given, manifests=replace(given.manifests, created=times, namespace="cotenant-system"))
+
+
+@pytest.mark.parametrize(
+    ("created", "owner", "newcomer"),
+    [
+        ({"search_m": OLDER, "ads_m": NEWER}, "search/m", "ads/m"),
+        ({"search_m": NEWER, "ads_m": OLDER}, "ads/m", "search/m"),
+        ({"search_m": OLDER, "ads_m": OLDER}, "ads/m", "search/m"),
+    ],
+)
+def test_a_bare_name_stays_with_the_model_that_had_it_first(
+    created: dict[str, str], owner: str, newcomer: str
+) -> None:
+    result = plan_of(in_a_cluster(world(echo(), echo(namespace="ads"), BOTH, SECRETS[0]), **created))
+
+    assert result.tenants[0].claims == (owner,)
+    assert {item.name: item.name_taken_for for item in result.models} == {owner: (), newcomer: ("search",)}
+    assert all(item.engine is not None for item in result.models)
+
+
+def test_who_sees_one_of_two_models_of_a_name_has_the_name_for_it() -> None:
+    result = plan_of(in_a_cluster(world(echo(), echo(namespace="ads"), SEARCH, ADS), search_m=OLDER, ads_m=NEWER))
+
+    assert [item.claims for item in result.tenants] == [(), ()]
+    assert [item.name_taken_for for item in result.models] == [(), ()]
+
+
+def test_models_of_files_claim_no_name() -> None:
+    result = plan_of(world(echo(), echo(namespace="ads"), BOTH, SECRETS[0]))
+
+    assert result.tenants[0].claims == ()
+
+
+def test_in_a_cluster_only_secrets_of_the_operators_namespace_are_keys() -> None:
+    elsewhere = secret("search", "s" * 40, namespace="search")
+    result = plan_of(in_a_cluster(world(echo(), SEARCH, elsewhere)))
+
+    (problem,) = result.tenants[0].key_problems
+    assert problem.reason == "KeyMissing"
+    assert "is not in namespace cotenant-system" in problem.message
+    assert "kubectl -n cotenant-system create secret generic search-key --from-literal=token=" in problem.message
+
+
+def test_each_tenant_is_told_what_is_wrong_with_its_keys() -> None:
+    keyless = tenant("free", namespaces=(), keys=[])
+    result = plan_of(world(echo(), SEARCH, ADS, keyless, secret("search", KEY), secret("ads", KEY)))
+
+    said = {item.name: [problem.reason for problem in item.key_problems] for item in result.tenants}
+    assert said == {"search": ["KeyShared"], "ads": ["KeyShared"], "free": ["NoKeys"]}
+    assert not any(KEY in repr(item) for item in result.tenants)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tests.builders.gateway import config, digest, tenant
 
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract import GatewayConfig, GatewayTenant
 from cotenant_serving.gateway import catalog
 from cotenant_serving.gateway.auth import Keyring, authenticate
 from cotenant_serving.gateway.config import ConfigError, ConfigFile, index, parse
@@ -123,6 +123,21 @@ def test_a_bare_name_works_where_it_is_unambiguous():
         catalog.resolve(view["search"], "x")
     assert caught.value.status == 400
     assert [one["id"] for one in catalog.listing(view["search"])["data"]] == ["a/x", "y", "b/x"]
+
+
+def test_a_claimed_bare_name_means_its_owner():
+    owned = GatewayTenant(name="search", models=("a/x", "b/x"), claims=("b/x",))
+    view = index(config(owned)).tenants["search"]
+
+    assert catalog.resolve(view, "x").name == "b/x"
+    assert catalog.resolve(view, "a/x").name == "a/x"
+    assert [one["id"] for one in catalog.listing(view)["data"]] == ["a/x", "x"]
+
+
+def test_a_claim_on_a_model_that_is_not_there_means_nothing():
+    view = index(config(GatewayTenant(name="search", models=("a/x",), claims=("b/x",)))).tenants["search"]
+
+    assert catalog.resolve(view, "x").name == "a/x"
 
 
 def test_a_model_that_is_not_visible_is_as_unknown_as_one_that_is_not_there():

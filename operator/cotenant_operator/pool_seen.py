@@ -1,0 +1,80 @@
+"""What a pass saw of one pool in the cluster, as the status of its objects needs it. Frozen values, no decisions."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from cotenant_serving.contract import ModelState, ModelStatus, PoolStatus
+
+KubeRay = Literal["present", "missing", "silent"]
+"""`missing`: the API server does not serve ray.io/v1. `silent`: it does, and nobody acts on the RayCluster."""
+Head = Literal["absent", "pending", "ready", "lost"]
+"""`absent`: there is no RayCluster yet. `pending`: it has not been ready yet. `lost`: it was, and its pod is gone."""
+RollPhase = Literal["Settled", "Starting", "Warming", "HandingOver", "Draining", "TakingBack", "Stuck"]
+
+_BEST: tuple[ModelState, ...] = ("ready", "waking", "waiting", "cold", "failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSeen:
+    """A pod of the pool, as far as it is not as it should be."""
+
+    name: str
+    group: str = ""
+    """Worker group; empty for a head."""
+    ready: bool = False
+    reason: str = ""
+    """Why not, in Kubernetes' word: `Unschedulable`, `ImagePullBackOff`, `CrashLoopBackOff`, `FailedCreate`."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSeen:
+    name: str
+    kuberay: KubeRay = "present"
+    active: str = ""
+    """RayCluster that serves; empty while there is none."""
+    target: str = ""
+    """RayCluster that is as the GPUPool says; another than `active` while the pool rolls."""
+    head: Head = "absent"
+    """Of `active`."""
+    redis: bool = False
+    """Whether engines survive the loss of the head."""
+    statuses: tuple[PoolStatus, ...] = ()
+    """What the conductors said, `active`'s first; none while none answers."""
+    problem: str = ""
+    """Why the head does not come up or the conductor does not answer, in the words of who knows."""
+    pods: tuple[PodSeen, ...] = ()
+    workers: Mapping[str, int] = field(default_factory=dict)
+    """Worker group → pods that are ready."""
+    phase: RollPhase = "Settled"
+    rolling: str = ""
+    """What is being done to roll the pool, and why."""
+    node_resources: Mapping[str, int] | None = None
+    """Extended resource → units that Ready nodes have in all; None when nodes cannot be read."""
+    models: Mapping[str, ModelStatus] = field(default_factory=dict)
+    """What `by_model(statuses)` makes; kept here so that a thousand models are not searched a thousand times."""
+
+
+def by_model(statuses: Iterable[PoolStatus]) -> dict[str, ModelStatus]:
+    """`namespace/name` → its status over both RayClusters of a pool that rolls."""
+    found: dict[str, ModelStatus] = {}
+    for status in statuses:
+        for model in status.models:
+            found[model.model] = _together(found[model.model], model) if model.model in found else model
+    return found
+
+
+def _together(one: ModelStatus, other: ModelStatus) -> ModelStatus:
+    """The better state speaks for the model; its engines are those of both."""
+    better, worse = sorted((one, other), key=lambda model: _BEST.index(model.state))
+    return msgspec.structs.replace(
+        better,
+        running=one.running + other.running,
+        queued=max(one.queued, other.queued),
+        ready_engines=one.ready_engines + other.ready_engines,
+        engines=(*one.engines, *other.engines),
+        target_revision=better.target_revision or worse.target_revision,
+    )
