@@ -1,0 +1,75 @@
+"""One round after another for each key: what happens meanwhile is one next round, errors are tried again, later."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from cotenant_operator.watching import Sleep, pause_s
+
+log = logging.getLogger("cotenant.operator")
+
+Round = Callable[[str], Awaitable[float | None]]
+"""key → seconds until it wants to run again without being marked; None: not before the resync."""
+
+
+class Rounds:
+    """Rounds of different keys run side by side, those of one key never. Level-triggered: a mark says only "look"."""
+
+    def __init__(self, run: Round, *, debounce_s: float, resync_s: float, sleep: Sleep = asyncio.sleep) -> None:
+        self._run, self._debounce_s, self._resync_s, self._sleep = run, debounce_s, resync_s, sleep
+        self._marks: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.failures: dict[str, int] = {}
+        """Of each key, in a row."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(self._tasks)
+
+    def mark(self, key: str) -> None:
+        """There is something to look at."""
+        if key not in self._tasks:
+            self._marks[key] = asyncio.Event()
+            self._tasks[key] = asyncio.create_task(self._rounds(key), name=f"rounds of {key or 'all'}")
+        self._marks[key].set()
+
+    def forget(self, key: str) -> None:
+        """No more rounds of this key, until it is marked again. May be called by its own round."""
+        task = self._tasks.pop(key, None)
+        self._marks.pop(key, None)
+        self.failures.pop(key, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def close(self) -> None:
+        """End them all. A round that runs is cut off: the next leader looks at the world as it finds it."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _rounds(self, key: str) -> None:
+        mark = self._marks[key]
+        while self._tasks.get(key) is asyncio.current_task():
+            await self._sleep(self._debounce_s)
+            mark.clear()
+            try:
+                again_s = await self._run(key)
+                self.failures[key] = 0
+            except Exception as error:
+                # A round must never end the others, whatever is wrong with the objects it looks at.
+                failures = self.failures[key] = self.failures.get(key, 0) + 1
+                again_s = pause_s(failures)
+                log.error("round of %s failed: %s: %s", key or "all", type(error).__name__, error, exc_info=error)
+                await self._sleep(again_s)
+                continue
+            await _within(mark, min(again_s if again_s is not None else self._resync_s, self._resync_s))
+
+
+async def _within(mark: asyncio.Event, limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            await mark.wait()
+    except TimeoutError:
+        pass
