@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import msgspec
 
+from cotenant_operator.spec import GPUPool
 from cotenant_serving.contract import ModelState, ModelStatus, PoolStatus
 
 KubeRay = Literal["present", "missing", "silent"]
@@ -30,9 +32,11 @@ class PodSeen:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PoolSeen:
-    name: str
+    """One GPUPool and what there is of it. `PoolSeen(pool=…)` alone is one of which nothing exists yet."""
+
+    pool: GPUPool
     kuberay: KubeRay = "present"
     active: str = ""
     """RayCluster that serves; empty while there is none."""
@@ -40,8 +44,6 @@ class PoolSeen:
     """RayCluster that is as the GPUPool says; another than `active` while the pool rolls."""
     head: Head = "absent"
     """Of `active`."""
-    redis: bool = False
-    """Whether engines survive the loss of the head."""
     statuses: tuple[PoolStatus, ...] = ()
     """What the conductors said, `active`'s first; none while none answers."""
     problem: str = ""
@@ -54,8 +56,16 @@ class PoolSeen:
     """What is being done to roll the pool, and why."""
     node_resources: Mapping[str, int] | None = None
     """Extended resource → units that Ready nodes have in all; None when nodes cannot be read."""
-    models: Mapping[str, ModelStatus] = field(default_factory=dict)
-    """What `by_model(statuses)` makes; kept here so that a thousand models are not searched a thousand times."""
+
+    @cached_property
+    def models(self) -> Mapping[str, ModelStatus]:
+        """`namespace/name` → its status over all conductors that answer."""
+        return by_model(self.statuses)
+
+    @property
+    def redis(self) -> bool:
+        """Whether engines survive the loss of the head."""
+        return self.pool.spec.head.redis is not None
 
 
 def by_model(statuses: Iterable[PoolStatus]) -> dict[str, ModelStatus]:

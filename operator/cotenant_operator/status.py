@@ -8,7 +8,9 @@ from cotenant_operator.planned import ModelPlan
 from cotenant_operator.quantity import show_bytes
 from cotenant_serving.contract import DeviceStatus, EngineStatus, ModelStatus, PoolStatus, Reason
 
-ConditionType = Literal["Accepted", "Cached", "Placed", "Loaded", "Ready"]
+ConditionType = Literal[
+    "Accepted", "Cached", "Placed", "Loaded", "Ready", "KubeRayReady", "ConductorReady", "Rolling"
+]
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 _REFUSALS = frozenset({Reason.DOES_NOT_FIT, Reason.POOL_NOT_FOUND, Reason.NOT_ALLOWED})

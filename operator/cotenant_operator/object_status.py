@@ -1,0 +1,161 @@
+"""What was planned and what was seen → the `status` of a ModelDeployment. Pure.
+
+Everything in it changes when the model's state does and not by itself: a pass over a thousand models that are as they
+were must find a thousand statuses that are equal to what stands in the API server.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cotenant_operator.condition_reasons import ClusterReason
+from cotenant_operator.dated import Status, condition, dated
+from cotenant_operator.hindrance import Hindrance, of_model, of_pool
+from cotenant_operator.neighbours import in_tens, without_neighbours
+from cotenant_operator.placed import gpu, placements, replicas
+from cotenant_operator.planned import ModelPlan
+from cotenant_operator.pool_seen import PoolSeen
+from cotenant_operator.quantity import show_bytes
+from cotenant_operator.status import Condition, ConditionStatus, conditions
+from cotenant_serving.contract import ModelStatus, Reason
+
+MODEL_CONDITIONS = ("Accepted", "Cached", "Placed", "Loaded", "Ready")
+_MAX_LINES = 16
+
+
+def model_status(
+    planned: ModelPlan,
+    pool: PoolSeen | None,
+    *,
+    generation: int,
+    previous: Mapping[str, Any] | None,
+    now: str,
+    url: str,
+) -> Status:
+    """`pool` is None when there is no such GPUPool; `url` is the gateway's base URL, without `/v1`."""
+    seen = pool.models.get(planned.name) if pool is not None else None
+    found = [_readable(item, planned, pool) for item in _conditions(planned, seen, pool, previous)]
+    target = planned.engine.revision if planned.engine else ""
+    status: Status = {
+        "observedGeneration": generation,
+        "conditions": dated(found, previous, generation=generation, now=now),
+        "modelId": planned.name,
+        "url": f"{url}/v1",
+        "replicas": replicas(planned, seen) if seen is not None or not previous else None,
+        "selector": f"cotenant.dev/pool={planned.pool},ray.io/node-type=worker",
+        "state": seen.state if seen is not None else None,
+        "task": planned.task,
+        "source": planned.engine.source if planned.engine else None,
+        "revision": seen.revision if seen is not None else None,
+        "targetRevision": target,
+        "gpu": gpu(planned, pool),
+        "placements": placements(seen),
+        "explanation": _explanation(seen, planned, pool),
+    }
+    known = {name: value for name, value in status.items() if value not in (None, "", [])}
+    return {**_last_known(found, previous), **known} if seen is None else known
+
+
+def _last_known(found: Sequence[Condition], previous: Mapping[str, Any] | None) -> Status:
+    """While nobody can say how it is, what was said last stands beside the condition that says so."""
+    if found[-1].status != "Unknown":
+        return {}
+    kept = ("state", "revision", "replicas", "placements")
+    return {name: previous[name] for name in kept if previous and name in previous}
+
+
+def _conditions(
+    planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen | None, previous: Mapping[str, Any] | None
+) -> list[Condition]:
+    _, cached, placed, loaded, ready = conditions(planned, seen)
+    cached = _cached(cached, planned, previous)
+    if seen is not None and seen.ready_engines:
+        ready = replace(ready, message=_answers(planned, seen))
+    hindrance = _hindrance(planned, seen, pool)
+    if hindrance is not None:
+        placed, loaded, ready = (_hindered(item, hindrance) for item in (placed, loaded, ready))
+    return [_accepted(planned, seen), cached, placed, loaded, ready]
+
+
+def _hindrance(planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen | None) -> Hindrance | None:
+    if pool is None or planned.engine is None:
+        return None
+    found = of_pool(pool) or of_model(planned, seen, pool)
+    if found is None and seen is None:
+        return Hindrance(
+            "Unknown", ClusterReason.SENT, "the conductor has been told and has not said anything of it yet"
+        )
+    return found
+
+
+def _hindered(item: Condition, hindrance: Hindrance) -> Condition:
+    """What holds already is not touched."""
+    if item.status == "True":
+        return item
+    return Condition(item.type, hindrance.status, hindrance.reason, hindrance.message)
+
+
+def _accepted(planned: ModelPlan, seen: ModelStatus | None) -> Condition:
+    refusal = planned.refusal
+    if refusal is not None:
+        status: ConditionStatus = "Unknown" if refusal.reason is Reason.FACTS_PENDING else "False"
+        serving = "; the earlier revision serves on" if seen is not None and seen.ready_engines else ""
+        return Condition("Accepted", status, refusal.reason, refusal.message + serving)
+    if planned.name_taken_for:
+        return Condition("Accepted", "True", ClusterReason.NAME_TAKEN, _name_taken(planned))
+    return Condition("Accepted", "True", ClusterReason.FITS, _fits(planned))
+
+
+def _name_taken(planned: ModelPlan) -> str:
+    bare = planned.name.partition("/")[2]
+    tenants = ", ".join(planned.name_taken_for)
+    return (
+        f"{_fits(planned)}; for {'tenants' if len(planned.name_taken_for) > 1 else 'tenant'} {tenants} the bare name "
+        f"{bare!r} means an older model of another namespace: call this one {planned.name!r}, or give it another name"
+    )
+
+
+def _fits(planned: ModelPlan) -> str:
+    if planned.engine is None or planned.estimate is None:
+        return ""
+    first = planned.engine.candidates[0]
+    others = f" or {', '.join(item.group for item in planned.engine.candidates[1:])}"
+    return (
+        f"gets {show_bytes(first.share_bytes)} on group {first.group}"
+        f"{others if len(planned.engine.candidates) > 1 else ''}; needs {show_bytes(planned.estimate.floor_bytes)}"
+        + (f": {parts}" if (parts := planned.estimate.parts()) else "")
+    )
+
+
+def _cached(cached: Condition, planned: ModelPlan, previous: Mapping[str, Any] | None) -> Condition:
+    """Files that an engine of this revision has loaded stay on the disk of its node when the engine goes."""
+    same = planned.engine is not None and (previous or {}).get("targetRevision") == planned.engine.revision
+    if cached.status == "Unknown" and same and condition(previous, "Cached").get("status") == "True":
+        return Condition(
+            "Cached", "True", ClusterReason.LOADED_BEFORE, "an engine has loaded it from its node's disk"
+        )
+    return cached
+
+
+def _answers(planned: ModelPlan, seen: ModelStatus) -> str:
+    count = seen.ready_engines
+    said = f"{count} engine{' answers' if count == 1 else 's answer'}"
+    older = planned.refusal is not None or (seen.target_revision and seen.revision != seen.target_revision)
+    return f"{said}; {seen.message}" if older and seen.message else said
+
+
+def _readable(item: Condition, planned: ModelPlan, pool: PoolSeen | None) -> Condition:
+    message = item.message
+    if not message or pool is None:
+        return item
+    if item.reason in (Reason.LOADING, Reason.WAKING):
+        message = in_tens(message)
+    namespace = planned.name.partition("/")[0]
+    return replace(item, message=without_neighbours(message, namespace, pool.models))
+
+
+def _explanation(seen: ModelStatus | None, planned: ModelPlan, pool: PoolSeen | None) -> list[str]:
+    if seen is None or pool is None:
+        return []
+    namespace = planned.name.partition("/")[0]
+    return [in_tens(without_neighbours(line, namespace, pool.models)) for line in seen.explanation[:_MAX_LINES]]

@@ -1,0 +1,60 @@
+"""How many engines a model has, where they are and what they get of a device, for its object's status. Pure."""
+
+from typing import Any
+
+from cotenant_operator.planned import ModelPlan
+from cotenant_operator.pool_seen import PoolSeen
+from cotenant_operator.quantity import as_quantity
+from cotenant_serving.contract import EngineStatus, ModelStatus
+
+_GOING = frozenset({"draining", "failed"})
+MAX_PLACEMENTS = 64
+
+
+def replicas(planned: ModelPlan, seen: ModelStatus | None) -> dict[str, Any]:
+    """`desired` are the engines that there are or are about to be, and at least those that are kept warm."""
+    ready = seen.ready_engines if seen is not None else 0
+    alive = sum(engine.state not in _GOING for engine in seen.engines) if seen is not None else 0
+    desired = max(ready, alive, planned.min_engines if planned.engine is not None else 0)
+    return {"ready": ready, "desired": desired, "summary": f"{ready}/{desired}"}
+
+
+def gpu(planned: ModelPlan, pool: PoolSeen | None) -> dict[str, Any] | None:
+    """What an engine gets on the group that is tried first."""
+    if planned.engine is None:
+        return None
+    first = planned.engine.candidates[0]
+    workers = {worker.name: worker for worker in pool.pool.spec.workers} if pool is not None else {}
+    profile = workers[first.group].mig_profile if first.group in workers else None
+    return {
+        "share": profile or as_quantity(first.share_bytes),
+        "memory": as_quantity(first.share_bytes),
+        "device": planned.engine.device,
+        "groups": [candidate.group for candidate in planned.engine.candidates],
+    }
+
+
+def placements(seen: ModelStatus | None) -> list[dict[str, Any]]:
+    """One for each engine that has a device, at most 64."""
+    engines = seen.engines if seen is not None else ()
+    return [_placement(engine) for engine in engines if engine.device_id][:MAX_PLACEMENTS]
+
+
+def _placement(engine: EngineStatus) -> dict[str, Any]:
+    placement = {
+        "engine": engine.app,
+        "state": engine.state,
+        "revision": engine.revision,
+        "device": engine.device_id,
+        "group": _group(engine.device_id),
+        "node": engine.node,
+        "pod": engine.pod,
+        "share": as_quantity(engine.share_bytes),
+    }
+    return {name: value for name, value in placement.items() if value}
+
+
+def _group(device_id: str) -> str:
+    """`<node ip>/<group>/<index>`"""
+    parts = device_id.split("/")
+    return parts[1] if len(parts) == 3 else ""

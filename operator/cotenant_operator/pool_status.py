@@ -1,0 +1,118 @@
+"""What was planned and what was seen → the `status` of a GPUPool. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cotenant_operator.condition_reasons import ClusterReason
+from cotenant_operator.dated import Status, dated
+from cotenant_operator.hindrance import of_pods, of_pool
+from cotenant_operator.planned import PoolPlan
+from cotenant_operator.pool_seen import PoolSeen, RollPhase
+from cotenant_operator.quantity import as_quantity
+from cotenant_operator.spec import Worker
+from cotenant_operator.status import Condition
+from cotenant_serving.contract import DeviceStatus, Reason
+
+POOL_CONDITIONS = ("Accepted", "KubeRayReady", "ConductorReady", "Rolling", "Ready")
+MAX_DEVICES = 256
+_PHASES: Mapping[RollPhase, ClusterReason] = {
+    "Settled": ClusterReason.SETTLED,
+    "Starting": ClusterReason.STARTING,
+    "Warming": ClusterReason.WARMING,
+    "HandingOver": ClusterReason.HANDING_OVER,
+    "Draining": ClusterReason.DRAINING,
+    "TakingBack": ClusterReason.TAKING_BACK,
+    "Stuck": ClusterReason.STUCK,
+}
+
+
+def pool_status(
+    plan: PoolPlan, pool: PoolSeen, *, generation: int, previous: Mapping[str, Any] | None, now: str
+) -> Status:
+    """`plan` has the models of the pool, refused ones too."""
+    found = [_accepted(pool), _kuberay(pool), _conductor(pool), _rolling(pool), _ready(plan, pool)]
+    devices = [device for status in pool.statuses for device in status.devices]
+    ready = sum(model.ready_engines > 0 for model in pool.models.values())
+    status: Status = {
+        "observedGeneration": generation,
+        "conditions": dated(found, previous, generation=generation, now=now),
+        "rayClusters": {name: value for name, value in (("active", pool.active), ("target", pool.target)) if value},
+        "models": {"ready": ready, "all": len(plan.models), "summary": f"{ready}/{len(plan.models)}"},
+        "workers": [_worker(worker, pool, devices) for worker in pool.pool.spec.workers],
+        "pods": _pods(pool),
+        "devices": [_device(device) for device in sorted(devices, key=lambda item: item.device_id)][:MAX_DEVICES],
+    }
+    return {name: value for name, value in status.items() if value not in (None, "", [])}
+
+
+def _accepted(pool: PoolSeen) -> Condition:
+    count = len(pool.pool.spec.workers)
+    return Condition("Accepted", "True", ClusterReason.VALID, f"{count} worker group{'' if count == 1 else 's'}")
+
+
+def _kuberay(pool: PoolSeen) -> Condition:
+    if pool.kuberay != "present":
+        hindrance = of_pool(pool)
+        if hindrance is not None and hindrance.reason in (
+            ClusterReason.KUBERAY_MISSING,
+            ClusterReason.KUBERAY_SILENT,
+        ):
+            return Condition("KubeRayReady", "False", hindrance.reason, hindrance.message)
+    return Condition("KubeRayReady", "True", ClusterReason.KUBERAY_WORKS)
+
+
+def _conductor(pool: PoolSeen) -> Condition:
+    hindrance = of_pool(pool)
+    if hindrance is not None:
+        return Condition("ConductorReady", hindrance.status, hindrance.reason, hindrance.message)
+    return Condition("ConductorReady", "True", ClusterReason.ANSWERS, f"that of RayCluster {pool.active} answers")
+
+
+def _rolling(pool: PoolSeen) -> Condition:
+    rolls = pool.phase != "Settled"
+    return Condition("Rolling", "True" if rolls else "False", _PHASES[pool.phase], pool.rolling)
+
+
+def _ready(plan: PoolPlan, pool: PoolSeen) -> Condition:
+    """A pool is ready when its conductor answers: without pods and models it still wakes the first one."""
+    hindrance = of_pool(pool)
+    if hindrance is not None:
+        return Condition("Ready", hindrance.status, hindrance.reason, hindrance.message)
+    counts = f"{len(plan.accepted)} of {len(plan.models)} models are accepted"
+    waiting = of_pods(pod for pod in pool.pods if pod.group)
+    return Condition("Ready", "True", Reason.READY, f"{counts}; {waiting.message}" if waiting else counts)
+
+
+def _worker(worker: Worker, pool: PoolSeen, devices: list[DeviceStatus]) -> dict[str, Any]:
+    mine = [device for device in devices if device.group == worker.name]
+    resource, have = worker.device_resource, pool.node_resources
+    return {
+        "name": worker.name,
+        "device": worker.device,
+        **({"resource": resource} if resource else {}),
+        **({"inCluster": have.get(resource, 0)} if resource and have is not None else {}),
+        "min": worker.min,
+        "max": worker.max,
+        "pods": pool.workers.get(worker.name, 0),
+        "devices": len(mine),
+        "memory": as_quantity(worker.memory),
+        "reserved": as_quantity(sum(device.reserved_bytes for device in mine)),
+    }
+
+
+def _pods(pool: PoolSeen) -> str:
+    """Ready worker pods, and how many there may be: `3/22`."""
+    return f"{sum(pool.workers.values())}/{sum(worker.max for worker in pool.pool.spec.workers)}"
+
+
+def _device(device: DeviceStatus) -> dict[str, Any]:
+    found = {
+        "id": device.device_id,
+        "group": device.group,
+        "memory": as_quantity(device.memory_bytes),
+        "reserved": as_quantity(device.reserved_bytes),
+        "engines": device.engines,
+        "node": device.node,
+        "pod": device.pod,
+    }
+    return {name: value for name, value in found.items() if value != ""}
