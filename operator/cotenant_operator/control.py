@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cotenant_operator.failure import Failure
+from cotenant_operator.which_world import nothing_runs
 from cotenant_serving.contract import Desired, PoolStatus
 
 # Never through a proxy of the environment: it could not reach this machine, and would be shown the token.
@@ -48,10 +49,7 @@ def running_up(state: Path) -> RunningUp:
             pid=int(control["pid"]),
         )
     except (OSError, ValueError, KeyError):
-        raise ControlError(
-            f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, "
-            "or name another one with --state DIR."
-        ) from None
+        raise ControlError(nothing_runs(state)) from None
     if Path("/proc").is_dir() and not Path(f"/proc/{running.pid}").exists():
         raise ControlError(
             f"the `cotenant up` of {state} (process {running.pid}) was ended by force. Start it again: "

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cotenant_operator.failure import Failure
+from cotenant_operator.which_world import nothing_runs
 from cotenant_serving.contract import GatewayConfig
 
 
@@ -21,10 +22,7 @@ def read_published(state: Path) -> GatewayConfig:
     try:
         return msgspec.json.decode(path.read_bytes(), type=GatewayConfig)
     except FileNotFoundError:
-        raise NotPublishedError(
-            f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, "
-            "or name another one with --state DIR."
-        ) from None
+        raise NotPublishedError(nothing_runs(state)) from None
     except OSError as error:
         raise NotPublishedError(f"{path} cannot be read: {error.strerror}; run as the user of `up`") from None
     except (msgspec.MsgspecError, UnicodeDecodeError):

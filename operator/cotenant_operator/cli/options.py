@@ -27,6 +27,16 @@ State = Annotated[
     Path | None,
     typer.Option("--state", help="State directory. Default: $COTENANT_STATE or ~/.local/state/cotenant."),
 ]
+Kubeconfig = Annotated[
+    Path | None, typer.Option(help="Kubeconfig of a cluster. Default: $KUBECONFIG or ~/.kube/config.")
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.")]
+InNamespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Only this namespace of a cluster. Default: all you may see.")
+]
+OperatorNamespace = Annotated[
+    str | None, typer.Option(help="Namespace of a cluster that cotenant is installed in. Default: cotenant-system.")
+]
 Shown = Annotated[Output, typer.Option("--output", "-o", help="Format.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 takes a free one.")]
 
