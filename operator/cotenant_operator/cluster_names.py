@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from cotenant_operator.operator_settings import CONDUCTOR_PORT
 
 POOL_LABEL = "cotenant.dev/pool"
+GROUP_LABEL = "cotenant.dev/group"
 MANAGER_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "cotenant"
 FIELD_MANAGER = "cotenant-operator"

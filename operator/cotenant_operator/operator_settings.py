@@ -22,8 +22,6 @@ TOKENS_FOLDER = "/etc/cotenant/tokens"
 CONDUCTOR_PORT = 8700
 OPERATOR_PORT = 8600
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-
 
 class Image(Spec):
     name: str = Field(default="ghcr.io/cotenant/cotenant-serving:0.1.0", min_length=1, description="Name and tag.")
@@ -42,7 +40,6 @@ class Resources(Spec):
 
 class Ray(Spec):
     version: str = Field(default="2.60.0", description="Version of Ray in the serving image.")
-    port: Port = Field(default=6379, description="Port of the head's GCS.")
     idle_timeout: DurationS = Field(
         default=60.0, description="A worker pod without engines for this long is given back."
     )

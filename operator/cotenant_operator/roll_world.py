@@ -6,10 +6,10 @@ that is on its way out, and in the Secret that gateways read.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
 
+from cotenant_operator.pool_seen import RollPhase
 from cotenant_operator.render.pool_template import PoolTemplate
 from cotenant_serving.contract import PoolStatus
 
@@ -119,16 +119,13 @@ class Told:
     """Send no models: every engine goes after its last request."""
 
 
-Phase = Literal["Settled", "Starting", "Warming", "HandingOver", "Draining", "TakingBack", "Stuck"]
-
-
 @dataclass(frozen=True, slots=True)
 class Roll:
     """The whole decision of one pass. Doing it twice changes nothing the second time."""
 
     target: str
     """The RayCluster that is, or will be, as the pool says. The only one whose spec is kept up to date."""
-    phase: Phase
+    phase: RollPhase
     message: str = ""
     steps: tuple[Step, ...] = ()
     told: Mapping[str, Told] = field(default_factory=dict)

@@ -127,13 +127,12 @@ class Hub(Spec):
 class Cache(Spec):
     size: Annotated[ByteCount, Field(gt=0)] | None = Field(
         default=None,
-        description="Bytes of each node's disk that models may use, a quantity such as 500Gi. " + IN_A_CLUSTER,
+        description="Disk that the models of a pod may use without path, a quantity such as 500Gi. " + IN_A_CLUSTER,
     )
-    path: str = Field(
-        default="/var/lib/cotenant/models",
-        max_length=1024,
-        pattern="^/",
-        description="Folder on each node. " + IN_A_CLUSTER,
+    path: Annotated[str, Field(max_length=1024, pattern="^/")] | None = Field(
+        default=None,
+        description="Folder on each node that its pods share: it must exist, writable for user 1000, in a namespace "
+        "whose pod security allows hostPath. Without it each pod keeps its own models. " + IN_A_CLUSTER,
     )
     hub: Hub = Field(default=Hub(), description="Where hf:// models come from. " + IN_A_CLUSTER)
 

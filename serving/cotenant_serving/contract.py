@@ -24,6 +24,16 @@ REQUEST_TIMEOUT_S = 600.0
 """The longest that one request may take, from its admission at a gateway to its last byte, seconds. An engine that
 is replaced lets its requests run for as long, so that no rollout cuts one off."""
 
+
+def share_resource(group: str) -> str:
+    """Ray's custom resource for the devices of a worker group: `share_<group>`, 1 for each device of a node.
+
+    KubeRay takes any resource whose name ends with `gpu` for the number of GPUs, so such a group's ends with `_`.
+    """
+    name = f"share_{group}"
+    return f"{name}_" if name.endswith("gpu") else name
+
+
 HEADER_INSTANCE = "x-cotenant-instance"
 """gateway → engine: the engine instance that is meant; another one answers 421 before any work."""
 HEADER_MODEL = "x-cotenant-model"
@@ -134,7 +144,7 @@ class DesiredModel(Message, frozen=True, kw_only=True):
 
 
 class WorkerGroup(Message, frozen=True, kw_only=True):
-    """One kind of share of the pool. Ray nodes carry its devices as the custom resource `share_<name>`."""
+    """One kind of share of the pool. Ray nodes carry its devices as the custom resource `share_resource(name)`."""
 
     name: str
     device: DeviceKind

@@ -5,23 +5,29 @@
 <situation>/plan.json      what `cotenant plan -o json` prints
 <situation>/desired.json   what the conductor gets (the first pool)
 <situation>/gateway.json   what the gateway gets
+<situation>/raycluster.yaml   what KubeRay gets for each GPUPool, and the Service of its conductor
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from cotenant_cache import errors
 from cotenant_cache.facts import ModelFacts
+from cotenant_operator.cluster_names import raycluster_name
 from cotenant_operator.manifests import load
 from cotenant_operator.objects import World
+from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.plan import DeviceFacts, plan
 from cotenant_operator.plan_report import plan_document
 from cotenant_operator.render.desired import render_desired
 from cotenant_operator.render.gateway import render_gateway
+from cotenant_operator.render.raycluster import render_conductor_service, render_raycluster, template_hash
+from cotenant_operator.spec import GPUPool
 
 FOLDER = Path(__file__).parent
 CREATED = 1_700_000_000
@@ -51,7 +57,27 @@ def render(situation: str) -> dict[str, str]:
         "desired.json": msgspec.to_builtins(desired),
         "gateway.json": msgspec.to_builtins(gateway),
     }
-    return {name: _text(value, folder) for name, value in rendered.items()}
+    texts = {name: _text(value, folder) for name, value in rendered.items()}
+    if world.manifests.pools:
+        texts["raycluster.yaml"] = _rayclusters(world.manifests.pools)
+    return texts
+
+
+def _rayclusters(pools: Iterable[GPUPool]) -> str:
+    settings = OperatorSettings()
+    documents = []
+    for pool in pools:
+        name = raycluster_name(pool.metadata.name, template_hash(pool, settings))
+        documents += [
+            render_raycluster(pool, settings, name, uid="the-uid-of-the-gpupool"),
+            render_conductor_service(pool, settings, name, uid="the-uid-of-the-raycluster"),
+        ]
+    return yaml.dump_all(documents, Dumper=_NoAliases, sort_keys=False, width=120)
+
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _facts(given: Mapping[str, Any]) -> ModelFacts | errors.CacheError:

@@ -13,13 +13,11 @@ import msgspec
 
 from cotenant_serving.conductor.observed import App
 from cotenant_serving.conductor.world import AppStatus, Device
-from cotenant_serving.contract import EngineArgs, WorkerGroup
+from cotenant_serving.contract import EngineArgs, WorkerGroup, share_resource
 
 log = logging.getLogger("cotenant.conductor")
 
 NODE_PIN = 0.001
-SHARE_PREFIX = "share_"
-"""Ray nodes carry `share_<group>: <devices>`; an engine takes the fraction of one device that its share is."""
 
 _STATUS: Mapping[str, AppStatus] = {
     "DEPLOYING": "deploying",
@@ -69,7 +67,7 @@ class ServeDriver:
         from cotenant_serving.engine.replica import EngineReplica, deployment_options
 
         part = _fraction(args.share_bytes, args.device_bytes)
-        resources = {f"node:{node}": NODE_PIN, SHARE_PREFIX + group: part}
+        resources = {f"node:{node}": NODE_PIN, share_resource(group): part}
         options = deployment_options(args, resources=resources, num_gpus=part if args.spec.device == "cuda" else 0.0)
         deployment: Any = EngineReplica  # what the decorator returns, unknown to the type checker
         app = deployment.options(**options).bind(msgspec.json.encode(args).decode())
@@ -97,7 +95,7 @@ def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup]) -> list[
             index=index,
         )
         for group in groups
-        for index in range(int(node["Resources"].get(SHARE_PREFIX + group.name, 0)))
+        for index in range(int(node["Resources"].get(share_resource(group.name), 0)))
     ]
 
 

@@ -106,7 +106,7 @@ def test_ray_gets_one_resource_for_each_group_that_has_devices(nvml, tmp_path):
         )
     )
     line = command(6379, tmp_path, devices, cuda_devices=1)
-    assert '--resources={"share_gpu": 1}' in line
+    assert '--resources={"share_gpu_": 1}' in line
     assert "--num-gpus=1" in line
     assert not any("token" in word for word in line)
 

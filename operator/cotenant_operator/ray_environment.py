@@ -1,0 +1,18 @@
+"""How every Ray of ours runs, on one machine and in a cluster. Plain values."""
+
+from collections.abc import Mapping
+
+OBJECT_STORE_BYTES = 80_000_000
+"""Ray's least; no request or weight ever passes through the object store."""
+
+RAY_ENVIRONMENT: Mapping[str, str] = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Which device an engine uses is the conductor's decision; the engine sets the variable itself.
+    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Ray's default of 15 lets every other program, our own gateway too, take the cores from an engine.
+    "RAY_worker_niceness": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Environment of Ray and of every process that talks to it, without where its token stands."""

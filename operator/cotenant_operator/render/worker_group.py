@@ -1,0 +1,115 @@
+"""One worker group of a pool: pods that hold one GPU, one slice, or CPU memory each. Pure."""
+
+from typing import Any
+
+from cotenant_operator.cluster_names import GROUP_LABEL, WORKER_CONTAINER
+from cotenant_operator.operator_settings import POOL_TOKEN, TOKENS_FOLDER, TOKENS_SECRET, OperatorSettings
+from cotenant_operator.quantity import MIB
+from cotenant_operator.ray_environment import OBJECT_STORE_BYTES
+from cotenant_operator.render.pod_parts import (
+    container,
+    environment,
+    field_of_the_pod,
+    mounts,
+    pod_template,
+    resources_of,
+    secret_volume,
+    volumes,
+)
+from cotenant_operator.spec import GPUPool, Worker
+from cotenant_serving.contract import ENGINE_PORTS, REQUEST_TIMEOUT_S, share_resource
+
+LOGS_FOLDER = "/var/log/cotenant"
+HUB_TOKEN_FOLDER = "/etc/cotenant/hub"  # noqa: S105 - a folder
+DRAIN_S = round(REQUEST_TIMEOUT_S) + 30
+"""Ray waits so long for the engines of a node that is to go: the longest request, and their stopping."""
+GRACE_S = DRAIN_S + 30
+RAY_MEMORY_BYTES = 1024 * MIB
+"""Of a pod, beside what its engines share: raylet, agents and Serve's own processes."""
+
+
+def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, raycluster: str) -> dict[str, Any]:
+    """One of `workerGroupSpecs`. `replicas` belong to Ray's autoscaler and do not stand here.
+
+    Ray's resources are said, not left to be guessed: KubeRay and Ray's autoscaler see no GPU in most MIG slices.
+    """
+    return {
+        "groupName": worker.name,
+        "minReplicas": worker.min,
+        "maxReplicas": worker.max,
+        "numOfHosts": 1,
+        "resources": {
+            "CPU": "1",
+            "GPU": "1" if worker.device == "cuda" else "0",
+            share_resource(worker.name): "1",
+        },
+        "rayStartParams": {"object-store-memory": str(OBJECT_STORE_BYTES)},
+        "template": pod_template(
+            pool,
+            settings,
+            worker,
+            labels={"app.kubernetes.io/component": "worker", GROUP_LABEL: worker.name},
+            spec={
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": GRACE_S,
+                "containers": [_ray(pool, worker, settings)],
+                "volumes": [*volumes(settings, raycluster), *_own_volumes(pool)],
+            },
+        ),
+    }
+
+
+def cache_folder(pool: GPUPool) -> str:
+    """Where engines keep models, in the pod."""
+    return pool.spec.cache.path or "/var/lib/cotenant/models"
+
+
+def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str, Any]:
+    hub = pool.spec.cache.hub
+    own: dict[str, Any] = {
+        "NODE_NAME": field_of_the_pod("spec.nodeName"),
+        "POD_NAME": field_of_the_pod("metadata.name"),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_S),
+        "HF_ENDPOINT": hub.endpoint,
+    }
+    own |= {"HF_TOKEN_PATH": f"{HUB_TOKEN_FOLDER}/{hub.secret_ref.key}"} if hub.secret_ref else {}
+    return container(
+        settings,
+        WORKER_CONTAINER,
+        _resources(worker, settings),
+        env=environment(settings, own),
+        ports=[{"name": "engine", "containerPort": ENGINE_PORTS.start, "protocol": "TCP"}],
+        volumeMounts=[
+            *mounts(settings),
+            {"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True},
+            {"name": "logs", "mountPath": LOGS_FOLDER},
+            {"name": "models", "mountPath": cache_folder(pool)},
+            *([{"name": "hub-token", "mountPath": HUB_TOKEN_FOLDER, "readOnly": True}] if hub.secret_ref else []),
+        ],
+    )
+
+
+def _resources(worker: Worker, settings: OperatorSettings) -> dict[str, Any]:
+    """One device; where engines share the pod's own memory, that is asked for, and is the wall around them."""
+    defaults, limits = settings.resources.worker, {}
+    if worker.device == "cpu":
+        limits["memory"] = f"{-(-(worker.memory + RAY_MEMORY_BYTES) // MIB)}Mi"
+        defaults = defaults.model_copy(update={"requests": {**defaults.requests, **limits}})
+    if worker.device_resource:
+        limits[worker.device_resource] = "1"
+    return resources_of(defaults, worker.resources, limits)
+
+
+def _own_volumes(pool: GPUPool) -> list[dict[str, Any]]:
+    cache, hub = pool.spec.cache, pool.spec.cache.hub
+    models: dict[str, Any] = {"emptyDir": {"sizeLimit": str(cache.size)} if cache.size else {}}
+    if cache.path is not None:
+        # The folder must be there, writable for our user: one that kubelet makes belongs to root.
+        models = {"hostPath": {"path": cache.path, "type": "Directory"}}
+    return [
+        secret_volume("tokens", TOKENS_SECRET, [POOL_TOKEN]),
+        {"name": "logs", "emptyDir": {}},
+        {"name": "models", **models},
+        *([secret_volume("hub-token", hub.secret_ref.name, [hub.secret_ref.key])] if hub.secret_ref else []),
+    ]
