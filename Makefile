@@ -42,6 +42,7 @@ check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI run
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 	$(RUN)/python -m tests.golden.update --check
+	$(RUN)/python scripts/chart_values.py --check
 	$(RUN)/python scripts/generate_docs.py --check
 
 peers: $(PEERS:%=.peers/%/.installed) ## Install what cotenant is compared with into .peers; PEERS="locust …" for some
@@ -70,6 +71,8 @@ fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 
 generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python -m tests.golden.update
+	$(RUN)/python scripts/chart_values.py
+	$(RUN)/python -m tests.golden_chart.update
 	$(RUN)/python scripts/generate_docs.py
 
 clean: ## Remove the virtual environments and caches

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import chart_values
 import loadtest_docs
 import yaml
 from field_fates import request_fields
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     try:
         made = pages(DOCS, parts(yaml.safe_load(TEXTS.read_text())))
-    except DocsError as problem:
+    except (DocsError, chart_values.ValuesError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     stale = [path for path, text in made.items() if path.read_text() != text]
@@ -100,6 +101,7 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
         "routes": table(("Route", "What", "Key"), routes()),
         "request-fields": table(("Route", "Fields", "What happens to them"), request_fields()),
+        "helm-values": table(("Value", "Type", "Default", "Description"), chart_values.rows(chart_values.values())),
         **loadtest_parts(),
     }
 

@@ -53,6 +53,9 @@ NOT_RUN = {
 }
 """Command (without its comment) → why no test runs it."""
 
+NEEDS_A_CLUSTER = frozenset({"helm", "kind", "kubectl"})
+"""Programs whose commands are not run here either: tests/cluster does the same on a real cluster."""
+
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _TARGET = re.compile(r"\b(?P<how>Write|Add to) `(?P<name>[\w.-]+)`.*:\s*\Z", re.DOTALL)
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)
@@ -91,7 +94,7 @@ class Block:
     @property
     def left_out(self) -> bool:
         """Some of it is not run."""
-        return any(command in NOT_RUN for command in self.commands)
+        return any(is_left_out(command) for command in self.commands)
 
     @property
     def runs(self) -> bool:
@@ -100,8 +103,16 @@ class Block:
 
     def script(self, url: str) -> str:
         """For bash: the lines that can run here, with the address of the gateway."""
-        lines = [line for line in self.text.splitlines() if bare(line) not in NOT_RUN]
+        lines = [line for line in self.text.splitlines() if not is_left_out(bare(line))]
         return "\n".join(map(_expecting, lines)).replace(ADDRESS, url.removeprefix("http://")) + "\n"
+
+
+def is_left_out(command: str) -> bool:
+    return command in NOT_RUN or needs_a_cluster(command)
+
+
+def needs_a_cluster(command: str) -> bool:
+    return command.partition(" ")[0] in NEEDS_A_CLUSTER
 
 
 def blocks(page: Path) -> list[Block]:
