@@ -5,6 +5,7 @@ that have to break the cluster itself say which command they miss and are skippe
 
     values: {…}          # for `helm install`: images, extraEnv
     models: /folder      # where the operator's and the workers' containers have the demo's two models
+    redis: redis:8       # image with redis-server
     commands:            # run by a shell; {node} is replaced
       node-crash: docker kill {node}
       node-start: docker start {node}
@@ -28,6 +29,8 @@ COMMANDS = frozenset(
     {"node-crash", "node-start", "api-server-stop", "api-server-start", "kuberay-stop", "kuberay-start"}
 )
 COMMAND_S = 180.0
+REDIS = "redis:8"
+"""Image with redis-server."""
 MODELS = "/opt/cotenant/lib/python3.11/site-packages/cotenant_serving/demo_models"
 """In the project's own images."""
 
@@ -36,6 +39,7 @@ MODELS = "/opt/cotenant/lib/python3.11/site-packages/cotenant_serving/demo_model
 class ClusterSettings:
     values: dict[str, Any] = field(default_factory=dict)
     models: str = MODELS
+    redis: str = REDIS
     commands: dict[str, str] = field(default_factory=dict)
 
     def command(self, name: str, **replaced: str) -> None:
@@ -61,6 +65,6 @@ def read_settings() -> ClusterSettings:
     if not path:
         return ClusterSettings()
     found = yaml.safe_load(Path(path).read_text())
-    unknown = set(found) - {"values", "models", "commands"} | set(found.get("commands", {})) - COMMANDS
+    unknown = set(found) - {"values", "models", "redis", "commands"} | set(found.get("commands", {})) - COMMANDS
     assert not unknown, f"{path}: unknown: {', '.join(sorted(unknown))}"
     return ClusterSettings(**found)

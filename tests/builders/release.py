@@ -21,6 +21,7 @@ NAME = "cotenant"
 GATEWAY = "cotenant-gateway"
 PORT = 80
 HELM_S = 300.0
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 MARK = "cotenant-tests"
 """Label of the namespaces that tests made: a cluster with another cotenant is not touched."""
 KINDS = ("ModelDeployment", "Tenant", "GPUPool")
@@ -37,7 +38,7 @@ class Release(Calls):
 
     def install(self, values: Mapping[str, Any] | None = None) -> str:
         """Returns what helm printed. Installs again with other values where it is there."""
-        self.kube.apply(namespace(NAMESPACE, **{MARK: "true"}))
+        self.kube.apply(namespace(NAMESPACE, **{MARK: "true", **RESTRICTED}))
         given = merged(self.settings.values, values or {})
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(given, file)

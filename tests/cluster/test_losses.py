@@ -1,0 +1,203 @@
+"""What is lost without warning: a node, the head's pod, the API server. What goes on, and how long the rest takes."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders.calls import key_of
+from tests.builders.kube import Kube, Object, condition
+from tests.builders.load import Load, echo_chats
+from tests.builders.pool_pods import heads, is_ready, node_of, workers
+from tests.builders.release import NAMESPACE, Release
+from tests.builders.up import echo, keys, pool, tenant
+
+RESOURCE = "nvidia.com/gpu"
+WHO = "search"
+OUTAGE_S = 120
+REDIS = "cotenant-test-redis"
+GROUP = {"name": "shared", "device": "cpu", "resource": RESOURCE, "memory": "1Gi", "max": 2, "min": 2}
+
+
+def spread_pool(**head: Any) -> Object:
+    """A device on each node, so that two engines of a model are on two nodes."""
+    found = pool(GROUP)
+    found["spec"]["head"] = head
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(
+    release: Release, kube: Kube, namespaces: Callable[[str], str], gpus: Callable[[Mapping[str, int]], None]
+) -> Release:
+    gpus({RESOURCE: 1})
+    namespaces(WHO)
+    release.install({"defaultPool": {"enabled": False}})
+    kube.apply(keys(WHO), tenant(WHO), spread_pool())
+    kube.apply(echo("twice", gpu={"memory": "600Mi"}, replicas={"min": 2, "max": 2}, tokensPerSecond=20))
+    release.reach()
+    kube.until(lambda: ready(kube) == 2, "two engines are ready", limit_s=400)
+    if not release.direct:
+        pytest.skip("a port-forward ends with its pod: this test runs inside the cluster's network")
+    return release
+
+
+@pytest.fixture
+def started(installed: Release, tmp_path: Path) -> Iterator[Load]:
+    """A load that runs; the test stops it, and judges what became of it."""
+    scenario = echo_chats(installed.url, WHO, ["twice"], rate_per_s=3.0, seed=1, duration_s=3600)
+    load = Load(scenario, {WHO: key_of(WHO)}, tmp_path)
+    load.start()
+    installed.kube.until(lambda: load.succeeded > 10, "answers come")
+    yield load
+    load.stop()
+
+
+def ready(kube: Kube) -> int:
+    status = kube.get("ModelDeployment", "twice", WHO).get("status", {})
+    return int(status.get("replicas", {}).get("ready", 0))
+
+
+def test_traffic_goes_on_while_the_api_server_is_away(
+    installed: Release, kube: Kube, started: Load, size: Callable[[int], int]
+):
+    settings = installed.settings
+    settings.needs("api-server-stop", "api-server-start")
+    settings.command("api-server-stop")
+    try:
+        time.sleep(size(OUTAGE_S))  # nothing to wait for: what is tested is that nothing happens
+    finally:
+        settings.command("api-server-start")
+    kube.until(lambda: ready(kube) == 2, "the status is true again")
+    enough = started.succeeded + 10
+    kube.until(lambda: started.succeeded > enough, "answers still come")
+    started.stop()
+    print(f"{len(started.records)} requests in an outage of {size(OUTAGE_S)} s: {dict(started.outcomes)}")
+    assert started.wrong("ok") == []
+    kube.apply(echo("after"))
+    kube.until(lambda: condition(kube.get("ModelDeployment", "after", WHO), "Accepted"), "the operator is at work")
+    kube.delete("ModelDeployment", "after", WHO)
+
+
+def test_what_a_lost_node_had_not_begun_is_answered_by_the_other(
+    installed: Release, kube: Kube, started: Load, phases: Callable[[str], None]
+):
+    """The node with the head stays; gateways of the lost node take their connections with them."""
+    installed.settings.needs("node-crash", "node-start")
+    head = node_of(heads(installed)[0])
+    lost = next((node_of(pod) for pod in workers(installed) if node_of(pod) != head), "")
+    assert lost, "an engine is on a node without the head"
+    installed.settings.command("node-crash", node=lost)
+    crashed_us = int((time.time() - started.began_unix_s) * 1e6)
+    try:
+        before = started.succeeded
+        kube.until(lambda: started.succeeded > before + 20, "answers come from the other node", limit_s=200)
+        phases("answers from the other node")
+    finally:
+        installed.settings.command("node-start", node=lost)
+    kube.until(lambda: ready(kube) == 2, "both engines are back", limit_s=400)
+    phases("both engines back")
+    started.stop()
+    print(dict(started.outcomes))
+    recovered = [one for one in started.records if one.scheduled_us > crashed_us + 60e6]
+    assert {one.outcome for one in recovered} <= {"ok"}
+    # A broken connection may be a gateway's end; what a gateway that stayed had accepted is answered, or was begun.
+    wrong = [
+        one for one in started.records if one.outcome not in ("ok", "error_event", "reset", "cut_short", "connect")
+    ]
+    assert [one for one in wrong if one.outcome != "timeout" or one.status] == []
+
+
+def test_with_redis_warm_models_answer_while_the_head_is_lost(
+    installed: Release, kube: Kube, tmp_path: Path, redis: str, phases: Callable[[str], None]
+):
+    kube.apply(spread_pool(redis={"address": redis}))
+    kube.until(
+        lambda: len(kube.objects("RayCluster", NAMESPACE)) == 1 and with_redis(kube),
+        "the pool has rolled",
+        limit_s=600,
+    )
+    kube.until(lambda: ready(kube) == 2, "both engines are ready", limit_s=300)
+    phases("pool with Redis")
+    engines = instances(kube)
+    scenario = echo_chats(installed.url, WHO, ["twice"], rate_per_s=3.0, seed=2, duration_s=3600)
+    with Load(scenario, {WHO: key_of(WHO)}, tmp_path) as load:
+        kube.until(lambda: load.succeeded > 10, "answers come")
+        lose_head(installed, kube)
+        phases("another head and conductor ready")
+        kube.until(lambda: ready(kube) == 2, "the status is true again")
+        enough = load.succeeded + 10
+        kube.until(lambda: load.succeeded > enough, "answers still come")
+    assert load.wrong("ok") == []
+    assert instances(kube) == engines, "the engines never noticed"
+
+
+def test_without_redis_the_loss_of_the_head_is_told_truly_and_heals(
+    installed: Release, kube: Kube, phases: Callable[[str], None]
+):
+    kube.apply(spread_pool())
+    kube.until(
+        lambda: len(kube.objects("RayCluster", NAMESPACE)) == 1 and not with_redis(kube),
+        "the pool has rolled",
+        limit_s=600,
+    )
+    kube.until(lambda: ready(kube) == 2, "both engines are ready", limit_s=300)
+    phases("pool without Redis")
+    engines = instances(kube)
+    lost = heads(installed)[0]["metadata"]["name"]
+    kube.delete("Pod", lost, NAMESPACE, grace_s=0)
+    kube.until(
+        lambda: condition(kube.get("GPUPool", "default"), "ConductorReady").get("status") != "True",
+        "the pool says it",
+    )
+    phases("condition")
+    kube.until(lambda: ready(kube) == 2 and instances(kube).isdisjoint(engines), "new engines answer", limit_s=400)
+    phases("recovered")
+    assert "one two" in installed.text(WHO, "twice", "one two")
+
+
+def lose_head(installed: Release, kube: Kube) -> None:
+    lost = heads(installed)[0]["metadata"]["name"]
+    kube.delete("Pod", lost, NAMESPACE, grace_s=0)
+    kube.until(
+        lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in heads(installed)),
+        "another head is ready",
+        limit_s=240,
+    )
+
+
+def with_redis(kube: Kube) -> bool:
+    return "gcsFaultToleranceOptions" in kube.objects("RayCluster", NAMESPACE)[0]["spec"]
+
+
+def instances(kube: Kube) -> set[str]:
+    status = kube.get("ModelDeployment", "twice", WHO)["status"]
+    return {str(one["engine"]) for one in status["placements"]}
+
+
+@pytest.fixture
+def redis(installed: Release, kube: Kube) -> str:
+    """host:port of a Redis in the release's namespace; it goes with it."""
+    labels = {"app": REDIS}
+    command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/tmp"]
+    security = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {"name": "redis", "image": installed.settings.redis, "command": command, "securityContext": security}
+    metadata = {"name": REDIS, "namespace": NAMESPACE, "labels": labels}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"selector": labels, "ports": [{"port": 6379}]},
+        },
+    )
+    kube.until(lambda: is_ready(kube.get("Pod", REDIS, NAMESPACE)), "Redis is ready")
+    return f"{REDIS}.{NAMESPACE}.svc:6379"
