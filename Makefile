@@ -7,14 +7,14 @@ RUN := $(VENV)/bin
 # Two test files at a time: they mostly wait for programs to start.
 PARALLEL ?= -n 2 --dist loadfile
 # Programs that cotenant is compared with or tested against, each in a virtual environment of its own.
-PEERS ?= guidellm locust litellm vllm-router
+PEERS ?= guidellm kopf locust litellm vllm-router
 # Compiled now rather than by the first engine that imports torch: its first wake is 20 s faster and 100 MiB smaller.
 INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints constraints.txt --compile-bytecode \
 	$(if $(TORCH),--torch-backend=$(TORCH))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-chaos test-cluster test-cluster-full check peers bench-accounting bench-agreement \
-	bench-engines bench-gateway bench-loadtest bench-wake fix generate clean
+	bench-engines bench-gateway bench-loadtest bench-operator bench-wake fix generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-gateway: $(VENV)/.dev .peers/vllm-router/.installed .peers/litellm/.instal
 
 bench-loadtest: $(VENV)/.dev .peers/guidellm/.installed .peers/locust/.installed ## What the load test costs, against GuideLLM and locust (ARGS=--quick)
 	$(RUN)/python -m benchmarks.loadtest $(ARGS)
+
+bench-operator: $(VENV)/.dev .peers/kopf/.installed ## What 1,000 models cost the operator on the cluster of KUBECONFIG, against kopf (ARGS=--rounds=1)
+	$(RUN)/python -m benchmarks.operator $(ARGS)
 
 bench-wake: $(VENV)/.dev ## From no engine to the first token, and what an idle `up` costs (about 2 minutes)
 	$(RUN)/python -m benchmarks.wake $(ARGS)

@@ -36,6 +36,7 @@ NOT_RUN = {
     "make bench-gateway": "takes minutes, and installs two peers; its parts are in tests/unit/benchmarks",
     "make bench-loadtest": "takes minutes, and installs GuideLLM and locust; its parts are in tests/unit/benchmarks",
     "make bench-agreement": "takes minutes, and installs GuideLLM; its parts are in tests/unit/benchmarks",
+    "make bench-operator": "takes minutes, and needs a cluster; its parts are in tests/unit/benchmarks",
     "make check": "a step of its own before the tests",
     ". .venv/bin/activate": "the tests run in the environment that they were started in",
     "pip install 'cotenant[tracing]'": "needs a network; it is among the packages of the tests",
