@@ -44,6 +44,7 @@ check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI run
 	$(RUN)/python -m tests.golden.update --check
 	$(RUN)/python scripts/chart_values.py --check
 	$(RUN)/python scripts/generate_docs.py --check
+	$(RUN)/python scripts/generate_crds.py --check
 
 peers: $(PEERS:%=.peers/%/.installed) ## Install what cotenant is compared with into .peers; PEERS="locust …" for some
 
@@ -77,6 +78,7 @@ generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python scripts/chart_values.py
 	$(RUN)/python -m tests.golden_chart.update
 	$(RUN)/python scripts/generate_docs.py
+	$(RUN)/python scripts/generate_crds.py
 
 clean: ## Remove the virtual environments and caches
 	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -30,11 +30,19 @@ def _name(longest: int) -> Any:
     return AfterValidator(check)
 
 
-Name = Annotated[str, _name(40)]
-Namespace = Annotated[str, _name(63)]
+def _named_schema(longest: int, format_: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "maxLength": longest, "format": format_})
+
+
+NAME, QUANTITY, SIZE, DURATION = "cotenant-name", "cotenant-quantity", "cotenant-size", "cotenant-duration"
+"""Formats of the JSON schema, for which the CRDs have rules."""
+Name = Annotated[str, _name(40), _named_schema(40, NAME)]
+Namespace = Annotated[str, _name(63), _named_schema(63, NAME)]
 SecretName = Annotated[str, Field(min_length=1, max_length=253)]
-ByteCount = Annotated[int, BeforeValidator(parse_bytes)]
-DurationS = Annotated[float, BeforeValidator(parse_seconds)]
+ByteCount = Annotated[int, BeforeValidator(parse_bytes), WithJsonSchema({"format": QUANTITY})]
+Size = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0), WithJsonSchema({"format": SIZE})]
+"""A `ByteCount` above 0."""
+DurationS = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema({"format": DURATION})]
 Count = Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
 Limit = Annotated[int, Strict(), Field(ge=1, le=10**12)]
 Flag = Annotated[bool, Strict()]

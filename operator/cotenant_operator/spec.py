@@ -24,6 +24,7 @@ from cotenant_operator.schema import (
     Namespace,
     Rate,
     SecretRef,
+    Size,
     Spec,
     wrong,
 )
@@ -93,7 +94,7 @@ def _true(value: Any) -> Any:
 class GpuShare(Spec):
     """How much of a device an engine gets: exactly one field."""
 
-    memory: Annotated[ByteCount, Field(gt=0)] | None = Field(
+    memory: Size | None = Field(
         default=None, description="Device memory in all: weights, KV cache and runtime. A quantity, such as 12Gi."
     )
     fraction: Annotated[float, Strict(), Field(gt=0, le=1)] | None = Field(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cotenant_operator.schema import ByteCount, ClusterMetadata, Count, DurationS, Name, SecretRef, Spec, wrong
+from cotenant_operator.schema import ClusterMetadata, Count, DurationS, Name, SecretRef, Size, Spec, wrong
 from cotenant_operator.spec_pods import (
     IN_A_CLUSTER,
     Affinity,
@@ -17,7 +17,9 @@ from cotenant_operator.spec_pods import (
 )
 
 MIG_RESOURCE = "nvidia.com/mig-"
-MAX_WORKERS = 32
+MAX_WORKERS = 15
+"""As many as the API server can check sizes of, by its own estimate of what that costs."""
+_ADDRESS = re.compile(r"[^\s]*[^\s:]:[0-9]{1,5}")
 _RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
@@ -49,9 +51,7 @@ class Worker(Spec):
         description="Kubernetes resource of one device, which each pod asks for; default nvidia.com/gpu for cuda, "
         "none for cpu. No effect on one machine.",
     )
-    memory: Annotated[ByteCount, Field(gt=0)] = Field(
-        description="What one unit of resource may use, a quantity such as 80Gi."
-    )
+    memory: Size = Field(description="What one unit of resource may use, a quantity such as 80Gi.")
     sharing: Literal["timeSlice", "mig"] = Field(
         default="timeSlice", description="timeSlice: cooperative. mig: one MIG slice, walled by hardware."
     )
@@ -86,9 +86,15 @@ class Worker(Spec):
         return self
 
 
+def _address(value: str) -> str:
+    if not _ADDRESS.fullmatch(value):
+        raise ValueError("must be host:port, such as redis.databases.svc:6379")
+    return value
+
+
 class Redis(Spec):
-    address: str = Field(
-        min_length=1, max_length=253, description="host:port of the Redis that keeps the head's state."
+    address: Annotated[str, Field(max_length=253), AfterValidator(_address)] = Field(
+        description="host:port of the Redis that keeps the head's state."
     )
     secret_ref: SecretRef | None = Field(
         default=None, description="Secret with the password of that Redis, in the operator's namespace."
@@ -125,7 +131,7 @@ class Hub(Spec):
 
 
 class Cache(Spec):
-    size: Annotated[ByteCount, Field(gt=0)] | None = Field(
+    size: Size | None = Field(
         default=None,
         description="Disk that the models of a pod may use without path, a quantity such as 500Gi. " + IN_A_CLUSTER,
     )
