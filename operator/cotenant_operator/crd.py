@@ -223,7 +223,10 @@ class _Structure:
         default = _default(given, made, owner)
         if default is not None:
             made["default"] = default
-        rules = [*made.pop("x-kubernetes-validations", ()), *_rules(crd_rules.FIELDS.get((owner, name), ()))]
+        own = crd_rules.FIELDS.get((owner, name), ())
+        if own:  # a pattern would be checked before it, and says less
+            made.pop("pattern", None)
+        rules = [*made.pop("x-kubernetes-validations", ()), *_rules(own)]
         if rules:
             made["x-kubernetes-validations"] = rules
         return made

@@ -34,9 +34,9 @@ class Rule:
 OBJECT = (Rule(f"self.metadata.name.size() <= 40 && self.metadata.name.matches('{_NAME}')", _NAME_MESSAGE),)
 """Of every kind."""
 
-# The API server takes a field that may be text or a number for 3 MB of text, and estimates the cost of a rule for each
-# item of a list: there is no room for regular expressions, and each rule may read the text once. What slips through,
-# such as 0.0Gi, the operator refuses. Numbers are held by `minimum`.
+# The API server takes a field that may be text or a number for 3 MB of text, and estimates the cost of a rule for
+# each item of a list: there is no room for regular expressions, and each rule may read the text once. What slips
+# through, such as 0.0Gi, the operator refuses. Numbers are held by `minimum`.
 _QUANTITY = Rule(
     "type(self) == int || isQuantity(self)", "must be a quantity of bytes such as 12Gi, 9856Mi, 1.5G or 1073741824"
 )
