@@ -1,0 +1,85 @@
+"""What stands in the cluster → the plan, made anew only when something changed. Reads Secrets and facts."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
+from cotenant_operator.facts_book import FactsBook
+from cotenant_operator.kinds import Key, Object
+from cotenant_operator.objects import Manifests, ObjectKey, World
+from cotenant_operator.plan import plan
+from cotenant_operator.planned import ModelPlan, Plan
+from cotenant_operator.secrets_by_name import SecretsByName
+from cotenant_operator.spec import GPUPool, Tenant
+
+Objects = Mapping[Key, Object]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One plan, and what it was made from."""
+
+    plan: Plan = Plan()
+    manifests: Manifests = Manifests()
+    problems: Mapping[ObjectKey, str] = field(default_factory=dict)
+    """Of objects that are not in `manifests`, because they cannot be used."""
+    models: Mapping[str, ModelPlan] = field(default_factory=dict)
+    """`namespace/name` → its plan."""
+    pools: Mapping[str, GPUPool] = field(default_factory=dict)
+
+
+class Planner:
+    """`touch` says that something changed; the next `planned` looks at all of it."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        objects: Callable[[], tuple[Objects, Objects, Objects]],
+        secrets: SecretsByName,
+        always: tuple[str, ...],
+        facts: FactsBook,
+    ) -> None:
+        """`objects` gives models, tenants and pools; `always` are Secrets that are read whatever tenants name."""
+        self._objects, self._secrets, self._always, self._facts = objects, secrets, always, facts
+        self._reader = ManifestReader(namespace)
+        self._turn = asyncio.Lock()
+        self._version, self._made = 1, 0
+        self._planned = Planned()
+
+    def touch(self) -> None:
+        self._version += 1
+
+    async def planned(self) -> Planned:
+        """Raises ClusterError when a Secret that was never read cannot be read now."""
+        async with self._turn:
+            if self._made == self._version:
+                return self._planned
+            version = self._version
+            models, tenants, pools = self._objects()
+            names = secret_names(self._reader.tenants(tenants), self._reader.pools(pools))
+            await self._secrets.want({*self._always, *names})
+            found = [secret for name in sorted(names) if (secret := self._secrets.get(name)) is not None]
+            read = self._reader.read(models=models, tenants=tenants, pools=pools, secrets=found)
+            self._planned = self._plan(read, models)
+            self._made = version
+            return self._planned
+
+    def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
+        facts = self._facts.of(sources_of(models, read.manifests.models))
+        made = plan(World(read.manifests, facts), {})
+        return Planned(
+            made,
+            read.manifests,
+            read.problems,
+            {model.name: model for model in made.models},
+            {pool.metadata.name: pool for pool in read.manifests.pools},
+        )
+
+
+def secret_names(tenants: tuple[Tenant, ...], pools: tuple[GPUPool, ...]) -> frozenset[str]:
+    """Secrets that the objects refer to, and that the operator itself must read."""
+    keys = {key.secret_ref.name for tenant in tenants for key in tenant.spec.keys}
+    hubs = {pool.spec.cache.hub.secret_ref.name for pool in pools if pool.spec.cache.hub.secret_ref}
+    return frozenset(keys | hubs)

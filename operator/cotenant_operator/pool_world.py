@@ -1,0 +1,225 @@
+"""Kubernetes objects of one pool → what rolling and status look at. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cotenant_operator.cluster_names import POOL_LABEL, ROLL_ANNOTATION, TEMPLATE_ANNOTATION
+from cotenant_operator.kinds import Object
+from cotenant_operator.pool_seen import Head, KubeRay, PodSeen
+from cotenant_operator.render.pool_template import template_from_json
+from cotenant_operator.roll_world import ClusterSeen, Workers, handover_from_json
+from cotenant_serving.contract import Desired, PoolStatus
+
+SILENT_S = 60.0
+"""KubeRay that has not written a status of a RayCluster for so long does not run."""
+CLUSTER_LABEL, GROUP_LABEL, NODE_TYPE_LABEL = "ray.io/cluster", "ray.io/group", "ray.io/node-type"
+
+
+@dataclass(frozen=True, slots=True)
+class ConductorSeen:
+    """What the conductor of one RayCluster said last."""
+
+    status: PoolStatus | None = None
+    problem: str = ""
+    """Why it says nothing now; empty while it answers."""
+    desired: Desired | None = None
+    """What it was told last, by whomever; None: nothing, or it does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolWorld:
+    """Everything of one pool that stands in the cluster, as plain objects."""
+
+    clusters: tuple[Object, ...] = ()
+    """RayClusters with the pool's label, oldest first."""
+    services: Mapping[str, Object] = field(default_factory=dict)
+    """Services of their conductors, by name."""
+    pods: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
+    """RayCluster → its pods."""
+    conductors: Mapping[str, ConductorSeen] = field(default_factory=dict)
+    """RayCluster → its conductor."""
+    kuberay_served: bool = True
+    """Whether the API server knows ray.io/v1."""
+    node_resources: Mapping[str, int] | None = None
+    now_s: float
+    """Unix seconds."""
+
+    def cluster(self, name: str) -> Object | None:
+        return next((item for item in self.clusters if item["metadata"]["name"] == name), None)
+
+
+def pool_of(item: Object) -> str:
+    """The pool that a RayCluster or Service is of; empty for a stranger."""
+    return str((item["metadata"].get("labels") or {}).get(POOL_LABEL, ""))
+
+
+def clusters_seen(world: PoolWorld) -> tuple[ClusterSeen, ...]:
+    return tuple(_cluster_seen(item, world) for item in world.clusters)
+
+
+def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
+    metadata = item["metadata"]
+    annotations = metadata.get("annotations") or {}
+    name = metadata["name"]
+    pods = world.pods.get(name, ())
+    return ClusterSeen(
+        name=name,
+        created_s=unix_s(metadata.get("creationTimestamp", "")),
+        template=template_from_json(annotations.get(TEMPLATE_ANNOTATION, "")),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        handover=handover_from_json(annotations.get(ROLL_ANNOTATION, "")),
+        conductor=world.conductors.get(name, ConductorSeen()).status,
+        workers=_workers(pods),
+        problem=head_problem(item, pods),
+    )
+
+
+def _workers(pods: Iterable[Object]) -> Workers:
+    placed: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    message = ""
+    for pod in pods:
+        labels, metadata = pod["metadata"].get("labels") or {}, pod["metadata"]
+        if labels.get(NODE_TYPE_LABEL) != "worker" or metadata.get("deletionTimestamp"):
+            continue
+        group = labels.get(GROUP_LABEL, "")
+        if pod.get("spec", {}).get("nodeName"):
+            placed[group] += 1
+        elif unschedulable := _unschedulable(pod):
+            waiting[group] += 1
+            message = message or unschedulable
+    return Workers(dict(placed), dict(waiting), message)
+
+
+def ready_workers(pods: Iterable[Object]) -> dict[str, int]:
+    """Worker group → pods that are ready."""
+    found: Counter[str] = Counter()
+    for pod in pods:
+        labels = pod["metadata"].get("labels") or {}
+        if labels.get(NODE_TYPE_LABEL) == "worker" and is_ready(pod):
+            found[labels.get(GROUP_LABEL, "")] += 1
+    return dict(found)
+
+
+def pods_seen(pods: Iterable[Object]) -> tuple[PodSeen, ...]:
+    """Those that are not as they should be: neither ready nor ending."""
+    found = []
+    for pod in pods:
+        metadata = pod["metadata"]
+        if metadata.get("deletionTimestamp") or is_ready(pod):
+            continue
+        labels = metadata.get("labels") or {}
+        reason, message = trouble(pod)
+        group = "" if labels.get(NODE_TYPE_LABEL) == "head" else labels.get(GROUP_LABEL, "")
+        found.append(PodSeen(name=metadata["name"], group=group, reason=reason, message=message))
+    return tuple(sorted(found, key=lambda pod: pod.name))
+
+
+def trouble(pod: Object) -> tuple[str, str]:
+    """(reason, message) of a pod that does not get ready; both empty when it is only on its way."""
+    if unschedulable := _unschedulable(pod):
+        return "Unschedulable", unschedulable
+    status = pod.get("status") or {}
+    states = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    for container in states:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return waiting["reason"], f"container {container['name']}: {waiting.get('message', '')}".rstrip(": ")
+    if status.get("phase") == "Failed":
+        return status.get("reason") or "Failed", status.get("message") or ""
+    return "", ""
+
+
+def _unschedulable(pod: Object) -> str:
+    condition = condition_of(pod, "PodScheduled")
+    if condition.get("status") == "False" and condition.get("reason") == "Unschedulable":
+        return str(condition.get("message") or "no node has room for it")
+    return ""
+
+
+def head_of(pods: Iterable[Object]) -> Object | None:
+    """The head's pod that is not ending."""
+    for pod in pods:
+        labels = pod["metadata"].get("labels") or {}
+        if labels.get(NODE_TYPE_LABEL) == "head" and not pod["metadata"].get("deletionTimestamp"):
+            return pod
+    return None
+
+
+def head_state(cluster: Object | None, pods: Sequence[Object]) -> Head:
+    if cluster is None:
+        return "absent"
+    head = head_of(pods)
+    if head is not None and is_ready(head):
+        return "ready"
+    was_ready = condition_of(cluster, "RayClusterProvisioned").get("status") == "True"
+    return "lost" if was_ready else "pending"
+
+
+def head_problem(cluster: Object, pods: Sequence[Object]) -> str:
+    """Why the head does not come up, for people; empty when nothing is known."""
+    head = head_of(pods)
+    if head is not None:
+        if is_ready(head):
+            return ""
+        reason, message = trouble(head)
+        return f"{reason}: {message}" if reason else ""
+    failure = condition_of(cluster, "ReplicaFailure")
+    if failure.get("status") == "True":
+        return f"{failure.get('reason', 'FailedCreate')}: {failure.get('message', '')}"
+    return str((cluster.get("status") or {}).get("reason") or "")
+
+
+def kuberay(world: PoolWorld) -> KubeRay:
+    if not world.kuberay_served:
+        return "missing"
+    for item in world.clusters:
+        age_s = world.now_s - unix_s(item["metadata"].get("creationTimestamp", ""))
+        if not item.get("status") and age_s > SILENT_S:
+            return "silent"
+    return "present"
+
+
+def condition_of(item: Object, kind: str) -> Mapping[str, Any]:
+    for condition in (item.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == kind:
+            return condition  # type: ignore[no-any-return]
+    return {}
+
+
+def is_ready(pod: Object) -> bool:
+    return condition_of(pod, "Ready").get("status") == "True"
+
+
+def unix_s(instant: str) -> float:
+    """`2026-11-26T22:00:00Z` → seconds; 0.0 for anything else."""
+    try:
+        return datetime.fromisoformat(instant).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def node_resources(nodes: Iterable[Object]) -> dict[str, int]:
+    """Extended resource → units that Ready nodes have in all, `example.com/thing` and the like."""
+    found: Counter[str] = Counter()
+    for node in nodes:
+        if not is_ready(node):
+            continue
+        for name, amount in ((node.get("status") or {}).get("allocatable") or {}).items():
+            if "/" in name and str(amount).isdigit():
+                found[name] += int(amount)
+    return dict(found)
+
+
+def ready_endpoints(slices: Iterable[Object]) -> int:
+    """Pods that a Service's EndpointSlices name as ready."""
+    pods = set()
+    for item in slices:
+        for endpoint in item.get("endpoints") or ():
+            if (endpoint.get("conditions") or {}).get("ready"):
+                target = endpoint.get("targetRef") or {}
+                pods.add(target.get("uid") or tuple(endpoint.get("addresses") or ()))
+    return len(pods)
