@@ -150,7 +150,7 @@ def sources_of(models: Mapping[Key, Object], specs: Iterable[ModelDeployment]) -
 def _resolved(item: Object) -> str | None:
     status = item.get("status") or {}
     current = status.get("observedGeneration") == item.get("metadata", {}).get("generation")
-    resolved = status.get("model")
+    resolved = status.get("source")
     return resolved if current and isinstance(resolved, str) and resolved.startswith("hf://") else None
 
 

@@ -137,9 +137,13 @@ class Election:
 
 
 class Writes(Protocol):
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object: ...
+
     async def create(self, kind: Kind, item: Object, namespace: str = "") -> Object: ...
 
     async def apply(self, kind: Kind, item: Object, *, subresource: str = "", limit_s: float = WRITE_S) -> bytes: ...
+
+    async def merge(self, kind: Kind, name: str, patch: Object, namespace: str = "") -> Object: ...
 
     async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None: ...
 
@@ -151,6 +155,10 @@ class LeaderWrites:
         self._writes, self._leads = writes, leads
         self.count = 0
 
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        """Reading needs no fence."""
+        return await self._writes.get(kind, name, namespace)
+
     async def create(self, kind: Kind, item: Object, namespace: str = "") -> Object:
         self._fence()
         return await self._bounded(self._writes.create(kind, item, namespace))
@@ -158,6 +166,10 @@ class LeaderWrites:
     async def apply(self, kind: Kind, item: Object, *, subresource: str = "") -> bytes:
         self._fence()
         return await self._writes.apply(kind, item, subresource=subresource, limit_s=WRITE_S)
+
+    async def merge(self, kind: Kind, name: str, patch: Object, namespace: str = "") -> Object:
+        self._fence()
+        return await self._bounded(self._writes.merge(kind, name, patch, namespace))
 
     async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
         self._fence()

@@ -16,10 +16,10 @@ from cotenant_operator.placed import gpu, placements, replicas
 from cotenant_operator.planned import ModelPlan
 from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.quantity import show_bytes
-from cotenant_operator.status import Condition, ConditionStatus, conditions
+from cotenant_operator.status import Condition, ConditionStatus, ConditionType, conditions
 from cotenant_serving.contract import ModelStatus, Reason
 
-MODEL_CONDITIONS = ("Accepted", "Cached", "Placed", "Loaded", "Ready")
+MODEL_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "Cached", "Placed", "Loaded", "Ready")
 _MAX_LINES = 16
 
 

@@ -20,8 +20,8 @@ Objects = Mapping[Key, Object]
 class Planned:
     """One plan, and what it was made from."""
 
-    plan: Plan = Plan()
-    manifests: Manifests = Manifests()
+    plan: Plan = field(default_factory=Plan)
+    manifests: Manifests = field(default_factory=Manifests)
     problems: Mapping[ObjectKey, str] = field(default_factory=dict)
     """Of objects that are not in `manifests`, because they cannot be used."""
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
@@ -50,6 +50,11 @@ class Planner:
 
     def touch(self) -> None:
         self._version += 1
+
+    @property
+    def troubled(self) -> bool:
+        """Files of a model could not be read and are to be tried again: touch it, and plan anew."""
+        return self._facts.troubled
 
     async def planned(self) -> Planned:
         """Raises ClusterError when a Secret that was never read cannot be read now."""

@@ -10,10 +10,10 @@ from cotenant_operator.planned import PoolPlan
 from cotenant_operator.pool_seen import PoolSeen, RollPhase
 from cotenant_operator.quantity import as_quantity
 from cotenant_operator.spec import Worker
-from cotenant_operator.status import Condition
+from cotenant_operator.status import Condition, ConditionType
 from cotenant_serving.contract import DeviceStatus, Reason
 
-POOL_CONDITIONS = ("Accepted", "KubeRayReady", "ConductorReady", "Rolling", "Ready")
+POOL_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "KubeRayReady", "ConductorReady", "Rolling", "Ready")
 MAX_DEVICES = 256
 _PHASES: Mapping[RollPhase, ClusterReason] = {
     "Settled": ClusterReason.SETTLED,

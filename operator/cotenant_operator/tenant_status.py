@@ -9,7 +9,7 @@ from cotenant_operator.planned import TenantPlan
 from cotenant_operator.status import Condition, ConditionType
 from cotenant_serving.contract import Reason
 
-TENANT_CONDITIONS = ("Accepted", "Ready")
+TENANT_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "Ready")
 
 
 def tenant_status(

@@ -22,6 +22,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
 
 Changed = Callable[[Object | None, Object | None], None]
 """(before, now): None where there was or is none."""
+Kept = Callable[[Object], Object]
+"""An object as it is kept: without what nobody reads."""
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -51,6 +53,7 @@ class Watched:
         *,
         labels: str = "",
         changed: Changed = lambda before, now: None,
+        kept: Kept = lambda item: item,
         silence_s: float = 75.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -63,7 +66,7 @@ class Watched:
         self.problem = ""
         """Why changes are not seen now; empty while they are."""
         self._source, self._namespace, self._labels = source, namespace, labels
-        self._changed, self._silence_s, self._sleep = changed, silence_s, sleep
+        self._changed, self._kept, self._silence_s, self._sleep = changed, kept, silence_s, sleep
         self._since = ""
 
     async def run(self) -> None:
@@ -97,11 +100,10 @@ class Watched:
                 wait_s = FIRST_PAUSE_S  # the server ended it, as it was asked to
             await self._sleep(wait_s)
 
-    def put(self, item: Object) -> None:
-        """What was just written, until the watch says the same."""
-        key = key_of(item)
-        if key in self.objects:
-            self.objects[key] = item
+    def put(self, before: Object, now: Object) -> None:
+        """What was just written, until the watch says the same; unless it has said something newer already."""
+        if self.objects.get(key_of(before)) is before:
+            self.objects[key_of(before)] = now
 
     async def _list(self) -> None:
         listing = await self._source.list(self.kind, self._namespace, labels=self._labels)
@@ -130,6 +132,7 @@ class Watched:
 
     def _store(self, item: Object, before: Object | None) -> None:
         item["metadata"].pop("managedFields", None)  # half of an object, and nobody here reads it
+        item = self._kept(item)
         self.objects[key_of(item)] = item
         if before is None or before["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
             self._changed(before, item)

@@ -1,0 +1,94 @@
+"""What an operator counts: `cotenant_operator_…` in Prometheus' text format."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from cotenant_operator.actions import Actions
+from cotenant_operator.pool_pass import PoolInput
+from cotenant_operator.watching import Watched
+
+ROUND_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class OperatorMetrics:
+    """`calls` are those to the API server: (verb, status) → how many."""
+
+    def __init__(
+        self,
+        *,
+        leads: Callable[[], bool],
+        watched: Iterable[Watched],
+        calls: Callable[[], Mapping[tuple[str, int], int]],
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._leads, self._watched, self._calls = leads, tuple(watched), calls
+        self._rounds = Histogram(
+            "cotenant_operator_round_seconds",
+            "One round: read the caches, decide, write the difference.",
+            ["kind"],
+            buckets=ROUND_BUCKETS,
+            registry=self._registry,
+        )
+        self._writes = Counter(
+            "cotenant_operator_object_writes_total",
+            "Objects, statuses and desired states that passes over pools wrote.",
+            ["kind"],
+            registry=self._registry,
+        )
+        self._models = Gauge(
+            "cotenant_operator_models", "ModelDeployments of a pool.", ["pool"], registry=self._registry
+        )
+        self._answers = Gauge(
+            "cotenant_operator_conductor_up",
+            "1 while a conductor of the pool answers.",
+            ["pool"],
+            registry=self._registry,
+        )
+        self._registry.register(self)  # type: ignore[arg-type]
+
+    def round_ended(self, kind: str, seconds: float) -> None:
+        self._rounds.labels(kind).observe(seconds)
+
+    def pool(self, name: str, given: PoolInput, actions: Actions) -> None:
+        self._models.labels(name).set(len(given.objects))
+        up = any(seen.status is not None for seen in given.world.conductors.values())
+        self._answers.labels(name).set(1 if up else 0)
+        for kind, count in (
+            ("object", len(actions.writes)),
+            ("status", len(actions.statuses)),
+            ("desired", len(actions.puts)),
+            ("event", len(actions.events)),
+        ):
+            self._writes.labels(kind).inc(count)
+
+    def forget_pool(self, name: str) -> None:
+        for metric in (self._models, self._answers):
+            metric.remove(name)
+
+    def text(self) -> bytes:
+        return bytes(generate_latest(self._registry))
+
+    def collect(self) -> Iterable[Metric]:
+        """What is looked up when it is asked for."""
+        yield GaugeMetricFamily(
+            "cotenant_operator_leader", "1 in the operator that writes.", value=float(self._leads())
+        )
+        calls = CounterMetricFamily(
+            "cotenant_operator_api_calls_total",
+            "Calls to the API server; code 0: no answer.",
+            labels=["verb", "code"],
+        )
+        for (verb, code), count in sorted(self._calls().items()):
+            calls.add_metric([verb, str(code)], count)
+        yield calls
+        objects = GaugeMetricFamily("cotenant_operator_objects", "Objects that are watched.", labels=["kind"])
+        stale = GaugeMetricFamily(
+            "cotenant_operator_watch_stale", "1 while changes of a kind are not seen.", labels=["kind"]
+        )
+        for watched in self._watched:
+            objects.add_metric([watched.kind.plural], len(watched.objects))
+            stale.add_metric([watched.kind.plural], float(bool(watched.problem)))
+        yield objects
+        yield stale

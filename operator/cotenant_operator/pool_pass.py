@@ -1,0 +1,281 @@
+"""One pass over one pool: the world as it is → everything that is to be done now. Pure.
+
+Doing it twice does nothing the second time: what is as wanted already is not in the actions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from cotenant_operator.actions import (
+    Actions,
+    Apply,
+    Merge,
+    Put,
+    Remove,
+    SetStatus,
+    Tell,
+    Write,
+    covers,
+    status_differs,
+)
+from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
+from cotenant_operator.event_texts import events_of
+from cotenant_operator.instants import utc
+from cotenant_operator.kinds import MODELS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object
+from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
+from cotenant_operator.operator_settings import OperatorSettings
+from cotenant_operator.planned import ModelPlan, PoolPlan
+from cotenant_operator.pool_seen import PoolSeen
+from cotenant_operator.pool_status import POOL_CONDITIONS, pool_status
+from cotenant_operator.pool_world import (
+    PoolWorld,
+    clusters_seen,
+    head_problem,
+    head_state,
+    kuberay,
+    pods_seen,
+    ready_workers,
+)
+from cotenant_operator.render.desired import render_desired
+from cotenant_operator.render.pool_template import digest
+from cotenant_operator.render.raycluster import keep_scale, leaving, render_conductor_service, render_raycluster
+from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Note, Roll, Told
+from cotenant_operator.spec import GPUPool
+from cotenant_operator.tenant_status import invalid_status
+from cotenant_serving.contract import Desired, PoolStatus
+
+APPLIED_ANNOTATION = "cotenant.dev/applied"
+"""On what is applied: a hash of all of it, so that a field that is not wanted any more is noticed."""
+
+PlanRoll = Callable[[GPUPool, OperatorSettings, Sequence[ClusterSeen], float], Roll]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolInput:
+    """One pool by name. `pool` is None when there is no such GPUPool, or none that can be read."""
+
+    name: str
+    pool: GPUPool | None
+    pool_object: Object | None
+    pool_problem: str = ""
+    """Why the GPUPool cannot be read."""
+    models: Mapping[str, ModelPlan] = field(default_factory=dict)
+    """`namespace/name` → plan, of the models that name this pool."""
+    objects: Mapping[Key, Object] = field(default_factory=dict)
+    """Their objects, with those that cannot be read."""
+    problems: Mapping[Key, str] = field(default_factory=dict)
+    """Why not."""
+    plan: PoolPlan
+    world: PoolWorld
+    settings: OperatorSettings
+
+
+def decide(given: PoolInput, plan_roll: PlanRoll) -> Actions:
+    """Everything of this pool. `plan_roll` decides about its RayClusters."""
+    if given.pool is None or given.pool_object is None:
+        statuses = (*_unreadable_pool(given), *_models(given, None))
+        return replace(
+            Actions(statuses=statuses, routed=None if given.pool_problem else ()), events=_events(statuses)
+        )
+    pool, world = given.pool, given.world
+    roll = plan_roll(pool, given.settings, clusters_seen(world), world.now_s)
+    seen = _seen(pool, roll, world)
+    uid = given.pool_object["metadata"]["uid"]
+    statuses = (*_pool(given, seen), *_models(given, seen))
+    namespace = given.settings.namespace
+    return Actions(
+        events=_events(statuses),
+        writes=_writes(pool, uid, roll, world, given.settings) if world.kuberay_served else (),
+        puts=_puts(given.plan, pool, roll, world),
+        statuses=statuses,
+        follow={
+            item["metadata"]["name"]: conductor_url(item["metadata"]["name"], namespace) for item in _alive(world)
+        },
+        routed=tuple(conductor_url(name, namespace) for name in roll.routed),
+        again_s=roll.look_again_s,
+    )
+
+
+def _writes(pool: GPUPool, uid: str, roll: Roll, world: PoolWorld, settings: OperatorSettings) -> tuple[Write, ...]:
+    writes: list[Write] = []
+    patches: dict[str, Object] = {}
+    for step in roll.steps:
+        live = world.cluster(step.name)
+        if isinstance(step, Create):
+            writes.append(Apply(RAY_CLUSTERS, _stamped(render_raycluster(pool, settings, step.name, uid=uid))))
+        elif isinstance(step, Note) and live is not None:
+            text = step.handover.to_json() if step.handover else None
+            patches[step.name] = {"metadata": {"annotations": {ROLL_ANNOTATION: text}}}
+        elif isinstance(step, Delete) and live is not None:
+            metadata = live["metadata"]
+            writes.append(Remove(RAY_CLUSTERS, metadata["namespace"], step.name, metadata["uid"]))
+    deleted = {step.name for step in roll.steps if isinstance(step, Delete)}
+    for live in (item for item in _alive(world) if item["metadata"]["name"] not in deleted):
+        name = live["metadata"]["name"]
+        if name in roll.leaving and (wanted := leaving(live))["spec"] != live["spec"]:
+            patches[name] = {**patches.get(name, {}), "spec": wanted["spec"]}
+        if name in patches:
+            writes.append(_merged(live, patches[name]))
+        elif name == roll.target:
+            writes += _up_to_date(render_raycluster(pool, settings, name, uid=uid), live)
+        writes += _service(pool, settings, live, world)
+    return tuple(writes)
+
+
+def _up_to_date(rendered: Object, live: Object) -> list[Write]:
+    """The target's spec, with the numbers of pods that Ray's autoscaler has set."""
+    wanted = keep_scale(_stamped(rendered), live)
+    if covers(live, wanted):
+        return []
+    metadata = {**wanted["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}
+    return [Apply(RAY_CLUSTERS, {**wanted, "metadata": metadata})]
+
+
+def _service(pool: GPUPool, settings: OperatorSettings, live: Object, world: PoolWorld) -> list[Write]:
+    name = live["metadata"]["name"]
+    wanted = _stamped(render_conductor_service(pool, settings, name, uid=live["metadata"]["uid"]))
+    have = world.services.get(conductor_service(name))
+    return [] if have is not None and covers(have, wanted) else [Apply(SERVICES, wanted)]
+
+
+def _stamped(item: Object) -> Object:
+    metadata = item["metadata"]
+    annotations = {**metadata.get("annotations", {}), APPLIED_ANNOTATION: digest(item)}
+    return {**item, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _merged(live: Object, patch: Object) -> Merge:
+    """Conditional on what was looked at."""
+    metadata = live["metadata"]
+    version = {"resourceVersion": metadata["resourceVersion"]}
+    patch = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
+    return Merge(RAY_CLUSTERS, metadata["namespace"], metadata["name"], patch)
+
+
+def _puts(plan: PoolPlan, pool: GPUPool, roll: Roll, world: PoolWorld) -> tuple[Put, ...]:
+    """For each conductor that answers and has been told something else."""
+    base = desired_of(plan, pool)
+    puts = []
+    for name, told in roll.told.items():
+        conductor = world.conductors.get(name)
+        if conductor is None or conductor.status is None:
+            continue
+        wanted = _told(base, told)
+        have = conductor.desired
+        if have is None or msgspec.structs.replace(have, generation=0) != wanted:
+            known = max(conductor.status.generation, have.generation if have else 0)
+            puts.append(Put(name, msgspec.structs.replace(wanted, generation=known + 1)))
+    return tuple(puts)
+
+
+def desired_of(plan: PoolPlan, pool: GPUPool) -> Desired:
+    """Generation 0. Groups may grow: Ray's autoscaler brings pods up to `max`."""
+    scale = {worker.name: worker for worker in pool.spec.workers}
+    base = render_desired(plan, generation=0)
+    groups = tuple(
+        msgspec.structs.replace(group, min_devices=scale[group.name].min, max_devices=scale[group.name].max)
+        for group in base.groups
+    )
+    return msgspec.structs.replace(base, groups=groups)
+
+
+def _told(base: Desired, told: Told) -> Desired:
+    return msgspec.structs.replace(
+        base,
+        models=() if told.without_models else base.models,
+        warm=dict(told.warm),
+        draining=told.draining,
+        keep_devices=dict(told.keep_devices),
+    )
+
+
+def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
+    names = [item["metadata"]["name"] for item in _alive(world)]
+    serving = [name for name in roll.routed if name in names]
+    active = next((name for name in serving if name != roll.target), serving[0] if serving else "")
+    order = sorted(names, key=lambda name: name != active)
+    statuses = tuple(said for name in order if (said := _status(world, name)) is not None)
+    live = world.cluster(active) if active else None
+    pods = tuple(pod for name in names for pod in world.pods.get(name, ()))
+    problem = head_problem(live, world.pods.get(active, ())) if live is not None else ""
+    conductor = world.conductors.get(active)
+    return PoolSeen(
+        pool=pool,
+        kuberay=kuberay(world),
+        active=active,
+        target=roll.target,
+        head=head_state(live, world.pods.get(active, ())),
+        statuses=statuses,
+        problem=problem or (conductor.problem if conductor else ""),
+        pods=pods_seen(pods),
+        workers=ready_workers(pods),
+        phase=roll.phase,
+        rolling=roll.message,
+        node_resources=world.node_resources,
+    )
+
+
+def _status(world: PoolWorld, name: str) -> PoolStatus | None:
+    conductor = world.conductors.get(name)
+    return conductor.status if conductor else None
+
+
+def _alive(world: PoolWorld) -> list[Object]:
+    return [item for item in world.clusters if not item["metadata"].get("deletionTimestamp")]
+
+
+def _pool(given: PoolInput, seen: PoolSeen) -> tuple[SetStatus, ...]:
+    live = given.pool_object
+    assert live is not None
+    status = pool_status(
+        given.plan,
+        seen,
+        generation=live["metadata"]["generation"],
+        previous=live.get("status"),
+        now=utc(given.world.now_s),
+    )
+    return (SetStatus(POOLS, live, status),) if status_differs(live.get("status"), status) else ()
+
+
+def _models(given: PoolInput, seen: PoolSeen | None) -> tuple[SetStatus, ...]:
+    now, url = utc(given.world.now_s), given.settings.url
+    changed = []
+    for key, live in given.objects.items():
+        metadata, previous = live["metadata"], live.get("status")
+        if metadata.get("deletionTimestamp"):
+            continue
+        if key in given.problems:
+            problems = [given.problems[key]]
+            status = invalid_status(
+                MODEL_CONDITIONS, problems, generation=metadata["generation"], previous=previous, now=now
+            )
+        else:
+            planned = given.models.get("/".join(key))
+            if planned is None:
+                continue
+            status = model_status(
+                planned, seen, generation=metadata["generation"], previous=previous, now=now, url=url
+            )
+        if status_differs(previous, status):
+            changed.append(SetStatus(MODELS, live, status))
+    return tuple(changed)
+
+
+def _unreadable_pool(given: PoolInput) -> tuple[SetStatus, ...]:
+    live = given.pool_object
+    if live is None or not given.pool_problem:
+        return ()
+    status = invalid_status(
+        POOL_CONDITIONS,
+        [given.pool_problem],
+        generation=live["metadata"]["generation"],
+        previous=live.get("status"),
+        now=utc(given.world.now_s),
+    )
+    return (SetStatus(POOLS, live, status),) if status_differs(live.get("status"), status) else ()
+
+
+def _events(statuses: Sequence[SetStatus]) -> tuple[Tell, ...]:
+    return tuple(event for item in statuses for event in events_of(item.live, item.status))
