@@ -14,7 +14,7 @@ from cotenant_operator.operator_settings import (
 )
 from cotenant_operator.quantity import as_quantity
 
-MARK = "cotenant-operator"
+MARK = "cotenant-made"
 """ConfigMap that says that there has been a pool: a default one that its owner deleted is not made again. Delete the
 ConfigMap to have it made anew."""
 DEFAULT_POOL_KEY = "default-pool"

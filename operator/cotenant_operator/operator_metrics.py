@@ -46,7 +46,7 @@ class OperatorMetrics:
             ["pool"],
             registry=self._registry,
         )
-        self._registry.register(self)  # type: ignore[arg-type]
+        self._registry.register(self)
 
     def round_ended(self, kind: str, seconds: float) -> None:
         self._rounds.labels(kind).observe(seconds)

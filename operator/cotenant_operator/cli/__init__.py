@@ -2,6 +2,7 @@
 
     options.py   what the commands share: options, formats, exit codes, the default state directory
     serve.py     up, demo            planning.py   plan
+    operator.py  operator
     looking.py   get, explain        keys.py       key create, list, revoke
     logs.py      logs                usage.py      usage
     talking.py   chat, embed         doctor.py     doctor
@@ -22,6 +23,7 @@ from cotenant_operator.cli.keys import create_key, list_keys, revoke_key
 from cotenant_operator.cli.loadtest import loadtest_app
 from cotenant_operator.cli.logs import logs
 from cotenant_operator.cli.looking import explain_model, get_models, get_pools, get_tenants
+from cotenant_operator.cli.operator import operator
 from cotenant_operator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MANIFESTS, EXIT_REFUSED, default_state
 from cotenant_operator.cli.planning import plan
 from cotenant_operator.cli.serve import demo, up
@@ -51,6 +53,7 @@ app.command(rich_help_panel=CALL)(chat)
 app.command(rich_help_panel=CALL)(embed)
 app.add_typer(loadtest_app, name="loadtest", rich_help_panel=CALL)
 app.command()(version)
+app.command(rich_help_panel=SERVE)(operator)
 get_app.command("models")(get_models)
 get_app.command("pools")(get_pools)
 get_app.command("tenants")(get_tenants)
