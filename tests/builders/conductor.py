@@ -1,6 +1,18 @@
 """Worlds, engines and models for tests of the conductor: every argument has a default worth reading."""
 
-from cotenant_serving.conductor.world import Device, Engine, EnginePhase, Failure, ModelMemory, World, app_name
+from collections.abc import Mapping
+from typing import Any
+
+from cotenant_serving.conductor.world import (
+    Device,
+    Engine,
+    EnginePhase,
+    Failure,
+    GroupMemory,
+    ModelMemory,
+    World,
+    app_name,
+)
 from cotenant_serving.contract import (
     Candidate,
     Desired,
@@ -16,18 +28,40 @@ from cotenant_serving.contract import (
 GIB = 1024**3
 
 
-def device(index: int = 0, *, group: str = "cpu", memory: int = 8 * GIB) -> Device:
+def device(index: int = 0, *, group: str = "cpu", memory: int = 8 * GIB, node: str = "10.0.0.1") -> Device:
     return Device(
-        id=f"10.0.0.1/{group}/{index}", group=group, kind="cpu", memory_bytes=memory, node="10.0.0.1", index=index
+        id=f"{node}/{group}/{index}",
+        group=group,
+        kind="cpu",
+        memory_bytes=memory,
+        node=node,
+        index=index,
+        host="pod-1",
     )
 
 
-def spec(model: str = "search/chat", revision: str = "r1", *, share: int = 2 * GIB, slots: int = 4) -> EngineSpec:
+def pod(number: int = 1, *, group: str = "cpu") -> Device:
+    """The device of a worker pod: there is one in each."""
+    return device(group=group, node=f"10.0.1.{number}")
+
+
+def group(name: str = "cpu", *, most: int = 0, least: int = 0, memory: int = 8 * GIB) -> WorkerGroup:
+    return WorkerGroup(name=name, device="cpu", memory_bytes=memory, min_devices=least, max_devices=most)
+
+
+def spec(
+    model: str = "search/chat",
+    revision: str = "r1",
+    *,
+    share: int = 2 * GIB,
+    slots: int = 4,
+    groups: tuple[str, ...] = ("cpu",),
+) -> EngineSpec:
     return EngineSpec(
         model=model,
         revision=revision,
         task="echo",
-        candidates=(Candidate(group="cpu", share_bytes=share),),
+        candidates=tuple(Candidate(group=group, share_bytes=share) for group in groups),
         device="cpu",
         concurrency=slots,
     )
@@ -42,10 +76,11 @@ def model(
     min_engines: int = 0,
     max_engines: int = 1,
     idle_after_s: float = 600.0,
+    groups: tuple[str, ...] = ("cpu",),
 ) -> DesiredModel:
     return DesiredModel(
         name=name,
-        engine=spec(name, revision, share=share, slots=slots),
+        engine=spec(name, revision, share=share, slots=slots, groups=groups),
         min_engines=min_engines,
         max_engines=max_engines,
         idle_after_s=idle_after_s,
@@ -101,10 +136,11 @@ def engine(
     on: Device | None = None,
     failure: Failure | None = None,
     load_s: float = 5.0,
+    silent_s: float = 0.0,
 ) -> Engine:
     engine_args = args(spec(model, revision, share=share, slots=slots), slot, on=on)
     told = None if phase == "starting" else beat(engine_args, running=running, load_s=load_s)
-    return Engine(args=engine_args, phase=phase, beat=told, idle_s=idle_s, failure=failure)
+    return Engine(args=engine_args, phase=phase, beat=told, idle_s=idle_s, silent_s=silent_s, failure=failure)
 
 
 def world(
@@ -115,18 +151,23 @@ def world(
     memory: dict[str, ModelMemory] | None = None,
     now_s: float = 1000.0,
     adopted: bool = False,
+    groups: tuple[WorkerGroup, ...] = (group(),),
+    remembered: Mapping[str, GroupMemory] | None = None,
+    **more: Any,
 ) -> World:
-    """`demand`: queued requests per model. `adopted`: nobody has sent a desired state yet."""
+    """`demand`: queued requests per model. `adopted`: nobody has sent a desired state yet. `more`: of `Desired`."""
     return World(
         now_s=now_s,
-        desired=None if adopted else desired(*models),
+        desired=None if adopted else desired(*models, groups=groups, **more),
         devices=devices,
         engines=engines,
         demand={name: ModelDemand(queued=count) for name, count in (demand or {}).items()},
         memory=memory or {},
+        groups=remembered or {},
     )
 
 
-def desired(*models: DesiredModel, generation: int = 1) -> Desired:
-    group = WorkerGroup(name="cpu", device="cpu", memory_bytes=8 * GIB)
-    return Desired(generation=generation, pool="default", groups=(group,), models=models)
+def desired(
+    *models: DesiredModel, generation: int = 1, groups: tuple[WorkerGroup, ...] = (group(),), **more: Any
+) -> Desired:
+    return Desired(generation=generation, pool="default", groups=groups, models=models, **more)

@@ -6,17 +6,25 @@ import contextlib
 import logging
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cotenant_serving.conductor.api import Api
 from cotenant_serving.conductor.conductor import Conductor, Settings
 from cotenant_serving.conductor.store import Store
+from cotenant_serving.conductor.world import POD_TIMEOUT_S
 from cotenant_serving.logs import log_to_stderr
 
 log = logging.getLogger("cotenant.conductor")
 
+T = TypeVar("T")
+
 EXIT_RAY_LOST = 3
+HEAD_S = 300.0
+"""How long Ray's head may take to start beside us: its image may still be pulled."""
+CONNECT_RETRY_S = 0.5
 
 
 def main() -> int:
@@ -42,6 +50,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache-dir", default="", help="weight cache of the engines")
     parser.add_argument("--log-dir", default="", help="folder for the engines' own logs")
     parser.add_argument("--engine-host", default="", help="address that engines listen on; default: their node's")
+    parser.add_argument(
+        "--engine-logs-to-container", action="store_true", help="engines' logs also go to their container's output"
+    )
+    parser.add_argument(
+        "--pod-timeout-s",
+        type=float,
+        default=POD_TIMEOUT_S,
+        help="a worker group whose pod is pending for so long counts as unavailable; default: %(default)s",
+    )
     return parser.parse_args()
 
 
@@ -52,6 +69,8 @@ async def _run(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         log_dir=args.log_dir,
         engine_host=args.engine_host,
+        log_to_container=args.engine_logs_to_container,
+        pod_timeout_s=args.pod_timeout_s,
     )
     conductor = Conductor(Store(args.state), settings)
     api = Api(conductor, pool_token=_token(args.pool_token_file), control_token=_token(args.control_token_file))
@@ -77,7 +96,7 @@ async def _conduct(conductor: Conductor, ray_address: str) -> None:
     from cotenant_serving.conductor.serve_driver import ServeDriver
 
     await _reachable(ray_address)
-    driver = await asyncio.to_thread(ServeDriver, ray_address)
+    driver = await asyncio.to_thread(_connected, ServeDriver, ray_address)
     log.info("connected to Ray at %s", ray_address)
     await conductor.run(driver)
 
@@ -85,7 +104,7 @@ async def _conduct(conductor: Conductor, ray_address: str) -> None:
 async def _reachable(address: str) -> None:
     """Wait for the head's GCS: Ray's own client gives up early, and the head may still be starting."""
     host, _, port = address.rpartition(":")
-    for _ in range(600):
+    for _ in range(int(HEAD_S * 10)):
         try:
             _, writer = await asyncio.open_connection(host, int(port))
         except OSError:
@@ -93,7 +112,20 @@ async def _reachable(address: str) -> None:
         else:
             writer.close()
             return
-    raise TimeoutError(f"Ray's head at {address} did not answer within 60 s")
+    raise TimeoutError(f"Ray's head at {address} did not answer within {HEAD_S:.0f} s")
+
+
+def _connected(connect: Callable[[str], T], address: str) -> T:
+    """The head's GCS answers before its raylet does, without which no driver can be."""
+    deadline_s = time.monotonic() + HEAD_S
+    while True:
+        try:
+            return connect(address)
+        except Exception as error:
+            if time.monotonic() >= deadline_s:
+                raise
+            log.info("Ray at %s takes no driver yet, trying on: %s: %s", address, type(error).__name__, error)
+            time.sleep(CONNECT_RETRY_S)
 
 
 async def _serve(api: Api, host: str, port: int) -> None:

@@ -14,12 +14,12 @@ from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.leases import Leases
 from cotenant_serving.conductor.observed import App, Observed
+from cotenant_serving.conductor.pool_status import pool_status
 from cotenant_serving.conductor.store import Store
-from cotenant_serving.conductor.world import Decision, Device, Engine, ModelMemory, Start, World
+from cotenant_serving.conductor.world import POD_TIMEOUT_S, Decision, Device, Engine, ModelMemory, Start, World
 from cotenant_serving.contract import (
     Demand,
     Desired,
-    DeviceStatus,
     EngineArgs,
     Heartbeat,
     HeartbeatReply,
@@ -40,6 +40,8 @@ MOVING_S = 0.2
 ADOPT_S = 3.0
 """After a restart the table waits this long, at most, for the heartbeats of the engines that run."""
 DRIVER_TIMEOUT_S = 20.0
+STALL_S = 2.5
+"""A wait for the next pass that took so long: this process stood still."""
 RAY_LOST_S = 15.0
 """Serve's controller may restart within this; after it the conductor ends, so that its supervisor starts afresh."""
 
@@ -51,6 +53,8 @@ class Driver(Protocol):
     def apps(self) -> dict[str, App]: ...
     def start(self, args: EngineArgs, node: str, group: str) -> None: ...
     def delete(self, app: str) -> None: ...
+    def ask(self, pods: Mapping[str, int]) -> None:
+        """Have Ray's autoscaler bring so many more pods of each group; of those not named none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class Settings:
     log_dir: str = ""
     engine_host: str = ""
     """Address that engines listen on; empty is their node's."""
+    log_to_container: bool = False
+    pod_timeout_s: float = POD_TIMEOUT_S
 
 
 class StaleGenerationError(Exception):
@@ -108,25 +114,12 @@ class Conductor:
                 if self._clock() - answered_s > RAY_LOST_S:
                     raise
                 log.exception("a pass failed; trying again")
-            try:
-                await asyncio.wait_for(self._kick.wait(), MOVING_S if self._moving() else STEADY_S)
-                await asyncio.sleep(0.02)  # several heartbeats and reports arrive together: one decision for all
-            except TimeoutError:
-                pass
+            await self._wait()
 
     async def step(self) -> Decision:
         """One pass of the loop."""
         await self._look()
-        now_s = self._clock()
-        world = World(
-            now_s=now_s,
-            desired=self._desired,
-            devices=self._devices,
-            engines=self._engines,
-            demand=self._observed.demand(now_s),
-            memory=self._memory,
-        )
-        decision = decide(world)
+        decision = decide(self._world())
         self._decision, self._memory = decision, decision.memory
         await self._act(decision)
         await self._publish()
@@ -170,13 +163,42 @@ class Conductor:
         return self._table
 
     def status(self) -> PoolStatus:
-        return PoolStatus(
-            pool=self._desired.pool if self._desired else "",
+        def holder(device_id: str) -> str:
+            lease = self._leases.holder(device_id, self._clock())
+            return lease.app if lease else ""
+
+        return pool_status(
+            self._world(),
+            self._decision,
             epoch=self._table.epoch,
-            generation=self._desired.generation if self._desired else 0,
-            models=self._decision.models,
-            devices=tuple(self._device_status(device) for device in self._devices),
+            reconciled=self._table.sequence > 0,
+            holder=holder,
         )
+
+    def _world(self) -> World:
+        now_s = self._clock()
+        return World(
+            now_s=now_s,
+            desired=self._desired,
+            devices=self._devices,
+            engines=self._engines,
+            demand=self._observed.demand(now_s),
+            memory=self._memory,
+            groups=self._decision.groups,
+            pod_timeout_s=self._settings.pod_timeout_s,
+        )
+
+    async def _wait(self) -> None:
+        """Until there is news, or it is time for another look."""
+        began_s = self._clock()
+        try:
+            await asyncio.wait_for(self._kick.wait(), MOVING_S if self._moving() else STEADY_S)
+            await asyncio.sleep(0.02)  # several heartbeats and reports arrive together: one decision for all
+        except TimeoutError:
+            pass
+        now_s = self._clock()
+        if now_s - began_s > STALL_S:
+            self._observed.overslept(now_s - began_s, now_s)
 
     async def _look(self) -> None:
         assert self._driver is not None
@@ -193,6 +215,7 @@ class Conductor:
             log.info("deleting %s: %s", delete.app, delete.why)
             if await self._try(self._driver.delete, delete.app):
                 self._observed.deleting(delete.app)
+        await self._try(self._driver.ask, decision.pods)
         for start in decision.starts:
             args = self._engine_args(start)
             log.info("starting %s on %s with %d bytes", args.app, args.device_id, args.share_bytes)
@@ -227,6 +250,7 @@ class Conductor:
             cache_dir=self._settings.cache_dir,
             log_dir=self._settings.log_dir,
             host=self._settings.engine_host,
+            log_to_container=self._settings.log_to_container,
         )
 
     def _keep_placements(self) -> None:
@@ -262,10 +286,13 @@ class Conductor:
             self._published.notify_all()
 
     def _model_rows(self) -> tuple[ModelRow, ...]:
+        """A cluster that drains speaks only for the models it still serves: the other one speaks for the rest."""
         desired = {model.name: model for model in self._desired.models} if self._desired else {}
+        draining = bool(self._desired and self._desired.draining)
         return tuple(
             model_row(status, self._load_s(status.model), desired.get(status.model))
             for status in self._decision.models
+            if status.ready_engines or not draining
         )
 
     def _load_s(self, model: str) -> float | None:
@@ -273,20 +300,7 @@ class Conductor:
         return memory.load_s if memory else None
 
     def _moving(self) -> bool:
-        return any(engine.phase != "ready" for engine in self._engines)
-
-    def _device_status(self, device: Device) -> DeviceStatus:
-        here = [engine for engine in self._engines if engine.args.device_id == device.id]
-        lease = self._leases.holder(device.id, self._clock())
-        return DeviceStatus(
-            device_id=device.id,
-            group=device.group,
-            device=device.kind,
-            memory_bytes=device.memory_bytes,
-            reserved_bytes=sum(engine.args.share_bytes for engine in here),
-            used_bytes=sum(engine.beat.used_bytes for engine in here if engine.beat),
-            lease=lease.app if lease else "",
-        )
+        return bool(self._decision.pods) or any(engine.phase != "ready" for engine in self._engines)
 
 
 def _lasting(table: Table) -> Table:

@@ -1,10 +1,12 @@
 """The conductor's decision: which model runs where, now. Pure: `World → Decision`.
 
 One pass, in this order:
- 1. failures: an engine that reports a failure, or that Serve gave up, is deleted and its model backs off;
+ 1. failures: an engine that reports a failure, or that Serve gave up, is deleted and its model backs off; one whose
+    device has left is deleted too, and its model is placed anew;
  2. wanted: demand and `replicas` say how many engines each model should have;
  3. surplus: old revisions that are replaced, idle engines, engines of models that are not desired go;
- 4. starts: what is missing is placed by bytes (`place`), at most one start per device at a time.
+ 4. starts: what is missing is placed by bytes (`place`), at most one start per device at a time, and pods are asked
+    for (`groups`) where no device has room. A cluster that is drained starts nothing and gives way (`handover`).
 The same world always gives the same decision, and a settled world gives an empty one.
 """
 
@@ -12,8 +14,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from cotenant_serving.conductor import place
+from cotenant_serving.conductor import groups, place
 from cotenant_serving.conductor.explain import model_status
+from cotenant_serving.conductor.handover import handed_over
 from cotenant_serving.conductor.world import (
     Decision,
     Delete,
@@ -41,23 +44,38 @@ def decide(world: World) -> Decision:
         view = _view(world, memory, index)
         memory[view.name] = _note_surplus(view)
     views = [_view(world, memory, index) for index in range(len(world.desired.models))]
-    deletes = [*_failed_apps(world), *_orphans(world)]
+    deletes = _once([*_failed_apps(world), *_stranded(world), *_orphans(world), *handed_over(world)])
+    going = {delete.app for delete in deletes}
     for view in views:
-        deletes.extend(_surplus(view))
+        deletes.extend(delete for delete in _surplus(view) if delete.app not in going)
     needs = {view.name: needed(view) for view in views}
     placing = place.Placing.of(world, going={delete.app for delete in deletes}, needs=needs)
     outcomes: dict[str, place.Outcome] = {}
+    more: list[tuple[EngineSpec, int]] = []
     for view in sorted(views, key=_urgency):
-        spec = missing(view)
+        spec = None if world.desired.draining else missing(view)
         if spec is None:
             continue
-        outcome = placing.put(view, spec, may_evict=asked_for(view))
+        outcome = placing.put(view, spec, may_evict=asked_for(view), may_grow=may_grow(view))
         outcomes[view.name] = outcome
+        if may_grow(view) and spec is view.desired.engine:
+            more.append((spec, wanted(view) - len(present(view)) - 1))
         if outcome.in_place:
             memory[view.name] = replace(memory[view.name], fallback=outcome.in_place)
+    for spec, count in more:
+        for _ in range(count):
+            placing.foresee(spec)
     deletes.extend(placing.evictions)
-    statuses = tuple(_status(view, outcomes) for view in views)
-    return Decision(starts=tuple(placing.starts), deletes=tuple(deletes), memory=memory, models=statuses)
+    remembered = groups.waiting(placing.pods)
+    return Decision(
+        starts=tuple(placing.starts),
+        deletes=tuple(deletes),
+        memory=memory,
+        models=tuple(_status(view, outcomes) for view in views),
+        pods=placing.pods.asked,
+        groups=remembered,
+        group_statuses=groups.statuses(placing.pods, remembered),
+    )
 
 
 def wanted(view: ModelView) -> int:
@@ -72,7 +90,7 @@ def needed(view: ModelView) -> int:
     """Engines for the requests that are here now: demand over slots, at least `min`, at most `max`."""
     desired = view.desired
     by_demand = math.ceil((view.demand.running + view.demand.queued) / _slots(view))
-    return max(desired.min_engines, min(by_demand, desired.max_engines))
+    return max(view.floor, min(by_demand, desired.max_engines))
 
 
 def missing(view: ModelView) -> EngineSpec | None:
@@ -83,7 +101,7 @@ def missing(view: ModelView) -> EngineSpec | None:
     if not (asked_for(view) or view.alive or view.failed_target):
         return None
     spec = view.desired.engine
-    if spec is not None and len(view.of_revision(spec.revision)) < wanted(view) and not _backing_off(view):
+    if spec is not None and len(present(view)) < wanted(view) and not _backing_off(view):
         return spec
     fallback = view.memory.fallback
     if fallback and view.failed_target and wanted(view) > 0 and not view.alive:
@@ -93,7 +111,17 @@ def missing(view: ModelView) -> EngineSpec | None:
 
 def asked_for(view: ModelView) -> bool:
     """Is a request here now, or an engine missing that `min` promises? Only then may others make room."""
-    return view.demand.running + view.demand.queued > 0 or len(view.alive) < view.desired.min_engines
+    return view.demand.running + view.demand.queued > 0 or len(view.alive) < view.floor
+
+
+def may_grow(view: ModelView) -> bool:
+    """May a pod be brought for it? For requests, and for a new revision of a model that always has an engine."""
+    return asked_for(view) or view.floor > 0
+
+
+def present(view: ModelView) -> tuple[Engine, ...]:
+    """Engines of the target revision that serve, are about to, or were lost so lately that they may be back."""
+    return tuple(engine for engine in view.of_revision(view.target) if not engine.missed)
 
 
 def _remember(world: World) -> dict[str, ModelMemory]:
@@ -155,6 +183,7 @@ def _view(world: World, memory: Mapping[str, ModelMemory], index: int) -> ModelV
         demand=world.demand.get(desired.name, _NO_DEMAND),
         memory=memory[desired.name],
         now_s=world.now_s,
+        warm=world.desired.warm.get(desired.name, 0),
     )
 
 
@@ -162,6 +191,22 @@ def _failed_apps(world: World) -> Iterable[Delete]:
     for engine in world.engines:
         if engine.phase == "failed" and engine.failure:
             yield Delete(app=engine.args.app, why=f"{engine.failure.reason}: {engine.failure.message}")
+
+
+def _stranded(world: World) -> Iterable[Delete]:
+    """Its node left while it started, or took it along: Serve would wait for that node for ever."""
+    assert world.desired is not None
+    known = {group.name for group in world.desired.groups}
+    there = {device.id for device in world.devices}
+    for engine in world.engines:
+        device_id = engine.args.device_id
+        left = device_id not in there and known.issuperset(device_id.split("/")[1:2])
+        if left and engine.phase in ("starting", "lost"):
+            yield Delete(app=engine.args.app, why=f"its device {device_id} has left")
+
+
+def _once(deletes: Iterable[Delete]) -> list[Delete]:
+    return list({delete.app: delete for delete in deletes}.values())
 
 
 def _orphans(world: World) -> Iterable[Delete]:
@@ -228,4 +273,4 @@ def _backing_off(view: ModelView) -> bool:
 
 def _status(view: ModelView, outcomes: Mapping[str, place.Outcome]) -> ModelStatus:
     outcome = outcomes.get(view.name)
-    return model_status(view, outcome.explanation if outcome else (), blocked=bool(outcome and outcome.blocked))
+    return model_status(view, outcome or place.Outcome(explanation=()))

@@ -3,14 +3,15 @@
 import math
 
 from cotenant_serving.conductor import told
+from cotenant_serving.conductor.place import Outcome
 from cotenant_serving.conductor.world import Engine, ModelView
 from cotenant_serving.contract import DesiredModel, EngineStatus, ModelRow, ModelState, ModelStatus, Reason
 
 ETA_STEP_S = 5.0
 
 
-def model_status(view: ModelView, explanation: tuple[str, ...], *, blocked: bool) -> ModelStatus:
-    state, reason, message = _state(view, explanation, blocked)
+def model_status(view: ModelView, outcome: Outcome) -> ModelStatus:
+    state, reason, message = _state(view, outcome)
     serving = view.ready[0].revision if view.ready else ""
     return ModelStatus(
         model=view.name,
@@ -23,7 +24,8 @@ def model_status(view: ModelView, explanation: tuple[str, ...], *, blocked: bool
         queued=view.demand.queued,
         ready_engines=len(view.ready),
         engines=tuple(engine_status(engine) for engine in view.engines),
-        explanation=explanation,
+        explanation=outcome.explanation,
+        load_s=view.memory.load_s,
         retry_in_s=max(0.0, view.memory.retry_at_s - view.now_s) if view.failed_target else None,
     )
 
@@ -35,7 +37,8 @@ def model_row(status: ModelStatus, load_s: float | None, desired: DesiredModel |
     change with every second.
     """
     eta_s = status.retry_in_s if status.state == "failed" else None
-    if status.state in ("cold", "waking") and load_s is not None:
+    known = status.state in ("cold", "waking") and status.reason is not Reason.POD_PENDING
+    if known and load_s is not None:
         eta_s = max(0.0, load_s - max((engine.age_s for engine in status.engines), default=0.0))
     return ModelRow(
         model=status.model,
@@ -64,10 +67,12 @@ def engine_status(engine: Engine) -> EngineStatus:
         pid=beat.pid if beat else 0,
         load_s=beat.load_s if beat else 0.0,
         age_s=engine.age_s,
+        node=beat.node if beat else "",
+        pod=beat.pod if beat else "",
     )
 
 
-def _state(view: ModelView, explanation: tuple[str, ...], blocked: bool) -> tuple[ModelState, Reason, str]:
+def _state(view: ModelView, outcome: Outcome) -> tuple[ModelState, Reason, str]:
     refused, failure = view.desired.refused, view.memory.failure
     if view.ready:
         return "ready", Reason.READY, _beside_ready(view)
@@ -78,10 +83,10 @@ def _state(view: ModelView, explanation: tuple[str, ...], blocked: bool) -> tupl
     starting = [engine for engine in view.alive if engine.phase != "ready"]
     if starting:
         return "waking", Reason.LOADING, _progress(starting[0])
-    if blocked:
-        return "waiting", Reason.NO_ROOM, "; ".join(explanation)
-    if explanation:
-        return "waking", Reason.WAKING, "; ".join(explanation)
+    if outcome.blocked:
+        return "waiting", outcome.reason or Reason.NO_ROOM, "; ".join(outcome.explanation)
+    if outcome.explanation:
+        return "waking", outcome.reason or Reason.WAKING, "; ".join(outcome.explanation)
     return "cold", Reason.IDLE, "no engine; the first request wakes one"
 
 

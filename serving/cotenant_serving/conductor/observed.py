@@ -84,6 +84,12 @@ class Observed:
         record.beat, record.beat_s = beat, now_s
         return before is None or was_lost or _news(before, beat)
 
+    def overslept(self, for_s: float, now_s: float) -> None:
+        """This process stood still: what was said in that time could not be heard, so nobody was silent in it."""
+        for record in self._records.values():
+            record.beat_s = min(now_s, record.beat_s + for_s)
+        self._demand = {gateway: (demand, min(now_s, at + for_s)) for gateway, (demand, at) in self._demand.items()}
+
     def demanded(self, demand: Demand, now_s: float) -> bool:
         """Take a gateway's demand in; True when a model's demand or its waiting line begins or ends."""
         before = self._demand.get(demand.gateway)
@@ -148,6 +154,7 @@ class Observed:
             beat=record.beat,
             idle_s=now_s - record.busy_s,
             age_s=now_s - record.since_s,
+            silent_s=now_s - (record.beat_s if record.beat else record.since_s),
             failure=failure,
         )
 

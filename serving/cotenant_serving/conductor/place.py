@@ -1,8 +1,12 @@
-"""Placing by bytes: free room, else an idle engine that is cheapest to bring back makes room, else wait. Pure."""
+"""Placing by bytes. Pure. In this order: free room; room that engines free which end anyway; a new pod, where the
+group may have more; the idle engine that is cheapest to bring back makes room; the model's own old revision gives
+way; wait."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cotenant_serving.conductor import groups
+from cotenant_serving.conductor.groups import Pods
 from cotenant_serving.conductor.world import (
     STARTING_PHASES,
     Delete,
@@ -14,7 +18,7 @@ from cotenant_serving.conductor.world import (
     app_name,
     gib,
 )
-from cotenant_serving.contract import Candidate, EngineSpec
+from cotenant_serving.contract import Candidate, EngineSpec, Reason
 
 _UNKNOWN_LOAD_S = 30.0
 
@@ -25,6 +29,8 @@ class Outcome:
 
     explanation: tuple[str, ...]
     blocked: bool = False
+    reason: Reason | None = None
+    """Where there is more to say than that it waits."""
     in_place: EngineSpec | None = None
     """The old revision that gives way, to be started again should the new one fail."""
 
@@ -38,6 +44,7 @@ class Placing:
     going: set[str]
     needs: Mapping[str, int]
     """model → engines that its requests of now and `min` need: no eviction goes below."""
+    pods: Pods
     starts: list[Start] = field(default_factory=list)
     evictions: list[Delete] = field(default_factory=list)
     promised: dict[str, int] = field(default_factory=dict)
@@ -45,25 +52,38 @@ class Placing:
 
     @classmethod
     def of(cls, world: World, *, going: set[str], needs: Mapping[str, int]) -> "Placing":
-        return cls(world, world.engines, set(going), needs)
+        return cls(world, world.engines, set(going), needs, Pods.of(world))
 
-    def put(self, view: ModelView, spec: EngineSpec, *, may_evict: bool = True) -> Outcome:
-        """Find a place for one engine. `may_evict`: idle engines of other models may end for it."""
+    def put(self, view: ModelView, spec: EngineSpec, *, may_evict: bool = True, may_grow: bool = False) -> Outcome:
+        """Find a place for one engine.
+
+        `may_evict`: idle engines of other models may end for it. `may_grow`: a pod may be brought for it.
+        """
         options = [
             (candidate, device)
             for candidate in spec.candidates
             for device in self.world.devices
-            if device.group == candidate.group
+            if device.group == candidate.group and self.world.answers(device)
         ]
-        if not options:
-            groups = ", ".join(candidate.group for candidate in spec.candidates)
-            return Outcome(blocked=True, explanation=(f"no device of worker group {groups} exists now",))
-        attempts = [self._free_room, self._making_room, self._in_place]
-        for attempt in attempts if may_evict else [self._free_room, self._in_place]:
+        attempts = [self._free_room, self._ending_room]
+        if may_grow:
+            attempts.append(self._new_pod)
+        if may_evict:
+            attempts.append(self._evicting)
+        for attempt in (*attempts, self._in_place):
             outcome = attempt(view, spec, options)
             if outcome is not None:
                 return outcome
-        return self._no_room(options)
+        return (may_grow and self._late_pod(spec)) or self._no_room(spec, options)
+
+    def foresee(self, spec: EngineSpec) -> None:
+        """Ask now for the pod of an engine that is started later, one after the other, if it needs one."""
+        for candidate in spec.candidates:
+            for device in self.world.devices_of(candidate.group):
+                if self.world.answers(device) and self.free_bytes(device) >= candidate.share_bytes:
+                    self._promise(device, candidate)
+                    return
+        self.pods.put(spec, available=True)
 
     def free_bytes(self, device: Device) -> int:
         """Room left on the device; shares count until their process is gone."""
@@ -77,7 +97,8 @@ class Placing:
         fitting = [option for option in options if self.free_bytes(option[1]) >= option[0].share_bytes]
         quiet = [option for option in fitting if self._starter(option[1]) is None]
         if fitting and not quiet:
-            device = fitting[0][1]
+            candidate, device = fitting[0]
+            self._promise(device, candidate)
             return Outcome(explanation=(f"waits for the start lease of {device.id}: {self._starter(device)} starts",))
         if not quiet:
             return None
@@ -92,16 +113,32 @@ class Placing:
         share, free = gib(candidate.share_bytes), gib(self.free_bytes(device))
         return Outcome(explanation=(f"starts {app_name(spec, slot)} on {device.id}: {share}, {free} stay free",))
 
-    def _making_room(
+    def _ending_room(
         self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]
     ) -> Outcome | None:
         for candidate, device in options:
-            short = candidate.share_bytes - self.free_bytes(device)
-            coming = sum(e.args.share_bytes for e in self._on(device) if self._goes(e))
-            if coming >= short:
+            if self.free_bytes(device) + self._ending_bytes(device) >= candidate.share_bytes:
                 self._promise(device, candidate)
                 return Outcome(explanation=(f"waits on {device.id} until engines that end have freed their share",))
-            victims = self._victims(view, device, short - coming)
+        return None
+
+    def _new_pod(self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]) -> Outcome | None:
+        group = self.pods.put(spec, available=True)
+        if group is None:
+            return None
+        return Outcome(reason=Reason.POD_PENDING, explanation=(groups.describe(self.pods, group),))
+
+    def _late_pod(self, spec: EngineSpec) -> Outcome | None:
+        """Nothing else is left: the pod that did not come in time is waited for, so that its device is used."""
+        group = self.pods.put(spec, available=False)
+        if group is None:
+            return None
+        return Outcome(blocked=True, reason=Reason.NO_NODE, explanation=(groups.describe(self.pods, group),))
+
+    def _evicting(self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]) -> Outcome | None:
+        for candidate, device in options:
+            short = candidate.share_bytes - self.free_bytes(device)
+            victims = self._victims(view, device, short - self._ending_bytes(device))
             if victims:
                 for victim in victims:
                     self._evict(victim, f"idle, makes room for {view.name}")
@@ -125,7 +162,10 @@ class Placing:
                 return Outcome(explanation=(f"replaces {mine[0].args.app} in place",), in_place=mine[0].args.spec)
         return None
 
-    def _no_room(self, options: list[tuple[Candidate, Device]]) -> Outcome:
+    def _no_room(self, spec: EngineSpec, options: list[tuple[Candidate, Device]]) -> Outcome:
+        if not options:
+            names = ", ".join(candidate.group for candidate in spec.candidates)
+            return Outcome(blocked=True, explanation=(f"no device of worker group {names} is there now",))
         lines = []
         for candidate, device in options:
             held = ", ".join(f"{e.args.app} {gib(e.args.share_bytes)} ({e.phase})" for e in self._on(device))
@@ -171,12 +211,15 @@ class Placing:
     def _goes(self, engine: Engine) -> bool:
         return engine.args.app in self.going or engine.phase == "deleting"
 
+    def _ending_bytes(self, device: Device) -> int:
+        return sum(engine.args.share_bytes for engine in self._on(device) if self._goes(engine))
+
     def _starter(self, device: Device) -> str | None:
         for start in self.starts:
             if start.device.id == device.id:
                 return start.app
         for engine in self._on(device):
-            if engine.phase in STARTING_PHASES and not self._goes(engine):
+            if engine.phase in STARTING_PHASES and not (engine.missed or self._goes(engine)):
                 return engine.args.app
         return None
 

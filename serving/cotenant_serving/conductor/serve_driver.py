@@ -30,12 +30,14 @@ _STATUS: Mapping[str, AppStatus] = {
 
 
 class ServeDriver:
-    """One Ray driver process. `address`: `host:port` of the GCS."""
+    """One Ray driver process. `address`: `host:port` of the GCS. Raises while there is no raylet beside it."""
 
     def __init__(self, address: str) -> None:
         import ray
         from ray import serve
 
+        self._asked: dict[str, list[Any]] = {}
+        """group → placement groups that wait for a pod."""
         ray.init(
             address=address,
             namespace="serve",
@@ -43,8 +45,12 @@ class ServeDriver:
             logging_level="ERROR",
             configure_logging=False,
         )
-        # No proxies: requests reach engines over HTTP, past Ray.
-        serve.start(proxy_location="Disabled")
+        try:
+            # No proxies: requests reach engines over HTTP, past Ray.
+            serve.start(proxy_location="Disabled")
+        except BaseException:
+            ray.shutdown()
+            raise
 
     def devices(self, groups: Sequence[WorkerGroup]) -> tuple[Device, ...]:
         import ray
@@ -82,6 +88,32 @@ class ServeDriver:
 
         serve.delete(app, _blocking=False)
 
+    def ask(self, pods: Mapping[str, int]) -> None:
+        """A placement group of a whole device stands for each pod: Ray's autoscaler brings what such a one lacks.
+
+        They are this driver's own, so Ray forgets them with it. One that got its device has done its work and goes at
+        once, for it holds the share of the engines to come. (`request_resources` would do nothing at all as long as
+        one group of many cannot grow.)
+        """
+        from ray.util import placement_group, remove_placement_group
+
+        for group in pods.keys() | self._asked.keys():
+            waiting: list[Any] = []
+            for asked in self._asked.get(group, []):
+                if len(waiting) < pods.get(group, 0) and _waits(asked):
+                    waiting.append(asked)
+                else:
+                    remove_placement_group(asked)
+            while len(waiting) < pods.get(group, 0):
+                waiting.append(placement_group([{share_resource(group): 1.0}]))
+            self._asked[group] = waiting
+
+
+def _waits(asked: Any) -> bool:
+    from ray.util import placement_group_table
+
+    return bool(placement_group_table(asked).get("state") == "PENDING")
+
 
 def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup]) -> list[Device]:
     address = node["NodeManagerAddress"]
@@ -93,6 +125,7 @@ def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup]) -> list[
             memory_bytes=group.memory_bytes,
             node=address,
             index=index,
+            host=node["NodeManagerHostname"],
         )
         for group in groups
         for index in range(int(node["Resources"].get(share_resource(group.name), 0)))

@@ -38,7 +38,11 @@ def for_clients(status: ModelStatus, desired: DesiredModel | None) -> str:
     if status.reason is Reason.LOADING:
         return _progress(status)
     words = _WORDS.get(status.reason, "")
-    if status.reason in (Reason.NO_ROOM, Reason.WAKING) and desired is not None and desired.engine is not None:
+    if (
+        status.reason in (Reason.NO_ROOM, Reason.WAKING, Reason.POD_PENDING, Reason.NO_NODE)
+        and desired is not None
+        and desired.engine is not None
+    ):
         shares = " or ".join(dict.fromkeys(gib(candidate.share_bytes) for candidate in desired.engine.candidates))
         return f"needs {shares}; {words}"
     return words

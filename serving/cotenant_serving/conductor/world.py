@@ -14,10 +14,12 @@ from cotenant_serving.contract import (
     DeviceKind,
     EngineArgs,
     EngineSpec,
+    GroupStatus,
     Heartbeat,
     ModelDemand,
     ModelStatus,
     Reason,
+    WorkerGroup,
 )
 
 AppStatus = Literal["deploying", "running", "failed", "deleting", "absent"]
@@ -29,6 +31,11 @@ EnginePhase = Literal["starting", "waiting", "loading", "ready", "draining", "fa
 STARTING_PHASES = frozenset({"starting", "waiting", "loading", "lost"})
 HEARTBEAT_TIMEOUT_S = 3.0
 """Six missed heartbeats: long enough for a busy two-core machine, shorter than Serve's own health check."""
+REPLACE_LOST_S = 6.0
+"""A lost engine counts for so long as one that comes back: Serve has a process that died back in about two seconds.
+After it another one may start elsewhere, for its whole node may be gone, which Ray notices much later."""
+POD_TIMEOUT_S = 120.0
+"""A group whose pod has been pending for so long counts as unavailable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,8 @@ class Device:
     memory_bytes: int
     node: str
     index: int = 0
+    host: str = ""
+    """Host name of its node: in Kubernetes the pod's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,8 @@ class Engine:
     """Since it last had a request."""
     age_s: float = 0.0
     """Since it was created, or since this conductor adopted it."""
+    silent_s: float = 0.0
+    """Since its last heartbeat, or since it was created when there was none."""
     failure: Failure | None = None
 
     @property
@@ -73,6 +84,11 @@ class Engine:
     @property
     def running(self) -> int:
         return self.beat.running if self.beat else 0
+
+    @property
+    def missed(self) -> bool:
+        """It was lost and has not come back in time."""
+        return self.phase == "lost" and self.silent_s >= REPLACE_LOST_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +110,17 @@ class ModelMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMemory:
+    """What must be remembered about a worker group between two decisions."""
+
+    devices: int = 0
+    """When it was last looked at."""
+    pending_since_s: float | None = None
+    """Since when it has been asked for a device without getting any."""
+    unavailable_until_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     now_s: float
     desired: Desired | None
@@ -102,6 +129,24 @@ class World:
     engines: tuple[Engine, ...] = ()
     demand: Mapping[str, ModelDemand] = field(default_factory=dict)
     memory: Mapping[str, ModelMemory] = field(default_factory=dict)
+    groups: Mapping[str, GroupMemory] = field(default_factory=dict)
+    pod_timeout_s: float = POD_TIMEOUT_S
+
+    def devices_of(self, group: str) -> tuple[Device, ...]:
+        return tuple(device for device in self.devices if device.group == group)
+
+    def engines_on(self, device: Device) -> tuple[Engine, ...]:
+        return tuple(engine for engine in self.engines if engine.args.device_id == device.id)
+
+    def answers(self, device: Device) -> bool:
+        """False when every engine of its node was lost: the node is probably gone, though Ray does not know yet."""
+        nodes = {one.id: one.node for one in self.devices}
+        there = [engine for engine in self.engines if nodes.get(engine.args.device_id) == device.node]
+        return not there or not all(engine.missed for engine in there)
+
+    def group(self, name: str) -> WorkerGroup | None:
+        groups = self.desired.groups if self.desired else ()
+        return next((group for group in groups if group.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +173,10 @@ class Decision:
     deletes: tuple[Delete, ...] = ()
     memory: Mapping[str, ModelMemory] = field(default_factory=dict)
     models: tuple[ModelStatus, ...] = ()
+    pods: Mapping[str, int] = field(default_factory=dict)
+    """group → pods to ask Ray's autoscaler for, besides those that are there. Groups that need none are absent."""
+    groups: Mapping[str, GroupMemory] = field(default_factory=dict)
+    group_statuses: tuple[GroupStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +188,8 @@ class ModelView:
     demand: ModelDemand
     memory: ModelMemory
     now_s: float
+    warm: int = 0
+    """Engines that it should have because another Ray cluster, which this one replaces, has them."""
 
     @property
     def name(self) -> str:
@@ -147,6 +198,11 @@ class ModelView:
     @property
     def target(self) -> str:
         return self.desired.engine.revision if self.desired.engine else ""
+
+    @property
+    def floor(self) -> int:
+        """Engines that it has whether or not anybody asks."""
+        return max(self.desired.min_engines, min(self.warm, self.desired.max_engines))
 
     @property
     def alive(self) -> tuple[Engine, ...]:

@@ -3,7 +3,8 @@
     {log_dir}/{app}.log         its own lines, and whatever torch, CUDA or the C library write to stdout and stderr
     {log_dir}/{app}.cause.json  the last heartbeat of one that failed
 
-Both are 0600. Several starts of one app append to the same log.
+Both are 0600. Several starts of one app append to the same log. With `log_to_container` its lines also go to the
+container's output (`log_follower`).
 """
 
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cotenant_serving.contract import EngineArgs, Heartbeat
+from cotenant_serving.engine.log_follower import follow_in_child
 
 log = logging.getLogger("cotenant.engine")
 
@@ -49,10 +51,13 @@ def take_over_streams(args: EngineArgs) -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    file = os.open(_made(args), os.O_WRONLY | os.O_APPEND)
+    path = _made(args)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
     os.close(file)
+    if args.log_to_container:
+        follow_in_child(path, args.app)
 
 
 def write_cause(log_dir: str, heartbeat: Heartbeat) -> None:

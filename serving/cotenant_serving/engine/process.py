@@ -94,7 +94,14 @@ class EngineProcess:
         self._conductor = ConductorClient(args.conductor_url, token)
         self._listener = bind_free_port(host)
         self.port: int = self._listener.getsockname()[1]
-        self.status = EngineStatus(args, instance=secrets.token_hex(8), host=host, port=self.port)
+        self.status = EngineStatus(
+            args,
+            instance=secrets.token_hex(8),
+            host=host,
+            port=self.port,
+            node=os.environ.get("NODE_NAME", ""),
+            pod=os.environ.get("POD_NAME", ""),
+        )
         self._engine = make_engine(args)
         self._tracer = tracer_from(os.environ, "engine")
         self._server = EngineServer(self._engine, self.status, token, tracer=self._tracer)

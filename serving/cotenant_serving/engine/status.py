@@ -17,7 +17,15 @@ class EngineStatus:
     """Thread-safe. `snapshot` is what goes to the conductor and out of GET /state."""
 
     def __init__(
-        self, args: EngineArgs, *, instance: str, host: str, port: int, clock: Callable[[], float] = time.monotonic
+        self,
+        args: EngineArgs,
+        *,
+        instance: str,
+        host: str,
+        port: int,
+        node: str = "",
+        pod: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lock = threading.Lock()
         self._clock = clock
@@ -35,6 +43,8 @@ class EngineStatus:
             state="starting",
             slots=args.spec.concurrency,
             share_bytes=args.share_bytes,
+            node=node,
+            pod=pod,
         )
         self.changed = threading.Event()
         """Set on every change of state: the heartbeat thread then reports at once."""

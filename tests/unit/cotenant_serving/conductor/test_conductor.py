@@ -32,6 +32,9 @@ class FakeServe:
         self.started.append(args)
         self.running[args.app] = App("running")
 
+    def ask(self, pods):
+        self.asked = dict(pods)
+
     def delete(self, app):
         self.deleted.append(app)
         self.running[app] = App("deleting")

@@ -2,10 +2,10 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.builders.conductor import GIB, device, engine, model, world
+from tests.builders.conductor import GIB, device, engine, group, model, world
 
 from cotenant_serving.conductor.decide import decide
-from cotenant_serving.conductor.world import ModelMemory
+from cotenant_serving.conductor.world import GroupMemory, ModelMemory
 
 NAMES = ["a/one", "b/two", "c/three", "d/four"]
 PHASES = ["starting", "waiting", "loading", "ready", "lost", "deleting", "draining"]
@@ -19,7 +19,8 @@ engines = st.builds(
     slot=st.integers(0, 3),
     running=st.integers(0, 2),
     idle_s=st.sampled_from([0.0, 30.0, 900.0]),
-    on=st.sampled_from([device(0), device(1)]),
+    on=st.sampled_from([device(0), device(1), device(2)]),
+    silent_s=st.sampled_from([0.0, 9.0]),
 )
 models = st.builds(
     model,
@@ -30,10 +31,14 @@ models = st.builds(
     max_engines=st.integers(1, 3),
 )
 worlds = st.builds(
-    lambda chosen, there, demand, load_s: world(
+    lambda chosen, there, demand, load_s, devices, most, pending_s, draining: world(
         *chosen,
         engines=tuple(there),
-        devices=(device(0), device(1)),
+        devices=devices,
+        groups=(group(most=most),),
+        remembered={"cpu": GroupMemory(devices=len(devices), pending_since_s=pending_s)},
+        draining=draining,
+        keep_devices={"cpu": 1} if draining else {},
         demand=demand,
         memory={name: ModelMemory(load_s=load_s) for name in NAMES},
     ),
@@ -41,6 +46,10 @@ worlds = st.builds(
     st.lists(engines, unique_by=lambda one: one.args.app, max_size=6),
     st.dictionaries(st.sampled_from(NAMES), st.integers(0, 20)),
     st.sampled_from([None, 1.0, 60.0]),
+    st.sampled_from([(), (device(0),), (device(0), device(1))]),
+    st.integers(0, 4),
+    st.sampled_from([None, 999.0, 500.0]),
+    st.sampled_from([False, False, True]),
 )
 
 
@@ -73,6 +82,16 @@ def test_an_app_is_deleted_once_and_never_started_while_it_exists(before):
     deleted = [delete.app for delete in decision.deletes]
     assert len(deleted) == len(set(deleted))
     assert not {start.app for start in decision.starts} & {one.args.app for one in before.engines}
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds)
+def test_a_group_never_grows_beyond_its_most_and_a_draining_cluster_not_at_all(before):
+    decision = decide(before)
+    most = before.desired.groups[0].max_devices
+    assert decision.pods.get("cpu", 0) <= max(0, most - len(before.devices))
+    if before.desired.draining:
+        assert (decision.starts, decision.pods) == ((), {})
 
 
 @settings(max_examples=200, deadline=None)
