@@ -3,21 +3,23 @@
 Generated models are not used: an object is the dict that the API server sent. Every call raises ClusterError.
 """
 
-import asyncio
 import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import ApiClient, Configuration
+from yarl import URL
 
 from cotenant_operator.cluster_errors import ClusterError, GoneError, UnreachableError, error_of
 from cotenant_operator.failure import Failure
@@ -64,6 +66,7 @@ class Cluster:
         self._session: aiohttp.ClientSession = client.rest_client._create_pool_manager()
         client.rest_client.pool_manager = self._session
         self._agent = f"cotenant-operator/{version}"
+        self._options = _request_options(client.configuration)
         self.calls: dict[tuple[str, int], int] = {}
         """(verb, HTTP status or 0) → how many, for metrics."""
 
@@ -166,19 +169,19 @@ class Cluster:
         status = 0
         what = f"{verb} {path}"
         try:
-            async with asyncio.timeout(limit_s):
-                async with self._session.request(
-                    verb,
-                    self._host + path + (f"?{urlencode(query)}" if query else ""),
-                    data=body,
-                    headers=await self._headers(CONTENT[content] if body is not None else ""),
-                    **self._options(),
-                ) as response:
-                    said = await response.read()
-                    status = response.status
-                    if status >= 300:
-                        raise error_of(what, status, said, response.headers.get("Retry-After", ""))
-                    return said
+            async with self._session.request(
+                verb,
+                self._url(path, query),
+                data=body,
+                headers=await self._headers(CONTENT[content] if body is not None else ""),
+                timeout=_limit(limit_s),
+                **self._options,
+            ) as response:
+                said = await response.read()
+                status = response.status
+                if status >= 300:
+                    raise error_of(what, status, said, response.headers.get("Retry-After", ""))
+                return said
         except (TimeoutError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
             raise UnreachableError(f"{what}: no answer: {_cause(error, limit_s)}") from None
         finally:
@@ -193,10 +196,10 @@ class Cluster:
         try:
             async with self._session.request(
                 verb,
-                f"{self._host}{path}?{urlencode(query)}",
+                self._url(path, query),
                 headers=await self._headers(""),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CALL_S, sock_read=silence_s),
-                **self._options(),
+                **self._options,
             ) as response:
                 if response.status >= 300:
                     retry_after = response.headers.get("Retry-After", "")
@@ -215,10 +218,8 @@ class Cluster:
             headers["Content-Type"] = content_type
         return headers
 
-    def _options(self) -> dict[str, Any]:
-        """What the official client hands to each request, besides what the session has."""
-        name, proxy = self._configuration.tls_server_name, self._configuration.proxy
-        return ({"server_hostname": name} if name else {}) | ({"proxy": proxy} if proxy else {})
+    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
+        return URL(f"{self._host}{path}?{urlencode(query)}" if query else f"{self._host}{path}", encoded=True)
 
 
 async def connect(version: str, *, kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
@@ -226,6 +227,8 @@ async def connect(version: str, *, kubeconfig: Path | None = None, context: str 
     configuration = Configuration()
     configuration.retries = None
     configuration.connection_pool_maxsize = 512
+    # aiohttp would read .netrc and the proxies' variables in a thread, twice for each request.
+    configuration.client_session_kwargs = {"trust_env": False}
     named = kubeconfig or context or os.environ.get("KUBECONFIG")
     try:
         if not named and os.environ.get("KUBERNETES_SERVICE_HOST"):
@@ -238,6 +241,19 @@ async def connect(version: str, *, kubeconfig: Path | None = None, context: str 
         raise NoClusterError(
             f"no cluster: {error}. Name a kubeconfig with --kubeconfig FILE or $KUBECONFIG."
         ) from None
+
+
+def _request_options(configuration: Configuration) -> dict[str, Any]:
+    """What each request gets besides what the session has. The environment's proxy is looked up here, once."""
+    proxy, name = configuration.proxy, configuration.tls_server_name
+    if not proxy and not proxy_bypass(URL(configuration.host).host or ""):
+        proxy = getproxies().get(URL(configuration.host).scheme)
+    return ({"server_hostname": name} if name else {}) | ({"proxy": proxy} if proxy else {})
+
+
+@lru_cache(maxsize=64)
+def _limit(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds)
 
 
 def _query(**given: str) -> dict[str, str]:

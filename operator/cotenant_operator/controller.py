@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import gc
 import logging
 import os
 import secrets as random_names
@@ -269,6 +270,8 @@ def run(
     from cotenant_serving.logs import log_to_stderr
 
     log_to_stderr()
+    # Caches are many small dicts that live long: looking through all of them for garbage is most of what is saved.
+    gc.set_threshold(50_000, 20, 50)
     job = operate(settings, host=host, port=port, kubeconfig=kubeconfig, context=context, say=say)
     try:
         import uvloop

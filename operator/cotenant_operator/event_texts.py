@@ -5,23 +5,27 @@ from typing import Any
 
 from cotenant_operator.actions import Tell
 from cotenant_operator.dated import Status, condition
-from cotenant_operator.kinds import Object
+from cotenant_operator.kinds import MODELS, Object
 from cotenant_serving.contract import Reason
 
-_QUIET = frozenset(
+_FAILURES = frozenset(
     {
-        Reason.IDLE,
-        Reason.WAKING,
-        Reason.LOADING,
-        Reason.FACTS_PENDING,
-        Reason.CONDUCTOR_UNREACHABLE,
-        Reason.POD_PENDING,
-        Reason.NO_ROOM,
-        "Sent",
-        "HeadPending",
+        Reason.NO_CUDA_DEVICE,
+        Reason.NO_DEVICE,
+        Reason.NO_NODE,
+        Reason.MODEL_NOT_FOUND,
+        Reason.FILE_MISSING,
+        Reason.UNSAFE_FILES,
+        Reason.UNSUPPORTED_ARCHITECTURE,
+        Reason.CORRUPT_WEIGHTS,
+        Reason.HUB_UNREACHABLE,
+        Reason.LOAD_FAILED,
+        Reason.ENGINE_DIED,
+        Reason.MEMORY_EXCEEDED,
     }
 )
-"""Ordinary on the way: the conditions say them, no Event does."""
+"""A model's own. What holds up a whole pool is an Event of the pool, not of each of its thousand models."""
+_ON_THE_WAY = frozenset({Reason.CONDUCTOR_UNREACHABLE, "HeadPending", "Sent"})
 
 
 def events_of(live: Object, status: Status) -> tuple[Tell, ...]:
@@ -49,7 +53,10 @@ def _ready(live: Object, before: Mapping[str, Any], status: Status) -> Tell | No
     if now["status"] == "True":
         first = was.get("status") != "True"
         return Tell(live, "Normal", str(now["reason"]), str(now["message"]), "Serve") if first else None
-    if now["reason"] in _QUIET or condition(status, "Accepted").get("status") == "False":
+    model = live["kind"] == MODELS.kind
+    if now["reason"] in _ON_THE_WAY or (model and now["reason"] not in _FAILURES):
+        return None
+    if condition(status, "Accepted").get("status") == "False":
         return None
     return Tell(live, "Warning", str(now["reason"]), str(now["message"]), "Serve")
 

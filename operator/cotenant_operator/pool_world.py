@@ -125,12 +125,26 @@ def trouble(pod: Object) -> tuple[str, str]:
     status = pod.get("status") or {}
     states = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     for container in states:
+        if container.get("restartCount", 0) > 1 and not container.get("ready") and _ended(container):
+            # Between two ends it runs, or waits for its back-off: it is failing all the while.
+            return "CrashLoopBackOff", f"container {container['name']}: {_why(container, {})}"
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return waiting["reason"], f"container {container['name']}: {waiting.get('message', '')}".rstrip(": ")
+            return waiting["reason"], f"container {container['name']}: {_why(container, waiting)}".rstrip(": ")
     if status.get("phase") == "Failed":
         return status.get("reason") or "Failed", status.get("message") or ""
     return "", ""
+
+
+def _why(container: Mapping[str, Any], waiting: Mapping[str, Any]) -> str:
+    """How it ended last, if it did: that stays the same, while the back-off in Kubernetes' words grows."""
+    if ended := _ended(container):
+        return f"ended with exit code {ended.get('exitCode')} ({ended.get('reason') or 'no reason given'})"
+    return str(waiting.get("message") or "")
+
+
+def _ended(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (container.get("lastState") or {}).get("terminated") or {}
 
 
 def _unschedulable(pod: Object) -> str:

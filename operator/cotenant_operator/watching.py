@@ -113,6 +113,9 @@ class Watched:
         self.synced, self.absent, self.problem = True, False, ""
         self._since = listing.resource_version
         for item in listing.items:
+            # The API server leaves these out in lists of its own kinds.
+            item.setdefault("apiVersion", self.kind.api_version)
+            item.setdefault("kind", self.kind.kind)
             self._store(item, before.pop(key_of(item), None))
         for gone in before.values():
             self._changed(gone, None)
