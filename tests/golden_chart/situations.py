@@ -4,6 +4,7 @@
 folders have the objects that differ from the default's, so that they show what their values do.
 """
 
+import functools
 import re
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ def situations() -> list[str]:
     return sorted(names, key=lambda name: (name != DEFAULT, name))
 
 
+@functools.cache
 def template(*arguments: str, release: str = "cotenant", namespace: str = "cotenant-system") -> str:
     """YAML of every object, with what is drawn at random masked. Raises HelmError."""
     command = ["helm", "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES]
