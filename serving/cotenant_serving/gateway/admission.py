@@ -31,16 +31,24 @@ def estimated_tokens(body_bytes: int, max_tokens: int | None) -> int:
 
 
 class Bucket:
-    """A limit as times. `full`, when the bucket is full, is kept elsewhere. Without a limit nothing costs any."""
+    """A limit as times. `full`, when the bucket is full, is kept elsewhere. Without a limit nothing costs any.
 
-    __slots__ = ("capacity", "latest_s", "unit_s")
+    Where several gateways share a limit, each bucket refills at its part of it, whatever the fraction, and holds a
+    part of a minute's worth, but no less than one. `full` says how much is missing as a part of the whole: when the
+    number of gateways changes, it is the same part.
+    """
 
-    def __init__(self, per_minute: int | None) -> None:
+    __slots__ = ("capacity", "latest_s", "part", "unit_s")
+
+    def __init__(self, per_minute: int | None, gateways: int = 1) -> None:
         self.capacity = float(per_minute or 0)
-        """0: no limit."""
-        self.unit_s = MINUTE_S / per_minute if per_minute else 0.0
+        """Of all gateways together; 0: no limit."""
+        self.part = self.capacity / gateways
+        """Of this one."""
+        self.unit_s = MINUTE_S / self.part if per_minute else 0.0
         """Until one unit has come back."""
-        self.latest_s = MINUTE_S + min(TOLERANCE_S, self.unit_s / 2) if per_minute else math.inf
+        most_s = max(MINUTE_S, self.unit_s)
+        self.latest_s = most_s + min(TOLERANCE_S, self.unit_s / 2) if per_minute else math.inf
         """How long after now it may be full when somebody has taken something."""
 
     def resized(self, capacity: float, full: float, now: float) -> float:
@@ -49,7 +57,7 @@ class Bucket:
         A changed limit neither refills nor empties. `capacity` 0: nobody has used it yet.
         """
         level = capacity - max(0.0, full - now) * capacity / MINUTE_S
-        return now + max(0.0, self.capacity - level) * self.unit_s if capacity else now
+        return now + max(0.0, self.capacity - level) * MINUTE_S / self.capacity if capacity else now
 
 
 class TenantLimits:
@@ -60,26 +68,30 @@ class TenantLimits:
     """
 
     __slots__ = (
-        "_account", "_copies", "_fields", "_lock", "_most_running", "_requests", "_requests_full", "_running",
-        "_tokens", "_tokens_full", "_unlimited", "_valid", "tenant",
+        "_account", "_copies", "_fields", "_gateways", "_lock", "_most_running", "_requests", "_requests_full",
+        "_running", "_tokens", "_tokens_full", "_unlimited", "_valid", "tenant",
     )  # fmt: skip
 
-    def __init__(self, tenant: str, limits: Limits, account: Account, now: float) -> None:
+    def __init__(self, tenant: str, limits: Limits, account: Account, now: float, gateways: int = 1) -> None:
+        """`gateways`: so many share the limits."""
         self.tenant = tenant
         self._account, self._running, self._lock = account, account.running, account.lock
         self._copies, self._valid = account.copies, account.valid
-        self.change(limits, now)
+        self.change(limits, now, gateways)
 
     @property
     def running(self) -> int:
         return self._running.total()
 
-    def change(self, limits: Limits, now: float) -> None:
-        self._unlimited = limits == Limits()
-        self._requests, self._tokens = Bucket(limits.requests_per_minute), Bucket(limits.tokens_per_minute)
-        self._most_running = limits.concurrent_requests or math.inf
+    def change(self, limits: Limits, now: float, gateways: int = 1) -> None:
+        self._unlimited, self._gateways = limits == Limits(), gateways
+        self._requests = Bucket(limits.requests_per_minute, gateways)
+        self._tokens = Bucket(limits.tokens_per_minute, gateways)
+        self._most_running = part_of(limits.concurrent_requests, gateways)
         limited = ((b"requests", self._requests), (b"tokens", self._tokens))
-        self._fields = b"".join(_FIELDS % (kind, one.capacity, kind, kind) for kind, one in limited if one.capacity)
+        self._fields = b"".join(
+            _FIELDS % (kind, max(1, int(one.part)), kind, kind) for kind, one in limited if one.capacity
+        )
         with self._lock:
             self._requests_full, self._tokens_full = self._load(now)
 
@@ -106,14 +118,16 @@ class TenantLimits:
             if (
                 requests_full - now <= requests.latest_s
                 # Tensors cost no tokens: a bucket below zero does not keep them out.
-                and (tokens_full - now <= of_tokens.latest_s or not tokens)
+                # What no bucket of one gateway holds, but the whole limit does, needs a full one.
+                and (tokens_full - now <= of_tokens.latest_s or not tokens or levels[at + 3] <= now)
                 and sum(running.values) < self._most_running
             ):
                 self._requests_full = levels[at + 1] = requests_full
                 self._tokens_full = levels[at + 3] = tokens_full
                 running.values[running.column] += 1
                 return
-            limit, wait_s = self._reached(requests_full - now, tokens_full - now)
+            over_s = max(0.0, tokens - of_tokens.part) * of_tokens.unit_s
+            limit, wait_s = self._reached(requests_full - now, tokens_full - now - over_s)
         finally:
             self._lock.unlock()
         raise self._too_many(limit, wait_s, now)
@@ -148,10 +162,10 @@ class TenantLimits:
             if bucket.capacity:
                 away_s = full - now
                 if away_s > 0:
-                    level = int(bucket.capacity - away_s / bucket.unit_s + 1e-3)
+                    level = int(bucket.part - away_s / bucket.unit_s + 1e-3)
                     shown += (level if level > 0 else 0, duration(int(away_s * 1000 + 0.5)))
                 else:
-                    shown += (int(bucket.capacity), b"0s")
+                    shown += (int(bucket.part) or 1, b"0s")
         return self._fields % tuple(shown) if shown else b""
 
     def headers(self, now: float) -> dict[str, str]:
@@ -161,11 +175,15 @@ class TenantLimits:
 
     def _reached(self, requests_away_s: float, tokens_away_s: float) -> tuple[str, float]:
         """The limit that keeps a request out, and the seconds until there is room. The times: with this request."""
+        several = self._gateways > 1
         if self._running.total() >= self._most_running:
-            return f"{self._most_running} concurrent requests", 1.0
+            each = f" at each of {self._gateways} gateways" if several else ""
+            return f"{self._most_running} concurrent requests{each}", 1.0
+        kind, bucket, away_s = "tokens", self._tokens, tokens_away_s
         if requests_away_s > self._requests.latest_s:
-            return f"{self._requests.capacity:.0f} requests per minute", requests_away_s - MINUTE_S
-        return f"{self._tokens.capacity:.0f} tokens per minute", tokens_away_s - MINUTE_S
+            kind, bucket, away_s = "requests", self._requests, requests_away_s
+        shared = f", which {self._gateways} gateways share" if several else ""
+        return f"{bucket.capacity:.0f} {kind} per minute{shared}", away_s - max(MINUTE_S, bucket.unit_s)
 
     def _load(self, now: float) -> tuple[float, float]:
         """When the buckets are full, as the workers have left them, at the limits that this one knows."""
@@ -195,6 +213,13 @@ class TenantLimits:
             retry_after_s=wait_s,
             headers=self.headers(now),
         )
+
+
+def part_of(limit: int | None, gateways: int) -> float:
+    """Of requests at a time, which have no fractions: never more than the limit in all, as long as that has one for
+    each gateway. Pure.
+    """
+    return math.inf if limit is None else max(1, limit // gateways)
 
 
 @lru_cache(maxsize=4096)
