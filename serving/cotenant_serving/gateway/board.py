@@ -56,8 +56,8 @@ __all__ = [
 
 log = logging.getLogger("cotenant.gateway")
 
-SIGNS_OF_LIFE, USAGE_DROPPED = "signs of life", "usage dropped"
-"""Names of counts that the supervisor knows."""
+SIGNS_OF_LIFE, USAGE_DROPPED, LEAVING = "signs of life", "usage dropped", "leaving"
+"""Names of counts that the supervisor knows. `LEAVING`: its own, 1 from the signal on that ends the gateway."""
 
 COLUMNS = 64
 ROWS = 1 << 16

@@ -6,6 +6,7 @@ STATE/table.json   the last table of each conductor, {url: Known}; read at start
 
 import asyncio
 import logging
+import math
 import os
 import random
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cotenant_serving.contract import Demand, Table
+from cotenant_serving.contract import REQUEST_TIMEOUT_S, Demand, Table
 from cotenant_serving.gateway import table
 from cotenant_serving.gateway.dispatch import Dispatcher
 
@@ -31,6 +32,10 @@ REPORT_S = 1.0
 BURST_S = 0.05
 """Requests that arrive within it share one report."""
 BACK_OFF_S = (0.2, 2.0)
+PATIENCE_S = 5.0
+"""A gateway that knows no table waits so long for one before it wants traffic."""
+LEFT_S = REQUEST_TIMEOUT_S
+"""The rows of a conductor that is followed no more stay so long, unless their engines end sooner."""
 REPORT_TIMEOUT_S = 2.0
 
 
@@ -68,20 +73,36 @@ class Conductors:
         self._news = news
         self._reported = True
         """The last report named some demand, perhaps one of a dead worker of this name: one without must follow."""
-        self.answered = bool(self._known)
-        """Whether a conductor answered since the start, or a table was found on disk."""
+        self._answered = bool(self._known)
+        """A conductor answered since the start, or a table was found on disk."""
+        self._patient_until = math.inf
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        """Conductors that are followed no more; their rows go then."""
 
     def follow(self, urls: Sequence[str]) -> None:
-        """Follows exactly these conductors from now on. What a removed one said is forgotten."""
-        wanted = [url.rstrip("/") for url in urls]
-        for url in self._followers.keys() - set(wanted):
+        """Follows exactly these conductors from now on.
+
+        The engines of a removed one are asked as before, until they say that they drain, or do not answer, or
+        `LEFT_S` has passed: that somebody takes a conductor out of a list ends no request.
+        """
+        wanted = dict.fromkeys(url.rstrip("/") for url in urls)
+        if wanted and self._patient_until == math.inf:
+            self._patient_until = time.monotonic() + PATIENCE_S
+        for url in self._followers.keys() - wanted.keys():
             self._followers.pop(url).cancel()
             self._reachable.pop(url, None)
-        self._known = {url: known for url, known in self._known.items() if url in wanted}
-        for url in wanted:
-            if url not in self._followers:
-                self._followers[url] = asyncio.create_task(self._follow(url), name=f"table of {url}")
+        for url in self._known.keys() - wanted.keys() - self._leaving.keys():
+            self._known[url] = table.left(self._known[url])
+            self._leaving[url] = asyncio.get_running_loop().call_later(LEFT_S, self._forget, url)
+        for url in wanted.keys() - self._followers.keys():
+            if (timer := self._leaving.pop(url, None)) is not None:
+                timer.cancel()
+            self._followers[url] = asyncio.create_task(self._follow(url), name=f"table of {url}")
         self._publish()
+
+    def informed(self) -> bool:
+        """Whether there is a table, or nobody to wait for: no conductor, or none that answered soon."""
+        return self._answered or not self._followers or time.monotonic() >= self._patient_until
 
     async def report_forever(self) -> None:
         """At once on news, every REPORT_S while there is demand, and once more when there is none."""
@@ -100,6 +121,8 @@ class Conductors:
         tasks = list(self._followers.values())
         for task in tasks:
             task.cancel()
+        for timer in self._leaving.values():
+            timer.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._saver.shutdown)
         if self._session is not None:
@@ -171,11 +194,15 @@ class Conductors:
         before = self._reachable.get(url)
         self._reachable[url] = problem is None
         if problem is None and before is not True:
-            self.answered = True
+            self._answered = True
             log.info("conductor %s answers", url)
         elif problem is not None and before is not False:
             log.warning("conductor %s does not answer: %s: %s", url, type(problem).__name__, problem)
         self._dispatcher.set_reachable(any(self._reachable.values()))
+
+    def _forget(self, url: str) -> None:
+        del self._leaving[url], self._known[url]
+        self._publish()
 
     def _publish(self) -> None:
         self._dispatcher.set_view(table.combine(self._known.values()))

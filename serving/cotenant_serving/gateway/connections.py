@@ -76,6 +76,8 @@ class Connections:
         self.times = times or Times()
         self.draining = False
         """Connections that are accepted now close after their first answer."""
+        self.leaving = False
+        """This gateway ends soon: connections end with their next answer, and new ones with their first."""
         self.date = b""
         """A header line, right to a second."""
         self.open: set[Connection] = set()
@@ -100,6 +102,9 @@ class Connections:
         now_s = loop.time()
         self.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
         try:
+            if self.leaving:
+                for connection in self.open:
+                    connection.leave()
             for connection in [each for each in self.open if each.deadline_s <= now_s]:
                 self._guarded(connection, lambda each: each.late(now_s))
             if now_s >= self._next_look_s:

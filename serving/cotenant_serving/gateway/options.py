@@ -13,7 +13,8 @@ from cotenant_serving.gateway.settings import Settings
 MAX_WORKERS = 63
 # In the state directory; table.json is there too.
 USAGE_FILE, JOURNALS, METRICS = "usage.jsonl", "journals", "metrics"
-KEPT_CONFIG, USAGE_CURSOR = "gateway.json", "usage-sent.json"
+KEPT_CONFIG = "gateway.json"
+USAGE_SENDING, USAGE_CURSOR = "usage.sending.jsonl", "usage-sent.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     board: int
     ready: int
     """A pipe; one byte, the worker's number, says that it accepts connections."""
+    config: int = -1
+    """Memory with the configuration (`config_source.SharedSource`); -1: it is in the file that the user gives."""
+    admin: int = -1
+    """Listens for health and metrics, for all workers; -1: they are on `listener`."""
     wakes: tuple[int, ...]
     """An event file of each worker: writing to it wakes that worker's dispatcher."""
 

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def build_pages(gateway: Gateway) -> "FastAPI":
-    """FastAPI is imported here, so that the pure parts of the gateway load without it."""
-    from fastapi import FastAPI, Request, Response
+def build_pages(gateway: Gateway, *, metrics: bool = True) -> "FastAPI":
+    """`metrics`: here, and not on a port of their own.
+
+    FastAPI is imported here, so that the pure parts of the gateway load without it.
+    """
+    from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
 
     app = FastAPI(redirect_slashes=False, openapi_url=None)
-    scrape = Scrape(lambda: partial(gateway.metrics.render, gateway.now()))
 
     @app.get("/v1/models")
     async def models(request: Request) -> JSONResponse:
@@ -43,6 +45,29 @@ def build_pages(gateway: Gateway) -> "FastAPI":
         view = _view(gateway, request.scope)
         return JSONResponse(catalog.model_object(view, catalog.resolve(view, name)))
 
+    _add_health(app, gateway)
+    if metrics:
+        _add_metrics(app, gateway)
+    _add_oip(app, gateway)
+    _add_description(app)
+    _answer_errors(app)
+    return app
+
+
+def build_admin(gateway: Gateway) -> "FastAPI":
+    """What only those who run the gateway ask for."""
+    from fastapi import FastAPI
+
+    app = FastAPI(redirect_slashes=False, openapi_url=None)
+    _add_health(app, gateway)
+    _add_metrics(app, gateway)
+    _answer_errors(app)
+    return app
+
+
+def _add_health(app: "FastAPI", gateway: Gateway) -> None:
+    from fastapi.responses import JSONResponse
+
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
@@ -52,14 +77,15 @@ def build_pages(gateway: Gateway) -> "FastAPI":
         reason = gateway.unready()
         return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
 
+
+def _add_metrics(app: "FastAPI", gateway: Gateway) -> None:
+    from fastapi import Response
+
+    scrape = Scrape(lambda: partial(gateway.metrics.render, gateway.now()))
+
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(await scrape.text(gateway.clock()), media_type=_TEXT)
-
-    _add_oip(app, gateway)
-    _add_description(app)
-    _answer_errors(app)
-    return app
 
 
 def _add_oip(app: "FastAPI", gateway: Gateway) -> None:

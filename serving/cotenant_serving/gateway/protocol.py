@@ -43,7 +43,9 @@ def served_by(shared: Connections) -> Callable[..., "Connection"]:
 
 
 class Connection(asyncio.Protocol):
-    """uvicorn's server calls `shutdown`; `Connections` `late`; `Request` `read_on`, `belongs_to` and `answered`."""
+    """uvicorn's server calls `shutdown`; `Connections` `late` and `leave`; `Request` `read_on`, `belongs_to` and
+    `answered`.
+    """
 
     __slots__ = (
         "_ahead",
@@ -295,6 +297,11 @@ class Connection(asyncio.Protocol):
                 self.read_on()
 
     # Ends.
+
+    def leave(self) -> None:
+        """Its next answer says that it is the last one. One that has begun without saying so is not the last."""
+        if self._request is None or not self._request.begun:
+            self.ending = True
 
     def shutdown(self) -> None:
         """No more requests; the running one gets its answer."""

@@ -1,7 +1,9 @@
 """The composition root of one worker: builds the parts, serves them, and ends them in order.
 
-SIGTERM: not ready any more and no new connections; what runs gets `drain_timeout_s`; what then still runs ends with
-an error (in the stream, where one was begun); usage is written; exit status 0.
+A gateway that is told to end is not ready any more, its answers say that their connections end, and all else goes on
+for `pre_stop_s`; the supervisor takes that time. Then a worker gets SIGTERM: no new connections; what runs gets
+`drain_timeout_s`; what then still runs ends with an error (in the stream, where one was begun); usage is written;
+exit status 0.
 """
 
 import asyncio
@@ -11,7 +13,6 @@ import logging
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,21 +20,19 @@ from functools import partial
 
 import uvicorn
 
-from cotenant_serving.accepting import PatientServer, use_every_descriptor
+from cotenant_serving.accepting import use_every_descriptor
 from cotenant_serving.gateway import metrics
-from cotenant_serving.gateway.asgi import GatewayApp
-from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, Board, Count, SharedBoard
-from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps
+from cotenant_serving.gateway.board import LEAVING, SIGNS_OF_LIFE, USAGE_DROPPED, Board, Count, SharedBoard
 from cotenant_serving.gateway.conductors import Conductors
-from cotenant_serving.gateway.config import ConfigFile, Directory
-from cotenant_serving.gateway.connections import Connections, Times
+from cotenant_serving.gateway.config import Directory
+from cotenant_serving.gateway.config_source import FileSource, Followed, SharedSource
+from cotenant_serving.gateway.connections import Connections
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.journal import Journal
 from cotenant_serving.gateway.memory import resident_bytes
 from cotenant_serving.gateway.metrics import Metrics
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place
-from cotenant_serving.gateway.pages import build_pages
-from cotenant_serving.gateway.protocol import served_by
+from cotenant_serving.gateway.serving_http import client_connections, client_server, serve_clients, serving_admin
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream_lean import LeanUpstream
 from cotenant_serving.gateway.usage import RETRY_S, WRITE_S, UsageLog
@@ -42,7 +41,6 @@ from cotenant_serving.tracing import tracer_from
 
 log = logging.getLogger("cotenant.gateway")
 
-BACKLOG = 2048
 COLLECT_AFTER = 10_000
 """Objects that were made and are still there, before the garbage collector looks at them; Python's default is 700."""
 SPARE_CELLS = 256
@@ -100,7 +98,8 @@ def _cells(options: Options) -> int:
 
 async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -> None:
     """Runs the worker until a signal ends it; then closes what it was given."""
-    config = ConfigFile(options.config)
+    source = FileSource(options.config) if place.config < 0 else SharedSource(place.config)
+    config = Followed(source, options.pool_token_file)
     upstream = LeanUpstream(lambda: config.pool_token)
     news = asyncio.Event()
     rng = random.Random()  # noqa: S311 spreads load and retries, guards nothing
@@ -128,7 +127,7 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         upstream=upstream,
         usage=usage,
         metrics=Metrics(options.state / METRICS, partial(resident_bytes, place.parent)),
-        pool_known=lambda: conductors.answered,
+        pool_known=conductors.informed,
         tracer=tracer_from(os.environ, "gateway"),
     )
 
@@ -140,10 +139,14 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         use(config.directory)
     journal = partial(create_journal, options, place.worker)
     tasks = [asyncio.create_task(work) for work in (config.watch(use), conductors.report_forever())]
-    tasks.append(asyncio.create_task(_live(gateway, board.count(SIGNS_OF_LIFE), journal)))
+    connections = client_connections(gateway)
+    tasks.append(asyncio.create_task(_live(gateway, connections, board.count(SIGNS_OF_LIFE), journal)))
     try:
         with _woken(dispatcher, place.wakes[place.worker]):
-            await _serve_http(gateway, place)
+            server = client_server(gateway, connections, metrics=place.admin < 0)
+            async with serving_admin(gateway, place):
+                with _signals(gateway, server, connections):
+                    await serve_clients(server, gateway, place)
     finally:
         for task in tasks:
             task.cancel()
@@ -154,13 +157,16 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         await asyncio.to_thread(gateway.tracer.close)
 
 
-async def _live(gateway: Gateway, signs: Count, journal: Callable[[], Journal]) -> None:
+async def _live(gateway: Gateway, connections: Connections, signs: Count, journal: Callable[[], Journal]) -> None:
     """What is due twice a second. It shows, too, that the event loop turns: in the journal for the next start, in
     `signs` for the supervisor.
     """
+    leaving = gateway.board.count(LEAVING)
     while True:
         signs.add(1)
         try:
+            if leaving.total():
+                gateway.leaving = connections.leaving = True
             gateway.usage.retry(time.time())
             gateway.usage.renew(journal)
             gateway.end_overdue()
@@ -185,37 +191,6 @@ def _woken(dispatcher: Dispatcher, events: int) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(events)
-
-
-async def _serve_http(gateway: Gateway, place: Place) -> None:
-    listener = socket.socket(fileno=place.listener)
-    settings = gateway.settings
-    connections = Connections(
-        ConnectionCap(settings.max_connections, gateway.board.count("connections")),
-        TenantCaps(settings.max_connections_per_tenant, gateway.board),
-        Times(body_s=settings.body_timeout_s),
-        on_refusal=partial(gateway.metrics.rejected, None),
-    )
-    server = PatientServer(
-        uvicorn.Config(
-            GatewayApp(gateway, build_pages(gateway)),
-            http=served_by(connections),  # type: ignore[arg-type]
-            ws="none",
-            interface="asgi3",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.drain_timeout_s) + 5,
-        )
-    )
-    # uvicorn would end the process with the signal again, after a drain that went well.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    with _signals(gateway, server, connections):
-        listener.listen(BACKLOG)
-        gateway.board.count("workers").add(1)
-        os.write(place.ready, bytes((place.worker,)))
-        await server.serve(sockets=[listener])
 
 
 @contextlib.contextmanager

@@ -32,10 +32,12 @@ class Gateway:
     usage: UsageLog
     metrics: Metrics
     pool_known: Callable[[], bool]
-    """Whether a conductor answered or a table is known."""
+    """Whether there is a table, or nobody to wait for who has one (`Conductors.informed`)."""
     bodies: BodyBudget = field(default_factory=BodyBudget)
     tracer: Tracer = NO_TRACER
     directory: Directory | None = None
+    leaving: bool = False
+    """It ends soon, and serves until then."""
     draining: bool = False
     exchanges: "set[Exchange]" = field(default_factory=set)
     """Admitted requests that have not ended."""
@@ -47,13 +49,14 @@ class Gateway:
         self.metrics.allow(directory.tenants, directory.models)
         for name, limits in self._limits.items():
             if name in directory.tenants:
-                limits.change(directory.tenants[name].tenant.limits, self.clock())
+                limits.change(directory.tenants[name].tenant.limits, self.clock(), directory.config.gateways)
 
     def limits(self, tenant: GatewayTenant) -> TenantLimits:
         """The tenant's buckets: made at its first request, the same ones ever after."""
         if tenant.name not in self._limits:
             account = self.board.account(tenant.name)
-            self._limits[tenant.name] = TenantLimits(tenant.name, tenant.limits, account, self.clock())
+            gateways = self.directory.config.gateways if self.directory else 1
+            self._limits[tenant.name] = TenantLimits(tenant.name, tenant.limits, account, self.clock(), gateways)
         return self._limits[tenant.name]
 
     def cut(self) -> None:
@@ -91,7 +94,7 @@ class Gateway:
 
     def unready(self) -> str:
         """Why this gateway should get no traffic; empty when it should."""
-        if self.draining:
+        if self.leaving or self.draining:
             return "draining"
         if self.directory is None:
             return "no configuration is loaded"

@@ -4,6 +4,8 @@
     STATE/usage.jsonl   see `usage_file`
     STATE/journals/     of workers (`journal`); when they are dead, settled (`recovery`)
     STATE/metrics/      counts of workers (`metrics`); made anew at each start
+    STATE/gateway.json, usage-sent.json, usage.sending.jsonl
+                        with an operator only (`operator_link`)
 
 A worker that dies is started again; its counts of what runs are cleared, and its requests get their usage records.
 One that gives no sign of life is killed, and then it is as if it had died.
@@ -24,14 +26,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, SharedBoard
+from cotenant_serving.gateway.board import LEAVING, SIGNS_OF_LIFE, USAGE_DROPPED, SharedBoard
 from cotenant_serving.gateway.listening import Port, take_port
 from cotenant_serving.gateway.metric_files import make_files
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place, parse_options
 from cotenant_serving.gateway.recovery import Recovery
 from cotenant_serving.gateway.usage_file import UsageFile
 from cotenant_serving.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from cotenant_serving.gateway.operator_link import OperatorLink
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -59,22 +65,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(_sole_gateway(options.state))
-            recovery, port = _prepare(options, board)
+            shared = _prepare(options, board)
         except OSError as problem:
             place = f"{options.host}:{options.port}, state {options.state}"
             sys.stderr.write(f"gateway cannot start on {place}: {problem}\n")
             return 1
-        return Supervisor(options, given, board, port, recovery).run()
+        return Supervisor(options, given, board, shared).run()
 
 
-def _prepare(options: Options, board: SharedBoard) -> tuple[Recovery, Port]:
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the supervisor holds for all workers, beside the board."""
+
+    recovery: Recovery
+    port: Port
+    admin: Port | None
+    """For health and metrics, where they have a port of their own."""
+    link: "OperatorLink | None"
+    """Where there is an operator."""
+    config: int
+    """As in `Place`."""
+
+
+def _prepare(options: Options, board: SharedBoard) -> Shared:
     """Raises OSError."""
     usage = UsageFile(options.state / USAGE_FILE, board.usage_open)
     usage.repair()
     recovery = Recovery(options.state / JOURNALS, usage, board.count("usage recovered"))
     recovery.prepare()
     make_files(options.state / METRICS, options.workers)
-    return recovery, take_port(options.host, options.port, shared=options.workers > 1, ending=recovery.held)
+    port = take_port(options.host, options.port, shared=options.workers > 1, ending=recovery.held)
+    admin = None
+    if options.admin_port is not None:
+        admin = take_port(options.host, options.admin_port, shared=False, ending=recovery.held)
+    if not options.operator:
+        return Shared(recovery, port, admin, None, -1)
+    from cotenant_serving.gateway.operator_link import link_to_operator
+
+    link, config = link_to_operator(options, UsageFile(options.state / USAGE_FILE, board.usage_open))
+    return Shared(recovery, port, admin, link, config)
 
 
 @contextlib.contextmanager
@@ -115,12 +144,11 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(
-        self, options: Options, arguments: Sequence[str], board: SharedBoard, port: Port, recovery: Recovery
-    ) -> None:
+    def __init__(self, options: Options, arguments: Sequence[str], board: SharedBoard, shared: Shared) -> None:
         """`arguments`: the command line that `options` come from; workers get the same."""
         self._options, self._arguments = options, arguments
-        self._board, self._port, self._recovery = board, port, recovery
+        self._board, self._shared = board, shared
+        self._port, self._recovery, self._link = shared.port, shared.recovery, shared.link
         self._name = f"gateway-{secrets.token_hex(4)}"
         self._workers = [Worker(number) for number in range(options.workers)]
         self._wakes = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._workers)
@@ -132,22 +160,30 @@ class Supervisor:
         self._serves = False
         """A worker accepted connections, now or once."""
         self._stop = False
+        self._draining = False
+        self._leaving = board.count(LEAVING)
+        self._drained_s = 0.0
+        """When the drain begins; 0 before the signal."""
         self._killed_s = 0.0
         """When workers that drain for too long are killed; 0 before the drain."""
 
     def run(self) -> int:
+        if self._link is not None:
+            self._link.start()
         with _signals(self._stop_asked) as signals, selectors.DefaultSelector() as events:
             for file in (signals, self._ready):
                 os.set_blocking(file, False)
                 events.register(file, selectors.EVENT_READ)
             try:
                 while self._turn(time.monotonic()):
-                    pause = pause_s(self._workers, time.monotonic(), stopping=self._stop)
+                    pause = pause_s(self._workers, time.monotonic(), self._drained_s, stopping=self._stop)
                     for key, _ in events.select(pause):
                         self._heard(os.read(key.fd, 4096) if key.fd == self._ready else _drained(key.fd))
             finally:
                 self._kill()
                 self._recovery.run()
+                if self._link is not None:
+                    self._link.finish()
         return 0 if self._serves or self._stop else 1
 
     def _stop_asked(self) -> None:
@@ -155,12 +191,15 @@ class Supervisor:
 
     def _turn(self, now_s: float) -> bool:
         """False when all is over."""
+        self._draining = self._stop and self._left(now_s)
         for worker in self._workers:
             if worker.process is not None and worker.process.poll() is not None:
                 self._ended(worker, worker.process, now_s)
         self._recovery.run()
+        if self._link is not None:
+            self._link.look()
         alive = any(worker.process for worker in self._workers)
-        if self._stop:
+        if self._draining:
             self._drain(now_s)
             return alive
         self._end_silent(now_s)
@@ -176,6 +215,8 @@ class Supervisor:
         if ready and not self._serves:
             self._serves = True
             with contextlib.suppress(OSError):  # the disk of its log is full
+                if self._shared.admin is not None:
+                    sys.stderr.write(f"gateway answers for health and metrics on {self._shared.admin.url}\n")
                 sys.stderr.write(f"gateway listening on {self._port.url} (pid {os.getpid()})\n")
                 sys.stderr.flush()
 
@@ -190,6 +231,7 @@ class Supervisor:
 
     def _process(self, worker: Worker) -> "subprocess.Popen[bytes]":
         listener = self._port.listener(worker.number).fileno()
+        admin = -1 if self._shared.admin is None else self._shared.admin.listener(0).fileno()
         place = Place(
             worker=worker.number,
             parent=os.getpid(),
@@ -197,12 +239,15 @@ class Supervisor:
             listener=listener,
             board=self._board.fileno(),
             ready=self._tell_ready,
+            config=self._shared.config,
+            admin=admin,
             wakes=self._wakes,
         )
+        files = (listener, self._board.fileno(), self._tell_ready, self._shared.config, admin, *self._wakes)
         return subprocess.Popen(
             [sys.executable, "-m", "cotenant_serving.gateway.worker", *self._arguments, place.argument()],
             stdin=subprocess.DEVNULL,
-            pass_fds=(listener, self._board.fileno(), self._tell_ready, *self._wakes),
+            pass_fds=[file for file in files if file >= 0],
         )
 
     def _end_silent(self, now_s: float) -> None:
@@ -223,7 +268,7 @@ class Supervisor:
     def _ended(self, worker: Worker, process: "subprocess.Popen[bytes]", now_s: float) -> None:
         worker.process = None
         self._board.clear(worker.number, keep=(USAGE_DROPPED,))
-        if self._stop:
+        if self._draining:
             return
         worker.failures = worker.failures + 1 if now_s - worker.began_s < SOON_S else 0
         delay_s = restart_delay_s(worker.failures)
@@ -238,10 +283,21 @@ class Supervisor:
             extra={"fields": fields},
         )
 
+    def _left(self, now_s: float) -> bool:
+        """Whether those who send clients here have had their time to see that it ends."""
+        if not self._drained_s:
+            self._leaving.set(1)
+            self._drained_s = now_s + (self._options.settings.pre_stop_s if self._serves else 0.0)
+            if self._drained_s > now_s:
+                log.info("ending: all is served for %g s more", self._drained_s - now_s)
+        return now_s >= self._drained_s
+
     def _drain(self, now_s: float) -> None:
         if not self._killed_s:
             self._killed_s = now_s + self._options.settings.ended_within_s
             self._port.close()
+            if self._shared.admin is not None:
+                self._shared.admin.close()
             for worker in self._workers:
                 if worker.process is not None:
                     worker.process.terminate()
@@ -256,9 +312,11 @@ class Supervisor:
                 worker.process = None
 
 
-def pause_s(workers: Sequence[Worker], now_s: float, *, stopping: bool) -> float:
-    """Until a worker is to be started, at most LOOK_S. Pure."""
+def pause_s(workers: Sequence[Worker], now_s: float, drained_s: float = 0.0, *, stopping: bool) -> float:
+    """Until a worker is to be started, or the drain begins, at most LOOK_S. Pure."""
     due_s = [worker.due_s for worker in workers if worker.process is None and not stopping]
+    if drained_s > now_s:
+        due_s.append(drained_s)
     return max(0.0, min([now_s + LOOK_S, *due_s]) - now_s)
 
 

@@ -50,6 +50,11 @@ def merge(known: Known | None, table: Table) -> Known:
     return Known(latest=table, kept=kept)
 
 
+def left(known: Known) -> Known:
+    """Of a conductor that is not followed any more: its engines serve on, but nobody names them."""
+    return Known(latest=Table(epoch="", sequence=0), kept=(*known.latest.engines, *known.kept))
+
+
 def combine(knowns: Iterable[Known]) -> View:
     """Several conductors (both Ray clusters while a pool rolls) as one table: any engine serves."""
     engines: dict[str, dict[str, EngineRow]] = {}

@@ -49,6 +49,11 @@ class UsageFile:
         with contextlib.suppress(BlockingIOError), self._locked(LOCK_S):
             self._end_torn_line()
 
+    def set_aside(self, path: Path) -> None:
+        """Gives the file another name, in the same folder: the next line begins a new one. Raises OSError."""
+        with self._locked(LOCK_S):
+            self.path.rename(path)
+
     def size_bytes(self) -> int:
         """0 when it was moved away."""
         try:

@@ -89,8 +89,8 @@ async def test_what_was_saved_is_read_at_the_next_start(tmp_path: Path) -> None:
                 rng=random.Random(1),
                 news=asyncio.Event(),
             )
-            assert conductors.answered is expected
             conductors.follow([fake.url])
+            assert conductors.informed() is expected
             await eventually(file.exists)
             await conductors.close()
 

@@ -10,7 +10,8 @@ from tests.builders.gateway import config, digest, tenant
 from cotenant_serving.contract import GatewayConfig, GatewayTenant
 from cotenant_serving.gateway import catalog
 from cotenant_serving.gateway.auth import Keyring, authenticate
-from cotenant_serving.gateway.config import ConfigError, ConfigFile, index, parse
+from cotenant_serving.gateway.config import ConfigError, index, parse
+from cotenant_serving.gateway.config_source import FileSource, Followed
 from cotenant_serving.openai_api import RequestError
 
 KEYRING = Keyring([(digest("secret-a"), "a"), (digest("secret-b").upper(), "b")])
@@ -80,7 +81,7 @@ def write(file: Path, value: GatewayConfig) -> None:
 
 def test_the_file_is_read_again_when_replaced_and_kept_when_broken(tmp_path, caplog):
     file = tmp_path / "gateway.json"
-    followed = ConfigFile(file)
+    followed = Followed(FileSource(file))
     assert not followed.poll()
     assert followed.directory is None
 
@@ -101,7 +102,7 @@ def test_the_file_is_read_again_when_replaced_and_kept_when_broken(tmp_path, cap
 def test_the_pool_token_follows_its_file(tmp_path, caplog):
     file, token = tmp_path / "gateway.json", tmp_path / "token"
     write(file, config(pool_token_file=str(token)))
-    followed = ConfigFile(file)
+    followed = Followed(FileSource(file))
     assert followed.poll()
     assert followed.pool_token == ""
 
