@@ -18,8 +18,10 @@ import msgspec
 
 from cotenant_serving.contract import Heartbeat
 
-_NAME = re.compile(r"(?P<namespace>[a-z0-9-]+)\.(?P<name>.+)-(?P<revision>[0-9a-f]{8})-(?P<slot>\d+)\.log")
+_APP = re.compile(r"(?P<namespace>[a-z0-9-]+)\.(?P<name>.+)-(?P<revision>[0-9a-f]{8})-(?P<slot>\d+)")
 _TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
+START_TEXT = re.compile(r"\S+ \S+ INFO starting .* instance \w+,")
+"""The first line of each run."""
 _START = re.compile(rb"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) INFO starting .* instance (\w+),", re.MULTILINE)
 _SETTLED = re.compile(_TIME.pattern + rb"(INFO ready after|ERROR (cannot load|ended by its guard))")
 _BLOCK_BYTES = 1 << 16
@@ -62,10 +64,15 @@ def engine_logs(state: Path) -> list[EngineLog]:
     """Every engine's log, by name."""
     found = []
     for path in sorted((state / "logs" / "engines").glob("*.log")):
-        if match := _NAME.fullmatch(path.name):
-            model = f"{match['namespace']}/{match['name']}"
-            found.append(EngineLog(path, model, match["revision"], int(match["slot"])))
+        if app := parse_app(path.name.removesuffix(".log")):
+            found.append(EngineLog(path, *app))
     return found
+
+
+def parse_app(app: str) -> tuple[str, str, int] | None:
+    """`search.chat-0a1b2c3d-0` → (`search/chat`, its revision, its slot); None for what is no engine's name."""
+    match = _APP.fullmatch(app)
+    return (f"{match['namespace']}/{match['name']}", match["revision"], int(match["slot"])) if match else None
 
 
 def newest_revision(logs: Sequence[EngineLog]) -> list[EngineLog]:

@@ -41,6 +41,8 @@ NODES = Kind("v1", "Node", "nodes", namespaced=False)
 ENDPOINT_SLICES = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 LEASES = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS = Kind("events.k8s.io/v1", "Event", "events")
+CORE_EVENTS = Kind("v1", "Event", "events")
+"""The same Events as `EVENTS`, with fields of old."""
 
 BY_KIND: Mapping[str, Kind] = {
     kind.kind: kind

@@ -62,6 +62,15 @@ def instant(text: object) -> float | None:
         return None
 
 
+def time_of(event: Object) -> float:
+    """Unix seconds of its last occurrence; 0 when nobody knows."""
+    paths = (("lastTimestamp",), ("series", "lastObservedTime"), ("eventTime",), ("metadata", "creationTimestamp"))
+    for text in (at(event, *path) for path in paths):
+        if text and (found := instant(text)) is not None:
+            return found
+    return 0.0
+
+
 def container_states(pod: Object) -> Iterator[tuple[str, Object]]:
     """(container, its status) of all containers of a pod, init containers first."""
     for kind in ("initContainerStatuses", "containerStatuses"):

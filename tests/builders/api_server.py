@@ -10,14 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from cotenant_operator.kinds import BY_KIND, MODELS, Kind
+from cotenant_operator.kinds import BY_KIND, CORE_EVENTS, MODELS, Kind
 
 Object = dict[str, Any]
 TOKEN = "a-token-that-nobody-prints"
-NODES = Kind("v1", "Node", "nodes", namespaced=False)
 DEPLOYMENTS = Kind("apps/v1", "Deployment", "deployments")
 CRDS = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
-CORE_EVENTS = Kind("v1", "Event", "events")
 KINDS = {**BY_KIND, "Deployment": DEPLOYMENTS, "CustomResourceDefinition": CRDS, "Event": CORE_EVENTS}
 
 
@@ -41,7 +39,7 @@ class ApiServer:
             self.objects[_path(item)] = item
 
     def forbid(self, *paths: str) -> None:
-        """Answer 403 to every path that begins so."""
+        """Answer 403 to every path that begins so, or to `VERB /path`."""
         self.forbidden += paths
 
     def kubeconfig(self, folder: Path, *, context: str = "here", namespace: str = "team-a") -> Path:
@@ -73,7 +71,7 @@ class ApiServer:
         self._server.server_close()
 
     def answer(self, verb: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
-        if any(path.startswith(start) for start in self.forbidden):
+        if any(path.startswith(start) or f"{verb} {path}".startswith(start) for start in self.forbidden):
             return _status(403, f"{path} is forbidden")
         if path == "/version":
             return 200, {"gitVersion": "v1.34.4"}

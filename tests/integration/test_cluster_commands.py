@@ -1,5 +1,8 @@
 """The command line against the API of a cluster: what it shows, whom it asks, what it says when it may not."""
 
+import base64
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -176,3 +179,201 @@ def test_doctor_examines_the_cluster_and_names_what_it_may_not_see(cotenant: Run
     assert "not looked at: you may not list nodes" in ran.stdout
     assert "helm install cotenant charts/cotenant" in ran.stdout
     assert "problem  pools" in ran.stdout
+
+
+APP, OTHER = "team-a.chat-0a1b2c3d-0", "team-b.chat-0a1b2c3d-0"
+
+
+def written(second: int, app: str, text: str) -> str:
+    """A line of a pod's log, as the API server gives it."""
+    return f"2026-11-26T10:00:{second:02}.000000000Z [{app}] 2026-11-26 10:00:{second:02},000 INFO {text}\n"
+
+
+RUNS = (
+    written(1, APP, "starting app: process 7, instance f00d, port 8800")
+    + written(2, APP, "the first run")
+    + written(3, OTHER, "not yours")
+    + "2026-11-26T10:00:04.000000000Z raylet says something\n"
+    + written(5, APP, "starting app: process 9, instance beef, port 8800")
+    + written(6, APP, "the second run")
+)
+
+
+def placed(pod: str = "worker-1") -> Object:
+    placement = {"engine": APP, "state": "ready", "device": "10.0.0.1/shared/0", "pod": pod}
+    return model("chat", placements=[placement], selector="cotenant.dev/pool=default")
+
+
+def test_logs_are_the_models_own_lines_since_it_started_last(cotenant: Run, api: ApiServer) -> None:
+    api.add(placed())
+    api.logs["cotenant-system", "worker-1", "ray-worker"] = RUNS
+    ran = cotenant("logs", "team-a/chat")
+
+    assert ran.returncode == 0, ran.stderr
+    assert [line.split("INFO ")[1] for line in ran.stdout.splitlines()] == [
+        "starting app: process 9, instance beef, port 8800",
+        "the second run",
+    ]
+
+
+def test_logs_with_previous_are_those_of_all_workers_and_of_containers_that_ended(
+    cotenant: Run, api: ApiServer
+) -> None:
+    restarted = {"containerStatuses": [{"name": "ray-worker", "restartCount": 1}]}
+    labels = {"cotenant.dev/pool": "default"}
+    api.add(placed(), thing("Pod", "worker-1", "cotenant-system", labels=labels, status=restarted))
+    api.add(thing("Pod", "worker-2", "cotenant-system", labels=labels))
+    api.logs["cotenant-system", "worker-1", "ray-worker"] = RUNS
+    api.logs["cotenant-system", "worker-1", "ray-worker previous"] = written(0, APP, "before the container ended")
+    api.logs["cotenant-system", "worker-2", "ray-worker"] = written(7, APP, "on another worker")
+    ran = cotenant("logs", "team-a/chat", "--previous")
+
+    said = [line.split("INFO ")[1] for line in ran.stdout.splitlines()]
+    assert said[0] == "before the container ended"
+    assert "the first run" in said
+    assert said[-1] == "on another worker"
+
+
+def test_logs_end_with_the_last_lines_that_were_asked_for(cotenant: Run, api: ApiServer) -> None:
+    api.add(placed())
+    api.logs["cotenant-system", "worker-1", "ray-worker"] = RUNS
+    ran = cotenant("logs", "team-a/chat", "--tail", "1", "--since", "1h")
+
+    assert ran.stdout.endswith("INFO the second run\n")
+    assert ran.stdout.count("\n") == 1
+    assert api.asked[-1][2]["sinceSeconds"] == "3600"
+
+
+def test_logs_that_may_not_be_read_say_whose_right_it_is_and_what_the_object_says(
+    cotenant: Run, api: ApiServer
+) -> None:
+    failed = [said("Ready", "False", "LoadFailed", "CUDA out of memory")]
+    api.add({**placed(), "status": {**placed()["status"], "conditions": failed}})
+    about = {"kind": "ModelDeployment", "name": "chat"}
+    event = thing(
+        "Event", "e", "team-a", involvedObject=about, reason="LoadFailed", type="Warning", message="no room"
+    )
+    api.add(event)
+    api.forbid("/api/v1/namespaces/cotenant-system")
+    ran = cotenant("logs", "team-a/chat")
+
+    assert ran.returncode == 1
+    assert "you may not get pods/log in namespace cotenant-system; an administrator" in ran.stderr
+    assert "Ready is False (LoadFailed): CUDA out of memory" in ran.stderr
+    assert "Warning LoadFailed: no room" in ran.stderr
+
+
+def test_a_model_without_any_engine_says_why(cotenant: Run, api: ApiServer) -> None:
+    cold = [said("Ready", "False", "Idle", "it starts with the first request")]
+    api.add(model("cold", conditions=cold, placements=[], selector="cotenant.dev/pool=default"))
+    ran = cotenant("logs", "team-a/cold")
+
+    assert ran.returncode == 1
+    assert "no engine of team-a/cold has left a line in any pod" in ran.stderr
+    assert "Ready is False (Idle): it starts with the first request" in ran.stderr
+
+
+def test_logs_go_on_with_what_comes_and_repeat_nothing(cotenant: Run, api: ApiServer, tmp_path: Path) -> None:
+    api.add(placed())
+    log = ("cotenant-system", "worker-1", "ray-worker")
+    api.logs[log] = RUNS
+    environment = {name: value for name, value in os.environ.items() if name != "COTENANT_STATE"}
+    environment |= {"HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "kubeconfig")}
+    command = [sys.executable, "-m", "cotenant_operator", "logs", "team-a/chat", "-f"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        first = [child.stdout.readline() for _ in range(2)]
+        api.logs[log] += written(8, APP, "what came later")
+        later = child.stdout.readline()
+        child.kill()
+    assert first[1].endswith("the second run\n")
+    assert later.endswith("what came later\n")
+
+
+def ledger(day: str, *rows: list[object]) -> Object:
+    labels = {"cotenant.dev/usage": "true", "cotenant.dev/usage-day": day}
+    data = {"day": day, "totals": json.dumps(rows), "sequences": "{}"}
+    return thing("ConfigMap", f"cotenant-usage-{day}", "cotenant-system", labels=labels, data=data)
+
+
+def test_usage_is_summed_up_over_the_ledgers_of_all_gateways(cotenant: Run, api: ApiServer) -> None:
+    api.add(
+        ledger("2026-11-25", ["search", "team-a/chat", "ok", 3, 30, 60, 0, 1.5, 1.0, 2.0]),
+        ledger("2026-11-26", ["search", "team-a/chat", "ok", 2, 20, 40, 0, 1.5, 3.0, 4.0]),
+    )
+    rows = yaml.safe_load(cotenant("usage", "-o", "yaml").stdout)["rows"]
+
+    assert [(row["tenant"], row["model"], row["requests"], row["total_tokens"]) for row in rows] == [
+        ("search", "team-a/chat", 5, 150)
+    ]
+    assert yaml.safe_load(cotenant("usage", "--since", "2026-11-26", "-o", "yaml").stdout)["total"]["requests"] == 2
+
+
+def tenant(name: str = "search", *keys: str) -> Object:
+    references = [{"secretRef": {"name": secret, "key": "token"}} for secret in keys]
+    return thing("Tenant", name, spec={"namespaces": ["team-a"], "keys": references})
+
+
+def secrets_of(api: ApiServer) -> dict[str, Object]:
+    return {name: item for name, item in api.objects.items() if item["kind"] == "Secret"}
+
+
+def test_a_key_is_made_in_a_secret_that_its_tenant_names_and_shown_once(cotenant: Run, api: ApiServer) -> None:
+    api.add(tenant())
+    ran = cotenant("key", "create", "search")
+
+    assert ran.returncode == 0, ran.stderr
+    key = ran.stdout.strip()
+    ((path, secret),) = secrets_of(api).items()
+    assert path.startswith("/api/v1/namespaces/cotenant-system/secrets/search-key-")
+    assert secret["stringData"] == {"token": key}
+    reference = {"secretRef": {"name": secret["metadata"]["name"], "key": "token"}}
+    assert api.objects["/apis/cotenant.dev/v1alpha1/tenants/search"]["spec"]["keys"] == [reference]
+    assert key not in ran.stderr
+
+
+def test_a_key_whose_tenant_may_not_be_changed_leaves_no_secret(cotenant: Run, api: ApiServer) -> None:
+    api.add(tenant())
+    api.forbid("PATCH /apis/cotenant.dev/v1alpha1/tenants")
+    ran = cotenant("key", "create", "search")
+
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert "you may not patch tenants.cotenant.dev" in ran.stderr
+    assert secrets_of(api) == {}
+
+
+def test_a_key_for_a_tenant_that_does_not_exist_is_refused(cotenant: Run, api: ApiServer) -> None:
+    api.add(tenant())
+    ran = cotenant("key", "create", "serach")
+
+    assert "there is no tenant 'serach'; did you mean 'search'?" in ran.stderr
+    assert secrets_of(api) == {}
+
+
+def test_keys_are_listed_by_id_and_those_that_were_made_can_be_revoked(cotenant: Run, api: ApiServer) -> None:
+    api.add(tenant("search", "by-hand"))
+    value = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+    api.add(thing("Secret", "by-hand", "cotenant-system", data={"token": value}))
+    key = cotenant("key", "create", "search").stdout.strip()
+    listed = {row["source"]: row for row in yaml.safe_load(cotenant("key", "list", "-o", "yaml").stdout)}
+
+    assert listed["key create"]["id"] == hashlib.sha256(key.encode()).hexdigest()[:12]
+    hand = listed["Secret by-hand, token"]
+    assert hand["id"] == hashlib.sha256(b"0123456789abcdef0123456789abcdef").hexdigest()[:12]
+
+    assert cotenant("key", "revoke", listed["key create"]["id"]).returncode == 0
+    assert [path.rpartition("/")[2] for path in secrets_of(api)] == ["by-hand"]
+    ran = cotenant("key", "revoke", hand["id"])
+    assert "kubectl -n cotenant-system delete secret by-hand" in ran.stderr
+    assert api.objects["/apis/cotenant.dev/v1alpha1/tenants/search"]["spec"]["keys"] == []
+    assert len(secrets_of(api)) == 1
+
+
+def test_keys_whose_secrets_may_not_be_read_are_listed_without_ids(cotenant: Run, api: ApiServer) -> None:
+    api.add(tenant("search", "by-hand"))
+    api.forbid("/api/v1/namespaces/cotenant-system/secrets")
+    ran = cotenant("key", "list")
+
+    assert ran.stdout.splitlines()[1].split()[:3] == ["-", "search", "Secret"]
+    assert "you may not get secrets in namespace cotenant-system" in ran.stderr

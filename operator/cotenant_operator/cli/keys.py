@@ -1,28 +1,47 @@
-"""`cotenant key create`, `key list`, `key revoke`: API keys on one machine."""
+"""`cotenant key create`, `key list`, `key revoke`: API keys on one machine, or in a cluster."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cotenant_operator.cli.completion import TenantName, complete_key, complete_tenant
-from cotenant_operator.cli.options import EXIT_FAILED, Output, Shown, State, default_state, show
+from cotenant_operator.cli.options import (
+    EXIT_FAILED,
+    Context,
+    Kubeconfig,
+    OperatorNamespace,
+    Output,
+    Shown,
+    State,
+    show,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from cotenant_operator.cluster_keys import ClusterKeys
     from cotenant_operator.keys_report import KnownKey
 
 
-def create_key(tenant: TenantName, state: State = None) -> int:
-    """Make an API key for a tenant and print it, once. Only its hash is kept."""
+def create_key(
+    tenant: TenantName,
+    state: State = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator_namespace: OperatorNamespace = None,
+) -> int:
+    """Make an API key for a tenant and print it, once."""
+    world = _world(state, kubeconfig, context, operator_namespace)
+    return _create_here(world, tenant) if isinstance(world, Path) else _create_in_cluster(world, tenant)
+
+
+def _create_here(where: Path, tenant: str) -> int:
     from cotenant_operator.key_book import KeyBook
     from cotenant_operator.key_effect import wait_until_known
     from cotenant_operator.names import tenant_named
     from cotenant_operator.output import note, warning
     from cotenant_operator.published import read_published
 
-    where = state or default_state()
     name = tenant_named(tenant, (known.name for known in read_published(where).tenants))
     key, made = KeyBook(where).create(name, now_s=time.time())
     typer.echo(key)
@@ -32,25 +51,55 @@ def create_key(tenant: TenantName, state: State = None) -> int:
     return 0
 
 
+def _create_in_cluster(keys: "ClusterKeys", tenant: str) -> int:
+    from cotenant_operator.output import note, warning
+    from cotenant_operator.tenant_keys import FIELD
+
+    key, made = keys.create(tenant)
+    typer.echo(key)
+    note(f"key {made.id} of tenant {tenant}, in Secret {keys.namespace}/{made.secret}, which spec.keys names now")
+    note(
+        f"if that Tenant is applied from files, add `secretRef: {{name: {made.secret}, key: {FIELD}}}` to its "
+        "spec.keys there, or the next apply takes the key away"
+    )
+    if not made.seen:
+        warning(f"the operator has not looked at tenant {tenant} yet; `cotenant doctor` says why")
+    return 0
+
+
 def list_keys(
     tenant: Annotated[
         str | None, typer.Argument(help="Name of a Tenant; all when absent.", autocompletion=complete_tenant)
     ] = None,
     state: State = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator_namespace: OperatorNamespace = None,
     output: Shown = Output.TABLE,
 ) -> int:
-    """Keys by their ids, with tenant and source. The keys themselves are kept nowhere."""
+    """Keys by their ids, with tenant and source. Keys themselves are never shown."""
     from cotenant_operator.keys_report import key_document, key_rows
+    from cotenant_operator.output import note
+
+    world = _world(state, kubeconfig, context, operator_namespace)
+    if isinstance(world, Path):
+        keys = _known_here(world, tenant)
+    else:
+        keys, lacking = world.known(tenant)
+        if lacking:
+            note(f"ids are not known: you may not {lacking}")
+    return show(key_rows(keys, wide=output is Output.WIDE), key_document(keys), output)
+
+
+def _known_here(where: Path, tenant: str | None) -> "list[KnownKey]":
     from cotenant_operator.names import tenant_named
     from cotenant_operator.published import read_published
 
-    where = state or default_state()
     keys = _known(where)
-    if tenant is not None:
-        names = [*(known.name for known in read_published(where).tenants), *(key.tenant for key in keys)]
-        tenant_named(tenant, names)
-        keys = [key for key in keys if key.tenant == tenant]
-    return show(key_rows(keys, wide=output is Output.WIDE), key_document(keys), output)
+    if tenant is None:
+        return keys
+    tenant_named(tenant, [*(known.name for known in read_published(where).tenants), *(key.tenant for key in keys)])
+    return [key for key in keys if key.tenant == tenant]
 
 
 def revoke_key(
@@ -61,15 +110,22 @@ def revoke_key(
         ),
     ],
     state: State = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator_namespace: OperatorNamespace = None,
 ) -> int:
-    """Take away a key that `key create` has made. New requests with it get 401 within two seconds."""
+    """Take away a key that `key create` has made. New requests with it get 401 within seconds."""
+    world = _world(state, kubeconfig, context, operator_namespace)
+    return _revoke_here(world, id) if isinstance(world, Path) else _revoke_in_cluster(world, id)
+
+
+def _revoke_here(where: Path, id: str) -> int:
     from cotenant_operator.key_book import KeyBook
     from cotenant_operator.key_effect import wait_until_gone
     from cotenant_operator.keys_report import how_to_remove
     from cotenant_operator.near import hint
     from cotenant_operator.output import error, note, warning
 
-    where = state or default_state()
     gone = KeyBook(where).revoke(id)
     if gone is None:
         keys = _known(where)
@@ -84,7 +140,40 @@ def revoke_key(
     return 0
 
 
-def _known(state: "Path") -> list["KnownKey"]:
+def _revoke_in_cluster(keys: "ClusterKeys", id: str) -> int:
+    from cotenant_operator.output import note, warning
+    from cotenant_operator.tenant_keys import stands_in
+
+    gone, seen = keys.revoke(id)
+    note(f"key {gone.id} of tenant {gone.tenant} is revoked: 401 within five seconds; what runs may finish")
+    if gone.source == "key create":
+        note("if that Tenant is applied from files, take the key out of its spec.keys there, too")
+    else:
+        secret, _ = stands_in(gone)
+        note(
+            f"its Secret stays, for `key create` has not made it: kubectl -n {keys.namespace} delete secret {secret}"
+        )
+    if not seen:
+        warning("the operator has not looked at the Tenant yet, so the key still works; `cotenant doctor` says why")
+        return EXIT_FAILED
+    return 0
+
+
+def _world(
+    state: Path | None, kubeconfig: Path | None, context: str | None, namespace: str | None
+) -> "Path | ClusterKeys":
+    from cotenant_operator.cli.world import find_world
+
+    world = find_world(state, kubeconfig, context, namespace)
+    if isinstance(world, Path):
+        return world
+    from cotenant_operator.cluster_keys import ClusterKeys
+    from cotenant_operator.objects import SYSTEM_NAMESPACE
+
+    return ClusterKeys(world.api, namespace or SYSTEM_NAMESPACE)
+
+
+def _known(state: Path) -> "list[KnownKey]":
     from cotenant_operator.key_book import KeyBook, read_sources
     from cotenant_operator.keys_report import known_keys
     from cotenant_operator.published import read_published

@@ -6,14 +6,12 @@ from typing import Any
 from cotenant_operator.cluster_errors import NotFoundError
 from cotenant_operator.doctor.cluster_snapshot import ClusterSnapshot, Seen
 from cotenant_operator.doctor.install_checks import CRDS, KUBERAY_CRD, NEEDED_SECRETS
-from cotenant_operator.kinds import LEASES, NODES, PODS, POOLS, SECRETS, Kind, Object
+from cotenant_operator.kinds import CORE_EVENTS, LEASES, NODES, PODS, POOLS, SECRETS, Kind, Object
 from cotenant_operator.kube_reading import KubeApi
 from cotenant_operator.kube_refusals import MissingRightError
 
 _DEPLOYMENTS = Kind("apps/v1", "Deployment", "deployments")
 _CRDS = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
-_OLD_EVENTS = Kind("v1", "Event", "events")
-"""The API that shows those of both."""
 _KUBERAY = "app.kubernetes.io/name=kuberay-operator"
 
 
@@ -35,7 +33,7 @@ def look_at_cluster(
         pods=_all(api, PODS.path(namespace)),
         leases=_all(api, LEASES.path(namespace)),
         secrets=_each(api.metadata, SECRETS.path(namespace), NEEDED_SECRETS),
-        events=_all(api, _OLD_EVENTS.path(namespace)),
+        events=_all(api, CORE_EVENTS.path(namespace)),
         nodes=_all(api, NODES.path()),
         pools=_all(api, POOLS.path()),
     )

@@ -7,7 +7,7 @@ from cotenant_operator.doctor.checks import Finding
 from cotenant_operator.doctor.cluster_snapshot import ClusterSnapshot
 from cotenant_operator.doctor.install_checks import not_seen
 from cotenant_operator.kinds import Object
-from cotenant_operator.kube_objects import at, condition, container_states, instant, name_of
+from cotenant_operator.kube_objects import at, condition, container_states, instant, name_of, time_of
 
 RECENT_S = 1800.0
 """Events that are older may be settled: Kubernetes tries again at least every quarter of an hour."""
@@ -98,15 +98,15 @@ def refusals(seen: ClusterSnapshot) -> Iterator[Finding]:
         yield not_seen("refused pods", seen.events)
         return
     told: set[str] = set()
-    for event in sorted(seen.events.items, key=_time, reverse=True):
+    for event in sorted(seen.events.items, key=time_of, reverse=True):
         said, about = str(event.get("message") or ""), at(event, "involvedObject") or {}
         judged = _judged(said, seen.namespace)
-        if judged is None or seen.now_s - _time(event) > RECENT_S or judged[0] in told:
+        if judged is None or seen.now_s - time_of(event) > RECENT_S or judged[0] in told:
             continue
         told.add(judged[0])
         check, fix = judged
         text = (
-            f"{about.get('kind', 'object')} {about.get('name', '?')}, {seen.now_s - _time(event):.0f} s ago: {said}"
+            f"{about.get('kind', 'object')} {about.get('name', '?')}, {seen.now_s - time_of(event):.0f} s ago: {said}"
         )
         yield Finding("problem", check, text, fix)
 
@@ -128,16 +128,3 @@ def _judged(said: str, namespace: str) -> tuple[str, str] | None:
     if "is forbidden" in said and ("per Container" in said or "per Pod" in said):
         return "limit range", f"kubectl -n {namespace} describe limitrange"
     return None
-
-
-def _time(event: Object) -> float:
-    series = at(event, "series", "lastObservedTime")
-    for text in (
-        event.get("lastTimestamp"),
-        series,
-        event.get("eventTime"),
-        at(event, "metadata", "creationTimestamp"),
-    ):
-        if text and (found := instant(text)) is not None:
-            return found
-    return 0.0
