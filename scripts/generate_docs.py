@@ -29,6 +29,7 @@ from scenario_fields import amounts, arrivals
 from cotenant_loadtests import spec as loadtest_spec
 from cotenant_loadtests import spec_values
 from cotenant_operator import schema, spec
+from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.estimate import RUNTIME_BYTES
 from cotenant_operator.quantity import as_quantity, parse_bytes, parse_seconds, show_bytes, show_seconds
 from cotenant_serving import contract
@@ -96,6 +97,7 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "gateway-errors": table(ERROR, gateway_errors(texts["errors"])),
         "request-errors": table(ERROR, request_errors(texts["codes"], texts["internal"])),
         "reasons": table(("Reason", "Cause", "What to do"), reasons(texts["reasons"])),
+        "condition-reasons": table(("Reason", "Cause", "What to do"), condition_reasons(texts["conditions"])),
         "metrics": table(("Name", "Type", "Labels", "Help"), metrics()),
         "labels": table(("Label", "Values"), labels(texts["labels"])),
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
@@ -290,6 +292,11 @@ def _constant(node: ast.AST | None) -> object:
 def reasons(texts: Mapping[str, Any]) -> list[tuple[str, ...]]:
     _complete("reasons", texts, {str(reason) for reason in contract.Reason})
     return [(f"`{reason}`", texts[reason]["cause"], texts[reason]["do"]) for reason in map(str, contract.Reason)]
+
+
+def condition_reasons(texts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    _complete("conditions", texts, {str(reason) for reason in ClusterReason})
+    return [(f"`{reason}`", texts[reason]["cause"], texts[reason]["do"]) for reason in map(str, ClusterReason)]
 
 
 def metrics() -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import Status, condition, dated
 from cotenant_operator.hindrance import Hindrance, of_model, of_pool
-from cotenant_operator.neighbours import in_tens, without_neighbours
+from cotenant_operator.neighbours import steady, without_neighbours
 from cotenant_operator.placed import gpu, placements, replicas
 from cotenant_operator.planned import ModelPlan
 from cotenant_operator.pool_seen import PoolSeen
@@ -21,6 +21,8 @@ from cotenant_serving.contract import ModelStatus, Reason
 
 MODEL_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "Cached", "Placed", "Loaded", "Ready")
 _MAX_LINES = 16
+_MOVING = frozenset({Reason.LOADING, Reason.WAKING, Reason.NO_ROOM, Reason.POD_PENDING, Reason.NO_NODE})
+"""Their messages tell how far it is."""
 
 
 def model_status(
@@ -34,14 +36,14 @@ def model_status(
 ) -> Status:
     """`pool` is None when there is no such GPUPool; `url` is the gateway's base URL, without `/v1`."""
     seen = pool.models.get(planned.name) if pool is not None else None
-    found = [_readable(item, planned, pool) for item in _conditions(planned, seen, pool, previous)]
+    found = _once([_readable(item, planned, pool) for item in _conditions(planned, seen, pool, previous)])
     target = planned.engine.revision if planned.engine else ""
     status: Status = {
         "observedGeneration": generation,
         "conditions": dated(found, previous, generation=generation, now=now),
         "modelId": planned.name,
         "url": f"{url}/v1",
-        "replicas": replicas(planned, seen) if seen is not None or not previous else None,
+        "replicas": replicas(planned, seen),
         "selector": f"cotenant.dev/pool={planned.pool},ray.io/node-type=worker",
         "state": seen.state if seen is not None else None,
         "task": planned.task,
@@ -53,7 +55,7 @@ def model_status(
         "explanation": _explanation(seen, planned, pool),
     }
     known = {name: value for name, value in status.items() if value not in (None, "", [])}
-    return {**_last_known(found, previous), **known} if seen is None else known
+    return {**known, **_last_known(found, previous)} if seen is None else known
 
 
 def _last_known(found: Sequence[Condition], previous: Mapping[str, Any] | None) -> Status:
@@ -75,6 +77,19 @@ def _conditions(
     if hindrance is not None:
         placed, loaded, ready = (_hindered(item, hindrance) for item in (placed, loaded, ready))
     return [_accepted(planned, seen), cached, placed, loaded, ready]
+
+
+def _once(found: Sequence[Condition]) -> list[Condition]:
+    """What an earlier condition has said is not said again, but by Ready, which many read alone."""
+    first: dict[tuple[str, str], str] = {}
+    for item in found:
+        first.setdefault((str(item.reason), item.message), item.type)
+    return [
+        item
+        if item.type == "Ready" or not item.message or (said_by := first[str(item.reason), item.message]) == item.type
+        else replace(item, message=f"as {said_by}")
+        for item in found
+    ]
 
 
 def _hindrance(planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen | None) -> Hindrance | None:
@@ -148,8 +163,8 @@ def _readable(item: Condition, planned: ModelPlan, pool: PoolSeen | None) -> Con
     message = item.message
     if not message or pool is None:
         return item
-    if item.reason in (Reason.LOADING, Reason.WAKING):
-        message = in_tens(message)
+    if item.reason in _MOVING:
+        message = steady(message)
     namespace = planned.name.partition("/")[0]
     return replace(item, message=without_neighbours(message, namespace, pool.models))
 
@@ -158,4 +173,4 @@ def _explanation(seen: ModelStatus | None, planned: ModelPlan, pool: PoolSeen | 
     if seen is None or pool is None:
         return []
     namespace = planned.name.partition("/")[0]
-    return [in_tens(without_neighbours(line, namespace, pool.models)) for line in seen.explanation[:_MAX_LINES]]
+    return [steady(without_neighbours(line, namespace, pool.models)) for line in seen.explanation[:_MAX_LINES]]

@@ -45,7 +45,7 @@ def plan(world: World, devices: Devices) -> Plan:
 
 def _plan_model(model: ModelDeployment, world: World, pools: Mapping[str, GPUPool], devices: Devices) -> ModelPlan:
     facts = world.facts.get(model.spec.model or "")
-    served = _refused_by_pool(model, pools) or settle(model, facts)
+    served = _refused_by_pool(model, pools) or _refused_by_cluster(model, world) or settle(model, facts)
     replicas = model.spec.replicas
     found = ModelPlan(
         name=model.full_name,
@@ -78,6 +78,17 @@ def _refused_by_pool(model: ModelDeployment, pools: Mapping[str, GPUPool]) -> Re
             f"{', '.join(pool.spec.namespaces) or 'none'}; add it to spec.namespaces of the GPUPool",
         )
     return None
+
+
+def _refused_by_cluster(model: ModelDeployment, world: World) -> Refusal | None:
+    source = model.spec.model or ""
+    if not world.manifests.namespace or not source.startswith("file://."):
+        return None
+    return Refusal(
+        Reason.MODEL_NOT_FOUND,
+        f"{source} is beside a YAML file of one machine, which a cluster does not have; set file:///absolute/folder, "
+        "mounted in the pods of operator and pool, or hf://owner/name",
+    )
 
 
 def _placed(served: Served, pools: Mapping[str, GPUPool], devices: Devices) -> Placement | Refusal:

@@ -1,10 +1,13 @@
 """`python -m tests.golden.update` rewrites every golden file from its inputs; with `--check` it only looks.
 
+The situations of docs/conditions.md are one of them.
+
 Read the diff before you commit it.
 """
 
 import sys
 
+from tests.golden import conditions
 from tests.golden.situations import FOLDER, render, situations
 
 
@@ -21,6 +24,12 @@ def main(arguments: list[str]) -> int:
             if not check:
                 path.write_text(text)
             print(f"{'not up to date:' if check else 'wrote'} {situation}/{name}")
+    page, text = conditions.page()
+    if page.read_text() != text:
+        stale += 1
+        if not check:
+            page.write_text(text)
+        print(f"{'not up to date:' if check else 'wrote'} docs/{page.name}")
     return 1 if check and stale else 0
 
 

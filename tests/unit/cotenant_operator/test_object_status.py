@@ -1,0 +1,200 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from tests.builders import observed as see
+from tests.builders.operator import SOURCE, facts, model, pool, world
+from tests.golden import conditions as shown
+
+from cotenant_operator.condition_reasons import REASONS
+from cotenant_operator.dated import MAX_MESSAGE, condition
+from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
+from cotenant_operator.objects import World
+from cotenant_operator.plan import plan
+from cotenant_operator.planned import ModelPlan
+from cotenant_operator.pool_seen import PoolSeen, by_model
+from cotenant_operator.spec_status import GPUPoolStatus, ModelDeploymentStatus, TenantStatus
+from cotenant_operator.tenant_status import invalid_status
+from cotenant_serving.contract import Reason
+
+STATUSES: dict[str, type[BaseModel]] = {
+    "ModelDeployment": ModelDeploymentStatus,
+    "Tenant": TenantStatus,
+    "GPUPool": GPUPoolStatus,
+}
+SITUATIONS = shown.situations()
+
+
+def planned(**spec: Any) -> ModelPlan:
+    item = model("chat", namespace="search", **{"gpu": {"memory": "4Gi"}, **spec})
+    (made,) = plan(World(world(item, pool(see.SHARED, see.MIG)).manifests, {SOURCE: facts()}), {}).models
+    return made
+
+
+def status_of(seen: PoolSeen | None, made: ModelPlan | None = None, **given: Any) -> dict[str, Any]:
+    arguments = {"generation": 1, "previous": None, "now": shown.NOW, "url": shown.URL, **given}
+    return model_status(made or planned(), seen, **arguments)
+
+
+def test_the_page_shows_what_the_code_says() -> None:
+    page, text = shown.page()
+
+    assert page.read_text() == text, "python -m tests.golden.update rewrites it"
+    assert len(SITUATIONS) >= 40
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda item: item.title)
+def test_every_status_is_one_that_the_schema_has(situation: shown.Situation) -> None:
+    STATUSES[situation.item["kind"]].model_validate(situation.item["status"], by_alias=True, by_name=False)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda item: item.title)
+def test_every_condition_has_a_reason_of_the_list_and_what_is_not_true_says_why(situation: shown.Situation) -> None:
+    for item in situation.item["status"]["conditions"]:
+        assert item["reason"] in REASONS
+        assert item["message"] or item["status"] == "True" or item["reason"] == "Settled"
+
+
+def test_the_page_has_every_reason_that_only_the_cluster_knows() -> None:
+    text = shown.PAGE.read_text()
+
+    assert [
+        reason for reason in REASONS if f"| `{reason}` |" not in text and reason not in set(map(str, Reason))
+    ] == []
+
+
+def test_a_pass_that_finds_everything_as_it_was_makes_the_same_status() -> None:
+    seen = see.pool_seen(see.ready())
+    first = status_of(seen)
+
+    assert status_of(seen, previous=first, now="2027-01-01T00:00:00Z") == first
+
+
+def test_the_moment_of_a_condition_moves_with_its_status_alone() -> None:
+    first = status_of(see.pool_seen(see.seen()))
+    loading = see.seen(state="waking", reason=Reason.LOADING, message="reads", engines=(see.engine(state="loading"),))
+    later = status_of(see.pool_seen(loading), previous=first, now="2027-01-01T00:00:00Z")
+
+    moved = {item["type"]: item["lastTransitionTime"] for item in later["conditions"]}
+    assert moved["Placed"] == "2027-01-01T00:00:00Z"
+    assert moved["Ready"] == shown.NOW
+    assert condition(later, "Ready")["reason"] == "Loading"
+
+
+def test_a_percent_more_and_a_second_later_are_the_same_status() -> None:
+    def at(percent: float, seconds: int) -> dict[str, Any]:
+        engine = see.engine(state="loading", stage="reading weights", progress=percent)
+        lines = (f"waits for a pod, asked for {seconds} s ago",)
+        waking = see.seen(
+            state="waking", reason=Reason.LOADING, message=f"{percent:.0%}", engines=(engine,), explanation=lines
+        )
+        return status_of(see.pool_seen(waking))
+
+    assert at(0.41, 33) == at(0.49, 58)
+    assert at(0.49, 58) != at(0.51, 61)
+    assert at(0.49, 58)["explanation"] == ["waits for a pod, asked for over 30 s ago"]
+
+
+def test_models_of_other_namespaces_keep_their_names_to_themselves() -> None:
+    held = "n/shared/0: held by ads.secret-0a1b2c3d-0 2 GiB, search.embed-0a1b2c3d-1 1 GiB; makes room for ads/secret"
+    waiting = see.seen(state="waiting", reason=Reason.NO_ROOM, message=held, explanation=(held,))
+    status = status_of(see.pool_seen(waiting, see.seen("ads/secret")))
+
+    assert "secret" not in repr(status)
+    assert "search.embed-0a1b2c3d-1" in condition(status, "Placed")["message"]
+
+
+def test_while_nobody_can_say_what_was_said_last_stays() -> None:
+    before = status_of(see.pool_seen(see.ready()))
+    lost = status_of(see.silent(head="lost"), previous=before)
+
+    assert condition(lost, "Ready")["status"] == "Unknown"
+    assert {name: lost[name] for name in ("replicas", "placements", "state", "revision")} == {
+        name: before[name] for name in ("replicas", "placements", "state", "revision")
+    }
+
+
+def test_a_pool_without_its_cluster_has_no_engines() -> None:
+    before = status_of(see.pool_seen(see.ready()))
+    gone = status_of(see.silent(head="absent", active=""), previous=before)
+
+    assert condition(gone, "Ready")["status"] == "False"
+    assert "placements" not in gone
+    assert gone["replicas"] == {"ready": 0, "desired": 0, "summary": "0/0"}
+
+
+def test_files_that_were_loaded_stay_cached_until_the_spec_wants_others() -> None:
+    before = status_of(see.pool_seen(see.ready()))
+
+    assert condition(status_of(see.pool_seen(see.seen()), previous=before), "Cached")["status"] == "True"
+    other = planned(engine={"contextTokens": 256})
+    assert condition(status_of(see.pool_seen(see.seen()), other, previous=before), "Cached")["status"] == "Unknown"
+
+
+def test_a_model_in_both_clusters_of_a_pool_that_rolls_is_counted_once() -> None:
+    both = by_model((see.said(see.ready()), see.said(see.seen(state="waking", reason=Reason.LOADING))))
+
+    assert both[see.MODEL].state == "ready"
+    new = see.ready(engines=(see.engine(app="search.chat-ffffffff-0", revision="ffffffff"),))
+    assert by_model((see.said(see.ready()), see.said(new)))[see.MODEL].ready_engines == 2
+
+
+def test_a_refused_spec_does_not_hide_that_the_earlier_one_serves() -> None:
+    status = status_of(see.pool_seen(see.ready()), planned(gpu={"memory": "1Gi"}))
+
+    assert condition(status, "Accepted")["status"] == "False"
+    assert "the earlier revision serves on" in condition(status, "Accepted")["message"]
+    assert condition(status, "Ready")["status"] == "True"
+    assert "targetRevision" not in status
+
+
+def test_an_engine_is_placed_although_its_kind_of_node_has_gone() -> None:
+    status = status_of(see.pool_seen(see.ready(), node_resources={}, workers={}))
+
+    assert condition(status, "Ready")["status"] == "True"
+
+
+def test_a_group_without_a_resource_needs_nothing_of_a_node() -> None:
+    cpu = pool({"name": "cpu", "device": "cpu", "memory": "8Gi"})
+    item = model("chat", namespace="search")
+    (made,) = plan(World(world(item, cpu).manifests, {SOURCE: facts()}), {}).models
+    seen = see.pool_seen(see.seen(), pool=cpu, node_resources={}, workers={})
+
+    assert condition(status_of(seen, made), "Placed")["reason"] == "Idle"
+
+
+def test_one_group_that_nodes_have_is_enough() -> None:
+    either = status_of(see.pool_seen(see.seen(), node_resources={"nvidia.com/mig-1g.10gb": 7}, workers={}))
+    neither = status_of(see.pool_seen(see.seen(), node_resources={"nvidia.com/mig-1g.10gb": 0}, workers={}))
+
+    assert condition(either, "Placed")["reason"] == "Idle"
+    assert condition(neither, "Placed")["reason"] == "NoNodeWithResource"
+    assert (
+        "nvidia.com/gpu (group shared) or nvidia.com/mig-1g.10gb (group mig-1g10gb)"
+        in (condition(neither, "Placed")["message"])
+    )
+
+
+def test_nodes_that_cannot_be_read_accuse_nobody() -> None:
+    status = status_of(see.pool_seen(see.seen(), node_resources=None, workers={}))
+
+    assert condition(status, "Placed")["reason"] == "Idle"
+
+
+def test_a_relative_folder_is_refused_in_a_cluster_alone() -> None:
+    item = model("chat", namespace="search", model="file://../../etc")
+    given = world(item, known={"file://../../etc": facts()})
+    inside = replace(given, manifests=replace(given.manifests, namespace="cotenant-system"))
+
+    assert plan(given, {}).models[0].refusal is None
+    refusal = plan(inside, {}).models[0].refusal
+    assert refusal is not None
+    assert refusal.reason is Reason.MODEL_NOT_FOUND
+
+
+def test_a_long_message_is_cut() -> None:
+    status = invalid_status(MODEL_CONDITIONS, ["x" * 5000], generation=3, previous=None, now=shown.NOW)
+
+    assert [item["observedGeneration"] for item in status["conditions"]] == [3] * 5
+    assert {len(item["message"]) for item in status["conditions"]} == {MAX_MESSAGE}
