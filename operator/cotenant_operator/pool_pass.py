@@ -3,7 +3,7 @@
 Doing it twice does nothing the second time: what is as wanted already is not in the actions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -49,7 +49,7 @@ from cotenant_serving.contract import Desired, PoolStatus
 APPLIED_ANNOTATION = "cotenant.dev/applied"
 """On what is applied: a hash of all of it, so that a field that is not wanted any more is noticed."""
 
-PlanRoll = Callable[[GPUPool, OperatorSettings, Sequence[ClusterSeen], float], Roll]
+PlanRoll = Callable[[GPUPool, OperatorSettings, Sequence[ClusterSeen], Collection[str] | None, float], Roll]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def decide(given: PoolInput, plan_roll: PlanRoll) -> Actions:
             Actions(statuses=statuses, routed=None if given.pool_problem else ()), events=_events(statuses)
         )
     pool, world = given.pool, given.world
-    roll = plan_roll(pool, given.settings, clusters_seen(world), world.now_s)
+    roll = plan_roll(pool, given.settings, clusters_seen(world), world.routed, world.now_s)
     seen = _seen(pool, roll, world)
     uid = given.pool_object["metadata"]["uid"]
     statuses = (*_pool(given, seen), *_models(given, seen))

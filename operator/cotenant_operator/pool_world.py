@@ -43,6 +43,8 @@ class PoolWorld:
     """RayCluster → its conductor."""
     kuberay_served: bool = True
     """Whether the API server knows ray.io/v1."""
+    routed: frozenset[str] | None = None
+    """RayClusters whose conductors stand in the gateways' configuration; None: nobody knows."""
     node_resources: Mapping[str, int] | None = None
     now_s: float
     """Unix seconds."""

@@ -185,9 +185,17 @@ class Reconciler:
             pods={cluster: tuple(found) for cluster, found in pods.items()},
             conductors={cluster: self._conductors.seen(cluster) for cluster in names},
             kuberay_served=not caches.ray_clusters.absent,
+            routed=self._routed(names),
             node_resources=node_resources(nodes.objects.values()) if nodes.synced and not nodes.problem else None,
             now_s=self._wall(),
         )
+
+    def _routed(self, clusters: list[str]) -> frozenset[str] | None:
+        config = self._in_secret()
+        if config is None:
+            return None
+        namespace = self._settings.namespace
+        return frozenset(name for name in clusters if conductor_url(name, namespace) in config.conductors)
 
     def _owner(self, cluster: str) -> str:
         key: Key = (self._settings.namespace, cluster)
@@ -237,10 +245,13 @@ class Reconciler:
 
     async def _publish(self, config: GatewayConfig) -> None:
         raw = msgspec.json.encode(config)
+        before = self._published.config
         said = await self._writes.apply(SECRETS, gateway_secret(self._settings.namespace, raw))
         self._secrets.put(msgspec.json.decode(said))
         self._published.offer(raw)
         log.info("published generation %d to gateways", config.generation)
+        if before is None or before.conductors != config.conductors:
+            self.every_pool_changed()
 
     async def _first(self) -> float | None:
         """Tokens when there are none; a default pool when there is none and never was one."""
