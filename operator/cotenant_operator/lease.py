@@ -102,19 +102,18 @@ class Election:
             await self._leases.create(LEASES, new, self._namespace)
             return True
         spec: dict[str, Any] = lease.get("spec") or {}
-        if not self._may_take(spec, now_s):
+        if not self._may_take(spec, lease["metadata"].get("resourceVersion"), now_s):
             return False
         lease["spec"] = self._spec(spec)
         await self._leases.replace(LEASES, lease, limit_s=WRITE_S)
         return True
 
-    def _may_take(self, spec: dict[str, Any], now_s: float) -> bool:
+    def _may_take(self, spec: dict[str, Any], version: object, now_s: float) -> bool:
         holder = self.holder = spec.get("holderIdentity") or ""
         if not holder or holder == self._identity:
             return True
-        record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
-        if record != self._seen[0]:
-            self._seen = (record, now_s)
+        if (holder, version) != self._seen[0]:  # it was renewed; when, by whose clock ever, does not matter
+            self._seen = ((holder, version), now_s)
         return now_s - self._seen[1] >= max(DURATION_S, float(spec.get("leaseDurationSeconds") or 0))
 
     def _spec(self, before: dict[str, Any]) -> dict[str, Any]:
