@@ -36,7 +36,7 @@ def model_status(
 ) -> Status:
     """`pool` is None when there is no such GPUPool; `url` is the gateway's base URL, without `/v1`."""
     seen = pool.models.get(planned.name) if pool is not None else None
-    found = _once([_readable(item, planned, pool) for item in _conditions(planned, seen, pool, previous)])
+    found = [_readable(item, planned, pool) for item in _conditions(planned, seen, pool, previous)]
     target = planned.engine.revision if planned.engine else ""
     status: Status = {
         "observedGeneration": generation,
@@ -77,19 +77,6 @@ def _conditions(
     if hindrance is not None:
         placed, loaded, ready = (_hindered(item, hindrance) for item in (placed, loaded, ready))
     return [_accepted(planned, seen), cached, placed, loaded, ready]
-
-
-def _once(found: Sequence[Condition]) -> list[Condition]:
-    """What an earlier condition has said is not said again, but by Ready, which many read alone."""
-    first: dict[tuple[str, str], str] = {}
-    for item in found:
-        first.setdefault((str(item.reason), item.message), item.type)
-    return [
-        item
-        if item.type == "Ready" or not item.message or (said_by := first[str(item.reason), item.message]) == item.type
-        else replace(item, message=f"as {said_by}")
-        for item in found
-    ]
 
 
 def _hindrance(planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen | None) -> Hindrance | None:

@@ -78,7 +78,7 @@ def _ready(plan: PoolPlan, pool: PoolSeen) -> Condition:
     hindrance = of_pool(pool)
     if hindrance is not None:
         return Condition("Ready", hindrance.status, hindrance.reason, hindrance.message)
-    counts = f"models: {len(plan.models)}, of which accepted: {len(plan.accepted)}"
+    counts = f"{len(plan.accepted)} of {len(plan.models)} models are accepted"
     waiting = of_pods(pod for pod in pool.pods if pod.group)
     return Condition("Ready", "True", Reason.READY, f"{counts}; {waiting.message}" if waiting else counts)
 
