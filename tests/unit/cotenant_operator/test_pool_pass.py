@@ -1,0 +1,325 @@
+"""One pass over one pool: what it wants done, and that it wants nothing once that is done."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from tests.builders.watched_api import deployment
+
+from cotenant_operator.actions import Actions, Apply, Merge, Remove
+from cotenant_operator.cluster_manifests import ManifestReader
+from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
+from cotenant_operator.kinds import MODELS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
+from cotenant_operator.objects import World
+from cotenant_operator.operator_settings import OperatorSettings
+from cotenant_operator.plan import plan
+from cotenant_operator.planned import PoolPlan
+from cotenant_operator.pool_pass import PoolInput, decide
+from cotenant_operator.pool_world import ConductorSeen, PoolWorld
+from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Handover, Note, Roll, Told
+from cotenant_operator.spec import GPUPool
+from cotenant_serving.contract import ModelStatus, PoolStatus, Reason
+
+NOW_S = 1_795_730_000.0
+NAME = "default-0123abcd"
+SETTINGS = OperatorSettings(namespace="ours")
+
+
+def pool_object(**spec: Any) -> Object:
+    workers = [{"name": "cpu", "device": "cpu", "memory": "8Gi", "min": 0, "max": 3}]
+    item = POOLS.new("default", spec={"workers": workers, **spec})
+    item["metadata"] |= {"uid": "uid-pool", "generation": 1, "resourceVersion": "1"}
+    return item
+
+
+def given(
+    models: Sequence[Object] = (), *, world: PoolWorld | None = None, pool: Object | None = None, **more: Any
+) -> PoolInput:
+    """The input of a pass over pool `default` with these objects."""
+    objects = {key_of(item): item for item in models}
+    pools: dict[Key, Object] = {("", "default"): pool} if pool else {}
+    read = ManifestReader("ours").read(models=objects, tenants={}, pools=pools, secrets=[])
+    made = plan(World(read.manifests), {})
+    planned = tuple(model for model in made.models if model.pool == "default")
+    groups = made.pools[0].groups if pool else ()
+    return PoolInput(
+        name="default",
+        pool=read.manifests.pools[0] if read.manifests.pools else None,
+        pool_object=pool,
+        models={model.name: model for model in planned},
+        objects=objects,
+        problems={key: said for key in objects if (said := read.problems.get((MODELS.kind, *key)))},
+        plan=PoolPlan("default", groups, planned),
+        world=world or PoolWorld(now_s=NOW_S),
+        settings=SETTINGS,
+        **more,
+    )
+
+
+class Rolling:
+    """A roll as the test wants it; keeps what it was asked."""
+
+    def __init__(self, roll: Roll) -> None:
+        self.roll = roll
+        self.seen: Sequence[ClusterSeen] = ()
+
+    def __call__(
+        self,
+        pool: GPUPool,
+        settings: OperatorSettings,
+        seen: Sequence[ClusterSeen],
+        routed: Collection[str] | None,
+        now_s: float,
+    ) -> Roll:
+        self.seen = seen
+        return self.roll
+
+
+MAKE = Roll(NAME, "Starting", steps=(Create(NAME),), told={NAME: Told()}, routed=(NAME,))
+KEEP = Roll(NAME, "Settled", told={NAME: Told()}, routed=(NAME,))
+
+
+def said(actions: Actions, kind: object) -> list[Object]:
+    return [item.item for item in actions.writes if isinstance(item, Apply) and item.kind is kind]
+
+
+def stored(item: Object, version: int = 5, **more: Any) -> Object:
+    """As the API server has it afterwards: with what it adds by itself."""
+    metadata = {**item["metadata"], "uid": f"uid-{item['metadata']['name']}", "resourceVersion": str(version)}
+    metadata["creationTimestamp"] = "2026-11-26T22:00:00Z"
+    return {**item, "metadata": metadata, **more}
+
+
+def made_cluster() -> Object:
+    (item,) = said(decide(given(pool=pool_object()), Rolling(MAKE)), RAY_CLUSTERS)
+    return stored(item, status={"state": "ready"})
+
+
+def settled_world(**more: Any) -> PoolWorld:
+    """RayCluster and Service are there and as wanted."""
+    cluster = made_cluster()
+    world = PoolWorld(clusters=(cluster,), now_s=NOW_S)
+    (service,) = said(decide(given(pool=pool_object(), world=world), Rolling(KEEP)), SERVICES)
+    return replace(world, services={service["metadata"]["name"]: stored(service)}, **more)
+
+
+def carried_out(models: Sequence[Object], actions: Actions) -> list[Object]:
+    """The objects with the statuses that the pass wants."""
+    statuses = {key_of(item.live): item.status for item in actions.statuses if item.kind is MODELS}
+    return [{**item, "status": statuses.get(key_of(item), item.get("status"))} for item in models]
+
+
+def answers(*models: ModelStatus, generation: int = 7) -> ConductorSeen:
+    status = PoolStatus(pool="default", epoch="e", generation=generation, models=models, reconciled=True)
+    return ConductorSeen(status)
+
+
+def test_a_new_pool_gets_a_ray_cluster_that_it_owns() -> None:
+    actions = decide(given(pool=pool_object()), Rolling(MAKE))
+    (cluster,) = said(actions, RAY_CLUSTERS)
+    assert (cluster["metadata"]["name"], cluster["metadata"]["namespace"]) == (NAME, "ours")
+    assert [owner["uid"] for owner in cluster["metadata"]["ownerReferences"]] == ["uid-pool"]
+    assert actions.routed == (conductor_url(NAME, "ours"),)
+
+
+def test_a_ray_cluster_gets_the_service_of_its_conductor_which_it_owns() -> None:
+    world = PoolWorld(clusters=(made_cluster(),), now_s=NOW_S)
+    actions = decide(given(pool=pool_object(), world=world), Rolling(KEEP))
+    (service,) = said(actions, SERVICES)
+    assert service["metadata"]["name"] == conductor_service(NAME)
+    assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [f"uid-{NAME}"]
+    assert not said(actions, RAY_CLUSTERS)
+    assert actions.follow == {NAME: conductor_url(NAME, "ours")}
+
+
+def test_a_pass_over_what_is_as_wanted_wants_nothing() -> None:
+    models = [deployment(f"m{number}", 1) for number in range(20)]
+    pool = pool_object()
+    world = settled_world()
+    first = decide(given(models, pool=pool, world=world), Rolling(KEEP))
+    pool = {**pool, "status": next(item.status for item in first.statuses if item.kind is POOLS)}
+    later = replace(world, now_s=NOW_S + 900)
+    again = decide(given(carried_out(models, first), pool=pool, world=later), Rolling(KEEP))
+    assert len(first.statuses) == 21
+    assert (again.writes, again.puts, again.statuses, again.events) == ((), (), (), ())
+
+
+def test_numbers_of_pods_are_the_autoscalers_and_are_not_taken_back() -> None:
+    world = settled_world()
+    (cluster,) = world.clusters
+    group = {**cluster["spec"]["workerGroupSpecs"][0], "replicas": 2, "scaleStrategy": {"workersToDelete": ["x"]}}
+    scaled = {**cluster, "spec": {**cluster["spec"], "workerGroupSpecs": [group]}}
+    actions = decide(given(pool=pool_object(), world=replace(world, clusters=(scaled,))), Rolling(KEEP))
+    assert actions.writes == ()
+
+
+def test_what_a_third_party_edited_is_put_right_if_nobody_wrote_meanwhile() -> None:
+    world = settled_world()
+    (cluster,) = world.clusters
+    edited = {**cluster, "spec": {**cluster["spec"], "enableInTreeAutoscaling": False, "suspend": False}}
+    actions = decide(given(pool=pool_object(), world=replace(world, clusters=(edited,))), Rolling(KEEP))
+    (item,) = said(actions, RAY_CLUSTERS)
+    assert item["spec"]["enableInTreeAutoscaling"] is True
+    assert "suspend" not in item["spec"], "not ours, so it is left alone"
+    assert item["metadata"]["resourceVersion"] == "5"
+
+
+def test_more_pods_for_a_group_change_the_ray_cluster_in_place() -> None:
+    workers = [{"name": "cpu", "device": "cpu", "memory": "8Gi", "min": 1, "max": 9}]
+    actions = decide(given(pool=pool_object(workers=workers), world=settled_world()), Rolling(KEEP))
+    (item,) = said(actions, RAY_CLUSTERS)
+    group = item["spec"]["workerGroupSpecs"][0]
+    assert (group["minReplicas"], group["maxReplicas"]) == (1, 9)
+
+
+def test_a_conductor_is_told_once_and_above_what_it_knows() -> None:
+    models = [deployment("echo", 1)]
+    world = replace(settled_world(), conductors={NAME: answers(generation=41)})
+    (put,) = decide(given(models, pool=pool_object(), world=world), Rolling(KEEP)).puts
+    assert put.desired.generation == 42
+    assert [model.name for model in put.desired.models] == ["default/echo"]
+    assert [(group.min_devices, group.max_devices) for group in put.desired.groups] == [(0, 3)]
+    knows = ConductorSeen(answers().status, "", msgspec.structs.replace(put.desired, generation=43))
+    world = replace(world, conductors={NAME: knows})
+    assert decide(given(models, pool=pool_object(), world=world), Rolling(KEEP)).puts == ()
+
+
+def test_a_conductor_that_does_not_answer_is_not_told_and_routed_all_the_same() -> None:
+    world = replace(settled_world(), conductors={NAME: ConductorSeen(None, "no answer within 5 s")})
+    actions = decide(given([deployment("echo", 1)], pool=pool_object(), world=world), Rolling(KEEP))
+    assert actions.puts == ()
+    assert actions.routed == (conductor_url(NAME, "ours"),)
+
+
+def test_each_conductor_of_a_roll_is_told_its_part() -> None:
+    old = stored({**made_cluster(), "metadata": {**made_cluster()["metadata"], "name": "default-old"}})
+    world = settled_world()
+    world = replace(
+        world, clusters=(old, *world.clusters), conductors={NAME: answers(), "default-old": answers(generation=3)}
+    )
+    roll = Roll(
+        NAME,
+        "HandingOver",
+        told={
+            NAME: Told(warm={"default/echo": 1}),
+            "default-old": Told(draining=True, keep_devices={"cpu": 0}, without_models=True),
+        },
+        routed=("default-old", NAME),
+        leaving=("default-old",),
+    )
+    actions = decide(given([deployment("echo", 1)], pool=pool_object(), world=world), Rolling(roll))
+    told = {put.cluster: put.desired for put in actions.puts}
+    assert told[NAME].warm == {"default/echo": 1}
+    assert (told["default-old"].draining, told["default-old"].models) == (True, ())
+    assert told["default-old"].keep_devices == {"cpu": 0}
+
+
+def test_notes_and_deletions_of_a_roll_are_about_what_was_looked_at() -> None:
+    world = settled_world()
+    (cluster,) = world.clusters
+    other = stored({**cluster, "metadata": {**cluster["metadata"], "name": "default-other"}}, version=8)
+    world = replace(world, clusters=(cluster, other))
+    note = Handover(target="default-other", since_s=NOW_S)
+    roll = Roll("default-other", "Warming", steps=(Note(NAME, note),), told={}, routed=(NAME,))
+    merges = [
+        item
+        for item in decide(given(pool=pool_object(), world=world), Rolling(roll)).writes
+        if isinstance(item, Merge)
+    ]
+    assert [(item.name, item.patch["metadata"]["resourceVersion"]) for item in merges] == [(NAME, "5")]
+    assert "default-other" in merges[0].patch["metadata"]["annotations"][ROLL_ANNOTATION]
+    gone = Roll("default-other", "Settled", steps=(Delete(NAME, "drained"),), routed=("default-other",))
+    removed = [
+        item
+        for item in decide(given(pool=pool_object(), world=world), Rolling(gone)).writes
+        if isinstance(item, Remove)
+    ]
+    assert [(item.name, item.uid) for item in removed] == [(NAME, f"uid-{NAME}")]
+
+
+def test_without_kuberay_the_pool_says_exactly_that_and_nothing_is_written() -> None:
+    world = PoolWorld(now_s=NOW_S, kuberay_served=False)
+    actions = decide(given([deployment("echo", 1)], pool=pool_object(), world=world), Rolling(MAKE))
+    assert actions.writes == ()
+    reasons = {item.kind.kind: _reason(item.status, "Ready") for item in actions.statuses}
+    assert reasons == {"GPUPool": "KubeRayMissing", "ModelDeployment": "KubeRayMissing"}
+
+
+def test_a_model_of_a_pool_that_does_not_exist_says_so() -> None:
+    actions = decide(given([deployment("echo", 1)]), Rolling(MAKE))
+    (item,) = actions.statuses
+    assert _reason(item.status, "Accepted") == "PoolNotFound"
+    assert [(event.type, event.reason) for event in actions.events] == [("Warning", "PoolNotFound")]
+    assert actions.routed == ()
+
+
+def test_an_object_that_nobody_can_read_stops_no_other() -> None:
+    poison = deployment("poison", 1)
+    poison["spec"] = {"task": "no-such-task"}
+    actions = decide(given([poison, deployment("echo", 1)], pool=pool_object()), Rolling(KEEP))
+    reasons = {
+        item.live["metadata"]["name"]: _reason(item.status, "Accepted")
+        for item in actions.statuses
+        if item.kind is MODELS
+    }
+    assert reasons == {"poison": "InvalidSpec", "echo": "Fits"}
+
+
+def test_objects_that_are_being_deleted_are_left_alone() -> None:
+    going = deployment("going", 1)
+    going["metadata"]["deletionTimestamp"] = "2026-11-26T22:10:00Z"
+    actions = decide(given([going], pool=pool_object()), Rolling(KEEP))
+    assert [item.kind.kind for item in actions.statuses] == ["GPUPool"]
+
+
+def test_a_model_that_becomes_ready_is_an_event_once() -> None:
+    row = ModelStatus(model="default/echo", state="ready", reason=Reason.READY, ready_engines=1)
+    world = replace(settled_world(), conductors={NAME: answers(row)})
+    models = [deployment("echo", 1)]
+    first = decide(given(models, pool=pool_object(), world=world), Rolling(KEEP))
+    ready = [event for event in first.events if event.regarding["kind"] == "ModelDeployment"]
+    assert [(event.type, event.reason) for event in ready] == [("Normal", "Ready")]
+    again = decide(given(carried_out(models, first), pool=pool_object(), world=world), Rolling(KEEP))
+    assert [event for event in again.events if event.regarding["kind"] == "ModelDeployment"] == []
+
+
+def test_trouble_of_a_pool_is_one_event_and_not_one_for_each_model() -> None:
+    head = {
+        "metadata": {"name": "head", "labels": {"ray.io/node-type": "head", "ray.io/cluster": NAME}},
+        "status": {
+            "containerStatuses": [
+                {
+                    "name": "conductor",
+                    "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
+                }
+            ]
+        },
+    }
+    world = replace(settled_world(), pods={NAME: (head,)})
+    models = [deployment(f"m{number}", 1) for number in range(50)]
+    actions = decide(given(models, pool=pool_object(), world=world), Rolling(KEEP))
+    assert [event.regarding["kind"] for event in actions.events] == ["GPUPool"]
+    assert "no such image" in actions.events[0].note
+
+
+def test_conditions_of_other_managers_are_none_of_our_business() -> None:
+    models = [deployment("echo", 1)]
+    first = decide(given(models, pool=pool_object()), Rolling(KEEP))
+    (model,) = carried_out(models, first)
+    foreign = {"type": "SomebodyElses", "status": "True", "reason": "X", "message": ""}
+    model["status"] = {**model["status"], "conditions": [*model["status"]["conditions"], foreign]}
+    again = decide(given([model], pool=pool_object()), Rolling(KEEP))
+    assert [item for item in again.statuses if item.kind is MODELS] == []
+
+
+def test_a_status_that_somebody_changed_is_put_right() -> None:
+    models = [deployment("echo", 1)]
+    (model,) = carried_out(models, decide(given(models, pool=pool_object()), Rolling(KEEP)))
+    model["status"] = {**model["status"], "url": "http://elsewhere"}
+    again = decide(given([model], pool=pool_object()), Rolling(KEEP))
+    assert [item.live["metadata"]["name"] for item in again.statuses if item.kind is MODELS] == ["echo"]
+
+
+def _reason(status: dict[str, Any], type_: str) -> str:
+    return next(item["reason"] for item in status["conditions"] if item["type"] == type_)
