@@ -9,6 +9,7 @@ from cotenant_operator.cluster_names import MANAGER, MANAGER_LABEL
 from cotenant_operator.kinds import (
     ENDPOINT_SLICES,
     MODELS,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     POOLS,
@@ -50,6 +51,7 @@ class Caches:
         self.pools = watched(POOLS, changed=self._pool)
         self.ray_clusters = watched(RAY_CLUSTERS, namespace, labels=ours, changed=self._of_pool)
         self.services = watched(SERVICES, namespace, labels=ours, changed=self._of_pool)
+        self.policies = watched(NETWORK_POLICIES, namespace, labels=ours, changed=self._of_pool)
         self.pods = watched(PODS, namespace, labels=CLUSTER_LABEL, changed=self._pod, kept=_pod_kept)
         self.endpoint_slices = watched(
             ENDPOINT_SLICES,
@@ -68,6 +70,7 @@ class Caches:
             self.pools,
             self.ray_clusters,
             self.services,
+            self.policies,
             self.pods,
             self.endpoint_slices,
             self.nodes,

@@ -39,6 +39,7 @@ SERVICES = Kind("v1", "Service", "services")
 PODS = Kind("v1", "Pod", "pods")
 NODES = Kind("v1", "Node", "nodes", namespaced=False)
 ENDPOINT_SLICES = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+NETWORK_POLICIES = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 LEASES = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS = Kind("events.k8s.io/v1", "Event", "events")
 CORE_EVENTS = Kind("v1", "Event", "events")
@@ -57,6 +58,7 @@ BY_KIND: Mapping[str, Kind] = {
         PODS,
         NODES,
         ENDPOINT_SLICES,
+        NETWORK_POLICIES,
         LEASES,
         EVENTS,
     )

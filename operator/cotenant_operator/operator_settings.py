@@ -101,6 +101,9 @@ class OperatorSettings(Spec):
     extra_volume_mounts: tuple[dict[str, Any], ...] = Field(
         default=(), description="Mounts of these volumes in every container of pools."
     )
+    network_policies: Flag = Field(
+        default=True, description="Make a NetworkPolicy for each RayCluster: its pods reach each other."
+    )
     default_pool: DefaultPool = Field(default=DefaultPool(), description="The pool of a cluster that has none.")
     timeouts: Timeouts = Field(default=Timeouts(), description="How patient the operator is.")
     cache_dir: str = Field(default="/tmp/cotenant-facts", description="Where headers of hf:// models are kept.")  # noqa: S108

@@ -23,7 +23,7 @@ from cotenant_operator.actions import (
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
 from cotenant_operator.event_texts import events_of
 from cotenant_operator.instants import utc
-from cotenant_operator.kinds import MODELS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object
+from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, POOLS, RAY_CLUSTERS, SERVICES, Key, Kind, Object
 from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.planned import ModelPlan, PoolPlan
@@ -39,6 +39,7 @@ from cotenant_operator.pool_world import (
     ready_workers,
 )
 from cotenant_operator.render.desired import render_desired
+from cotenant_operator.render.network_policy import render_network_policy
 from cotenant_operator.render.pool_template import digest
 from cotenant_operator.render.raycluster import keep_scale, leaving, render_conductor_service, render_raycluster
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Note, Roll, Told
@@ -109,8 +110,7 @@ def _writes(pool: GPUPool, uid: str, roll: Roll, world: PoolWorld, settings: Ope
             text = step.handover.to_json() if step.handover else None
             patches[step.name] = {"metadata": {"annotations": {ROLL_ANNOTATION: text}}}
         elif isinstance(step, Delete) and live is not None:
-            metadata = live["metadata"]
-            writes.append(Remove(RAY_CLUSTERS, metadata["namespace"], step.name, metadata["uid"]))
+            writes.append(_removed(RAY_CLUSTERS, live))
     deleted = {step.name for step in roll.steps if isinstance(step, Delete)}
     for live in (item for item in _alive(world) if item["metadata"]["name"] not in deleted):
         name = live["metadata"]["name"]
@@ -121,6 +121,7 @@ def _writes(pool: GPUPool, uid: str, roll: Roll, world: PoolWorld, settings: Ope
         elif name == roll.target:
             writes += _up_to_date(render_raycluster(pool, settings, name, uid=uid), live)
         writes += _service(pool, settings, live, world)
+        writes += _policy(pool, settings, live, world)
     return tuple(writes)
 
 
@@ -138,6 +139,20 @@ def _service(pool: GPUPool, settings: OperatorSettings, live: Object, world: Poo
     wanted = _stamped(render_conductor_service(pool, settings, name, uid=live["metadata"]["uid"]))
     have = world.services.get(conductor_service(name))
     return [] if have is not None and covers(have, wanted) else [Apply(SERVICES, wanted)]
+
+
+def _policy(pool: GPUPool, settings: OperatorSettings, live: Object, world: PoolWorld) -> list[Write]:
+    name = live["metadata"]["name"]
+    have = world.policies.get(name)
+    if not settings.network_policies:
+        return [_removed(NETWORK_POLICIES, have)] if have is not None else []
+    wanted = _stamped(render_network_policy(pool.metadata.name, settings, name, uid=live["metadata"]["uid"]))
+    return [] if have is not None and covers(have, wanted) else [Apply(NETWORK_POLICIES, wanted)]
+
+
+def _removed(kind: Kind, live: Object) -> Remove:
+    metadata = live["metadata"]
+    return Remove(kind, metadata["namespace"], metadata["name"], metadata["uid"])
 
 
 def _stamped(item: Object) -> Object:

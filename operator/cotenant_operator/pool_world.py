@@ -37,6 +37,8 @@ class PoolWorld:
     """RayClusters with the pool's label, oldest first."""
     services: Mapping[str, Object] = field(default_factory=dict)
     """Services of their conductors, by name."""
+    policies: Mapping[str, Object] = field(default_factory=dict)
+    """Their NetworkPolicies, by name."""
     pods: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
     """RayCluster → its pods."""
     conductors: Mapping[str, ConductorSeen] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class PoolWorld:
 
 
 def pool_of(item: Object) -> str:
-    """The pool that a RayCluster or Service is of; empty for a stranger."""
+    """The pool that a RayCluster, Service or NetworkPolicy is of; empty for a stranger."""
     return str((item["metadata"].get("labels") or {}).get(POOL_LABEL, ""))
 
 

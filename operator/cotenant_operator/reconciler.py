@@ -182,6 +182,7 @@ class Reconciler:
         return PoolWorld(
             clusters=tuple(clusters),
             services={key[1]: item for key, item in caches.services.objects.items() if pool_of(item) == name},
+            policies={key[1]: item for key, item in caches.policies.objects.items() if pool_of(item) == name},
             pods={cluster: tuple(found) for cluster, found in pods.items()},
             conductors={cluster: self._conductors.seen(cluster) for cluster in names},
             kuberay_served=not caches.ray_clusters.absent,

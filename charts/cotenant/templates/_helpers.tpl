@@ -140,6 +140,7 @@ resources: {{- toYaml .Values.pools.resources | nindent 2 }}
 {{ $name }}: {{- toYaml . | nindent 0 }}
 {{- end }}
 {{- end }}
+networkPolicies: {{ .Values.networkPolicy.enabled }}
 defaultPool: {{- toYaml .Values.defaultPool | nindent 2 }}
 timeouts: {{- toYaml (set (deepCopy .Values.operator.timeouts) "rollDrain" .Values.pools.rollDrain) | nindent 2 }}
 {{- end }}

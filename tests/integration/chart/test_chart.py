@@ -96,6 +96,11 @@ def test_values_arrive_in_the_operators_settings(tmp_path: Path) -> None:
     assert settings.resources.worker.requests == {"cpu": "2", "memory": "4Gi"}
 
 
+def test_the_operator_makes_policies_where_the_chart_does(default: list[Object], tmp_path: Path) -> None:
+    assert settings_of(default, tmp_path).network_policies
+    assert not settings_of(rendered(*values_of("open-network")), tmp_path).network_policies
+
+
 @pytest.mark.parametrize(
     ("arguments", "url"),
     [

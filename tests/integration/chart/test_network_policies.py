@@ -5,6 +5,9 @@ import pytest
 from tests.builders.chart import Endpoint, Object, may_reach, rendered
 from tests.golden_chart.situations import NO_HELM, has_helm
 
+from cotenant_operator.operator_settings import OperatorSettings
+from cotenant_operator.render.network_policy import render_network_policy
+
 pytestmark = pytest.mark.skipif(not has_helm(), reason=NO_HELM)
 
 
@@ -19,6 +22,7 @@ def ray(cluster: str, node_type: str) -> Endpoint:
 
 OPERATOR, GATEWAY, TEST = ours("operator"), ours("gateway"), ours("test")
 HEAD, WORKER = ray("default-1", "head"), ray("default-1", "worker")
+OTHER_HEAD, OTHER_WORKER = ray("other-1", "head"), ray("other-1", "worker")
 KUBERAY = Endpoint({"app.kubernetes.io/component": "kuberay-operator"}, "kuberay")
 CLIENT = Endpoint({"app": "shop"}, "shop")
 PROMETHEUS = Endpoint({"app": "prometheus"}, "monitoring", {"kubernetes.io/metadata.name": "monitoring"})
@@ -37,6 +41,8 @@ FLOWS = [
     ("the operator asks the API server", OPERATOR, API_SERVER, 6443),
     ("the operator reads models' headers", OPERATOR, HUB, 443),
     ("KubeRay asks Ray's dashboard", KUBERAY, HEAD, 8265),
+    ("gateways call engines of every pool", GATEWAY, OTHER_WORKER, 8800),
+    ("workers talk to each other", WORKER, WORKER, 10_002),
     ("workers join their head", WORKER, HEAD, 6379),
     ("the head talks to its workers", HEAD, WORKER, 10_002),
     ("engines talk to their conductor", WORKER, HEAD, 8700),
@@ -60,6 +66,9 @@ REFUSED = [
     ("gateways do not reach the API server", GATEWAY, API_SERVER, 443),
     ("gateways do not reach strangers", GATEWAY, CLIENT, 8080),
     ("the operator does not reach engines", OPERATOR, WORKER, 8800),
+    ("engines of one pool do not reach those of another", WORKER, OTHER_WORKER, 8800),
+    ("workers of one pool do not join another's head", WORKER, OTHER_HEAD, 6379),
+    ("workers of one pool do not reach another's conductor", OTHER_WORKER, HEAD, 8700),
     ("engines do not reach the operator", WORKER, OPERATOR, 8600),
     ("engines do not read gateways' metrics", WORKER, GATEWAY, 8081),
     ("engines do not reach strangers", WORKER, CLIENT, 8080),
@@ -69,7 +78,13 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def default() -> list[Object]:
-    return rendered()
+    """The chart's policies, and those that the operator makes for the RayClusters of two pools."""
+    return everything()
+
+
+def everything(*arguments: str) -> list[Object]:
+    own = [render_network_policy(pool, OperatorSettings(), f"{pool}-1") for pool in ("default", "other")]
+    return [*rendered(*arguments), *own]
 
 
 @pytest.mark.parametrize(("source", "target", "port"), [flow[1:] for flow in FLOWS], ids=[flow[0] for flow in FLOWS])
@@ -92,7 +107,7 @@ def test_every_pod_resolves_names(default: list[Object], source: Endpoint) -> No
 
 def test_only_the_named_may_scrape() -> None:
     peer = '[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}]'
-    objects = rendered("--set-json", f"networkPolicy.metricsFrom={peer}")
+    objects = everything("--set-json", f"networkPolicy.metricsFrom={peer}")
     assert may_reach(objects, PROMETHEUS, OPERATOR, 8600)
     assert may_reach(objects, PROMETHEUS, GATEWAY, 8081)
     assert not may_reach(objects, CLIENT, GATEWAY, 8081)
@@ -100,18 +115,19 @@ def test_only_the_named_may_scrape() -> None:
 
 
 def test_clients_may_be_named() -> None:
-    objects = rendered("--set-json", 'networkPolicy.gatewayFrom=[{"podSelector":{"matchLabels":{"app":"proxy"}}}]')
+    objects = everything("--set-json", 'networkPolicy.gatewayFrom=[{"podSelector":{"matchLabels":{"app":"proxy"}}}]')
     assert may_reach(objects, Endpoint({"app": "proxy"}), GATEWAY, 8080)
     assert not may_reach(objects, CLIENT, GATEWAY, 8080)
 
 
 def test_what_pods_call_may_be_left_open() -> None:
-    objects = rendered("--set", "networkPolicy.egress.enabled=false")
+    objects = everything("--set", "networkPolicy.egress.enabled=false")
     assert may_reach(objects, GATEWAY, CLIENT, 8080)
     assert may_reach(objects, WORKER, CLIENT, 8080)
     assert not may_reach(objects, CLIENT, WORKER, 8800)
 
 
 def test_without_policies_everyone_reaches_everyone() -> None:
+    """The operator is told so, too: test_chart.py."""
     objects = rendered("--set", "networkPolicy.enabled=false")
     assert may_reach(objects, CLIENT, WORKER, 8800)
