@@ -94,6 +94,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
         for name in ("conductor", "conductorPoll", "resync", "debounce", "watchSilence", "rollDrain")
     },
     "cacheDir": ("/other", NOTHING),
+    "networkPolicies": (False, NOTHING),
 }
 
 
