@@ -231,7 +231,7 @@ async def operate(
     say: Callable[[str], None],
 ) -> int:
     """Until SIGTERM or SIGINT. Returns the exit code."""
-    from cotenant_operator.one_cluster import plan_roll
+    from cotenant_operator.rolling import plan_roll
 
     try:
         cluster = await connect(_version(), kubeconfig=kubeconfig, context=context)

@@ -83,19 +83,27 @@ def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
 
 def _workers(pods: Iterable[Object]) -> Workers:
     placed: Counter[str] = Counter()
+    ending: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
     message = ""
     for pod in pods:
         labels, metadata = pod["metadata"].get("labels") or {}, pod["metadata"]
-        if labels.get(NODE_TYPE_LABEL) != "worker" or metadata.get("deletionTimestamp"):
+        if labels.get(NODE_TYPE_LABEL) != "worker" or has_ended(pod):
             continue
         group = labels.get(GROUP_LABEL, "")
         if pod.get("spec", {}).get("nodeName"):
-            placed[group] += 1
+            (ending if metadata.get("deletionTimestamp") else placed)[group] += 1
+        elif metadata.get("deletionTimestamp"):
+            continue
         elif unschedulable := _unschedulable(pod):
             waiting[group] += 1
             message = message or unschedulable
-    return Workers(dict(placed), dict(waiting), message)
+    return Workers(placed=dict(placed), ending=dict(ending), waiting=dict(waiting), waiting_message=message)
+
+
+def has_ended(pod: Object) -> bool:
+    """It holds nothing of its node any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def ready_workers(pods: Iterable[Object]) -> dict[str, int]:

@@ -5,6 +5,13 @@ from collections.abc import Mapping
 OBJECT_STORE_BYTES = 80_000_000
 """Ray's least; no request or weight ever passes through the object store."""
 
+RAY_START: Mapping[str, str] = {
+    "object-store-memory": str(OBJECT_STORE_BYTES),
+    # Engines' logs are their own. "0", for KubeRay leaves out an option that is "false".
+    "include-log-monitor": "0",
+}
+"""Options of `ray start` on every node of a pool in a cluster."""
+
 RAY_ENVIRONMENT: Mapping[str, str] = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",

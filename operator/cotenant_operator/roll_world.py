@@ -23,6 +23,8 @@ class GroupHandover(msgspec.Struct, frozen=True):
     """When `keep` last changed, Unix seconds."""
     placed: int
     """Pods of the group that the new one had on nodes then: the next device goes only when it has more."""
+    freed_s: float = 0.0
+    """When the old one was seen to hold no more than `keep`, Unix seconds; 0: not yet."""
     refused: bool = False
     """The new one did not take the device that was given up: the old one has it back, and keeps the others."""
 
@@ -58,6 +60,8 @@ class Workers:
 
     placed: Mapping[str, int] = field(default_factory=dict)
     """On a node and not ending: they have their device."""
+    ending: Mapping[str, int] = field(default_factory=dict)
+    """On a node and ending: they hold their device until they are gone."""
     waiting: Mapping[str, int] = field(default_factory=dict)
     """No node has room for them (`Unschedulable`)."""
     waiting_message: str = ""

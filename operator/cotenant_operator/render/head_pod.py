@@ -11,7 +11,7 @@ from cotenant_operator.operator_settings import (
     TOKENS_SECRET,
     OperatorSettings,
 )
-from cotenant_operator.ray_environment import OBJECT_STORE_BYTES
+from cotenant_operator.ray_environment import RAY_START
 from cotenant_operator.render.pod_parts import (
     CONTAINER_SECURITY,
     container,
@@ -39,9 +39,10 @@ def head_group(pool: GPUPool, settings: OperatorSettings, raycluster: str) -> di
     """`headGroupSpec` of a RayCluster. No CPU, so that nothing but Serve's controller lands there."""
     return {
         "rayStartParams": {
-            "dashboard-host": "0.0.0.0",  # noqa: S104 - KubeRay asks it, with the token
+            **RAY_START,
             "num-cpus": "0",
-            "object-store-memory": str(OBJECT_STORE_BYTES),
+            # A dozen processes that nothing here asks; KubeRay wants one for RayJobs and RayServices only.
+            "include-dashboard": "false",
         },
         "template": pod_template(
             pool,
@@ -106,7 +107,6 @@ def _ray(pool: GPUPool, settings: OperatorSettings) -> dict[str, Any]:
         env=environment(settings, own),
         ports=[
             {"name": "gcs-server", "containerPort": GCS_PORT, "protocol": "TCP"},
-            {"name": "dashboard", "containerPort": 8265, "protocol": "TCP"},
             {"name": "metrics", "containerPort": 8080, "protocol": "TCP"},
         ],
         volumeMounts=[*mounts(settings), {"name": "ray-logs", "mountPath": "/tmp/ray"}],  # noqa: S108

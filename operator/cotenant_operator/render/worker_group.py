@@ -5,7 +5,7 @@ from typing import Any
 from cotenant_operator.cluster_names import GROUP_LABEL, WORKER_CONTAINER
 from cotenant_operator.operator_settings import POOL_TOKEN, TOKENS_FOLDER, TOKENS_SECRET, OperatorSettings
 from cotenant_operator.quantity import MIB
-from cotenant_operator.ray_environment import OBJECT_STORE_BYTES
+from cotenant_operator.ray_environment import RAY_START
 from cotenant_operator.render.pod_parts import (
     container,
     environment,
@@ -43,7 +43,7 @@ def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, rayc
             "GPU": "1" if worker.device == "cuda" else "0",
             share_resource(worker.name): "1",
         },
-        "rayStartParams": {"object-store-memory": str(OBJECT_STORE_BYTES)},
+        "rayStartParams": dict(RAY_START),
         "template": pod_template(
             pool,
             settings,
