@@ -6,6 +6,7 @@ from typing import Any
 
 from cotenant_operator.doctor.cluster_snapshot import ClusterSnapshot, Seen
 from cotenant_operator.doctor.install_checks import CRDS, KUBERAY_CRD, NEEDED_SECRETS
+from cotenant_operator.kinds import BY_KIND
 
 Object = dict[str, Any]
 NOW_S = 1_800_000_000.0
@@ -17,10 +18,17 @@ def at_second(ago_s: float) -> str:
 
 
 def thing(kind: str, name: str, namespace: str = "", *, labels: dict[str, str] | None = None, **rest: Any) -> Object:
-    metadata: Object = {"name": name, "labels": labels or {}, "creationTimestamp": at_second(600)}
+    metadata: Object = {
+        "name": name,
+        "labels": labels or {},
+        "creationTimestamp": at_second(600),
+        "uid": f"{kind}-{namespace}-{name}",
+        "generation": 1,
+    }
     if namespace:
         metadata["namespace"] = namespace
-    return {"kind": kind, "metadata": metadata, **rest}
+    version = {} if kind not in BY_KIND else {"apiVersion": BY_KIND[kind].api_version}
+    return {**version, "kind": kind, "metadata": metadata, **rest}
 
 
 def said(type: str, status: str, reason: str, message: str = "") -> Object:

@@ -377,3 +377,50 @@ def test_keys_whose_secrets_may_not_be_read_are_listed_without_ids(cotenant: Run
 
     assert ran.stdout.splitlines()[1].split()[:3] == ["-", "search", "Secret"]
     assert "you may not get secrets in namespace cotenant-system" in ran.stderr
+
+
+ECHO = """\
+apiVersion: cotenant.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: echo}
+spec: {task: echo, gpu: {memory: 512Mi}}
+"""
+GROUP = {"name": "cpu", "device": "cpu", "memory": "1Gi"}
+
+
+def test_plan_says_what_applying_a_file_would_change_and_writes_nothing(
+    cotenant: Run, api: ApiServer, tmp_path: Path
+) -> None:
+    api.objects.clear()
+    api.add(thing("GPUPool", "default", spec={"workers": [GROUP]}), tenant())
+    (tmp_path / "echo.yaml").write_text(ECHO)
+    ran = cotenant("plan", "-f", str(tmp_path / "echo.yaml"))
+
+    assert ran.returncode == 0, ran.stderr
+    assert "ModelDeployment  team-a/echo  new" in ran.stdout
+    assert "accepted" in ran.stdout
+    assert {verb for verb, _, _ in api.asked} == {"GET"}
+    document = yaml.safe_load(cotenant("plan", "-f", str(tmp_path / "echo.yaml"), "-o", "yaml").stdout)
+    assert document["changes"][0]["change"] == "new"
+    assert document["models"]["team-a/echo"]["engine"]["candidates"][0]["group"] == "cpu"
+
+
+def test_plan_refuses_what_does_not_fit_the_clusters_pools(cotenant: Run, api: ApiServer, tmp_path: Path) -> None:
+    api.add(thing("GPUPool", "default", spec={"workers": [GROUP]}))
+    (tmp_path / "echo.yaml").write_text(ECHO.replace("512Mi", "4Gi"))
+    ran = cotenant("plan", "-f", str(tmp_path / "echo.yaml"))
+
+    assert ran.returncode == 3
+    assert "refused: DoesNotFit" in ran.stdout
+
+
+def test_plan_without_the_right_to_see_tenants_still_says_what_fits(
+    cotenant: Run, api: ApiServer, tmp_path: Path
+) -> None:
+    api.add(thing("GPUPool", "default", spec={"workers": [GROUP]}))
+    api.forbid("/apis/cotenant.dev/v1alpha1/tenants")
+    (tmp_path / "echo.yaml").write_text(ECHO)
+    ran = cotenant("plan", "-f", str(tmp_path / "echo.yaml"))
+
+    assert ran.returncode == 0, ran.stderr
+    assert "who would see the models is not known: you may not list tenants.cotenant.dev" in ran.stderr

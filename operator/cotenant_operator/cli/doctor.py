@@ -43,11 +43,17 @@ def doctor(
 
 
 def _examine_cluster(cluster: "Cluster", namespace: str | None) -> "list[Finding]":
+    from cotenant_operator.crd import CRDS, render_crd
     from cotenant_operator.doctor.cluster_checks import examine_cluster
     from cotenant_operator.doctor.cluster_probe import look_at_cluster
     from cotenant_operator.objects import SYSTEM_NAMESPACE
 
-    seen = look_at_cluster(cluster.api, namespace=namespace or SYSTEM_NAMESPACE, now_s=time.time())
+    seen = look_at_cluster(
+        cluster.api,
+        namespace=namespace or SYSTEM_NAMESPACE,
+        now_s=time.time(),
+        wanted_crds=[render_crd(crd) for crd in CRDS],
+    )
     return examine_cluster(seen)
 
 

@@ -15,9 +15,7 @@ _CRDS = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresou
 _KUBERAY = "app.kubernetes.io/name=kuberay-operator"
 
 
-def look_at_cluster(
-    api: KubeApi, *, namespace: str, now_s: float, wanted_crds: Iterable[Object] = ()
-) -> ClusterSnapshot:
+def look_at_cluster(api: KubeApi, *, namespace: str, now_s: float, wanted_crds: Iterable[Object]) -> ClusterSnapshot:
     """Raises ClusterError when the cluster does not answer at all."""
     version = str(api.get("/version").get("gitVersion") or "")
     return ClusterSnapshot(
