@@ -60,6 +60,23 @@ def scenario(url: str, *streams: Mapping[str, Any], seed: int = 1, **fields: Any
     return Scenario.model_validate(value)
 
 
+def chats(url: str, rate_per_s: float) -> Scenario:
+    """Short ones of tenant `search` for `echo`, which any fake engine may answer; half of them streamed."""
+
+    def stream(name: str, *, streamed: bool) -> dict[str, Any]:
+        return {
+            "name": name,
+            "tenant": "search",
+            "model": "echo",
+            "arrivals": {"process": "poisson", "rate_per_s": rate_per_s / 2},
+            "prompt": {"tokens": 3},
+            "streamed": streamed,
+            "include_usage": False,
+        }
+
+    return scenario(url, stream("streamed", streamed=True), stream("whole", streamed=False), duration_s=LONGEST_S)
+
+
 def _stream(
     tenant: str | Sequence[str], models: Sequence[str], rate_per_s: float, words: tuple[int, int], *, streamed: bool
 ) -> dict[str, Any]:

@@ -22,9 +22,7 @@ from tests.builders.gateway import (
     stream_end,
 )
 from tests.builders.gateway_calls import run
-from tests.builders.load import LONGEST_S, Load, scenario
-
-from cotenant_loadtests.spec import Scenario
+from tests.builders.load import Load, chats
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -58,23 +56,6 @@ class Served:
         await wire.end()
 
 
-def chats(url: str) -> Scenario:
-    """Half of them streamed."""
-
-    def stream(name: str, *, streamed: bool) -> dict[str, object]:
-        return {
-            "name": name,
-            "tenant": "search",
-            "model": "echo",
-            "arrivals": {"process": "poisson", "rate_per_s": RATE_PER_S / 2},
-            "prompt": {"tokens": 3},
-            "streamed": streamed,
-            "include_usage": False,
-        }
-
-    return scenario(url, stream("streamed", streamed=True), stream("whole", streamed=False), duration_s=LONGEST_S)
-
-
 async def kill(gateway: GatewayProcess, what: str, rng: random.Random) -> GatewayProcess:
     """Returns the gateway that serves afterwards."""
     if what == "worker":
@@ -101,7 +82,7 @@ async def test_every_request_that_an_engine_had_is_counted_once_whatever_is_kill
         engine.usual = served.answer
         gateway = GatewayProcess(tmp_path)
         await run(gateway, conductor, engine, options=WORKERS)
-        load = Load(chats(gateway.url), {"search": KEYS["search"]}, tmp_path)
+        load = Load(chats(gateway.url, RATE_PER_S), {"search": KEYS["search"]}, tmp_path)
         try:
             load.start()
             for what in KILLS:

@@ -56,6 +56,7 @@ class Conductors:
         rng: random.Random,
         news: asyncio.Event,
         save: "Callable[[Path, Mapping[str, table.Known]], None] | None" = None,
+        left_s: float = LEFT_S,
     ) -> None:
         """`news` is set by whoever wants demand to be reported now. `save` writes the table file; it may block."""
         self._dispatcher = dispatcher
@@ -64,6 +65,7 @@ class Conductors:
         self._file = table_file
         self._rng = rng
         self._save = save or save_tables
+        self._left_s = left_s
         # One thread: tables are written one after the other, the newest last.
         self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="table")
         self._known = _load(table_file)
@@ -83,7 +85,7 @@ class Conductors:
         """Follows exactly these conductors from now on.
 
         The engines of a removed one are asked as before, until they say that they drain, or do not answer, or
-        `LEFT_S` has passed: that somebody takes a conductor out of a list ends no request.
+        `left_s` has passed: that somebody takes a conductor out of a list ends no request.
         """
         wanted = dict.fromkeys(url.rstrip("/") for url in urls)
         if wanted and self._patient_until == math.inf:
@@ -93,7 +95,7 @@ class Conductors:
             self._reachable.pop(url, None)
         for url in self._known.keys() - wanted.keys() - self._leaving.keys():
             self._known[url] = table.left(self._known[url])
-            self._leaving[url] = asyncio.get_running_loop().call_later(LEFT_S, self._forget, url)
+            self._leaving[url] = asyncio.get_running_loop().call_later(self._left_s, self._forget, url)
         for url in wanted.keys() - self._followers.keys():
             if (timer := self._leaving.pop(url, None)) is not None:
                 timer.cancel()

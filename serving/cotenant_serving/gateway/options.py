@@ -168,7 +168,7 @@ def _options(given: argparse.Namespace) -> Options:
 
 
 def _base_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
+    if not text.startswith("http://"):
         raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://cotenant-operator:8600")
     return text.rstrip("/")
 

@@ -159,7 +159,8 @@ class Supervisor:
         self._looked_s = self._silenced_s = -math.inf
         self._serves = False
         """A worker accepted connections, now or once."""
-        self._stop = False
+        self._stop = self._hurried = False
+        """A signal came; another one came."""
         self._draining = False
         self._leaving = board.count(LEAVING)
         self._drained_s = 0.0
@@ -187,7 +188,7 @@ class Supervisor:
         return 0 if self._serves or self._stop else 1
 
     def _stop_asked(self) -> None:
-        self._stop = True
+        self._hurried, self._stop = self._stop, True
 
     def _turn(self, now_s: float) -> bool:
         """False when all is over."""
@@ -290,7 +291,7 @@ class Supervisor:
             self._drained_s = now_s + (self._options.settings.pre_stop_s if self._serves else 0.0)
             if self._drained_s > now_s:
                 log.info("ending: all is served for %g s more", self._drained_s - now_s)
-        return now_s >= self._drained_s
+        return self._hurried or now_s >= self._drained_s
 
     def _drain(self, now_s: float) -> None:
         if not self._killed_s:

@@ -89,6 +89,8 @@ class UsageSender:
                     continue
                 return False
             path.unlink()  # all of it is acknowledged
+            cursor.inode = cursor.offset = 0  # the next file may get the same inode
+            self._save()
         totals, damaged = totals_of(lines.splitlines(keepends=True), self._seen)
         if damaged:
             log.error("%d lines of %s are damaged and in no sum", damaged, path)

@@ -96,3 +96,39 @@ async def test_what_was_saved_is_read_at_the_next_start(tmp_path: Path) -> None:
 
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+async def test_rows_of_a_conductor_that_comes_back_are_named_again_and_no_timer_takes_them_away(
+    tmp_path: Path,
+) -> None:
+    dispatcher = watched()
+    async with FakeConductor() as first, FakeConductor() as second:
+        first.publish(row("i1"), models=(model_row(),))
+        second.publish(row("i2"), models=(model_row(),))
+        conductors = Conductors(
+            dispatcher,
+            token=lambda: POOL_TOKEN,
+            name="gateway-1",
+            table_file=tmp_path / "table.json",
+            rng=random.Random(1),
+            news=asyncio.Event(),
+            left_s=0.3,
+        )
+
+        def engines() -> set[str]:
+            return {one.instance for one in dispatcher.engines("search/echo")}
+
+        try:
+            conductors.follow([first.url, second.url])
+            await eventually(lambda: engines() == {"i1", "i2"})
+            conductors.follow([second.url])
+            assert engines() == {"i1", "i2"}
+            conductors.follow([first.url, second.url])
+            await eventually(lambda: dispatcher.model_row("search/echo") is not None)
+            await asyncio.sleep(0.6)
+            assert engines() == {"i1", "i2"}
+
+            conductors.follow([second.url])
+            await eventually(lambda: engines() == {"i2"})
+        finally:
+            await conductors.close()

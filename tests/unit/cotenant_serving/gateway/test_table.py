@@ -5,7 +5,7 @@ from tests.builders.gateway import model_row, row
 
 from cotenant_serving.contract import Table
 from cotenant_serving.gateway.board import LocalCount
-from cotenant_serving.gateway.table import Known, combine, merge, pick
+from cotenant_serving.gateway.table import Known, combine, left, merge, pick
 
 
 def instances(known: Known) -> set[str]:
@@ -91,3 +91,15 @@ def test_idle_engines_share_the_load():
     for number in (2, 3, 8):
         chosen = picked(*(Asked(f"i{one}", 4) for one in range(number)), times=100 * number)
         assert min(chosen[f"i{one}"] for one in range(number)) > 50
+
+
+def test_a_conductor_that_is_left_names_nobody_and_its_engines_stay_until_another_table_of_it_comes():
+    latest = Table(epoch="a", sequence=1, engines=(row("i1"), row("i2")), models=(model_row(),))
+    gone = left(Known(latest=latest, kept=(row("i0"),)))
+    view = combine([gone])
+    assert {one.instance for one in view.engines["search/echo"]} == {"i0", "i1", "i2"}
+    assert (view.listed, view.models) == (frozenset(), {})
+
+    again = combine([merge(gone, Table(epoch="a", sequence=1, engines=(row("i1"),)))])
+    assert again.listed == {"i1"}
+    assert len(again.engines["search/echo"]) == 3

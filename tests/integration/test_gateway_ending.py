@@ -1,0 +1,154 @@
+"""How a gateway of several ends: it serves on while clients may still be sent to it; and the port of its own for
+those who look after it.
+"""
+
+import asyncio
+import re
+import signal
+
+import aiohttp
+import orjson
+import pytest
+from tests.builders.gateway import KEYS, GatewayProcess, Seen, Wire, chat, event, eventually, raw_request, stream_end
+from tests.builders.gateway import raw_connection as connected
+from tests.builders.gateway_calls import get, post_chat, run
+
+pytestmark = pytest.mark.integration
+LONG = ("--pre-stop-s", "600")
+"""Nobody waits for its end: the second signal does."""
+
+
+async def until_unready(gateway: GatewayProcess) -> str:
+    """The reason."""
+    async with asyncio.timeout(30):
+        while True:
+            code, _, body = await get(gateway, "/readyz")
+            if code == 503:
+                return str(orjson.loads(body)["reason"])
+            await asyncio.sleep(0.05)
+
+
+async def read_head(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of an answer that has a length."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    found = re.search(rb"content-length: (\d+)", head)
+    assert found is not None
+    return head, await reader.readexactly(int(found[1]))
+
+
+async def test_all_is_served_between_the_signal_and_the_drain_and_nobody_is_told_to_come(gateway, conductor, engine):
+    await run(gateway, conductor, engine, options=("--pre-stop-s", "4", "--workers", "2"))
+    gateway.signal(signal.SIGTERM)
+
+    assert await until_unready(gateway) == "draining"
+    served = 0
+    while True:
+        try:
+            code, headers, _ = await post_chat(gateway)
+        except aiohttp.ClientConnectionError:
+            break  # the drain has begun: it takes no new connections
+        assert code == 200
+        served += 1
+        await asyncio.sleep(0.05)
+
+    assert served > 1
+    assert headers["connection"] == "close"
+    assert await gateway.exited() == 0
+    assert len(gateway.usage()) == served
+
+
+async def test_a_connection_that_is_kept_ends_with_an_answer_that_says_so_and_no_request_is_lost(
+    gateway, conductor, engine
+):
+    await run(gateway, conductor, engine, options=LONG)
+    async with connected(gateway.port) as (reader, writer):
+        writer.write(raw_request(chat()))
+        head, _ = await read_head(reader)
+        assert b"connection: close" not in head
+        gateway.signal(signal.SIGTERM)
+        await until_unready(gateway)
+        await asyncio.sleep(0.5)  # the sweep has seen it
+
+        writer.write(raw_request(chat()))
+
+        head, body = await read_head(reader)
+        assert head.startswith(b"http/1.1 200")
+        assert b"connection: close" in head
+        assert b"hello world" in body
+        assert await reader.read() == b""
+
+
+async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_once_more(gateway, conductor, engine):
+    finish = asyncio.Event()
+
+    async def held(seen: Seen, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(event("one"))
+        await finish.wait()
+        await wire.chunk(stream_end(completion=1))
+        await wire.end()
+
+    engine.scripts.append(held)
+    await run(gateway, conductor, engine, options=LONG)
+    async with connected(gateway.port) as (reader, writer):
+        writer.write(raw_request(chat(stream=True)))
+        await reader.readuntil(b"one")
+        gateway.signal(signal.SIGTERM)
+        await until_unready(gateway)
+        await asyncio.sleep(0.5)
+        finish.set()
+        await reader.readuntil(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        writer.write(raw_request(chat()))
+        head, body = await read_head(reader)
+        assert b"connection: close" in head
+        assert b"hello world" in body
+
+
+async def test_a_second_signal_ends_the_wait(gateway, conductor, engine):
+    await run(gateway, conductor, engine, options=LONG)
+    gateway.signal(signal.SIGTERM)
+    await until_unready(gateway)
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.exited() == 0
+
+
+async def test_a_worker_that_dies_meanwhile_is_replaced_by_one_that_leaves_too(gateway, conductor, engine):
+    await run(gateway, conductor, engine, options=LONG)
+    gateway.signal(signal.SIGTERM)
+    await until_unready(gateway)
+    (before,) = gateway.workers()
+    before.kill()
+    await eventually(lambda: [one for one in gateway.workers() if one.pid != before.pid])
+    assert await until_unready(gateway) == "draining"
+    assert (await post_chat(gateway))[0] == 200
+
+
+async def test_metrics_stand_on_the_port_of_their_own_only_and_no_number_of_clients_keeps_them_out(
+    gateway, conductor, engine
+):
+    options = ("--admin-port", "0", "--max-connections", "1", "--workers", "2")
+    await run(gateway, conductor, engine, options=options)
+    found = re.search(r"health and metrics on (http://\S+)", "".join(gateway.log))
+    assert found is not None
+    admin = found[1]
+    async with aiohttp.ClientSession() as session:
+
+        async def code(url: str, key: str = "") -> int:
+            headers = {"connection": "close", **({"authorization": f"Bearer {key}"} if key else {})}
+            async with session.get(url, headers=headers) as response:
+                await response.read()
+                return response.status
+
+        assert [await code(admin + path) for path in ("/metrics", "/healthz", "/readyz")] == [200, 200, 200]
+        # Of what tenants call, nothing is there; and of what is there, tenants see health alone.
+        for path in ("/v1/models", "/v1/chat/completions", "/v2", "/docs"):
+            assert await code(admin + path, KEYS["search"]) == 404
+        assert await code(gateway.url + "/metrics", KEYS["search"]) == 404
+        assert await code(gateway.url + "/readyz") == 200
+        async with connected(gateway.port):
+            for _ in range(20):
+                assert await code(admin + "/readyz") == 200
+        async with session.get(admin + "/metrics") as response:
+            assert "cotenant_gateway_workers 2.0" in await response.text()
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.exited() == 0
