@@ -186,6 +186,7 @@ class Conductor:
             memory=self._memory,
             groups=self._decision.groups,
             pod_timeout_s=self._settings.pod_timeout_s,
+            strangers=self._observed.strangers(now_s),
         )
 
     async def _wait(self) -> None:

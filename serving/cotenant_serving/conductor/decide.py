@@ -18,6 +18,7 @@ from cotenant_serving.conductor import groups, place
 from cotenant_serving.conductor.explain import model_status
 from cotenant_serving.conductor.handover import handed_over
 from cotenant_serving.conductor.world import (
+    ADOPTION_S,
     Decision,
     Delete,
     Engine,
@@ -30,6 +31,9 @@ from cotenant_serving.contract import EngineSpec, ModelDemand, ModelStatus
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 30.0
 """A cause that went away is noticed within half a minute, and a broken model costs one start per half minute."""
+
+STRANGER_S = 60.0
+"""An app of which nothing is known and nothing is heard for so long goes: it may hold a device."""
 
 _NO_DEMAND = ModelDemand()
 _NO_MEMORY = ModelMemory()
@@ -44,7 +48,9 @@ def decide(world: World) -> Decision:
         view = _view(world, memory, index)
         memory[view.name] = _note_surplus(view)
     views = [_view(world, memory, index) for index in range(len(world.desired.models))]
-    deletes = _once([*_failed_apps(world), *_stranded(world), *_orphans(world), *handed_over(world)])
+    deletes = _once(
+        [*_failed_apps(world), *_stranded(world), *_orphans(world), *_strangers(world), *handed_over(world)]
+    )
     going = {delete.app for delete in deletes}
     for view in views:
         deletes.extend(delete for delete in _surplus(view) if delete.app not in going)
@@ -53,7 +59,7 @@ def decide(world: World) -> Decision:
     outcomes: dict[str, place.Outcome] = {}
     more: list[tuple[EngineSpec, int]] = []
     for view in sorted(views, key=_urgency):
-        spec = None if world.desired.draining else missing(view)
+        spec = None if world.desired.draining or _adopting(world) else missing(view)
         if spec is None:
             continue
         outcome = placing.put(view, spec, may_evict=asked_for(view), may_grow=may_grow(view))
@@ -203,6 +209,17 @@ def _stranded(world: World) -> Iterable[Delete]:
         left = device_id not in there and known.issuperset(device_id.split("/")[1:2])
         if left and engine.phase in ("starting", "lost"):
             yield Delete(app=engine.args.app, why=f"its device {device_id} has left")
+
+
+def _strangers(world: World) -> Iterable[Delete]:
+    for app, silent_s in world.strangers.items():
+        if silent_s >= STRANGER_S:
+            yield Delete(app=app, why=f"nothing is known of it, and nothing was heard for {silent_s:.0f} s")
+
+
+def _adopting(world: World) -> bool:
+    """Are there engines that have not introduced themselves yet? They may be just those that seem to be missing."""
+    return any(silent_s < ADOPTION_S for silent_s in world.strangers.values())
 
 
 def _once(deletes: Iterable[Delete]) -> list[Delete]:

@@ -54,13 +54,17 @@ class Observed:
         self._gone: OrderedDict[str, bool] = OrderedDict()
         """instance → whether it left for good (deleted), so that its late heartbeats count no more."""
         self._strangers: dict[str, Heartbeat] = {}
+        self._unheard: dict[str, float] = {}
+        """Apps without a record, of which no engine has spoken → since when."""
 
     def started(self, args: EngineArgs, now_s: float) -> None:
         self._strangers.pop(args.app, None)
         self._records[args.app] = _Record(args, now_s, now_s)
 
     def deleting(self, app: str) -> None:
-        record = self._records[app]
+        record = self._records.get(app)
+        if record is None:
+            return  # one that nobody has heard of: there is nothing to remember of it
         record.deleting = True
         if record.beat:
             self._leave(record.beat.instance, for_good=True)
@@ -105,10 +109,15 @@ class Observed:
         for app in self._strangers.keys() & apps.keys() - self._records.keys():
             beat = self._strangers[app]
             self._records[app] = _Record(_adopted(beat), now_s, now_s, beat, now_s)
+        self._unheard = {app: self._unheard.get(app, now_s) for app in apps.keys() - self._records.keys()}
         self._strangers = {}  # engines speak twice a second: who lives is heard again
 
     def engines(self, apps: Mapping[str, App], now_s: float) -> tuple[Engine, ...]:
         return tuple(self._engine(record, apps, now_s) for record in self._records.values())
+
+    def strangers(self, now_s: float) -> dict[str, float]:
+        """Apps that somebody else started, or we before we lost our state → seconds without a word of them."""
+        return {app: now_s - since_s for app, since_s in self._unheard.items()}
 
     def demand(self, now_s: float) -> dict[str, ModelDemand]:
         """Over all gateways that are alive."""

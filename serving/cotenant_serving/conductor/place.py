@@ -225,4 +225,5 @@ class Placing:
 
     def _free_slot(self, spec: EngineSpec) -> int:
         used = {engine.args.app for engine in self.engines} | {start.app for start in self.starts}
+        used |= self.world.strangers.keys()
         return next(slot for slot in range(len(used) + 1) if app_name(spec, slot) not in used)

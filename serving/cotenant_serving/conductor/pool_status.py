@@ -19,7 +19,7 @@ def pool_status(
         devices=tuple(_device(device, world.engines_on(device), holder(device.id)) for device in world.devices),
         groups=decision.group_statuses,
         draining=bool(desired and desired.draining),
-        engines=len(world.engines),
+        engines=len(world.engines) + len(world.strangers),
         busy_engines=sum(engine.running > 0 for engine in world.engines),
         in_flight=sum(engine.running for engine in world.engines),
         reconciled=reconciled,

@@ -34,6 +34,8 @@ HEARTBEAT_TIMEOUT_S = 3.0
 REPLACE_LOST_S = 6.0
 """A lost engine counts for so long as one that comes back: Serve has a process that died back in about two seconds.
 After it another one may start elsewhere, for its whole node may be gone, which Ray notices much later."""
+ADOPTION_S = 10.0
+"""So long an engine that is running already may take to be heard of by a conductor that has lost its state."""
 POD_TIMEOUT_S = 120.0
 """A group whose pod has been pending for so long counts as unavailable."""
 
@@ -131,6 +133,8 @@ class World:
     memory: Mapping[str, ModelMemory] = field(default_factory=dict)
     groups: Mapping[str, GroupMemory] = field(default_factory=dict)
     pod_timeout_s: float = POD_TIMEOUT_S
+    strangers: Mapping[str, float] = field(default_factory=dict)
+    """App of Serve that this conductor did not start → seconds in which its engine has not been heard of."""
 
     def devices_of(self, group: str) -> tuple[Device, ...]:
         return tuple(device for device in self.devices if device.group == group)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.builders.conductor import beat, desired, device, model
+from tests.builders.conductor import beat, desired, device, group, model, pod
 
 from cotenant_serving.conductor.conductor import Conductor, Settings, StaleGenerationError
 from cotenant_serving.conductor.observed import App
@@ -18,10 +18,12 @@ class FakeServe:
         self.running: dict[str, App] = {}
         self.started = []
         self.deleted = []
+        self.asked = {}
+        self.there = (device(),)
         self.broken = False
 
     def devices(self, groups):
-        return (device(),) if groups else ()
+        return self.there if groups else ()
 
     def apps(self):
         if self.broken:
@@ -269,3 +271,132 @@ async def test_running_counts_alone_do_not_make_a_new_table(bench):
     bench.say(args, running=3)
     await bench.conductor.step()
     assert bench.conductor.table.sequence == before
+
+
+async def test_a_pod_is_asked_for_until_it_brings_its_device(bench):
+    bench.serve.there = ()
+    bench.conductor.set_desired(desired(model(), groups=(group(most=2),)))
+    bench.ask()
+    await bench.conductor.step()
+    assert bench.serve.asked == {"cpu": 1}
+    assert bench.conductor.status().groups[0].reason is Reason.POD_PENDING
+    bench.serve.there = (pod(),)
+    await bench.conductor.step()
+    assert bench.serve.asked == {}
+    assert [args.device_id for args in bench.serve.started] == [pod().id]
+
+
+async def test_a_pod_that_does_not_come_is_told_after_the_set_time(bench):
+    bench.serve.there = ()
+    bench.conductor.set_desired(desired(model(min_engines=1), groups=(group(most=2),)))
+    for _ in range(3):
+        await bench.conductor.step()
+        bench.clock.now_s += 61
+    assert bench.conductor.status().groups[0].pending_s == 122.0
+    assert bench.conductor.table.models[0].reason is Reason.NO_NODE
+    assert bench.serve.asked == {"cpu": 1}
+
+
+async def test_a_request_to_the_autoscaler_that_failed_comes_again(bench):
+    bench.serve.there = ()
+    bench.conductor.set_desired(desired(model(min_engines=1), groups=(group(most=2),)))
+    ask, bench.serve.ask = bench.serve.ask, broken_delete
+    await bench.conductor.step()
+    bench.serve.ask = ask
+    await bench.conductor.step()
+    assert bench.serve.asked == {"cpu": 1}
+
+
+async def test_the_status_counts_requests_engines_and_devices(bench):
+    args = await bench.warm()
+    bench.say(args, running=3, node="node-7", pod="pool-worker-x")
+    await bench.conductor.step()
+    shown = bench.conductor.status()
+    assert (shown.engines, shown.busy_engines, shown.in_flight, shown.reconciled) == (1, 1, 3, True)
+    where = shown.devices[0]
+    assert (where.engines, where.running, where.node, where.pod) == (1, 3, "node-7", "pod-1")
+    engine = shown.models[0].engines[0]
+    assert (engine.node, engine.pod) == ("node-7", "pool-worker-x")
+    assert shown.models[0].load_s == 5.0
+
+
+async def test_an_engine_that_ends_counts_until_serve_has_forgotten_it(bench):
+    args = await bench.warm()
+    bench.conductor.set_desired(desired(generation=2))
+    await bench.conductor.step()
+    assert bench.conductor.status().engines == 1
+    del bench.serve.running[args.app]
+    await bench.conductor.step()
+    assert bench.conductor.status().engines == 0
+
+
+async def test_a_draining_cluster_speaks_only_for_the_models_that_it_still_serves(bench):
+    await bench.warm()
+    bench.conductor.set_desired(desired(model(), model("search/cold"), generation=2, draining=True))
+    await bench.conductor.step()
+    assert [row.model for row in bench.conductor.table.models] == ["search/chat"]
+    assert bench.conductor.status().draining
+
+
+async def test_a_conductor_that_stood_still_takes_nobody_for_silent(bench):
+    """Heartbeats of the time in which it was stopped wait in its socket; they are heard after the pass that comes."""
+    args = await bench.warm()
+
+    async def stopped() -> None:
+        bench.clock.now_s += 60
+
+    bench.conductor._kick.set()
+    await asyncio.gather(bench.conductor._wait(), stopped())
+    await bench.conductor.step()
+    assert [row.model for row in bench.conductor.table.engines] == ["search/chat"]
+    bench.clock.now_s += 4
+    await bench.conductor.step()
+    assert bench.conductor.table.engines == ()
+    assert args.app not in bench.serve.deleted
+
+
+async def test_a_conductor_on_a_new_disk_counts_the_engines_that_run_as_those_that_are_desired(bench, tmp_path):
+    """The head's pod, and its disk with it, was lost; engines and Serve's state were not."""
+    args = await bench.warm()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    bench.restart()
+    bench.say(args)
+    await bench.conductor.step()
+    bench.conductor.set_desired(desired(model(min_engines=1), generation=9))
+    bench.say(args)
+    await bench.conductor.step()
+    assert bench.conductor.status().models[0].state == "ready"
+    assert (len(bench.serve.started), bench.serve.deleted) == (1, [])
+
+
+async def test_a_conductor_on_a_new_disk_that_is_told_what_is_desired_waits_for_the_engines_that_run(bench, tmp_path):
+    """Running an app again that exists would restart its engine."""
+    args = await bench.warm()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    bench.restart()
+    bench.conductor.set_desired(desired(model(min_engines=1), generation=9))
+    for _ in range(5):
+        await bench.conductor.step()
+        bench.clock.now_s += 1
+    bench.say(args)
+    await bench.conductor.step()
+    assert bench.conductor.status().models[0].state == "ready"
+    assert (len(bench.serve.started), bench.serve.deleted) == (1, [])
+
+
+async def test_an_app_that_nobody_speaks_for_keeps_its_name_and_goes_in_the_end(bench, tmp_path):
+    args = await bench.warm()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    bench.restart()
+    bench.conductor.set_desired(desired(model(min_engines=1), generation=9))
+    await bench.conductor.step()
+    bench.clock.now_s += 11
+    await bench.conductor.step()
+    assert [one.app for one in bench.serve.started] == [args.app, "search.chat-r1-1"]
+    bench.say(bench.serve.started[1])
+    bench.clock.now_s += 50
+    await bench.conductor.step()
+    assert bench.serve.deleted == [args.app]
