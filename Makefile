@@ -50,6 +50,7 @@ check: $(VENV)/.dev ## Lint, format, types, layers, generated files: what CI run
 	$(RUN)/lint-imports
 	$(RUN)/python -m tests.golden.update --check
 	$(RUN)/python scripts/chart_values.py --check
+	$(RUN)/python scripts/chart_dashboards.py --check
 	$(RUN)/python scripts/generate_docs.py --check
 	$(RUN)/python scripts/generate_crds.py --check
 
@@ -90,6 +91,7 @@ fix: $(VENV)/.dev ## Format, and mend what ruff can mend
 generate: $(VENV)/.dev ## Rewrite generated files
 	$(RUN)/python -m tests.golden.update
 	$(RUN)/python scripts/chart_values.py
+	$(RUN)/python scripts/chart_dashboards.py
 	$(RUN)/python -m tests.golden_chart.update
 	$(RUN)/python scripts/generate_docs.py
 	$(RUN)/python scripts/generate_crds.py

@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from scenario_fields import amounts, arrivals
 
 from cotenant_loadtests import spec as loadtest_spec
 from cotenant_loadtests import spec_values
-from cotenant_operator import schema, spec
+from cotenant_operator import kinds, schema, spec
+from cotenant_operator.actions import Actions
 from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.estimate import RUNTIME_BYTES
+from cotenant_operator.operator_metrics import OperatorMetrics
 from cotenant_operator.quantity import as_quantity, parse_bytes, parse_seconds, show_bytes, show_seconds
 from cotenant_serving import contract
 from cotenant_serving.gateway.errors import ERRORS
@@ -99,6 +101,7 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "reasons": table(("Reason", "Cause", "What to do"), reasons(texts["reasons"])),
         "condition-reasons": table(("Reason", "Cause", "What to do"), condition_reasons(texts["conditions"])),
         "metrics": table(("Name", "Type", "Labels", "Help"), metrics()),
+        "operator-metrics": table(("Name", "Type", "Labels", "Help"), operator_metrics()),
         "labels": table(("Label", "Values"), labels(texts["labels"])),
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
         "routes": table(("Route", "What", "Key"), routes()),
@@ -301,8 +304,17 @@ def condition_reasons(texts: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def metrics() -> list[tuple[str, ...]]:
     """Families as a scrape of a gateway shows them after one request."""
+    return _metric_rows(_families())
+
+
+def operator_metrics() -> list[tuple[str, ...]]:
+    """Families as a scrape of an operator shows them after a round."""
+    return _metric_rows(_operator_families())
+
+
+def _metric_rows(families: Iterable[Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for family in _families():
+    for family in families:
         if family.name.endswith("_created"):
             continue
         name = family.name + ("_total" if family.type == "counter" else "")
@@ -348,6 +360,17 @@ def _families() -> list[Any]:
     fed.retried("busy")
     fed.rejected("tenant", "queue_full")
     return list(text_string_to_metric_families(fed.render(Now({"model": (0, 0, 0)})).decode()))
+
+
+def _operator_families() -> list[Any]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    watched = [types.SimpleNamespace(kind=kinds.MODELS, objects={}, problem="")]
+    fed = OperatorMetrics(leads=lambda: True, watched=watched, calls=lambda: {("GET", 200): 1})
+    fed.round_ended("pool", 1.0)
+    seen = types.SimpleNamespace(objects={}, world=types.SimpleNamespace(conductors={}))
+    fed.pool("default", seen, Actions())
+    return list(text_string_to_metric_families(fed.text().decode()))
 
 
 def _complete(section: str, texts: Sequence[str] | Mapping[str, Any], needed: typing.Collection[str]) -> None:
