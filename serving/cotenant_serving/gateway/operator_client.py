@@ -39,7 +39,7 @@ class OperatorClient:
 
         Raises OperatorError.
         """
-        path = f"/v1/gateway-config?after={after}&wait_s={wait_s}"
+        path = f"/v1/gateway-config?after={max(0, after)}&wait_s={wait_s}"
         status, body = self._ask("GET", path, None, wait_s + ANSWER_S)
         if status == 204:
             return None
