@@ -2,14 +2,16 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 from cotenant_cache.disk import folder_facts
 from cotenant_cache.errors import CacheError, HubUnreachableError
 from cotenant_cache.facts import ModelFacts
-from cotenant_cache.source import FolderSource, HubSource, parse_source
+from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
+
+ENVIRONMENT = HubAccess()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def open_checked(source: str, cache_dir: str, progress: Callable[[int, int], Non
     return _open_from_hub(parsed, source, Path(cache_dir), progress)
 
 
-def read_facts(source: str, cache_dir: str) -> ModelFacts:
+def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> ModelFacts:
     """Sizes of a model, without its weights: from disk, or from the hub by reading headers only. Raises CacheError.
 
     When the hub does not answer, the revision it last resolved to is used if it is whole on disk.
@@ -49,6 +51,7 @@ def read_facts(source: str, cache_dir: str) -> ModelFacts:
     local = _facts_on_disk(parsed, Path(cache_dir)) if parsed.pinned else None
     if local is not None:
         return local
+    parsed = replace(parsed, access=access)
     hub = _hub(source)
     try:
         facts: ModelFacts = hub.remote_facts(parsed)

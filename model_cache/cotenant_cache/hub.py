@@ -1,7 +1,8 @@
 """Hugging Face hub: the only code here that talks to it. Pickles and Python files are never fetched.
 
-The access token comes from HF_TOKEN or the token file of the `hf` tool, the address from HF_ENDPOINT, both
-read at each call. Downloads land in the plain Hugging Face layout, so every Hugging Face tool can use them.
+Unless a source has its own, the access token comes from HF_TOKEN or the token file of the `hf` tool, the address from
+HF_ENDPOINT, both read at each call. Downloads land in the plain Hugging Face layout, so every Hugging Face tool can
+use them.
 """
 
 import io
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +65,20 @@ class Listing:
 def resolve(source: HubSource) -> Listing:
     """Branch, tag or commit → commit and files, in one request. Raises ModelNotFoundError, HubUnreachableError."""
     with _mapped_errors(source):
-        info = _api().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=_TIMEOUT_S)
+        info = _api(source).model_info(source.repo, revision=source.revision, files_metadata=True, timeout=_TIMEOUT_S)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     commit = info.sha or ""
-    if not HubSource(source.repo, commit).pinned:  # it becomes the name of a folder
-        raise HubUnreachableError(f"{source.repo}: {_endpoint()} named no commit; check that HF_ENDPOINT is a hub")
+    if not replace(source, revision=commit).pinned:  # it becomes the name of a folder
+        raise HubUnreachableError(
+            f"{source.repo}: {_endpoint(source)} named no commit; check that HF_ENDPOINT is a hub"
+        )
     return Listing(commit, sizes)
 
 
 def remote_facts(source: HubSource) -> ModelFacts:
     """Facts from small files and the headers of the weights files, by range requests. Raises CacheError."""
     listing = resolve(source)
-    pinned = HubSource(source.repo, listing.commit)
+    pinned = replace(source, revision=listing.commit)
     return read_facts(_HubFiles(pinned, listing), source=pinned.at(listing.commit), fingerprint=listing.commit)
 
 
@@ -85,7 +88,7 @@ def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Cal
     Files that are there already are not fetched again. The branch's commit is recorded last, so a snapshot
     that a branch points to is whole.
     """
-    pinned = HubSource(source.repo, listing.commit)
+    pinned = replace(source, revision=listing.commit)
     names = _wanted(pinned, listing)
     bar = _progress_bar(progress, total=sum(listing.sizes[name] for name in names))
     with _mapped_errors(pinned):
@@ -97,7 +100,8 @@ def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Cal
                     revision=listing.commit,
                     cache_dir=cache_dir,
                     etag_timeout=_TIMEOUT_S,
-                    endpoint=_endpoint(),
+                    endpoint=_endpoint(source),
+                    token=source.access.token or None,
                     tqdm_class=bar,
                 )
             )
@@ -196,9 +200,9 @@ def _get(source: HubSource, file: str, *, most_bytes: int = 0, span: tuple[int, 
 
     Raises CacheError.
     """
-    url = hf_hub_url(source.repo, file, revision=source.revision, endpoint=_endpoint())
+    url = hf_hub_url(source.repo, file, revision=source.revision, endpoint=_endpoint(source))
     wanted = {"range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
-    headers = {**build_hf_headers(), **wanted, "accept-encoding": "identity"}
+    headers = {**build_hf_headers(token=source.access.token or None), **wanted, "accept-encoding": "identity"}
     most_bytes = span[1] - span[0] if span else most_bytes
     content = bytearray()
     with (
@@ -215,15 +219,15 @@ def _get(source: HubSource, file: str, *, most_bytes: int = 0, span: tuple[int, 
 
 def _no_part(source: HubSource, file: str) -> CacheError:
     return HubUnreachableError(
-        f"{source.repo}: {_endpoint()} answers no part of {file} when asked; "
+        f"{source.repo}: {_endpoint(source)} answers no part of {file} when asked; "
         "check that HF_ENDPOINT is a hub that takes Range"
     )
 
 
 def _too_long(source: HubSource, file: str, most_bytes: int) -> CacheError:
     return CorruptWeightsError(
-        f"{source.at(source.revision)}: {file} is longer than {_endpoint()} lists it, at most {most_bytes} bytes are "
-        "read; ask the owner of the model"
+        f"{source.at(source.revision)}: {file} is longer than {_endpoint(source)} lists it, at most {most_bytes} "
+        "bytes are read; ask the owner of the model"
     )
 
 
@@ -238,32 +242,33 @@ def _record_revision(repo_folder: Path, source: HubSource, commit: str) -> None:
     partial.replace(reference)
 
 
-def _api() -> HfApi:
-    return HfApi(endpoint=_endpoint())
+def _api(source: HubSource) -> HfApi:
+    return HfApi(endpoint=_endpoint(source), token=source.access.token or None)
 
 
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+def _endpoint(source: HubSource) -> str:
+    return (source.access.endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")).rstrip("/")
 
 
 @contextmanager
 def _mapped_errors(source: HubSource) -> Iterator[None]:
     """The hub's exceptions → ours, in one place. None of the messages holds a token."""
+    hub = _endpoint(source)
     try:
         yield
     except CacheError:
         raise
     except GatedRepoError:
         raise ModelNotFoundError(
-            f"{source.repo} is gated: accept its terms on {_endpoint()}/{source.repo} and set HF_TOKEN"
+            f"{source.repo} is gated: accept its terms on {hub}/{source.repo} and set HF_TOKEN"
         ) from None
     except RepositoryNotFoundError:
         raise ModelNotFoundError(
-            f"{_endpoint()} has no model {source.repo}, or HF_TOKEN may not read it; check the name and the token"
+            f"{hub} has no model {source.repo}, or HF_TOKEN may not read it; check the name and the token"
         ) from None
     except RevisionNotFoundError:
         raise ModelNotFoundError(
-            f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {_endpoint()}/{source.repo}"
+            f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {hub}/{source.repo}"
         ) from None
     except RemoteEntryNotFoundError:
         raise FileMissingError(f"{source.repo}@{source.revision}: a file is gone from the hub; try again") from None
@@ -275,7 +280,7 @@ def _mapped_errors(source: HubSource) -> Iterator[None]:
         ) from None
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise HubUnreachableError(
-            f"{source.repo}: {_endpoint()} did not give it ({_short(error)}); check the network, HF_ENDPOINT and disk"
+            f"{source.repo}: {hub} did not give it ({_short(error)}); check the network, HF_ENDPOINT and disk"
         ) from None
 
 

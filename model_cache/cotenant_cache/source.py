@@ -1,7 +1,7 @@
 """Sources of models as they stand in YAML: `file:///dir` and `hf://repo@revision`. Pure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cotenant_cache.errors import ModelNotFoundError
 
@@ -15,9 +15,18 @@ class FolderSource:
 
 
 @dataclass(frozen=True, slots=True)
+class HubAccess:
+    """Which hub, and whose token. Empty: as HF_ENDPOINT, HF_TOKEN and the token file of the `hf` tool say."""
+
+    endpoint: str = ""
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class HubSource:
     repo: str
     revision: str = "main"
+    access: HubAccess = HubAccess()
 
     @property
     def pinned(self) -> bool:

@@ -27,7 +27,7 @@ from cotenant_operator.cluster import Cluster, NoClusterError, connect
 from cotenant_operator.cluster_errors import ClusterError
 from cotenant_operator.conductor_watch import ConductorWatch
 from cotenant_operator.conductors import ConductorClient
-from cotenant_operator.facts_book import FactsBook
+from cotenant_operator.facts_book import Facts, FactsBook, Question
 from cotenant_operator.kinds import Kind, Object
 from cotenant_operator.lease import Election, LeaderWrites
 from cotenant_operator.model_facts import known_facts
@@ -73,7 +73,7 @@ class Operator:
         self._deaf = _Deaf()
         self.caches = Caches(cluster, settings, self._concerned)
         self._secrets = SecretsByName(cluster, namespace, self._secret_changed)
-        self._facts = FactsBook(partial(known_facts, cache_dir=settings.cache_dir), self._facts_came)
+        self._facts = FactsBook(partial(_facts, settings.cache_dir), self._facts_came)
         self._planner = Planner(
             namespace=namespace,
             objects=lambda: (self.caches.models.objects, self.caches.tenants.objects, self.caches.pools.objects),
@@ -278,6 +278,10 @@ def run(
     except ImportError:
         return asyncio.run(job)
     return int(uvloop.run(job))
+
+
+def _facts(cache_dir: str, question: Question) -> Facts:
+    return known_facts(question.source, cache_dir, question.access)
 
 
 def _version() -> str:

@@ -4,16 +4,28 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from cotenant_cache.errors import CacheError
 from cotenant_cache.facts import ModelFacts
+from cotenant_cache.source import HubAccess
 
 AT_ONCE = 8
 AGAIN_S = 15.0
 """Files that could not be read are tried again this often."""
 
 Facts = ModelFacts | CacheError
-Read = Callable[[str], Facts]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is read to know a source: itself, or the commit that it once resolved to; and where."""
+
+    source: str
+    access: HubAccess
+
+
+Read = Callable[[Question], Facts]
 
 
 class FactsBook:
@@ -25,17 +37,14 @@ class FactsBook:
         self._asked: set[str] = set()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="facts")
 
-    def of(self, sources: Mapping[str, str]) -> dict[str, Facts]:
-        """`spec.model` → facts, of those known now; the others are asked for, and `news` is called when they come.
-
-        The mapping's values are what is read: the same source, or the commit that it once resolved to.
-        """
+    def of(self, sources: Mapping[str, Question]) -> dict[str, Facts]:
+        """`spec.model` → facts, of those known now; the others are asked for, and `news` is called when they come."""
         self._forget(sources)
         known: dict[str, Facts] = {}
-        for source, pinned in sources.items():
+        for source, question in sources.items():
             facts, at_s = self._known.get(source, (None, 0.0))
             if facts is None or (isinstance(facts, CacheError) and self._clock() - at_s >= AGAIN_S):
-                self._ask(source, pinned)
+                self._ask(source, question)
             if facts is not None:
                 known[source] = facts
         return known
@@ -53,11 +62,11 @@ class FactsBook:
         for source in self._known.keys() - set(sources):
             del self._known[source]
 
-    def _ask(self, source: str, pinned: str) -> None:
+    def _ask(self, source: str, question: Question) -> None:
         if source not in self._asked:
             self._asked.add(source)
             loop = asyncio.get_running_loop()
-            task = loop.run_in_executor(self._threads, self._read, pinned)
+            task = loop.run_in_executor(self._threads, self._read, question)
             task.add_done_callback(lambda done: self._answered(source, done))
 
     def _answered(self, source: str, done: "asyncio.Future[Facts]") -> None:

@@ -1,10 +1,11 @@
 """What stands in the cluster → the plan, made anew only when something changed. Reads Secrets and facts."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
+from cotenant_cache.source import HubAccess
+from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, questions_of
 from cotenant_operator.facts_book import FactsBook
 from cotenant_operator.kinds import Key, Object
 from cotenant_operator.objects import Manifests, ObjectKey, World
@@ -72,7 +73,7 @@ class Planner:
             return self._planned
 
     def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
-        facts = self._facts.of(sources_of(models, read.manifests.models))
+        facts = self._facts.of(questions_of(models, read.manifests.models, self._hubs(read.manifests.pools)))
         made = plan(World(read.manifests, facts), {})
         return Planned(
             made,
@@ -81,6 +82,14 @@ class Planner:
             {model.name: model for model in made.models},
             {pool.metadata.name: pool for pool in read.manifests.pools},
         )
+
+    def _hubs(self, pools: Iterable[GPUPool]) -> dict[str, HubAccess]:
+        found = {}
+        for pool in pools:
+            hub = pool.spec.cache.hub
+            token = self._secrets.value(hub.secret_ref.name, hub.secret_ref.key) if hub.secret_ref else ""
+            found[pool.metadata.name] = HubAccess(hub.endpoint, token)
+        return found
 
 
 def secret_names(tenants: tuple[Tenant, ...], pools: tuple[GPUPool, ...]) -> frozenset[str]:

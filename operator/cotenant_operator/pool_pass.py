@@ -216,14 +216,15 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
     pods = tuple(pod for name in names for pod in world.pods.get(name, ()))
     problem = head_problem(live, world.pods.get(active, ())) if live is not None else ""
     conductor = world.conductors.get(active)
+    head = head_state(live, world.pods.get(active, ()))
     return PoolSeen(
         pool=pool,
         kuberay=kuberay(world),
         active=active,
         target=roll.target,
-        head=head_state(live, world.pods.get(active, ())),
+        head=head,
         statuses=statuses,
-        problem=problem or (conductor.problem if conductor else ""),
+        problem=problem or (conductor.problem if conductor and head == "ready" else ""),
         pods=pods_seen(pods),
         workers=ready_workers(pods),
         phase=roll.phase,
