@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cotenant_cache.source import HubAccess
-from cotenant_operator.facts_book import Question
 from cotenant_operator.kinds import MODELS, POOLS, TENANTS, Key, Kind, Object
 from cotenant_operator.objects import Manifests, ObjectKey
 from cotenant_operator.positions import Document
@@ -133,23 +131,19 @@ class ManifestReader:
         return Secret.model_construct(metadata=metadata, data=readable)
 
 
-def questions_of(
-    models: Mapping[Key, Object], specs: Iterable[ModelDeployment], hubs: Mapping[str, HubAccess]
-) -> dict[str, Question]:
+def sources_of(models: Mapping[Key, Object], specs: Iterable[ModelDeployment]) -> dict[str, str]:
     """`spec.model` → what to read its facts from: the commit in the status of its models, so that a branch that moved
-    while no operator ran restarts nothing; else the source itself. `hubs` are those of the pools; where two pools
-    name one source, the hub of the model that comes first says what it is.
+    while no operator ran restarts nothing; else the source itself.
     """
-    found: dict[str, Question] = {}
+    found: dict[str, str] = {}
     for spec in specs:
         source = spec.spec.model
         if source is None:
             continue
         item = models.get((spec.metadata.namespace, spec.metadata.name), {})
         pinned = _resolved(item) if source.startswith("hf://") else None
-        if source not in found or (pinned and found[source].source == source):
-            access = hubs.get(spec.spec.pool, HubAccess()) if source.startswith("hf://") else HubAccess()
-            found[source] = Question(pinned or source, access)
+        if pinned or source not in found:
+            found[source] = pinned or source
     return found
 
 

@@ -1,12 +1,12 @@
 """What stands in the cluster → the plan, made anew only when something changed. Reads Secrets and facts."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cotenant_cache.source import HubAccess
-from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, questions_of
-from cotenant_operator.facts_book import FactsBook
+from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
+from cotenant_operator.facts_book import FactsBook, Question
 from cotenant_operator.kinds import Key, Object
 from cotenant_operator.objects import Manifests, ObjectKey, World
 from cotenant_operator.plan import plan
@@ -73,7 +73,7 @@ class Planner:
             return self._planned
 
     def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
-        facts = self._facts.of(questions_of(models, read.manifests.models, self._hubs(read.manifests.pools)))
+        facts = self._facts.of(self._questions(read.manifests, models))
         made = plan(World(read.manifests, facts), {})
         return Planned(
             made,
@@ -83,13 +83,22 @@ class Planner:
             {pool.metadata.name: pool for pool in read.manifests.pools},
         )
 
-    def _hubs(self, pools: Iterable[GPUPool]) -> dict[str, HubAccess]:
-        found = {}
-        for pool in pools:
-            hub = pool.spec.cache.hub
-            token = self._secrets.value(hub.secret_ref.name, hub.secret_ref.key) if hub.secret_ref else ""
-            found[pool.metadata.name] = HubAccess(hub.endpoint, token)
-        return found
+    def _questions(self, manifests: Manifests, models: Objects) -> dict[str, Question]:
+        """Where two pools with different hubs name one source, the hub of the first model says what it is."""
+        hubs = {pool.metadata.name: self._hub(pool) for pool in manifests.pools}
+        access: dict[str, HubAccess] = {}
+        for model in manifests.models:
+            if model.spec.model is not None:
+                access.setdefault(model.spec.model, hubs.get(model.spec.pool, HubAccess()))
+        return {
+            source: Question(pinned, access[source])
+            for source, pinned in sources_of(models, manifests.models).items()
+        }
+
+    def _hub(self, pool: GPUPool) -> HubAccess:
+        hub = pool.spec.cache.hub
+        token = self._secrets.value(hub.secret_ref.name, hub.secret_ref.key) if hub.secret_ref else ""
+        return HubAccess(hub.endpoint, token)
 
 
 def secret_names(tenants: tuple[Tenant, ...], pools: tuple[GPUPool, ...]) -> frozenset[str]:
