@@ -10,7 +10,7 @@ from tests.builders.watched_api import deployment
 from cotenant_operator.actions import Actions, Apply, Merge, Remove
 from cotenant_operator.cluster_manifests import ManifestReader
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
-from cotenant_operator.kinds import MODELS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
+from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
 from cotenant_operator.objects import World
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.plan import plan
@@ -97,11 +97,15 @@ def made_cluster() -> Object:
 
 
 def settled_world(**more: Any) -> PoolWorld:
-    """RayCluster and Service are there and as wanted."""
+    """RayCluster, Service and NetworkPolicy are there and as wanted."""
     cluster = made_cluster()
     world = PoolWorld(clusters=(cluster,), now_s=NOW_S)
-    (service,) = said(decide(given(pool=pool_object(), world=world), Rolling(KEEP)), SERVICES)
-    return replace(world, services={service["metadata"]["name"]: stored(service)}, **more)
+    actions = decide(given(pool=pool_object(), world=world), Rolling(KEEP))
+    services, policies = (
+        {item["metadata"]["name"]: stored(item) for item in said(actions, kind)}
+        for kind in (SERVICES, NETWORK_POLICIES)
+    )
+    return replace(world, services=services, policies=policies, **more)
 
 
 def carried_out(models: Sequence[Object], actions: Actions) -> list[Object]:
