@@ -101,7 +101,7 @@ class GpuShare(Spec):
         default=None, description="Part of one device's memory, above 0 and up to 1."
     )
     mig: Annotated[str, AfterValidator(_profile)] | None = Field(
-        default=None, description="One whole MIG slice of this profile, such as 1g.10gb."
+        default=None, max_length=16, description="One whole MIG slice of this profile, such as 1g.10gb."
     )
     whole: Annotated[Literal[True], BeforeValidator(_true)] | None = Field(
         default=None, description="true: one whole device."

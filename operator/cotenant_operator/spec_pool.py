@@ -144,11 +144,14 @@ class Cache(Spec):
 
 
 class GPUPoolSpec(Spec):
-    namespaces: tuple[Annotated[str, AfterValidator(_namespace_or_star)], ...] = Field(
+    namespaces: tuple[Annotated[str, Field(max_length=63), AfterValidator(_namespace_or_star)], ...] = Field(
         default=("*",), max_length=1000, description="Namespaces that may place models here; '*' is all."
     )
     workers: tuple[Worker, ...] = Field(
-        min_length=1, max_length=MAX_WORKERS, description="Worker groups, in order of preference."
+        min_length=1,
+        max_length=MAX_WORKERS,
+        description="Worker groups, in order of preference.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     head: Head = Field(default=Head(), description="The pod of the Ray head and the conductor.")
     cache: Cache = Field(default=Cache(), description="The weight cache on each node.")

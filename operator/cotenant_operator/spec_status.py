@@ -37,7 +37,7 @@ Conditions = Annotated[
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     ),
 ]
-Generation = Annotated[Number, Field(description="metadata.generation of the spec that this status is about.")]
+GENERATION = "metadata.generation of the spec that this status is about."
 
 
 class ReplicaCounts(Spec):
@@ -73,7 +73,7 @@ class Placement(Spec):
 class ModelDeploymentStatus(Spec):
     """How the model is. Written by the operator; absent until it has seen the object."""
 
-    observed_generation: Generation | None = None
+    observed_generation: Number | None = Field(default=None, description=GENERATION)
     conditions: Conditions = Field(
         default=(), description="Accepted, Cached, Placed, Loaded and Ready: the first that is not True says why."
     )
@@ -107,7 +107,7 @@ class ModelDeploymentStatus(Spec):
 class TenantStatus(Spec):
     """How the tenant is. Written by the operator; absent until it has seen the object."""
 
-    observed_generation: Generation | None = None
+    observed_generation: Number | None = Field(default=None, description=GENERATION)
     conditions: Conditions = Field(
         default=(), description="Accepted, and Ready: whether anybody can call in its name."
     )
@@ -156,7 +156,7 @@ class PoolDevice(Spec):
 class GPUPoolStatus(Spec):
     """How the pool is. Written by the operator; absent until it has seen the object."""
 
-    observed_generation: Generation | None = None
+    observed_generation: Number | None = Field(default=None, description=GENERATION)
     conditions: Conditions = Field(
         default=(), description="Accepted, KubeRayReady, ConductorReady, Rolling and Ready."
     )
