@@ -45,7 +45,7 @@ from cotenant_operator.render.raycluster import keep_scale, leaving, render_cond
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
 from cotenant_operator.tenant_status import invalid_status
-from cotenant_serving.contract import Desired, PoolStatus
+from cotenant_serving.contract import Desired, ModelStatus, PoolStatus
 
 APPLIED_ANNOTATION = "cotenant.dev/applied"
 """On what is applied: a hash of all of it, so that a field that is not wanted any more is noticed."""
@@ -73,10 +73,26 @@ class PoolInput:
     settings: OperatorSettings
 
 
-def decide(given: PoolInput, plan_roll: PlanRoll) -> Actions:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a model's status was found to be right for: with the same again, it still is."""
+
+    live: Object
+    planned: ModelPlan
+    row: ModelStatus | None
+    pool: PoolSeen | None
+    """Without what its conductors say of models."""
+
+
+Memory = dict[Key, Settled]
+"""Kept between passes to spare work; a pass without it decides the same."""
+
+
+def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) -> Actions:
     """Everything of this pool. `plan_roll` decides about its RayClusters."""
+    memory = {} if memory is None else memory
     if given.pool is None or given.pool_object is None:
-        statuses = (*_unreadable_pool(given), *_models(given, None))
+        statuses = (*_unreadable_pool(given), *_models(given, None, memory))
         return replace(
             Actions(statuses=statuses, routed=None if given.pool_problem else ()), events=_events(statuses)
         )
@@ -84,7 +100,7 @@ def decide(given: PoolInput, plan_roll: PlanRoll) -> Actions:
     roll = plan_roll(pool, given.settings, clusters_seen(world), world.routed, world.now_s)
     seen = _seen(pool, roll, world)
     uid = given.pool_object["metadata"]["uid"]
-    statuses = (*_pool(given, seen), *_models(given, seen))
+    statuses = (*_pool(given, seen), *_models(given, seen, memory))
     namespace = given.settings.namespace
     return Actions(
         events=_events(statuses),
@@ -255,28 +271,59 @@ def _pool(given: PoolInput, seen: PoolSeen) -> tuple[SetStatus, ...]:
     return (SetStatus(POOLS, live, status),) if status_differs(live.get("status"), status) else ()
 
 
-def _models(given: PoolInput, seen: PoolSeen | None) -> tuple[SetStatus, ...]:
+def _models(given: PoolInput, seen: PoolSeen | None, memory: Memory) -> tuple[SetStatus, ...]:
     now, url = utc(given.world.now_s), given.settings.url
+    around = _without_rows(seen)
+    rows = seen.models if seen is not None else {}
     changed = []
+    for key in memory.keys() - given.objects.keys():
+        del memory[key]
     for key, live in given.objects.items():
-        metadata, previous = live["metadata"], live.get("status")
-        if metadata.get("deletionTimestamp"):
+        if live["metadata"].get("deletionTimestamp"):
             continue
         if key in given.problems:
-            problems = [given.problems[key]]
-            status = invalid_status(
-                MODEL_CONDITIONS, problems, generation=metadata["generation"], previous=previous, now=now
-            )
-        else:
-            planned = given.models.get("/".join(key))
-            if planned is None:
-                continue
-            status = model_status(
-                planned, seen, generation=metadata["generation"], previous=previous, now=now, url=url
-            )
+            changed += _unreadable_model(live, given.problems[key], now)
+            continue
+        name = "/".join(key)
+        planned = given.models.get(name)
+        if planned is None:
+            continue
+        before, row = memory.get(key), rows.get(name)
+        if before is not None and _same(before, live, planned, row, around):
+            around = before.pool  # the next comparison is one of identity
+            continue
+        previous = live.get("status")
+        status = model_status(
+            planned, seen, generation=live["metadata"]["generation"], previous=previous, now=now, url=url
+        )
         if status_differs(previous, status):
             changed.append(SetStatus(MODELS, live, status))
+        else:
+            memory[key] = Settled(live, planned, row, around)
     return tuple(changed)
+
+
+def _same(
+    before: Settled, live: Object, planned: ModelPlan, row: ModelStatus | None, around: PoolSeen | None
+) -> bool:
+    return (
+        before.live is live
+        and (before.pool is around or before.pool == around)
+        and before.row == row
+        and before.planned == planned
+    )
+
+
+def _without_rows(seen: PoolSeen | None) -> PoolSeen | None:
+    if seen is None:
+        return None
+    return replace(seen, statuses=tuple(msgspec.structs.replace(said, models=()) for said in seen.statuses))
+
+
+def _unreadable_model(live: Object, problem: str, now: str) -> list[SetStatus]:
+    previous, generation = live.get("status"), live["metadata"]["generation"]
+    status = invalid_status(MODEL_CONDITIONS, [problem], generation=generation, previous=previous, now=now)
+    return [SetStatus(MODELS, live, status)] if status_differs(previous, status) else []
 
 
 def _unreadable_pool(given: PoolInput) -> tuple[SetStatus, ...]:

@@ -35,7 +35,7 @@ from cotenant_operator.operator_settings import (
 )
 from cotenant_operator.planned import Plan, PoolPlan
 from cotenant_operator.planner import Planned, Planner
-from cotenant_operator.pool_pass import PlanRoll, PoolInput, decide
+from cotenant_operator.pool_pass import Memory, PlanRoll, PoolInput, decide
 from cotenant_operator.pool_world import CLUSTER_LABEL, PoolWorld, node_resources, pool_of, ready_endpoints
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.rounds import Rounds
@@ -73,6 +73,7 @@ class Reconciler:
         self._rounds = Rounds(self._round, debounce_s=timeouts.debounce, resync_s=timeouts.resync)
         self._routes: dict[str, tuple[str, ...]] = {}
         self._plan = Plan()
+        self._memories: dict[str, Memory] = {}
 
     def begin(self) -> None:
         for key in (FIRST, GATEWAYS):
@@ -130,7 +131,7 @@ class Reconciler:
 
     async def _pool(self, name: str, planned: Planned) -> float | None:
         given = self._pool_input(name, planned)
-        actions = decide(given, self._plan_roll)
+        actions = decide(given, self._plan_roll, self._memories.setdefault(name, {}))
         self._conductors.follow(lambda cluster: self._owner(cluster) in (name, ""), actions.follow)
         if actions.routed is not None and actions.routed != self._routes.get(name):
             self._routes[name] = actions.routed
@@ -144,6 +145,7 @@ class Reconciler:
             raise RoundFailedError(f"pool {name}: not all could be written, see above")
         if given.pool is None and given.pool_object is None and not given.objects:
             self._routes.pop(name, None)
+            self._memories.pop(name, None)
             self._metrics.forget_pool(name)
             self._rounds.forget(POOL + name)
         return actions.again_s

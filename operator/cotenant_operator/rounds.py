@@ -2,9 +2,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from cotenant_operator.watching import Sleep, pause_s
+
+SPACING, LONGEST_SPACING_S = 4.0, 1.0
+"""Rounds of one key that follow each other are apart by so many times what the last one took, up to a second: a flood
+of changes is answered by few rounds that see much, a single change at once."""
 
 log = logging.getLogger("cotenant.operator")
 
@@ -15,7 +20,16 @@ Round = Callable[[str], Awaitable[float | None]]
 class Rounds:
     """Rounds of different keys run side by side, those of one key never. Level-triggered: a mark says only "look"."""
 
-    def __init__(self, run: Round, *, debounce_s: float, resync_s: float, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        run: Round,
+        *,
+        debounce_s: float,
+        resync_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
         self._run, self._debounce_s, self._resync_s, self._sleep = run, debounce_s, resync_s, sleep
         self._marks: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -51,9 +65,11 @@ class Rounds:
 
     async def _rounds(self, key: str) -> None:
         mark = self._marks[key]
+        free_s = 0.0
         while self._tasks.get(key) is asyncio.current_task():
-            await self._sleep(self._debounce_s)
+            await self._sleep(max(self._debounce_s, free_s - self._clock()))
             mark.clear()
+            began_s = self._clock()
             try:
                 again_s = await self._run(key)
                 self.failures[key] = 0
@@ -64,6 +80,8 @@ class Rounds:
                 log.error("round of %s failed: %s: %s", key or "all", type(error).__name__, error, exc_info=error)
                 await self._sleep(again_s)
                 continue
+            ended_s = self._clock()
+            free_s = ended_s + min(LONGEST_SPACING_S, SPACING * (ended_s - began_s))
             await _within(mark, min(again_s if again_s is not None else self._resync_s, self._resync_s))
 
 

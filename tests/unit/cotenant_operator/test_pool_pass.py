@@ -15,7 +15,7 @@ from cotenant_operator.objects import World
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import PoolPlan
-from cotenant_operator.pool_pass import PoolInput, decide
+from cotenant_operator.pool_pass import Memory, PoolInput, decide
 from cotenant_operator.pool_world import ConductorSeen, PoolWorld
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Handover, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
@@ -268,6 +268,32 @@ def test_an_object_that_nobody_can_read_stops_no_other() -> None:
         if item.kind is MODELS
     }
     assert reasons == {"poison": "InvalidSpec", "echo": "Fits"}
+
+
+def test_a_pass_that_remembers_decides_as_one_that_does_not() -> None:
+    models = [deployment(name, 1) for name in ("echo", "other", "third")]
+    idle = ModelStatus(model="default/echo", state="cold", reason=Reason.IDLE)
+    ready = ModelStatus(model="default/echo", state="ready", reason=Reason.READY, ready_engines=1)
+    silent = replace(settled_world(), conductors={NAME: ConductorSeen(None, "no answer")})
+    worlds = [
+        replace(settled_world(), conductors={NAME: answers(*rows)})
+        for rows in ((idle,), (idle,), (ready,), (ready,), (idle,), ())
+    ]
+    memory: Memory = {}
+    writes = 0
+    for world in [*worlds, silent, silent, *worlds]:
+        fresh = decide(given(models, pool=pool_object(), world=world), Rolling(KEEP))
+        found = decide(given(models, pool=pool_object(), world=world), Rolling(KEEP), memory)
+        assert found.statuses == fresh.statuses
+        models = [
+            old if old.get("status") == new["status"] else new
+            for old, new in zip(models, carried_out(models, found), strict=True)
+        ]
+        writes += len(found.statuses)
+    assert writes > len(models)
+    assert len(memory) == 3
+    decide(given(models[:1], pool=pool_object(), world=worlds[-1]), Rolling(KEEP), memory)
+    assert memory.keys() == {("default", "echo")}
 
 
 def test_objects_that_are_being_deleted_are_left_alone() -> None:

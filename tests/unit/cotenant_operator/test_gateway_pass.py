@@ -1,0 +1,127 @@
+"""What gateways are told: all of it, above what they know, and only when it changed."""
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from tests.builders.watched_api import deployment
+
+from cotenant_operator.cluster_manifests import ManifestReader
+from cotenant_operator.gateway_pass import GatewayInput, new_config, tenant_statuses
+from cotenant_operator.kinds import POOLS, SECRETS, TENANTS, Object, key_of
+from cotenant_operator.objects import World
+from cotenant_operator.plan import plan
+from cotenant_operator.planner import Planned, secret_names
+
+NOW_S = 1_795_730_000.0
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def tenant(name: str = "search", secret: str = "search-key", key: str = "token", **spec: Any) -> Object:
+    keys = [{"secretRef": {"name": secret, "key": key}}]
+    item = TENANTS.new(name, spec={"namespaces": ["default"], "keys": keys, **spec})
+    item["metadata"] |= {"uid": f"uid-{name}", "generation": 1, "resourceVersion": "1"}
+    return item
+
+
+def secret(name: str = "search-key", **data: str) -> Object:
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return SECRETS.new(name, "ours", data=encoded)
+
+
+def pool() -> Object:
+    item = POOLS.new("default", spec={"workers": [{"name": "cpu", "device": "cpu", "memory": "8Gi"}]})
+    item["metadata"] |= {"uid": "uid-pool", "generation": 1, "resourceVersion": "1"}
+    return item
+
+
+def planned(tenants: list[Object], secrets: list[Object]) -> Planned:
+    read = ManifestReader("ours").read(
+        models={key_of(item): item for item in [deployment("echo", 1)]},
+        tenants={key_of(item): item for item in tenants},
+        pools={("", "default"): pool()},
+        secrets=secrets,
+    )
+    return Planned(plan(World(read.manifests), {}), read.manifests, read.problems)
+
+
+def given(**more: Any) -> GatewayInput:
+    values: dict[str, Any] = {
+        "planned": planned([tenant()], [secret(token=KEY)]),
+        "routes": {"default": ("http://one",)},
+        "gateways": 2,
+        "published": None,
+        "now_s": NOW_S,
+    }
+    return GatewayInput(**{**values, **more})
+
+
+def test_a_tenant_is_known_by_the_hash_of_its_key_and_by_nothing_else() -> None:
+    config = new_config(given())
+    assert config is not None
+    assert KEY not in msgspec.json.encode(config).decode()
+    (found,) = config.tenants
+    assert (found.name, len(found.key_sha256), found.models) == ("search", 1, ("default/echo",))
+    assert (config.gateways, config.conductors) == (2, ("http://one",))
+    assert config.models[0].created == 1795730400, "when the ModelDeployment was created"
+
+
+def test_what_stands_there_already_is_not_published_again() -> None:
+    config = new_config(given())
+    assert new_config(given(published=config, now_s=NOW_S + 60)) is None
+
+
+def test_a_change_gets_a_higher_generation_also_when_the_clock_went_back() -> None:
+    config = new_config(given())
+    assert config is not None
+    changed = new_config(given(published=config, gateways=3, now_s=NOW_S - 3600))
+    assert changed is not None
+    assert changed.generation == config.generation + 1
+
+
+def test_an_operator_that_just_began_takes_no_conductor_away() -> None:
+    config = new_config(given(routes={"default": ("http://one",), "other": ("http://two",)}))
+    fresh = given(published=config, routes={"default": None, "other": None})
+    assert new_config(fresh) is None
+    known = new_config(replace(fresh, routes={"default": ("http://one",), "other": ()}))
+    assert known is not None
+    assert known.conductors == ("http://one",)
+
+
+def test_a_gateway_that_none_is_ready_of_still_divides_by_one() -> None:
+    config = new_config(given(gateways=0))
+    assert config is not None
+    assert config.gateways == 1
+
+
+def test_a_secret_that_lacks_the_key_is_said_in_the_tenants_status() -> None:
+    tenants = {("", "search"): tenant(key="other")}
+    found = tenant_statuses(planned([tenant(key="other")], [secret(token=KEY)]), tenants, NOW_S)
+    ready = next(item for item in found[0].status["conditions"] if item["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "KeyMissing")
+    assert "has no key 'other'" in ready["message"]
+    assert KEY not in str(found)
+
+
+def test_a_status_of_a_tenant_is_written_once() -> None:
+    plans = planned([tenant()], [secret(token=KEY)])
+    (first,) = tenant_statuses(plans, {("", "search"): tenant()}, NOW_S)
+    again = {("", "search"): {**tenant(), "status": first.status}}
+    assert tenant_statuses(plans, again, NOW_S + 60) == ()
+
+
+def test_only_the_secrets_that_objects_name_are_read() -> None:
+    reader = ManifestReader("ours")
+    hub = {"secretRef": {"name": "hub", "key": "token"}}
+    item = pool()
+    item["spec"]["cache"] = {"hub": hub}
+    names = secret_names(reader.tenants({("", "search"): tenant()}), reader.pools({("", "default"): item}))
+    assert names == {"search-key", "hub"}
+
+
+def test_a_secret_that_is_no_text_and_has_a_long_name_harms_nobody() -> None:
+    odd = SECRETS.new("x" * 200 + ".y", "ours", data={"token": base64.b64encode(b"\xff\xfe").decode()})
+    config = new_config(given(planned=planned([tenant()], [odd, secret(token=KEY)])))
+    assert config is not None
+    assert len(config.tenants[0].key_sha256) == 1
