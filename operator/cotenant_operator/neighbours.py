@@ -24,7 +24,9 @@ def without_neighbours(text: str, namespace: str, models: Container[str]) -> str
         foreign = match["namespace"] != namespace and match[0] in models
         return "a model of another namespace" if foreign else match[0]
 
-    return _MODEL.sub(model, _ENGINE.sub(engine, text))
+    if "-" in text and "." in text:
+        text = _ENGINE.sub(engine, text)
+    return _MODEL.sub(model, text) if "/" in text else text
 
 
 def steady(text: str) -> str:

@@ -152,8 +152,8 @@ def _readable(item: Condition, planned: ModelPlan, pool: PoolSeen | None) -> Con
         return item
     if item.reason in _MOVING:
         message = steady(message)
-    namespace = planned.name.partition("/")[0]
-    return replace(item, message=without_neighbours(message, namespace, pool.models))
+    message = without_neighbours(message, planned.name.partition("/")[0], pool.models)
+    return item if message == item.message else replace(item, message=message)
 
 
 def _explanation(seen: ModelStatus | None, planned: ModelPlan, pool: PoolSeen | None) -> list[str]:

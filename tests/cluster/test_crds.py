@@ -14,6 +14,7 @@ import yaml
 from tests.builders.kube import Kube, KubeError, namespace
 from tests.builders.nonsense import NONSENSE, Nonsense
 from tests.builders.printer import printed
+from tests.builders.release import another_cotenant
 from tests.golden.conditions import Situation, situations
 
 from cotenant_operator.crd import CRDS
@@ -34,6 +35,16 @@ def api() -> Iterator[Kube]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     kube = Kube(path)
+    try:
+        yield from _with_crds(kube)
+    finally:
+        kube.close()
+
+
+def _with_crds(kube: Kube) -> Iterator[Kube]:
+    reason = another_cotenant(kube)
+    if reason:
+        pytest.skip(f"the cluster of KUBECONFIG: {reason}")
     names = [yaml.safe_load(file.read_text())["metadata"]["name"] for file in FILES]
     made = [name for name in names if kube.find("CustomResourceDefinition", name) is None]
     try:
@@ -46,7 +57,6 @@ def api() -> Iterator[Kube]:
         for name in made:
             kube.delete("CustomResourceDefinition", name)
         kube.delete("Namespace", SPACE)
-        kube.close()
 
 
 def _served(kube: Kube, kind: str) -> bool:
