@@ -9,6 +9,9 @@ RAY_START: Mapping[str, str] = {
     "object-store-memory": str(OBJECT_STORE_BYTES),
     # Engines' logs are their own. "0", for KubeRay leaves out an option that is "false".
     "include-log-monitor": "0",
+    # Left to its agents to find, a raylet ends itself when they take more than 15 s, as they do on busy nodes.
+    "dashboard-agent-grpc-port": "8081",
+    "runtime-env-agent-port": "8082",
 }
 """Options of `ray start` on every node of a pool in a cluster."""
 
