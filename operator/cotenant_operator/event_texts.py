@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cotenant_operator.actions import Tell
+from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import Status, condition
 from cotenant_operator.kinds import MODELS, Object
 from cotenant_serving.contract import Reason
@@ -41,6 +42,8 @@ def events_of(live: Object, status: Status) -> tuple[Tell, ...]:
 
 def _refused(live: Object, before: Mapping[str, Any], status: Status) -> Tell | None:
     was, now = condition(before, "Accepted"), condition(status, "Accepted")
+    if now.get("reason") == ClusterReason.NAME_TAKEN != was.get("reason"):
+        return Tell(live, "Warning", str(now["reason"]), str(now["message"]), "Accept")
     if now.get("status") != "False" or (was.get("status"), was.get("reason")) == ("False", now.get("reason")):
         return None
     return Tell(live, "Warning", str(now["reason"]), str(now["message"]), "Accept")

@@ -27,11 +27,12 @@ _TENANT = {
         "limits": {"requestsPerMinute": 600},
     },
 }
+_WORKER = {"name": "cpu", "device": "cpu", "memory": "8Gi"}
 _POOL = {
     "apiVersion": "cotenant.dev/v1alpha1",
     "kind": "GPUPool",
     "metadata": {"name": "nonsense"},
-    "spec": {"workers": [{"name": "cpu", "device": "cpu", "memory": "8Gi"}]},
+    "spec": {"workers": [_WORKER]},
 }
 
 
@@ -64,6 +65,54 @@ _SOURCE = "must be hf://owner/name, hf://owner/name@revision, or file:///folder"
 _QUANTITY = "must be a quantity of bytes such as 12Gi, 9856Mi, 1.5G or 1073741824"
 _DURATION = "must be a duration such as 10m, 1h30m or 45s"
 _LOWER_CASE = "must be lower-case letters, digits and '-'"
+
+UNUSUAL = [
+    *(
+        _changed(_MODEL, path, value)
+        for path, value in (
+            ("spec.model", "hf://gpt2"),
+            ("spec.model", "hf://org/name@refs/pr/1"),
+            ("spec.model", "hf://org/name@" + "a" * 40),
+            ("spec.model", "file:///srv/my models/chat"),
+            ("spec.model", "file://../models/chat"),
+            ("spec.gpu", {"memory": 1073741824}),
+            ("spec.gpu", {"memory": "1.5G"}),
+            ("spec.gpu", {"memory": "0.5Gi"}),
+            ("spec.gpu", {"memory": "9856Mi"}),
+            ("spec.gpu", {"fraction": 1}),
+            ("spec.gpu", {"fraction": 0.001}),
+            ("spec.gpu", {"mig": "1g.10gb.me"}),
+            ("spec.replicas", {"idleAfter": "1h30m"}),
+            ("spec.replicas", {"idleAfter": "250ms"}),
+            ("spec.replicas", {"idleAfter": "1.5s"}),
+            ("spec.replicas", {"idleAfter": 0}),
+            ("spec.replicas", {"min": 1}),
+            ("spec.engine", {"batchWait": 0}),
+            ("spec.engine", {"batchWait": "1s"}),
+            ("spec.engine", {"batchWait": "0.5s"}),
+            ("spec.engine", {"batchWait": "12ms"}),
+            ("spec.engine", {"contextTokens": 8192, "concurrency": 1}),
+        )
+    ),
+    *(
+        _changed(_POOL, path, value)
+        for path, value in (
+            ("spec.namespaces", ["*"]),
+            ("spec.namespaces", []),
+            ("spec.workers.0.resource", "nvidia.com/gpu.shared"),
+            ("spec.workers.0", {**_WORKER, "resource": "nvidia.com/mig-1g.10gb.me", "sharing": "mig"}),
+            ("spec.workers.0.resources", {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": "500m"}}),
+            ("spec.workers.0.affinity", {"nodeAffinity": {"anything": {"at": ["all"]}}}),
+            ("spec.workers.0.podTemplate", {"spec": {"containers": [{"name": "ray-worker", "env": []}]}}),
+            ("spec.workers.0.tolerations", [{"operator": "Exists"}]),
+            ("spec.head", {"redis": {"address": "redis.databases.svc:6379"}, "nodeSelector": {"a": "b"}}),
+            ("spec.idleAfter", "10s"),
+            ("spec.idleAfter", "1m30s"),
+            ("spec.workers", [{**_WORKER, "name": f"group-{number}"} for number in range(15)]),
+        )
+    ),
+]
+"""Objects that look odd and are fine."""
 
 NONSENSE = [
     *_all(
@@ -145,7 +194,8 @@ NONSENSE = [
         ("spec.workers.0.resource", "gpu", "must be an extended resource of Kubernetes, DOMAIN/NAME"),
         ("spec.workers.0.min", 3, "min is above max; raise max or lower min"),
         ("spec.workers.0.name", "GPU", _LOWER_CASE),
-        ("spec.workers", [_POOL["spec"]["workers"][0]] * 2, "Duplicate value"),  # type: ignore[index]
+        ("spec.workers", [_WORKER, _WORKER], "Duplicate value"),
+        ("spec.workers", [{**_WORKER, "name": f"group-{number}"} for number in range(16)], "at most 15 items"),
         ("spec.workers.0.tolerations", [{"keys": "x"}], 'unknown field "spec.workers[0].tolerations[0].keys"'),
         ("spec.workers.0.nodeSelectors", {"a": "b"}, 'unknown field "spec.workers[0].nodeSelectors"'),
         ("spec.head", {"redis": {"address": "redis"}}, "must be host:port, such as redis:6379"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.builders.kube import Kube, KubeError, namespace
-from tests.builders.nonsense import NONSENSE, Nonsense
+from tests.builders.nonsense import NONSENSE, UNUSUAL, Nonsense
 from tests.builders.printer import printed
 from tests.builders.release import another_cotenant
 from tests.golden.conditions import Situation, situations
@@ -97,6 +97,11 @@ def test_nonsense_is_refused_with_what_to_write_instead(api: Kube, nonsense: Non
         api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)
 
     assert nonsense.said in str(refusal.value)
+
+
+@pytest.mark.parametrize("item", UNUSUAL, ids=lambda item: str(item["spec"])[:80])
+def test_what_only_looks_odd_is_accepted(api: Kube, item: dict[str, Any]) -> None:
+    api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(item))
 
 
 @pytest.mark.parametrize("file", ACCEPTED, ids=lambda file: "/".join(file.parts[-2:]))

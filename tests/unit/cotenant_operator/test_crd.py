@@ -6,7 +6,7 @@ from typing import Any
 import generate_crds
 import pytest
 from pydantic import ValidationError
-from tests.builders.nonsense import NONSENSE, Nonsense
+from tests.builders.nonsense import NONSENSE, UNUSUAL, Nonsense
 
 from cotenant_operator.crd import CRDS, Crd, object_schema, render_crd
 from cotenant_operator.spec import GPUPool, ModelDeployment, Tenant
@@ -32,6 +32,11 @@ def walk(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
 
 
 NODES = [(crd, path, node) for crd in CRDS for path, node in walk(object_schema(crd))]
+
+
+def read(item: dict[str, Any]) -> None:
+    kind = {"ModelDeployment": ModelDeployment, "Tenant": Tenant, "GPUPool": GPUPool}[item["kind"]]
+    kind.model_validate(item, by_alias=True, by_name=False)
 
 
 def at(crd: Crd, path: str) -> Schema:
@@ -80,10 +85,13 @@ def test_every_rule_says_what_to_write() -> None:
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda item: f"{item.item['kind']} {item.path}"[:80])
 def test_what_the_api_server_refuses_up_refuses_too(nonsense: Nonsense) -> None:
-    kind = {"ModelDeployment": ModelDeployment, "Tenant": Tenant, "GPUPool": GPUPool}[nonsense.item["kind"]]
-
     with pytest.raises(ValidationError):
-        kind.model_validate(nonsense.item, by_alias=True, by_name=False)
+        read(nonsense.item)
+
+
+@pytest.mark.parametrize("item", UNUSUAL, ids=lambda item: str(item["spec"])[:80])
+def test_what_only_looks_odd_up_takes(item: dict[str, Any]) -> None:
+    read(item)
 
 
 def test_fields_of_an_engine_are_never_filled_in() -> None:

@@ -9,6 +9,7 @@ from tests.golden import conditions as shown
 
 from cotenant_operator.condition_reasons import REASONS
 from cotenant_operator.dated import MAX_MESSAGE, condition
+from cotenant_operator.event_texts import events_of
 from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.objects import World
 from cotenant_operator.plan import plan
@@ -198,3 +199,14 @@ def test_a_long_message_is_cut() -> None:
 
     assert [item["observedGeneration"] for item in status["conditions"]] == [3] * 5
     assert {len(item["message"]) for item in status["conditions"]} == {MAX_MESSAGE}
+
+
+def test_a_name_that_is_taken_is_an_event_once() -> None:
+    taken = replace(planned(), name_taken_for=("both",))
+    status = status_of(see.pool_seen(see.seen()), taken)
+    live = {"kind": "ModelDeployment", "metadata": {"name": "chat", "namespace": "search"}}
+
+    (told,) = events_of(live, status)
+    assert (told.type, told.reason) == ("Warning", "NameTaken")
+    assert "call this one 'search/chat'" in told.note
+    assert events_of({**live, "status": status}, status) == ()
