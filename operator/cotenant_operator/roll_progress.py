@@ -166,8 +166,12 @@ def _drain(old: ClusterSeen, handover: Handover, *, drain_s: float, now_s: float
 def _done(old: ClusterSeen, handover: Handover, *, drain_s: float, now_s: float) -> str:
     if now_s >= handover.drain_s + drain_s:
         return f"{old.name} had {show_seconds(drain_s)} to finish its requests"
+    if any(old.workers.placed.values()):
+        # Its autoscaler takes empty pods away at once. Deleted together with their head, they would try for minutes
+        # to tell it that they go, and hold their devices.
+        return ""
     if old.conductor is None:
-        return "" if any(old.workers.placed.values()) else f"{old.name} has no worker pod left"
+        return f"{old.name} has no worker pod left"
     gone = old.conductor.draining and old.conductor.reconciled and old.conductor.engines == 0
     return f"the last request of {old.name} has ended" if gone else ""
 

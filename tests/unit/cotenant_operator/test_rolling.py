@@ -133,10 +133,16 @@ def test_the_old_one_goes_when_its_last_request_has_ended() -> None:
     drains = handover(drain_s=NOW_S - 5)
     busy = old(handover=drains, conductor=status({"m": 1}, draining=True, in_flight=1))
     assert roll(busy, new(), routed=(OLD, NEW)).steps == ()
-    idle = old(handover=drains, conductor=status({"m": 0}, draining=True))
+    idle = old(handover=drains, conductor=status({"m": 0}, draining=True), workers=Workers())
     found = roll(idle, new(), routed=(OLD, NEW))
     assert found.steps == (Delete(OLD, f"the last request of {OLD} has ended"),)
     assert (found.routed, list(found.told)) == ((NEW,), [NEW])
+
+
+def test_the_old_one_goes_after_its_worker_pods() -> None:
+    """They are taken away by an autoscaler that is still there."""
+    drained = old(handover=handover(drain_s=NOW_S - 5), conductor=status({"m": 0}, draining=True))
+    assert roll(drained, new(), routed=(OLD, NEW)).steps == ()
 
 
 def test_the_old_one_goes_when_the_stated_maximum_has_passed() -> None:
@@ -147,7 +153,8 @@ def test_the_old_one_goes_when_the_stated_maximum_has_passed() -> None:
 
 def test_an_empty_conductor_that_was_not_told_to_drain_yet_is_not_drained() -> None:
     drains = handover(drain_s=NOW_S - 5)
-    assert roll(old(handover=drains, conductor=status({"m": 0})), new(), routed=(OLD, NEW)).steps == ()
+    empty = old(handover=drains, conductor=status({"m": 0}), workers=Workers())
+    assert roll(empty, new(), routed=(OLD, NEW)).steps == ()
 
 
 def test_an_old_one_that_is_silent_goes_when_it_has_no_worker_pod() -> None:
