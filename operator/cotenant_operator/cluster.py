@@ -21,7 +21,7 @@ from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import ApiClient, Configuration
 from yarl import URL
 
-from cotenant_operator.cluster_errors import ClusterError, GoneError, UnreachableError, error_of
+from cotenant_operator.cluster_errors import ClusterError, GoneError, SilentError, UnreachableError, error_of
 from cotenant_operator.failure import Failure
 from cotenant_operator.kinds import Kind, Object
 
@@ -97,7 +97,7 @@ class Cluster:
     async def watch(
         self, kind: Kind, namespace: str = "", *, since: str, labels: str = "", fields: str = "", silence_s: float
     ) -> AsyncIterator[Event]:
-        """Changes after `since`, until the server ends it. Raises GoneError: list again."""
+        """Changes after `since`, until the server ends it. Raises GoneError, SilentError."""
         query = _query(
             watch="1",
             allowWatchBookmarks="true",
@@ -277,7 +277,9 @@ async def _lines(response: aiohttp.ClientResponse, silence_s: float | None, what
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 yield line
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+    except TimeoutError as error:
+        raise SilentError(f"watch {what}: ended: {_cause(error, silence_s)}") from None
+    except (aiohttp.ClientError, OSError) as error:
         raise UnreachableError(f"watch {what}: ended: {_cause(error, silence_s)}") from None
     if rest:
         yield rest

@@ -40,6 +40,10 @@ class UnreachableError(ClusterError):
     """No answer, or none in time: the API server, or the way to it, is down or overloaded."""
 
 
+class SilentError(UnreachableError):
+    """A watch said nothing for so long that its connection may be dead: open it anew."""
+
+
 _BY_STATUS: Mapping[int, type[ClusterError]] = {
     400: InvalidError,
     401: ForbiddenError,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from cotenant_operator.cluster import Event, Listing
-from cotenant_operator.cluster_errors import ClusterError, GoneError, NotFoundError
+from cotenant_operator.cluster_errors import ClusterError, GoneError, NotFoundError, SilentError
 from cotenant_operator.kinds import Key, Kind, Object, key_of
 
 log = logging.getLogger("cotenant.operator")
@@ -89,6 +89,9 @@ class Watched:
                 self._since = ""
                 failures += 1
                 wait_s = pause_s(failures) if failures > 1 else 0.0
+            except SilentError:
+                log.info("%s: nothing was said for a while; watched anew", self.kind.plural)
+                wait_s = FIRST_PAUSE_S
             except NotFoundError:
                 self._lose_kind()
                 wait_s = ABSENT_S

@@ -128,10 +128,11 @@ async def test_failures_in_a_row_are_tried_again_ever_later_and_known_objects_st
 
 async def test_a_kind_that_is_not_installed_is_looked_for_until_it_is(tmp_path: Path) -> None:
     api, pauses = WatchedApi(), Pauses()
-    api.lists = [404, 404, [deployment("one", 2)]]
+    api.lists = [404]
     async with connected(api, tmp_path) as cluster, watched(cluster, pauses=pauses) as (found, _):
-        await until(lambda: found.absent)
+        await until(lambda: found.absent and len(pauses.seconds) > 1)
         assert found.synced
+        api.lists = [[deployment("one", 2)]]
         await until(lambda: names(found) == {"one"})
         assert not found.absent
     assert pauses.seconds[:2] == [ABSENT_S, ABSENT_S]
@@ -147,10 +148,11 @@ async def test_a_kind_that_is_taken_away_takes_its_objects_along(tmp_path: Path)
 
 async def test_rights_that_are_missing_are_said_and_wanted_again(tmp_path: Path) -> None:
     api = WatchedApi()
-    api.lists = [403, 403, [deployment("one", 2)]]
+    api.lists = [403]
     async with connected(api, tmp_path) as cluster, watched(cluster) as (found, _):
         await until(lambda: "as the test wants it" in found.problem)
         assert not found.synced
+        api.lists = [[deployment("one", 2)]]
         await until(lambda: found.synced)
 
 
