@@ -81,11 +81,16 @@ class Actions:
     again_s: float | None = None
 
 
+_WHOLE = frozenset({"selector", "podSelector", "namespaceSelector"})
+"""One key more, and a selector means other pods: as for Kubernetes itself, such a map is one value."""
+
+
 def covers(live: Any, wanted: Any) -> bool:
     """Every field of `wanted` is in `live` with its value; `live` may have more fields, but no longer lists."""
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            name in live and covers(live[name], value) for name, value in wanted.items()
+            name in live and (live[name] == value if name in _WHOLE else covers(live[name], value))
+            for name, value in wanted.items()
         )
     if isinstance(wanted, list):
         return (
