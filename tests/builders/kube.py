@@ -20,6 +20,9 @@ Object = dict[str, Any]
 MANAGER = "cotenant-tests"
 API_S = 60.0
 COMMAND_S = 120.0
+PATIENCE_S = 300.0
+"""Only ends a test that has failed: also a machine that is busy gets there."""
+JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
@@ -53,12 +56,14 @@ class Kube:
         if self._proxy.stdout:
             self._proxy.stdout.close()
 
-    def call(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Object:
+    def call(
+        self, method: str, path: str, body: object = None, *, content_type: str = JSON, accept: str = JSON
+    ) -> Object:
         """One request to the API server. Raises KubeError."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=API_S)
         try:
             data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"content-type": content_type, "accept": "application/json"})
+            connection.request(method, path, data, {"content-type": content_type, "accept": accept})
             response = connection.getresponse()
             status, text = response.status, response.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:

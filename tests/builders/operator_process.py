@@ -1,10 +1,14 @@
 """A real `cotenant operator` in a process of its own, outside the cluster, with an `ApiProxy` in between."""
 
+import base64
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +67,7 @@ class OperatorProcess:
     def quiet(self, limit_s: float = 120.0) -> None:
         """Until it leads and has nothing more to write."""
         deadline = time.monotonic() + limit_s
-        self.kube.until(lambda: self.holds_lease() or not self.alive, f"{self.name} leads", explain=self.said)
+        self.kube.until(lambda: self.leads() or not self.alive, f"{self.name} leads", explain=self.said)
         assert self.alive, self.said()
         count, since = -1, time.monotonic()
         while time.monotonic() - since < QUIET_S:
@@ -72,9 +76,13 @@ class OperatorProcess:
             assert time.monotonic() < deadline, f"it never ends to write: {self.proxy.writes[-10:]}\n{self.said()}"
             time.sleep(0.1)
 
-    def holds_lease(self) -> bool:
-        lease = self.kube.find("Lease", LEASE, NAMESPACE)
-        return lease is not None and str(lease["spec"].get("holderIdentity", "")).startswith(self.name)
+    def leads(self) -> bool:
+        """As it says itself; one that is stopped or starts says nothing."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
+                return "\ncotenant_operator_leader 1.0" in answer.read().decode()
+        except OSError:
+            return False
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
@@ -86,9 +94,22 @@ def forget_lease(kube: Kube) -> None:
 
 
 TIMES = frozenset(
-    {"lastTransitionTime", "creationTimestamp", "resourceVersion", "uid", "managedFields", "generation"}
+    {
+        "lastTransitionTime",
+        "creationTimestamp",
+        "created",
+        "resourceVersion",
+        "uid",
+        "managedFields",
+        "generation",
+        "observedGeneration",
+        "clusterIP",
+        "clusterIPs",
+    }
 )
-"""What two runs that did the same may differ in; `observedGeneration` and generations of conductors, too."""
+"""What two runs that did the same may differ in."""
+APPLIED = "cotenant.dev/applied"
+"""A hash over the owner's uid too."""
 OWN_KINDS = ("GPUPool", "Tenant", "ModelDeployment", "RayCluster", "Service", "ConfigMap", "Secret")
 
 
@@ -102,17 +123,35 @@ def picture(kube: Kube) -> dict[str, Object]:
                 continue
             if "sh.helm" in one.get("type", "") or metadata["name"] == "kube-root-ca.crt":
                 continue
+            if kind == "Secret":
+                one["data"] = _readable(one.get("data") or {})
+            metadata.get("annotations", {}).pop(APPLIED, None)
             found[f"{kind} {metadata.get('namespace', '')}/{metadata['name']}"] = _settled(one)
     return found
 
 
 def _settled(value: Any) -> Any:
     if isinstance(value, dict):
-        if value.get("kind") == "Secret":
-            value = {**value, "data": sorted(value.get("data") or {})}
-        return {
-            key: _settled(item)
-            for key, item in value.items()
-            if key not in TIMES and key != "observedGeneration" and key not in ("clusterIP", "clusterIPs")
-        }
+        return {key: _settled(item) for key, item in value.items() if key not in TIMES}
     return [_settled(item) for item in value] if isinstance(value, list) else value
+
+
+def _readable(data: Mapping[str, str]) -> Object:
+    """Of a Secret: JSON as it is without its generation, of the rest only that it is there."""
+    texts = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    found = {key: json.loads(text) if text.startswith("{") else "…" for key, text in texts.items()}
+    for value in found.values():
+        if isinstance(value, dict):
+            value.pop("generation", None)
+    return found
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Each leaf in which two pictures differ, with its path: `one` first."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted({*one, *other})
+        return [line for key in keys for line in differences(one.get(key), other.get(key), f"{where}/{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for at, (left, right) in pairs for line in differences(left, right, f"{where}/{at}")]
+    return [] if one == other else [f"{where}: {str(one)[:300]} | {str(other)[:300]}"]

@@ -21,6 +21,8 @@ NAME = "cotenant"
 GATEWAY = "cotenant-gateway"
 PORT = 80
 HELM_S = 300.0
+PATIENT = {"gateway": {"holdTimeoutSeconds": 300}}
+"""A first pod may take long on a machine that is busy with tests: no request is given up before."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 MARK = "cotenant-tests"
 """Label of the namespaces that tests made: a cluster with another cotenant is not touched."""
@@ -29,6 +31,8 @@ KINDS = ("ModelDeployment", "Tenant", "GPUPool")
 
 class Release(Calls):
     """`install` it. Calls go to the gateway's Service (calls.py), with `host` and `port` once it is reached."""
+
+    patience_s = 400.0
 
     def __init__(self, kube: Kube, settings: ClusterSettings) -> None:
         self.kube, self.settings = kube, settings
@@ -39,7 +43,7 @@ class Release(Calls):
     def install(self, values: Mapping[str, Any] | None = None) -> str:
         """Returns what helm printed. Installs again with other values where it is there."""
         self.kube.apply(namespace(NAMESPACE, **{MARK: "true", **RESTRICTED}))
-        given = merged(self.settings.values, values or {})
+        given = merged(merged(PATIENT, self.settings.values), values or {})
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(given, file)
             file.flush()

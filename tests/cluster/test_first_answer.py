@@ -32,7 +32,7 @@ def installed(release: Release, kube: Kube, namespaces: Callable[[str], str]) ->
 
 
 def client(installed: Release, who: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{installed.url}/v1", api_key=key_of(who), max_retries=0, timeout=300)
+    return openai.OpenAI(base_url=f"{installed.url}/v1", api_key=key_of(who), max_retries=5, timeout=300)
 
 
 def test_openai_python_streams_a_chat_and_gets_vectors_of_a_second_model_on_the_same_device(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.builders.api_proxy import ApiProxy
 from tests.builders.kube import Kube, Object, condition
-from tests.builders.operator_process import OperatorProcess, forget_lease, picture
+from tests.builders.operator_process import OperatorProcess, differences, forget_lease, picture
 from tests.builders.pool_pods import is_ready
 from tests.builders.release import NAMESPACE, Release, remove_objects
 from tests.builders.up import echo, keys, pool, tenant
@@ -85,7 +85,8 @@ def installed(release: Release, kube: Kube, namespaces: Callable[[str], str]) ->
     release.settings.command("kuberay-stop")
     for name in ("cotenant-operator", "cotenant-gateway"):
         kube.patch("Deployment", name, NAMESPACE, {"spec": {"replicas": 0}})
-        kube.until(lambda: not release.pods(f"app.kubernetes.io/component={name[9:]}"), f"{name} is gone")  # noqa: B023
+        pods = f"app.kubernetes.io/component={name.removeprefix('cotenant-')}"
+        kube.until(lambda: not kube.objects("Pod", NAMESPACE, pods), f"{name} is gone")  # noqa: B023
     yield release
     release.settings.command("kuberay-start")
 
@@ -120,7 +121,8 @@ def test_an_operator_killed_after_any_of_its_calls_ends_where_it_would_have(
     killed = list(range(1, calls + 1, step))
     for number in killed:
         run(kube, operator, scenario, kill_after=number)
-        assert picture(kube) == undisturbed, f"killed after call {number}: {operator.proxy.calls[:number]}"
+        wrong = differences(picture(kube), undisturbed)
+        assert not wrong, f"killed after call {number} ({operator.proxy.calls[number - 1]}): " + "\n".join(wrong)
     print(f"{scenario.name}: killed after {len(killed)} of {calls} calls")
 
 
@@ -162,14 +164,14 @@ def test_of_two_operators_one_writes_and_the_other_goes_on_when_it_stops(
     reset(kube, operators("before"), BEFORE)
     forget_lease(kube)
     one, two = operators("one").start(), operators("two").start()
-    kube.until(lambda: one.holds_lease() or two.holds_lease(), "one leads")
-    leader, other = (one, two) if one.holds_lease() else (two, one)
+    kube.until(lambda: one.leads() or two.leads(), "one leads")
+    leader, other = (one, two) if one.leads() else (two, one)
     kube.apply(echo("new"))
     leader.quiet()
     assert verdict(kube, "new")
     assert other.proxy.writes == []
     leader.signal(signal.SIGSTOP)
-    kube.until(other.holds_lease, "the other leads", explain=other.said)
+    kube.until(other.leads, "the other leads", explain=other.said)
     kube.apply(echo("newer"))
     other.quiet()
     assert verdict(kube, "newer")
@@ -186,10 +188,13 @@ def test_an_operator_that_has_nothing_to_do_writes_nothing(
 ):
     operator = operators()
     reset(kube, operator, BEFORE)
+    before = picture(kube)
     operator.proxy.calls.clear()
     forget_lease(kube)
     operator.start().quiet()
-    assert operator.proxy.writes == [], "a new operator finds everything as it should be"
+    assert differences(picture(kube), before) == []
+    paths = [f"{call.method} {call.path}" for call in operator.proxy.writes]
+    assert not paths, "a new operator finds everything as it should be, and yet: " + "\n".join(paths)
 
 
 def test_edits_of_others_are_corrected_and_their_own_fields_are_left_alone(
@@ -222,7 +227,7 @@ def test_edits_of_others_are_corrected_and_their_own_fields_are_left_alone(
             assert value["metadata"]["annotations"].pop("example.com/note") == "mine"
             if not value["metadata"]["annotations"] and "annotations" not in wanted[key]["metadata"]:
                 del value["metadata"]["annotations"]
-    assert found == wanted
+    assert differences(found, wanted) == []
     operator.kill()
 
 

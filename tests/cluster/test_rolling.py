@@ -109,7 +109,7 @@ def test_a_pool_rolls_device_by_device_where_every_one_is_taken(
     """As many devices in the cluster as the pool has: the new pods wait until the old ones go."""
     kube.apply(*(engine(name, least=2) for name in MODELS))
     for name in MODELS:
-        kube.until(lambda: settled(kube, name), f"{name} has two engines", limit_s=180)  # noqa: B023
+        kube.until(lambda: settled(kube, name), f"{name} has two engines", limit_s=300)  # noqa: B023
     taken: dict[str, int] = {}
     for pod in workers(installed):
         taken[node_of(pod)] = taken.get(node_of(pod), 0) + 1
