@@ -117,7 +117,7 @@ def test_an_edited_pool_asks_for_a_restart_and_the_rest_is_applied(bench):
 def test_the_hub_is_asked_in_the_background_and_once(bench, monkeypatch):
     asked, answered = [], threading.Event()
 
-    def answer(source, cache_dir):
+    def answer(source, cache_dir, access):
         asked.append(source)
         assert answered.wait(10)
         raise HubUnreachableError(f"{source}: no network; connect")

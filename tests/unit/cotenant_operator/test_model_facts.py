@@ -24,11 +24,11 @@ def surprised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The reader of files fails in a way of its own for every source with `odd` in it."""
     read, asked = model_facts.read_facts, []
 
-    def surprise(source: str, cache_dir: str) -> object:
+    def surprise(source: str, cache_dir: str, *access: object) -> object:
         asked.append(source)
         if "odd" in source:
             raise TypeError("secret content of a file")
-        return read(source, cache_dir)
+        return read(source, cache_dir, *access)
 
     monkeypatch.setattr(model_facts, "read_facts", surprise)
     return asked
