@@ -37,6 +37,8 @@ NOT_RUN = {
     "make bench-loadtest": "takes minutes, and installs GuideLLM and locust; its parts are in tests/unit/benchmarks",
     "make bench-agreement": "takes minutes, and installs GuideLLM; its parts are in tests/unit/benchmarks",
     "make bench-operator": "takes minutes, and needs a cluster; its parts are in tests/unit/benchmarks",
+    "KUBECONFIG=kind.yaml make test-cluster": "needs a cluster; .ci/run does it in one that it makes",
+    "make images": "needs docker or buildah, and a network",
     "make check": "a step of its own before the tests",
     ". .venv/bin/activate": "the tests run in the environment that they were started in",
     "pip install 'cotenant[tracing]'": "needs a network; it is among the packages of the tests",
