@@ -84,7 +84,8 @@ def kuberay(seen: ClusterSnapshot) -> Iterator[Finding]:
         return
     if not seen.kuberay.items:
         text = "its CRDs are there, but no Deployment has the label app.kubernetes.io/name=kuberay-operator"
-        yield Finding("problem", "kuberay", text, install)
+        # Somebody may run it otherwise: whether it acts is a condition of each pool.
+        yield Finding("warning", "kuberay", text, install)
         return
     for deployment in seen.kuberay.items:
         yield _kuberay_operator(deployment, seen.crds.named(KUBERAY_CRD))

@@ -45,7 +45,7 @@ def test_a_cluster_that_has_everything_lacks_nothing() -> None:
         (replace(WELL, version="v1.27.3"), "kubernetes", "problem", "older than 1.29", "upgrade the cluster"),
         (but(crds=[crd(KUBERAY_CRD)]), "crds", "problem", "modeldeployments.cotenant.dev", "helm install cotenant"),
         (but(crds=OURS), "kuberay", "problem", "no kind RayCluster", "helm install kuberay-operator"),
-        (but(kuberay=[]), "kuberay", "problem", "no Deployment", "helm install kuberay-operator"),
+        (but(kuberay=[]), "kuberay", "warning", "no Deployment", "helm install kuberay-operator"),
         (
             but(kuberay=kuberay("v1.5.0")),
             "kuberay",
