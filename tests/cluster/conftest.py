@@ -22,12 +22,15 @@ TIMEOUT_S = 900
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    full = config.getoption("--full")
     for item in items:
         if HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.cluster)
         if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TIMEOUT_S * (4 if config.getoption("--full") else 1)))
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S * (4 if full else 1)))
+        if item.get_closest_marker("full_only") and not full:
+            item.add_marker(pytest.mark.skip("`make test-cluster-full` runs it"))
 
 
 @pytest.fixture(scope="session")

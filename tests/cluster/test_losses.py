@@ -13,6 +13,7 @@ from tests.builders.pool_pods import heads, is_ready, node_of, workers
 from tests.builders.release import NAMESPACE, Release
 from tests.builders.up import echo, keys, pool, tenant
 
+pytestmark = pytest.mark.full_only
 RESOURCE = "nvidia.com/gpu"
 WHO = "search"
 OUTAGE_S = 120

@@ -7,6 +7,7 @@ from tests.builders.kube import Kube, condition
 from tests.builders.release import Release
 from tests.builders.up import echo, keys, pool, tenant
 
+pytestmark = pytest.mark.full_only
 RESOURCE = "nvidia.com/mig-3g.40gb"
 GROUP = {"name": "mig-3g40gb", "device": "cpu", "resource": RESOURCE, "memory": "1Gi", "sharing": "mig", "max": 1}
 

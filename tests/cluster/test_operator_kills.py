@@ -110,7 +110,17 @@ def operators(kube: Kube, tmp_path: Path) -> Iterator[Callable[..., OperatorProc
         proxy.__exit__()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+QUICK = ("everything is new", "a group's pods change", "others spoil what is ours")
+
+
+def scenarios() -> list[Any]:
+    return [
+        pytest.param(one, id=one.name, marks=[] if one.name in QUICK else [pytest.mark.full_only])
+        for one in SCENARIOS
+    ]
+
+
+@pytest.mark.parametrize("scenario", scenarios())
 def test_an_operator_killed_after_any_of_its_calls_ends_where_it_would_have(
     installed: Release, kube: Kube, operators: Callable[..., OperatorProcess], scenario: Scenario, pytestconfig
 ):
@@ -235,6 +245,7 @@ def verdict(kube: Kube, name: str) -> bool:
     return bool(condition(kube.get("ModelDeployment", name, "search"), "Accepted"))
 
 
+@pytest.mark.full_only
 def test_with_kuberay_an_operator_that_dies_at_random_moments_always_converges(
     installed: Release, kube: Kube, size: Callable[[int], int]
 ):

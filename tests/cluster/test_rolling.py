@@ -99,6 +99,7 @@ def test_a_pool_rolls_beside_itself_where_there_is_room(
     phases("pool rolled, with room")
 
 
+@pytest.mark.full_only
 def test_a_pool_rolls_device_by_device_where_every_one_is_taken(
     installed: Release,
     kube: Kube,
@@ -137,6 +138,7 @@ def roll(installed: Release, kube: Kube, worker: Mapping[str, Any]) -> None:
     kube.until(rolled, "the pool has rolled", limit_s=600)
 
 
+@pytest.mark.full_only
 def test_a_drain_of_each_node(installed: Release, kube: Kube, load: Load, phases: Callable[[str], None]):
     nodes = [one["metadata"]["name"] for one in kube.objects("Node") if not one["spec"].get("unschedulable")]
     if len(nodes) < 2:
