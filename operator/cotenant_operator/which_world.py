@@ -86,8 +86,8 @@ def _named_kubeconfigs(asked: Asked, around: Around) -> tuple[Path, ...]:
 def nothing_runs(state: Path) -> str:
     """What to do when nothing has been found on this machine."""
     return (
-        f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, name another one with "
-        "--state DIR, or a cluster with --context NAME or --kubeconfig FILE."
+        f"nothing runs on the state directory {state}. Start it with `cotenant up -f FILE`, or name another one with "
+        "--state DIR. Commands that look at what runs can show a cluster instead: --context NAME, --kubeconfig FILE."
     )
 
 

@@ -152,7 +152,7 @@ def test_a_cluster_without_cotenant_that_nobody_named_is_left_alone(cotenant: Ru
     assert ran.returncode == 1
     assert "has no cotenant, so this is about this machine" in ran.stderr
     assert "nothing runs on the state directory" in ran.stderr
-    assert "a cluster with --context NAME" in ran.stderr
+    assert "show a cluster instead: --context NAME, --kubeconfig FILE" in ran.stderr
 
 
 def test_a_cluster_that_does_not_answer_says_where_it_was_looked_for(cotenant: Run, api: ApiServer) -> None:

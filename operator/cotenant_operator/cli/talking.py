@@ -108,7 +108,7 @@ def _line_to(
     name: str, tenant: str | None, key_file: Path | None, url: str | None, state: Path | None, made_by: str
 ) -> Iterator[_Line]:
     from cotenant_operator.caller import KEY_VARIABLE, choose_caller, given_key, made_key
-    from cotenant_operator.control import ControlClient, running_up
+    from cotenant_operator.control import ControlClient, ControlError, running_up
     from cotenant_operator.gateway_client import base_url
     from cotenant_operator.published import read_published
 
@@ -121,7 +121,10 @@ def _line_to(
         yield _Line(base_url(url), name, f"{name} at {base_url(url)}", key, None)
         return
     where = state or default_state()
-    running, control = running_up(where), ControlClient.of_state(where)
+    try:
+        running, control = running_up(where), ControlClient.of_state(where)
+    except ControlError as error:
+        raise ControlError(f"{error} For a gateway elsewhere, as that of a cluster, give --url and a key.") from None
     if key is not None:
         yield _Line(running.gateway_url, name, name, key, control)
         return

@@ -356,3 +356,10 @@ def test_completion_is_silent_where_nothing_was_published(cotenant: Run, monkeyp
 def test_version_tells_more_when_asked(cotenant: Run) -> None:
     assert cotenant("version").out.startswith("cotenant ")
     assert set(json.loads(cotenant("version", "-o", "json").out)) >= {"cotenant", "python", "torch"}
+
+
+def test_without_any_up_chat_says_how_to_reach_a_gateway_elsewhere(cotenant: Run) -> None:
+    ran = cotenant("chat", "search/chat", "-m", "hello")
+
+    assert ran.code == 1
+    assert "For a gateway elsewhere, as that of a cluster, give --url and a key" in ran.err
