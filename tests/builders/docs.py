@@ -39,6 +39,14 @@ NOT_RUN = {
     "make bench-operator": "takes minutes, and needs a cluster; its parts are in tests/unit/benchmarks",
     "KUBECONFIG=kind.yaml make test-cluster": "needs a cluster; .ci/run does it in one that it makes",
     "make images": "needs docker or buildah, and a network",
+    "make images TORCH=cpu": "takes minutes and a network; tests/unit/test_images.py holds what they promise",
+    "KEY=$(kubectl get secret first-key --namespace cotenant-system -o jsonpath='{.data.token}' | base64 -d)": (
+        "needs a cluster, as the next"
+    ),
+    """curl -N http://127.0.0.1:8080/v1/chat/completions -H "authorization: Bearer $KEY" -d '{"model": "qwen3", """
+    """"stream": true, "messages": [{"role": "user", "content": "Hello"}]}'""": (
+        "needs a cluster; tests/cluster/test_first_answer.py does the same"
+    ),
     "make check": "a step of its own before the tests",
     ". .venv/bin/activate": "the tests run in the environment that they were started in",
     "pip install 'cotenant[tracing]'": "needs a network; it is among the packages of the tests",

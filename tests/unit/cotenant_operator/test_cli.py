@@ -258,7 +258,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["two-tenants.yaml", "embed.yaml", "gpu-pool.yaml", "eight-line.yaml", "own-folder.yaml"]
+    "name",
+    ["two-tenants.yaml", "embed.yaml", "gpu-pool.yaml", "eight-line.yaml", "own-folder.yaml", "first-tenant.yaml"],
 )
 def test_the_examples_are_valid(name: str) -> None:
     from cotenant_operator.manifests import load
