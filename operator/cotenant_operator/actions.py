@@ -79,6 +79,8 @@ class Actions:
     routed: tuple[str, ...] | None = None
     """Conductors that gateways are to follow, base URLs; None: as before."""
     again_s: float | None = None
+    faults: tuple[Exception, ...] = ()
+    """Mistakes of ours, each about one object: the others are decided all the same."""
 
 
 _WHOLE = frozenset({"selector", "podSelector", "namespaceSelector"})

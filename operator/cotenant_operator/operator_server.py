@@ -5,6 +5,8 @@ POST /v1/usage      UsageBatch → UsageReceipt                                 
 GET  /healthz, /readyz, /metrics                                                                  no token
 """
 
+import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -111,9 +113,7 @@ class OperatorApi:
 
 
 async def serve(api: OperatorApi, host: str, port: int) -> None:
-    """For ever."""
-    import contextlib
-
+    """Until it is cancelled; what is asked meanwhile gets a second to end."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -126,11 +126,17 @@ async def serve(api: OperatorApi, host: str, port: int) -> None:
         interface="asgi3",
         access_log=False,
         log_config=None,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    await server.serve()
+    serving = asyncio.create_task(server.serve())
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
 
 
 async def _body(receive: Receive) -> bytes | None:

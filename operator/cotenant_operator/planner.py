@@ -1,18 +1,21 @@
 """What stands in the cluster → the plan, made anew only when something changed. Reads Secrets and facts."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cotenant_cache.source import HubAccess
 from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
 from cotenant_operator.facts_book import FactsBook, Question
-from cotenant_operator.kinds import Key, Object
+from cotenant_operator.kinds import MODELS, Key, Object
 from cotenant_operator.objects import Manifests, ObjectKey, World
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import ModelPlan, Plan
 from cotenant_operator.secrets_by_name import SecretsByName
-from cotenant_operator.spec import GPUPool, Tenant
+from cotenant_operator.spec import GPUPool, ModelDeployment, Tenant
+
+log = logging.getLogger("cotenant.operator")
 
 Objects = Mapping[Key, Object]
 
@@ -74,13 +77,20 @@ class Planner:
 
     def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
         facts = self._facts.of(self._questions(read.manifests, models))
-        made = plan(World(read.manifests, facts), {})
+        world, problems = World(read.manifests, facts), dict(read.problems)
+        try:
+            made = plan(world, {})
+        except Exception:
+            # Whatever is wrong with one object, the others are planned.
+            world, poison = without_poison(world)
+            problems |= poison
+            made = plan(world, {})
         return Planned(
             made,
-            read.manifests,
-            read.problems,
+            world.manifests,
+            problems,
             {model.name: model for model in made.models},
-            {pool.metadata.name: pool for pool in read.manifests.pools},
+            {pool.metadata.name: pool for pool in world.manifests.pools},
         )
 
     def _questions(self, manifests: Manifests, models: Objects) -> dict[str, Question]:
@@ -99,6 +109,21 @@ class Planner:
         hub = pool.spec.cache.hub
         token = self._secrets.value(hub.secret_ref.name, hub.secret_ref.key) if hub.secret_ref else ""
         return HubAccess(hub.endpoint, token)
+
+
+def without_poison(world: World) -> tuple[World, dict[ObjectKey, str]]:
+    """The world without models that no plan can be made with, each tried alone, and what is wrong with them."""
+    good: list[ModelDeployment] = []
+    problems: dict[ObjectKey, str] = {}
+    for model in world.manifests.models:
+        try:
+            plan(replace(world, manifests=replace(world.manifests, models=(model,))), {})
+            good.append(model)
+        except Exception as error:
+            log.exception("%s cannot be planned; it is left out", model.full_name)
+            key = (MODELS.kind, model.metadata.namespace, model.metadata.name)
+            problems[key] = f"spec: cannot be planned ({type(error).__name__}); report this, with the operator's log"
+    return replace(world, manifests=replace(world.manifests, models=tuple(good))), problems
 
 
 def secret_names(tenants: tuple[Tenant, ...], pools: tuple[GPUPool, ...]) -> frozenset[str]:

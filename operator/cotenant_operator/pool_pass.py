@@ -91,8 +91,9 @@ Memory = dict[Key, Settled]
 def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) -> Actions:
     """Everything of this pool. `plan_roll` decides about its RayClusters."""
     memory = {} if memory is None else memory
+    faults: list[Exception] = []
     if given.pool is None or given.pool_object is None:
-        statuses = (*_unreadable_pool(given), *_models(given, None, memory))
+        statuses = (*_unreadable_pool(given), *_models(given, None, memory, faults))
         return replace(
             Actions(statuses=statuses, routed=None if given.pool_problem else ()), events=_events(statuses)
         )
@@ -100,7 +101,7 @@ def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) 
     roll = plan_roll(pool, given.settings, clusters_seen(world), world.routed, world.now_s)
     seen = _seen(pool, roll, world)
     uid = given.pool_object["metadata"]["uid"]
-    statuses = (*_pool(given, seen), *_models(given, seen, memory))
+    statuses = (*_pool(given, seen), *_models(given, seen, memory, faults))
     namespace = given.settings.namespace
     return Actions(
         events=_events(statuses),
@@ -110,8 +111,9 @@ def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) 
         follow={
             item["metadata"]["name"]: conductor_url(item["metadata"]["name"], namespace) for item in _alive(world)
         },
-        routed=tuple(conductor_url(name, namespace) for name in roll.routed),
+        routed=tuple(conductor_url(name, namespace) for name in roll.routed) if world.kuberay_served else None,
         again_s=roll.look_again_s,
+        faults=tuple(faults),
     )
 
 
@@ -271,7 +273,9 @@ def _pool(given: PoolInput, seen: PoolSeen) -> tuple[SetStatus, ...]:
     return (SetStatus(POOLS, live, status),) if status_differs(live.get("status"), status) else ()
 
 
-def _models(given: PoolInput, seen: PoolSeen | None, memory: Memory) -> tuple[SetStatus, ...]:
+def _models(
+    given: PoolInput, seen: PoolSeen | None, memory: Memory, faults: list[Exception]
+) -> tuple[SetStatus, ...]:
     now, url = utc(given.world.now_s), given.settings.url
     around = _without_rows(seen)
     rows = seen.models if seen is not None else {}
@@ -293,9 +297,13 @@ def _models(given: PoolInput, seen: PoolSeen | None, memory: Memory) -> tuple[Se
             around = before.pool  # the next comparison is one of identity
             continue
         previous = live.get("status")
-        status = model_status(
-            planned, seen, generation=live["metadata"]["generation"], previous=previous, now=now, url=url
-        )
+        generation = live["metadata"]["generation"]
+        try:
+            status = model_status(planned, seen, generation=generation, previous=previous, now=now, url=url)
+        except Exception as error:
+            error.add_note(f"status of {name}")
+            faults.append(error)
+            continue
         if status_differs(previous, status):
             changed.append(SetStatus(MODELS, live, status))
         else:

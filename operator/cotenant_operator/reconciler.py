@@ -38,7 +38,7 @@ from cotenant_operator.planner import Planned, Planner
 from cotenant_operator.pool_pass import Memory, PlanRoll, PoolInput, decide
 from cotenant_operator.pool_world import CLUSTER_LABEL, PoolWorld, node_resources, pool_of, ready_endpoints
 from cotenant_operator.published_config import PublishedConfig
-from cotenant_operator.rounds import Rounds
+from cotenant_operator.rounds import RoundFailedError, Rounds
 from cotenant_operator.secrets_by_name import SecretsByName
 from cotenant_serving.contract import GatewayConfig
 
@@ -132,6 +132,8 @@ class Reconciler:
     async def _pool(self, name: str, planned: Planned) -> float | None:
         given = self._pool_input(name, planned)
         actions = decide(given, self._plan_roll, self._memories.setdefault(name, {}))
+        for fault in actions.faults:
+            log.error("pool %s: %s", name, fault, exc_info=fault)
         self._conductors.follow(lambda cluster: self._owner(cluster) in (name, ""), actions.follow)
         if actions.routed is not None and actions.routed != self._routes.get(name):
             self._routes[name] = actions.routed
@@ -294,7 +296,3 @@ class Reconciler:
             await self._writes.create(CONFIG_MAPS, pool_mark(namespace), namespace)
         except ConflictError:
             pass
-
-
-class RoundFailedError(Exception):
-    """Something could not be written; the round is tried again, later."""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from cotenant_operator.cluster_errors import ClusterError
 from cotenant_operator.watching import Sleep, pause_s
 
 SPACING, LONGEST_SPACING_S = 4.0, 1.0
@@ -15,6 +16,10 @@ log = logging.getLogger("cotenant.operator")
 
 Round = Callable[[str], Awaitable[float | None]]
 """key → seconds until it wants to run again without being marked; None: not before the resync."""
+
+
+class RoundFailedError(Exception):
+    """Something could not be written; what and why was logged."""
 
 
 class Rounds:
@@ -44,7 +49,7 @@ class Rounds:
         """There is something to look at."""
         if key not in self._tasks:
             self._marks[key] = asyncio.Event()
-            self._tasks[key] = asyncio.create_task(self._rounds(key), name=f"rounds of {key or 'all'}")
+            self._tasks[key] = asyncio.create_task(self._rounds(key), name=f"rounds of {key}")
         self._marks[key].set()
 
     def forget(self, key: str) -> None:
@@ -77,7 +82,12 @@ class Rounds:
                 # A round must never end the others, whatever is wrong with the objects it looks at.
                 failures = self.failures[key] = self.failures.get(key, 0) + 1
                 again_s = pause_s(failures)
-                log.error("round of %s failed: %s: %s", key or "all", type(error).__name__, error, exc_info=error)
+                log.warning(
+                    "round of %s failed, it is tried again: %s",
+                    key,
+                    error,
+                    exc_info=None if isinstance(error, RoundFailedError | ClusterError) else error,
+                )
                 await self._sleep(again_s)
                 continue
             ended_s = self._clock()

@@ -296,6 +296,15 @@ def test_a_pass_that_remembers_decides_as_one_that_does_not() -> None:
     assert memory.keys() == {("default", "echo")}
 
 
+def test_a_mistake_of_ours_about_one_object_stops_no_other() -> None:
+    values = given([deployment("broken", 1), deployment("echo", 1)], pool=pool_object())
+    broken = replace(values.models["default/broken"], engine=object())  # type: ignore[arg-type]
+    values = replace(values, models={**values.models, "default/broken": broken})
+    actions = decide(values, Rolling(KEEP))
+    assert [item.live["metadata"]["name"] for item in actions.statuses if item.kind is MODELS] == ["echo"]
+    assert [fault.__notes__ for fault in actions.faults] == [["status of default/broken"]]
+
+
 def test_objects_that_are_being_deleted_are_left_alone() -> None:
     going = deployment("going", 1)
     going["metadata"]["deletionTimestamp"] = "2026-11-26T22:10:00Z"

@@ -1,0 +1,123 @@
+"""A plan is made anew when something changed, and no object keeps the others from being planned."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tests.builders.watched_api import deployment
+
+from cotenant_cache.errors import ModelNotFoundError
+from cotenant_operator.cluster_errors import NotFoundError
+from cotenant_operator.facts_book import AGAIN_S, Facts, FactsBook, Question
+from cotenant_operator.kinds import POOLS, Key, Kind, Object, key_of
+from cotenant_operator.planner import Planner
+from cotenant_operator.secrets_by_name import SecretsByName
+
+COMMIT = "0" * 40
+
+
+class NoSecrets:
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        raise NotFoundError("none", status=404)
+
+
+class Asked:
+    """Answers every question alike, and keeps it."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+        self.news = asyncio.Event()
+
+    def __call__(self, question: Question) -> Facts:
+        self.questions.append(question)
+        return ModelNotFoundError("there is no such folder")
+
+
+def pool() -> Object:
+    hub = {"endpoint": "https://hub.example"}
+    item = POOLS.new(
+        "default", spec={"workers": [{"name": "cpu", "device": "cpu", "memory": "8Gi"}], "cache": {"hub": hub}}
+    )
+    item["metadata"] |= {"uid": "uid-pool", "generation": 1, "resourceVersion": "1"}
+    return item
+
+
+def hub_model(name: str, **more: Any) -> Object:
+    item = deployment(name, 1, **more)
+    item["spec"] = {"model": "hf://org/small", "pool": "default"}
+    return item
+
+
+def planner(*models: Object, asked: Asked, clock: Callable[[], float] = lambda: 0.0) -> Planner:
+    objects: dict[Key, Object] = {key_of(item): item for item in models}
+    return Planner(
+        namespace="ours",
+        objects=lambda: (objects, {}, {("", "default"): pool()}),
+        secrets=SecretsByName(NoSecrets(), "ours", lambda name: None),
+        always=(),
+        facts=FactsBook(asked, asked.news.set, clock=clock),
+    )
+
+
+async def test_nothing_is_planned_twice_unless_something_changed() -> None:
+    found = planner(deployment("echo", 1), asked=Asked())
+    first = await found.planned()
+    assert await found.planned() is first
+    found.touch()
+    assert await found.planned() is not first
+
+
+async def test_facts_that_are_not_there_yet_leave_a_model_pending_and_come_by_themselves() -> None:
+    asked = Asked()
+    found = planner(hub_model("small"), asked=asked)
+    pending = (await found.planned()).models["default/small"].refusal
+    assert pending is not None
+    assert pending.reason == "FactsPending"
+    async with asyncio.timeout(20):
+        await asked.news.wait()
+    found.touch()
+    refused = (await found.planned()).models["default/small"].refusal
+    assert refused is not None
+    assert refused.reason == "ModelNotFound"
+    assert asked.questions[0].source == "hf://org/small"
+    assert asked.questions[0].access.endpoint == "https://hub.example"
+
+
+async def test_a_commit_that_a_status_names_is_read_and_not_the_branch_that_may_have_moved() -> None:
+    asked = Asked()
+    status = {"observedGeneration": 1, "source": f"hf://org/small@{COMMIT}"}
+    await planner(hub_model("small", status=status), asked=asked).planned()
+    async with asyncio.timeout(20):
+        await asked.news.wait()
+    assert [question.source for question in asked.questions] == [f"hf://org/small@{COMMIT}"]
+
+
+async def test_files_that_could_not_be_read_are_read_again_after_a_while() -> None:
+    asked, now = Asked(), [0.0]
+    found = planner(hub_model("small"), asked=asked, clock=lambda: now[0])
+    await found.planned()
+    async with asyncio.timeout(20):
+        await asked.news.wait()
+    assert found.troubled
+    found.touch()
+    await found.planned()
+    assert len(asked.questions) == 1, "not at every look"
+    now[0] += AGAIN_S
+    found.touch()
+    await found.planned()
+    async with asyncio.timeout(20):
+        while len(asked.questions) < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_model_that_breaks_the_plan_stops_no_other() -> None:
+    found = planner(deployment("echo", 1), deployment("poison", 1), asked=Asked())
+    first = await found.planned()
+    poison = next(model for model in first.manifests.models if model.metadata.name == "poison")
+    object.__setattr__(poison.spec, "replicas", None)  # what no schema lets through
+    found.touch()
+    again = await found.planned()
+    assert again.models.keys() == {"default/echo"}
+    (problem,) = again.problems.items()
+    assert problem[0] == ("ModelDeployment", "default", "poison")
+    assert "cannot be planned" in problem[1]
