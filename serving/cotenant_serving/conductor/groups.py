@@ -105,8 +105,9 @@ def describe(pods: Pods, group: str) -> str:
     some = f"{count} pods" if count > 1 else "a pod"
     if not pods.unavailable(group):
         return f"waits for {some} of group {group}, asked for {pending_s:.0f} s ago"
+    waited_s = max(pending_s, pods.world.pod_timeout_s)  # asked for anew, the time of the first try counts
     return (
-        f"{some} of group {group} did not come in {pending_s:.0f} s: probably no node has such a device free; "
+        f"{some} of group {group} did not come in {waited_s:.0f} s: probably no node has such a device free; "
         f"`kubectl describe` of the pending pod says what it waits for"
     )
 

@@ -179,6 +179,13 @@ def test_a_pod_that_does_not_come_makes_its_group_unavailable_and_the_next_candi
     assert at_last.pods == {"small": 1}
 
 
+def test_a_group_that_is_asked_anew_while_it_is_unavailable_says_how_long_its_pod_did_not_come():
+    asked = world(model(), devices=(), groups=(group(most=1),), demand=ASKED)
+    decision = decide(replace(asked, groups={"cpu": GroupMemory(unavailable_until_s=1200.0)}))
+    assert status(decision).reason is Reason.NO_NODE
+    assert "did not come in 120 s" in status(decision).message
+
+
 def test_a_group_counts_as_available_until_its_time_is_over():
     decision = decide(
         world(
