@@ -107,6 +107,7 @@ def pod_template(
     *,
     labels: Mapping[str, str],
     spec: Mapping[str, Any],
+    annotations: Mapping[str, str] | None = None,
 ) -> Json:
     """`spec` with what is the same for all pods and what the pool passes on; its podTemplate is applied last."""
     passed_on = {
@@ -119,6 +120,7 @@ def pod_template(
     base = {
         "metadata": {
             "labels": {"app.kubernetes.io/part-of": "cotenant", POOL_LABEL: pool.metadata.name, **labels},
+            **({"annotations": dict(annotations)} if annotations else {}),
         },
         "spec": {
             "securityContext": dict(POD_SECURITY),

@@ -19,6 +19,12 @@ from cotenant_operator.render.pod_parts import (
 from cotenant_operator.spec import GPUPool, Worker
 from cotenant_serving.contract import ENGINE_PORTS, REQUEST_TIMEOUT_S, share_resource
 
+SHELL_ANNOTATION = "cotenant.dev/shell"
+SHELL_FOLDER = "/etc/cotenant/shell"
+SHELL = "[ -n \"$KUBERAY_GEN_RAY_START_CMD\" ] || trap 'exit 143' TERM\n"
+"""Read by every bash of a worker pod. KubeRay's container `wait-gcs-ready` is one that takes no SIGTERM: a pod that
+is not wanted any more before its head answers would hold its device for all of its grace. Ray's own container has
+that variable, and must have no trap: only without one does bash hand its place, and so the signal, over to Ray."""
 LOGS_FOLDER = "/var/log/cotenant"
 HUB_TOKEN_FOLDER = "/etc/cotenant/hub"  # noqa: S105 - a folder
 DRAIN_S = round(REQUEST_TIMEOUT_S) + 30
@@ -49,6 +55,7 @@ def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, rayc
             settings,
             worker,
             labels={"app.kubernetes.io/component": "worker", GROUP_LABEL: worker.name},
+            annotations={SHELL_ANNOTATION: SHELL},
             spec={
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
@@ -72,6 +79,7 @@ def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str,
         "POD_NAME": field_of_the_pod("metadata.name"),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_S),
         "HF_ENDPOINT": hub.endpoint,
+        "BASH_ENV": f"{SHELL_FOLDER}/env",
     }
     own |= {"HF_TOKEN_PATH": f"{HUB_TOKEN_FOLDER}/{hub.secret_ref.key}"} if hub.secret_ref else {}
     return container(
@@ -84,6 +92,7 @@ def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str,
             *mounts(settings),
             {"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True},
             {"name": "logs", "mountPath": LOGS_FOLDER},
+            {"name": "shell", "mountPath": SHELL_FOLDER, "readOnly": True},
             {"name": "models", "mountPath": cache_folder(pool)},
             *([{"name": "hub-token", "mountPath": HUB_TOKEN_FOLDER, "readOnly": True}] if hub.secret_ref else []),
         ],
@@ -110,6 +119,11 @@ def _own_volumes(pool: GPUPool) -> list[dict[str, Any]]:
     return [
         secret_volume("tokens", TOKENS_SECRET, [POOL_TOKEN]),
         {"name": "logs", "emptyDir": {}},
+        {"name": "shell", "downwardAPI": {"items": [_annotation_file("env", SHELL_ANNOTATION)]}},
         {"name": "models", **models},
         *([secret_volume("hub-token", hub.secret_ref.name, [hub.secret_ref.key])] if hub.secret_ref else []),
     ]
+
+
+def _annotation_file(path: str, annotation: str) -> dict[str, Any]:
+    return {"path": path, **field_of_the_pod(f"metadata.annotations['{annotation}']")}

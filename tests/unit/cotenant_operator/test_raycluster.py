@@ -1,6 +1,9 @@
 """GPUPool → RayCluster: what KubeRay and Ray need, and what a hardened namespace demands."""
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +132,7 @@ def test_every_pod_satisfies_restricted() -> None:
         assert {next(iter(volume.keys() - {"name"})) for volume in template["spec"]["volumes"]} <= {
             "emptyDir",
             "secret",
+            "downwardAPI",
         }
 
 
@@ -235,6 +239,20 @@ def test_a_worker_may_finish_the_longest_request_before_it_is_killed() -> None:
             assert REQUEST_TIMEOUT_S < drain_s < template["spec"]["terminationGracePeriodSeconds"]
 
 
+@pytest.mark.parametrize(("ray", "code"), [("", 143), ("ray start", 0)])
+def test_a_worker_that_waits_for_its_head_takes_sigterm_and_ray_gets_it_itself(
+    tmp_path: Path, ray: str, code: int
+) -> None:
+    """KubeRay's container is a bash as the first process, which no signal ends that it has no trap for."""
+    template = pods(rendered(WORKERS[0]))["shared"]
+    shell = tmp_path / "env"
+    shell.write_text(template["metadata"]["annotations"]["cotenant.dev/shell"])
+    assert env(template["spec"]["containers"][0])["BASH_ENV"] == "/etc/cotenant/shell/env"
+    variables = {"PATH": os.environ["PATH"], "BASH_ENV": str(shell), "KUBERAY_GEN_RAY_START_CMD": ray}
+    asked = "trap -p TERM | grep -q 'exit 143' && kill -TERM $$; exit 0"
+    assert subprocess.run(["bash", "-c", asked], env=variables, check=False).returncode == code
+
+
 def test_a_worker_knows_its_node_and_pod_and_the_hub() -> None:
     found = env(worker(cache=HUB))
     assert found["NODE_NAME"]["fieldRef"]["fieldPath"] == "spec.nodeName"
@@ -279,7 +297,7 @@ def test_a_pod_template_is_laid_over_everything() -> None:
         },
     }
     template = pods(rendered({**WORKERS[0], "podTemplate": patch}))["shared"]
-    assert template["metadata"]["annotations"] == {"team": "search"}
+    assert template["metadata"]["annotations"]["team"] == "search"
     assert template["metadata"]["labels"]["cotenant.dev/group"] == "shared"
     assert template["spec"]["priorityClassName"] == "high"
     (container,) = template["spec"]["containers"]
