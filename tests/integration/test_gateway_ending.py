@@ -78,7 +78,7 @@ async def test_a_connection_that_is_kept_ends_with_an_answer_that_says_so_and_no
         assert await reader.read() == b""
 
 
-async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_once_more(gateway, conductor, engine):
+async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_on(gateway, conductor, engine):
     finish = asyncio.Event()
 
     async def held(seen: Seen, wire: Wire) -> None:
@@ -98,10 +98,12 @@ async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_once
         await asyncio.sleep(0.5)
         finish.set()
         await reader.readuntil(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        writer.write(raw_request(chat()))
-        head, body = await read_head(reader)
-        assert b"connection: close" in head
-        assert b"hello world" in body
+        head = b""
+        while b"connection: close" not in head:  # within a sweep
+            writer.write(raw_request(chat()))
+            head, body = await read_head(reader)
+            assert b"hello world" in body
+            await asyncio.sleep(0.05)
 
 
 async def test_a_second_signal_ends_the_wait(gateway, conductor, engine):

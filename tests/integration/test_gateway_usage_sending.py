@@ -1,13 +1,14 @@
 """Usage of a gateway in the operator's ledger: once, whoever is away or killed, and all of it when a gateway ends."""
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 
 import pytest
 from tests.builders.fake_operator import FakeOperator
 from tests.builders.gateway import FakeConductor, FakeEngine, GatewayProcess, eventually
-from tests.builders.gateway_calls import post_chat, run
+from tests.builders.gateway_calls import get, post_chat, run
 
 pytestmark = pytest.mark.integration
 OK = ("search", "ok")
@@ -84,6 +85,10 @@ async def test_an_operator_that_is_away_holds_up_no_request_and_no_end_for_long(
     await begin(gateway, operator, conductor, engine)
     await operator.stop()
     await served(gateway, 5)
+    async with asyncio.timeout(30):
+        while not re.search(rb"\ncotenant_usage_unsent_bytes [1-9]", (await get(gateway, "/metrics"))[2]):
+            await asyncio.sleep(0.2)
+    assert b"\ncotenant_gateway_config_generation 1.0" in (await get(gateway, "/metrics"))[2]
     gateway.signal(signal.SIGTERM)
     assert await gateway.exited(within_s=60) == 0
     said = "".join(gateway.log)

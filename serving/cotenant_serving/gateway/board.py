@@ -56,8 +56,10 @@ __all__ = [
 
 log = logging.getLogger("cotenant.gateway")
 
-SIGNS_OF_LIFE, USAGE_DROPPED, LEAVING = "signs of life", "usage dropped", "leaving"
-"""Names of counts that the supervisor knows. `LEAVING`: its own, 1 from the signal on that ends the gateway."""
+SIGNS_OF_LIFE, USAGE_DROPPED = "signs of life", "usage dropped"
+LEAVING, USAGE_UNSENT = "leaving", "usage unsent"
+"""Names of counts that the supervisor knows. `LEAVING`: its own, 1 from the signal on that ends the gateway.
+`USAGE_UNSENT`: its own, bytes of usage lines that the operator has not acknowledged."""
 
 COLUMNS = 64
 ROWS = 1 << 16

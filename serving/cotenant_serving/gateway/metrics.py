@@ -36,6 +36,9 @@ class Now:
     usage_waiting: int = 0
     usage_dropped: int = 0
     usage_recovered: int = 0
+    usage_unsent_bytes: int = 0
+    generation: int = 0
+    """Of the configuration; 0 while there is none."""
 
 
 def use_files(folder: Path, worker: int) -> None:
@@ -251,6 +254,19 @@ class _Snapshot:
         yield GaugeMetricFamily(
             "cotenant_usage_records_waiting", "Usage records that a full disk keeps in memory.", now.usage_waiting
         )
+        for name, text, value in (
+            (
+                "cotenant_gateway_config_generation",
+                "Generation of the configuration that is served; 0: none is.",
+                now.generation,
+            ),
+            (
+                "cotenant_usage_unsent_bytes",
+                "Usage lines that the operator has not acknowledged; 0 without an operator.",
+                now.usage_unsent_bytes,
+            ),
+        ):
+            yield GaugeMetricFamily(name, text, value)
         for name, text, value in (
             ("cotenant_gateway_worker_restarts", "Workers started again after they had died.", now.restarts),
             (

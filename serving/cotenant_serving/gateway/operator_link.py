@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from cotenant_serving.contract_usage import UsageBatch
+from cotenant_serving.gateway.board import Count
 from cotenant_serving.gateway.config_keeper import ConfigKeeper
 from cotenant_serving.gateway.config_source import SharedSource, read_token
 from cotenant_serving.gateway.operator_client import OperatorClient, OperatorError
@@ -31,6 +32,8 @@ SEND_S = 5.0
 FLUSH_S = 10.0
 """The longest that an ending gateway tries to bring out its last usage."""
 BACK_OFF_S = (0.2, 2.0)
+_MOST = (1 << 32) - 1
+"""What a count of the board holds."""
 QUICK_S = 0.05
 """An answer without news that comes sooner was not waited for."""
 
@@ -43,22 +46,27 @@ class Client(Protocol):
     def add(self, batch: UsageBatch) -> None: ...
 
 
-def link_to_operator(options: Options, usage: UsageFile) -> tuple["OperatorLink", int]:
-    """The link, not started yet, and the file with the configuration, from which workers read it. Raises OSError."""
+def link_to_operator(options: Options, usage: UsageFile, unsent: Count) -> tuple["OperatorLink", int]:
+    """The link, not started yet, and the file with the configuration, from which workers read it.
+
+    `unsent`: bytes of usage lines. Raises OSError.
+    """
     assert options.pool_token_file is not None
     shared = SharedSource.create()
     keeper = ConfigKeeper(options.config, options.state / KEPT_CONFIG, shared)
     keeper.start()
     token = partial(read_token, options.pool_token_file)
     sender = UsageSender(options.state, usage, options.name)
-    link = OperatorLink(keeper, sender, lambda: OperatorClient(options.operator, token), options.operator)
+    link = OperatorLink(keeper, sender, lambda: OperatorClient(options.operator, token), options.operator, unsent)
     return link, shared.fileno()
 
 
 class OperatorLink:
-    def __init__(self, keeper: ConfigKeeper, sender: UsageSender, clients: Callable[[], Client], url: str) -> None:
+    def __init__(
+        self, keeper: ConfigKeeper, sender: UsageSender, clients: Callable[[], Client], url: str, unsent: Count
+    ) -> None:
         """`clients` makes one for each thread."""
-        self._keeper, self._sender, self._url = keeper, sender, url
+        self._keeper, self._sender, self._url, self._unsent = keeper, sender, url, unsent
         self._follower, self._poster = clients(), clients()
         self._ending = threading.Event()
         self._hurry = threading.Event()
@@ -72,6 +80,7 @@ class OperatorLink:
     def look(self) -> None:
         """What is due every second."""
         self._keeper.look()
+        self._unsent.set(min(self._sender.waiting_bytes(), _MOST))
 
     def finish(self, within_s: float = FLUSH_S) -> bool:
         """After the last line of usage was written. False when not all of it could be brought out."""

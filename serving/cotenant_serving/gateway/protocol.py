@@ -115,8 +115,9 @@ class Connection(asyncio.Protocol):
             return
         self.transport = transport
         times = self.shared.times
-        self.ending = self.shared.draining  # it was accepted when all others were told
-        self.deadline_s = self._loop.time() + (times.linger_s if self.ending else times.header_s)
+        draining = self.shared.draining  # it was accepted when all others were told
+        self.ending = draining or self.shared.leaving
+        self.deadline_s = self._loop.time() + (times.linger_s if draining else times.header_s)
         self._known_to_server.add(self)
         self.shared.add(self, self._loop)
 

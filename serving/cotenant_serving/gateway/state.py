@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cotenant_serving.contract import GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
-from cotenant_serving.gateway.board import USAGE_DROPPED, Board
+from cotenant_serving.gateway.board import USAGE_DROPPED, USAGE_UNSENT, Board
 from cotenant_serving.gateway.bodies import BodyBudget
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.dispatch import Dispatcher
@@ -90,6 +90,8 @@ class Gateway:
             usage_waiting=count("usage waiting").total(),
             usage_dropped=count(USAGE_DROPPED).total(),
             usage_recovered=count("usage recovered").total(),
+            usage_unsent_bytes=count(USAGE_UNSENT).total(),
+            generation=self.directory.config.generation if self.directory else 0,
         )
 
     def unready(self) -> str:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cotenant_serving.gateway.board import LEAVING, SIGNS_OF_LIFE, USAGE_DROPPED, SharedBoard
+from cotenant_serving.gateway.board import LEAVING, SIGNS_OF_LIFE, USAGE_DROPPED, USAGE_UNSENT, SharedBoard
 from cotenant_serving.gateway.listening import Port, take_port
 from cotenant_serving.gateway.metric_files import make_files
 from cotenant_serving.gateway.options import JOURNALS, METRICS, USAGE_FILE, Options, Place, parse_options
@@ -102,7 +102,8 @@ def _prepare(options: Options, board: SharedBoard) -> Shared:
         return Shared(recovery, port, admin, None, -1)
     from cotenant_serving.gateway.operator_link import link_to_operator
 
-    link, config = link_to_operator(options, UsageFile(options.state / USAGE_FILE, board.usage_open))
+    usage = UsageFile(options.state / USAGE_FILE, board.usage_open)
+    link, config = link_to_operator(options, usage, board.count(USAGE_UNSENT))
     return Shared(recovery, port, admin, link, config)
 
 

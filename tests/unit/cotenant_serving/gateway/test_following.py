@@ -157,7 +157,7 @@ async def test_an_operator_that_never_waits_is_not_asked_without_end(
     sender = UsageSender(tmp_path, UsageFile(tmp_path / "usage.jsonl", LocalCount()), "gateway-a")
     operator = Operator(content)
     place.keeper.start()
-    link = OperatorLink(place.keeper, sender, lambda: operator, "http://operator")
+    link = OperatorLink(place.keeper, sender, lambda: operator, "http://operator", LocalCount())
     link.start()
     await eventually(lambda: operator.calls >= 3)
     assert link.finish()

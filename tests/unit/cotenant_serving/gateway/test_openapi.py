@@ -1,5 +1,6 @@
 """The OpenAPI document names every route, agrees with the parsers, and is shown on a page that needs no internet."""
 
+import importlib.metadata
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ from cotenant_serving.gateway import routes
 from cotenant_serving.gateway.openapi.document import document
 from cotenant_serving.gateway.openapi.operations import ENGINE_STATUSES, OPERATIONS
 from cotenant_serving.gateway.openapi.page import page
-from cotenant_serving.gateway.pages import build_pages
+from cotenant_serving.gateway.pages import build_pages, own_version
 
 DOCUMENT = document("1.2.3")
 PARSERS = {
@@ -135,3 +136,8 @@ def test_text_of_the_document_is_escaped_on_the_page() -> None:
 
     assert "<script>" not in shown
     assert "&lt;script&gt;" in shown
+
+
+def test_a_program_that_is_not_installed_has_a_version_all_the_same(monkeypatch):
+    monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **_: iter(()))
+    assert own_version() == "0"

@@ -1,0 +1,69 @@
+"""Gateways are replaced one after the other while clients keep their connections and send without pause."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from tests.builders.gateway import KEYS, GatewayProcess, config, model_row
+from tests.builders.gateway_calls import get, with_conductor
+from tests.builders.load import Load, chats
+from tests.builders.service import Service
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+LAG_S = 1.0
+"""Between a gateway's end of readiness and the last new connection that is sent to it."""
+
+
+async def ready(gateway: GatewayProcess) -> bool:
+    return (await get(gateway, "/readyz"))[0] == 200
+
+
+async def until(gateway: GatewayProcess, wanted: bool) -> None:
+    async with asyncio.timeout(60):
+        while await ready(gateway) is not wanted:
+            await asyncio.sleep(0.05)
+
+
+async def test_three_rollouts_of_two_gateways_cost_no_request_and_cut_no_stream(conductor, engine, tmp_path: Path):
+    engine.slots = 100
+    conductor.publish(engine.row(), models=(model_row(),))
+    started: list[GatewayProcess] = []
+
+    async def begin(service: Service) -> GatewayProcess:
+        folder = tmp_path / f"gateway-{len(started)}"
+        folder.mkdir()
+        gateway = GatewayProcess(folder)
+        started.append(gateway)
+        gateway.write_config(with_conductor(config(), conductor))
+        await gateway.start("--pre-stop-s", "3")
+        await until(gateway, True)
+        service.endpoints.append(gateway.port)
+        return gateway
+
+    async def end(gateway: GatewayProcess, service: Service) -> None:
+        gateway.signal(signal.SIGTERM)
+        await until(gateway, False)
+        await asyncio.sleep(LAG_S)
+        service.endpoints.remove(gateway.port)
+        assert await gateway.exited(60) == 0
+
+    async with Service() as service:
+        running = [await begin(service), await begin(service)]
+        load = Load(chats(service.url, 40.0), {"search": KEYS["search"]}, tmp_path)
+        try:
+            load.start()
+            for _ in range(3):
+                for old in tuple(running):
+                    running.append(await begin(service))
+                    await end(old, service)
+                    running.remove(old)
+        finally:
+            await asyncio.to_thread(load.stop)
+            for gateway in started:
+                await gateway.stop()
+
+    assert load.wrong("ok") == []
+    counted = [record["request_id"] for gateway in started for record in gateway.usage()]
+    assert len(counted) == len(set(counted)) == len(load.records)
+    assert sum(bool(gateway.usage()) for gateway in started) >= 4, "connections have moved on"
