@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from cotenant_operator.actions import Apply, Merge, Remove, SetStatus, Tell, Write
-from cotenant_operator.cluster_errors import ClusterError, ConflictError, NotFoundError
+from cotenant_operator.cluster_errors import (
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+)
 from cotenant_operator.kinds import EVENTS, Kind, Object
 from cotenant_operator.lease import FencedError
 
@@ -44,10 +50,20 @@ class CarryOut:
         self._writer, self._instance, self._written, self._wall = writer, instance, written, wall
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def write(self, writes: Iterable[Write]) -> bool:
-        """One after another. True when all succeeded; what did not is looked at again by the next pass."""
-        results = [await self._guarded(_name(item), self._one(item)) for item in writes]
-        return all(results)
+    async def write(self, writes: Iterable[Write]) -> tuple[bool, str]:
+        """One after another. Whether all succeeded, and what the API server does not take, for people.
+
+        What did not succeed is looked at again by the next pass.
+        """
+        fine, refused = True, ""
+        for item in writes:
+            try:
+                fine &= await self._guarded(_name(item), self._one(item))
+            except (InvalidError, ForbiddenError) as error:
+                log.warning("%s: %s", _name(item), error)
+                refused = refused or f"the API server refuses {_name(item)}: {error.message}"
+                fine = False
+        return fine, refused
 
     async def events(self, events: Iterable[Tell]) -> bool:
         """Each at most once: its name is made of what it says, and an Event of that name is one already."""
@@ -59,14 +75,18 @@ class CarryOut:
     async def _side_by_side(self, calls: Iterable[tuple[str, Awaitable[None]]]) -> bool:
         async def one(name: str, call: Awaitable[None]) -> bool:
             async with self._slots:
-                return await self._guarded(name, call)
+                try:
+                    return await self._guarded(name, call)
+                except (InvalidError, ForbiddenError) as error:
+                    log.warning("%s: %s", name, error)
+                    return False
 
         return all(await asyncio.gather(*(one(name, call) for name, call in calls)))
 
     async def _guarded(self, name: str, call: Awaitable[None]) -> bool:
         try:
             await call
-        except FencedError:
+        except (FencedError, InvalidError, ForbiddenError):
             raise
         except NotFoundError:
             return True  # it went meanwhile, and so do its dependents

@@ -9,10 +9,16 @@ from cotenant_operator.failure import Failure
 
 
 class ClusterError(Failure):
-    """`status` is the HTTP status, 0 when there was no answer; `retry_after_s` what the server asks for, or 0."""
+    """`status` is the HTTP status, 0 when there was no answer; `retry_after_s` what the server asks for, or 0.
 
-    def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after_s: float = 0.0) -> None:
-        super().__init__(message)
+    `message` is what the server itself said, where it did.
+    """
+
+    def __init__(
+        self, what: str, *, status: int = 0, reason: str = "", message: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(what)
+        self.message = message or what
         self.status, self.reason, self.retry_after_s = status, reason, retry_after_s
 
 
@@ -67,4 +73,5 @@ def error_of(what: str, status: int, body: bytes, retry_after: str = "") -> Clus
     message, reason = (said.get("message", ""), said.get("reason", "")) if isinstance(said, dict) else ("", "")
     kind = _BY_STATUS.get(status, UnreachableError if status >= 500 else ClusterError)
     wait = float(retry_after) if retry_after.isdigit() else 0.0
-    return kind(f"{what}: {status} {message or reason}".strip(), status=status, reason=reason, retry_after_s=wait)
+    text = f"{what}: {status} {message or reason}".strip()
+    return kind(text, status=status, reason=reason, message=message, retry_after_s=wait)

@@ -242,7 +242,7 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
         target=roll.target,
         head=head,
         statuses=statuses,
-        problem=problem or (conductor.problem if conductor and head == "ready" else ""),
+        problem=world.refused or problem or (conductor.problem if conductor and head == "ready" else ""),
         pods=pods_seen(pods),
         workers=ready_workers(pods),
         phase=roll.phase,

@@ -45,6 +45,8 @@ class PoolWorld:
     """RayCluster → its conductor."""
     kuberay_served: bool = True
     """Whether the API server knows ray.io/v1."""
+    refused: str = ""
+    """What the API server did not take of the last pass, and why; empty: it took all."""
     routed: frozenset[str] | None = None
     """RayClusters whose conductors stand in the gateways' configuration; None: nobody knows."""
     node_resources: Mapping[str, int] | None = None

@@ -74,6 +74,7 @@ class Reconciler:
         self._routes: dict[str, tuple[str, ...]] = {}
         self._plan = Plan()
         self._memories: dict[str, Memory] = {}
+        self._refused: dict[str, str] = {}
 
     def begin(self) -> None:
         for key in (FIRST, GATEWAYS):
@@ -139,7 +140,8 @@ class Reconciler:
             self._routes[name] = actions.routed
             self._rounds.mark(GATEWAYS)
         fine = await self._carry_out.events(actions.events)
-        fine &= await self._carry_out.write(actions.writes)
+        written, self._refused[name] = await self._carry_out.write(actions.writes)
+        fine &= written
         fine &= all(await asyncio.gather(*(self._put(put) for put in actions.puts)))
         fine &= await self._carry_out.statuses(actions.statuses)
         self._metrics.pool(name, given, actions)
@@ -148,6 +150,7 @@ class Reconciler:
         if given.pool is None and given.pool_object is None and not given.objects:
             self._routes.pop(name, None)
             self._memories.pop(name, None)
+            self._refused.pop(name, None)
             self._metrics.forget_pool(name)
             self._rounds.forget(POOL + name)
         return actions.again_s
@@ -190,6 +193,7 @@ class Reconciler:
             pods={cluster: tuple(found) for cluster, found in pods.items()},
             conductors={cluster: self._conductors.seen(cluster) for cluster in names},
             kuberay_served=not caches.ray_clusters.absent,
+            refused=self._refused.get(name, ""),
             routed=self._routed(names),
             node_resources=node_resources(nodes.objects.values()) if nodes.synced and not nodes.problem else None,
             now_s=self._wall(),
