@@ -121,7 +121,6 @@ class Operator:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._end_term()
             await self.election.release()
-            self._facts.close()
 
     def not_ready(self) -> str:
         """Why this replica cannot do its work; empty when it can, leading or not."""

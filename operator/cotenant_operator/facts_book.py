@@ -1,10 +1,12 @@
 """What models' files say, read in a few threads: no pass ever waits for a hub or a disk."""
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Thread
 
 from cotenant_cache.errors import CacheError
 from cotenant_cache.facts import ModelFacts
@@ -26,6 +28,7 @@ class Question:
 
 
 Read = Callable[[Question], Facts]
+"""Never raises."""
 
 
 class FactsBook:
@@ -35,7 +38,8 @@ class FactsBook:
         self._read, self._news, self._clock = read, news, clock
         self._known: dict[str, tuple[Facts, float]] = {}
         self._asked: set[str] = set()
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="facts")
+        self._waiting: deque[tuple[str, Question]] = deque()
+        self._reading = 0
 
     def of(self, sources: Mapping[str, Question]) -> dict[str, Facts]:
         """`spec.model` → facts, of those known now; the others are asked for, and `news` is called when they come."""
@@ -54,10 +58,6 @@ class FactsBook:
         """Something is to be tried again."""
         return any(isinstance(facts, CacheError) for facts, _ in self._known.values())
 
-    def close(self) -> None:
-        """Threads that hang in a hub's connection must not keep the operator from ending."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
     def _forget(self, sources: Iterable[str]) -> None:
         for source in self._known.keys() - set(sources):
             del self._known[source]
@@ -65,17 +65,27 @@ class FactsBook:
     def _ask(self, source: str, question: Question) -> None:
         if source not in self._asked:
             self._asked.add(source)
-            loop = asyncio.get_running_loop()
-            task = loop.run_in_executor(self._threads, self._read, question)
-            task.add_done_callback(lambda done: self._answered(source, done))
+            self._waiting.append((source, question))
+            self._begin()
 
-    def _answered(self, source: str, done: "asyncio.Future[Facts]") -> None:
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._reading < AT_ONCE:
+            self._reading += 1
+            # A daemon: a hub that hangs must not keep the operator from ending.
+            Thread(target=self._work, args=(loop, *self._waiting.popleft()), name="facts", daemon=True).start()
+
+    def _work(self, loop: asyncio.AbstractEventLoop, source: str, question: Question) -> None:
+        facts = self._read(question)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._answered, source, facts)
+
+    def _answered(self, source: str, facts: Facts) -> None:
+        self._reading -= 1
         self._asked.discard(source)
-        if done.cancelled():
-            return
         before = self._known.get(source, (None, 0.0))[0]
-        facts = done.result()
         self._known[source] = (facts, self._clock())
+        self._begin()
         if before is None or not _same(before, facts):
             self._news()
 

@@ -1,14 +1,16 @@
 """A plan is made anew when something changed, and no object keeps the others from being planned."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from tests.builders.watched_api import deployment
 
 from cotenant_cache.errors import ModelNotFoundError
+from cotenant_cache.source import HubAccess
 from cotenant_operator.cluster_errors import NotFoundError
-from cotenant_operator.facts_book import AGAIN_S, Facts, FactsBook, Question
+from cotenant_operator.facts_book import AGAIN_S, AT_ONCE, Facts, FactsBook, Question
 from cotenant_operator.kinds import POOLS, Key, Kind, Object, key_of
 from cotenant_operator.planner import Planner
 from cotenant_operator.secrets_by_name import SecretsByName
@@ -108,6 +110,30 @@ async def test_files_that_could_not_be_read_are_read_again_after_a_while() -> No
     async with asyncio.timeout(20):
         while len(asked.questions) < 2:
             await asyncio.sleep(0.01)
+
+
+async def test_few_files_are_read_at_a_time_and_all_in_the_end() -> None:
+    go, lock, now, most = threading.Event(), threading.Lock(), 0, 0
+
+    def read(question: Question) -> Facts:
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        go.wait(20)
+        with lock:
+            now -= 1
+        return ModelNotFoundError(question.source)
+
+    book = FactsBook(read, lambda: None)
+    questions = {str(number): Question(str(number), HubAccess()) for number in range(3 * AT_ONCE)}
+    assert book.of(questions) == {}
+    async with asyncio.timeout(20):
+        while now < AT_ONCE:
+            await asyncio.sleep(0.01)
+        go.set()
+        while len(book.of(questions)) < len(questions):
+            await asyncio.sleep(0.01)
+    assert most == AT_ONCE
 
 
 async def test_a_model_that_breaks_the_plan_stops_no_other() -> None:
