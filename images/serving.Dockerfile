@@ -5,7 +5,7 @@ FROM ${BASE_IMAGE} AS builder
 ARG TORCH=
 COPY images/build.sh constraints.txt /build/
 COPY . /source
-RUN TORCH=${TORCH} /build/build.sh engine,gateway,tracing
+RUN TORCH=${TORCH} /build/build.sh engine,gateway,redis,tracing
 
 FROM ${BASE_IMAGE}
 COPY --from=builder /opt/cotenant /opt/cotenant
