@@ -311,7 +311,8 @@ def test_usage_is_summed_up_over_the_ledgers_of_all_gateways(cotenant: Run, api:
 
 def tenant(name: str = "search", *keys: str) -> Object:
     references = [{"secretRef": {"name": secret, "key": "token"}} for secret in keys]
-    return thing("Tenant", name, spec={"namespaces": ["team-a"], "keys": references})
+    seen = {"observedGeneration": 1}
+    return thing("Tenant", name, spec={"namespaces": ["team-a"], "keys": references}, status=seen)
 
 
 def secrets_of(api: ApiServer) -> dict[str, Object]:
