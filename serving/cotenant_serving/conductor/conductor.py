@@ -118,8 +118,9 @@ class Conductor:
 
     async def step(self) -> Decision:
         """One pass of the loop."""
-        await self._look()
-        decision = decide(self._world())
+        desired = self._desired  # one that is sent meanwhile names groups whose devices were not looked for
+        await self._look(desired)
+        decision = decide(self._world(desired))
         self._decision, self._memory = decision, decision.memory
         await self._act(decision)
         await self._publish()
@@ -168,18 +169,18 @@ class Conductor:
             return lease.app if lease else ""
 
         return pool_status(
-            self._world(),
+            self._world(self._desired),
             self._decision,
             epoch=self._table.epoch,
             reconciled=self._table.sequence > 0,
             holder=holder,
         )
 
-    def _world(self) -> World:
+    def _world(self, desired: Desired | None) -> World:
         now_s = self._clock()
         return World(
             now_s=now_s,
-            desired=self._desired,
+            desired=desired,
             devices=self._devices,
             engines=self._engines,
             demand=self._observed.demand(now_s),
@@ -201,9 +202,9 @@ class Conductor:
         if now_s - began_s > STALL_S:
             self._observed.overslept(now_s - began_s, now_s)
 
-    async def _look(self) -> None:
+    async def _look(self, desired: Desired | None) -> None:
         assert self._driver is not None
-        groups = self._desired.groups if self._desired else ()
+        groups = desired.groups if desired else ()
         self._apps = await _in_thread(self._driver.apps)
         self._devices = await _in_thread(self._driver.devices, groups)
         now_s = self._clock()

@@ -400,3 +400,24 @@ async def test_an_app_that_nobody_speaks_for_keeps_its_name_and_goes_in_the_end(
     bench.clock.now_s += 50
     await bench.conductor.step()
     assert bench.serve.deleted == [args.app]
+
+
+async def test_what_is_desired_while_serve_is_looked_at_counts_from_the_next_pass(bench):
+    """Its groups' devices were not looked for yet: they would all seem to have left."""
+    args = await bench.warm()
+    bench.restart()
+    bench.conductor._desired = None
+    look = bench.serve.devices
+
+    def devices(groups):
+        bench.conductor.set_desired(desired(model(min_engines=1), generation=2, groups=(group(most=2),)))
+        return look(groups)
+
+    bench.serve.devices = devices
+    await bench.conductor.step()
+    assert (bench.serve.deleted, bench.serve.asked) == ([], {})
+    bench.serve.devices = look
+    bench.say(args)
+    await bench.conductor.step()
+    assert bench.conductor.status().models[0].state == "ready"
+    assert (len(bench.serve.started), bench.serve.deleted, bench.serve.asked) == (1, [], {})
