@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.builders.chart import pod_specs, rendered
+from tests.builders.chart import Object, pod_specs, rendered
 from tests.builders.kube import Kube, namespace
 from tests.builders.release import NAME, Release
 from tests.golden_chart.situations import FOLDER, situations
@@ -43,7 +43,7 @@ def test_the_api_server_takes_every_object_and_every_pod(installed: Release, kub
     for item in objects:
         if item["kind"] in NOT_EVERYWHERE and not known(kube, item["kind"]):
             continue
-        kube.apply(item, dry_run=True)
+        kube.apply(new(item), dry_run=True)
     for name, spec in pod_specs(objects):
         accounts = {"cotenant-operator", "cotenant-gateway", "default"}
         if spec.get("serviceAccountName", "default") not in accounts:
@@ -51,10 +51,18 @@ def test_the_api_server_takes_every_object_and_every_pod(installed: Release, kub
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"try-{name}", "namespace": installed.namespace},
+            "metadata": {"name": f"try-pod-{name}", "namespace": installed.namespace},
             "spec": {key: value for key, value in spec.items() if key != "priorityClassName"},
         }
         kube.apply(pod, dry_run=True)
+
+
+def new(item: Object) -> Object:
+    """Under another name: an apply beside helm's would be merged with what helm has made."""
+    name = item["metadata"]["name"]
+    if item["kind"] == "CustomResourceDefinition":
+        return item  # its name says what it defines
+    return {**item, "metadata": {**item["metadata"], "name": f"try-{name}"}}
 
 
 def known(kube: Kube, kind: str) -> bool:
@@ -63,7 +71,7 @@ def known(kube: Kube, kind: str) -> bool:
 
 def test_a_helm_test_asks_a_model_and_takes_everything_of_it_away(installed: Release, kube: Kube) -> None:
     said = installed.helm("test", NAME, "--timeout", "15m", check=False)
-    assert "an answer: " in said or "Phase:          Succeeded" in said, f"{said}\n{kube.story()}"
+    assert "Phase:          Succeeded" in said, f"{said}\n{kube.story()}"
     for kind in ("Secret", "Tenant", "ModelDeployment", "Pod"):
         kube.gone(kind, "cotenant-helm-test", "" if kind == "Tenant" else installed.namespace)
 
