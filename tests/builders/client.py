@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
 
@@ -25,6 +26,7 @@ class FakeClient:
         self.method, self.path, self.headers = "POST", path, headers
         self.gone = False
         self.known = None
+        self.like = None
         self.keep_alive = True
         self.status, self.fields, self.length = 0, b"", None
         self.pieces: list[bytes] = []
@@ -45,6 +47,9 @@ class FakeClient:
     def take_body(self) -> bytes | None:
         return None
 
+    def small_body(self, most: int) -> bytes | None:
+        return None
+
     async def body_part(self) -> bytes:
         if self._parts:
             return self._parts.popleft()
@@ -59,6 +64,9 @@ class FakeClient:
         self._gone = gone
         if not self.reads.is_set():
             pause()
+
+    def carry_on(self, work: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError("it has no body in one piece, so nobody begins with it but a coroutine")
 
     def begin(self, status: int, fields: bytes, length: int | None = None) -> None:
         assert not self.status, "an answer begins once"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Protocol
 
 import msgspec
 
@@ -44,6 +45,27 @@ class Call(msgspec.Struct, frozen=True):
         return self.tokens or max(1, len(self.outgoing.body) // 4)
 
 
+class Charged(Protocol):
+    """What of a `Call` its end asks for."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def limits(self) -> TenantLimits: ...
+    @property
+    def began(self) -> float: ...
+    @property
+    def weight(self) -> int: ...
+
+
 class Ending(msgspec.Struct, frozen=True):
     """How it went. `status` is what the client gets, 0 when it left before."""
 
@@ -60,7 +82,7 @@ class Ending(msgspec.Struct, frozen=True):
     """Its first byte is counted already."""
 
 
-def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
+def tokens_used(call: Charged, ending: Ending) -> tuple[Usage, bool]:
     """(usage, whether it is an estimate). Pure."""
     if ending.usage is not None:
         return ending.usage, False
@@ -69,7 +91,7 @@ def tokens_used(call: Call, ending: Ending) -> tuple[Usage, bool]:
     return Usage(prompt_tokens=call.prompt_tokens, completion_tokens=ending.events), True
 
 
-def settle(gateway: Gateway, call: Call, entry: Entry, ending: Ending) -> int:
+def settle(gateway: Gateway, call: Charged, entry: Entry, ending: Ending) -> int:
     """Called exactly once per admitted request. `entry`: the request in the journal.
 
     Returns what it cost in the turns of the waiting line: tokens, or its weight when an engine ran and told none.

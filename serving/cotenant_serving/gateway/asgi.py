@@ -8,7 +8,8 @@ ASGI and is answered by the FastAPI app in `pages`.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from cotenant_serving.gateway import catalog, routes
 from cotenant_serving.gateway.account import Call
@@ -25,11 +26,13 @@ from cotenant_serving.gateway.client import Client, ClientGoneError, claim
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.gateway.exchange import Exchange
 from cotenant_serving.gateway.page_calls import AsgiApp, Message, Receive, Send
+from cotenant_serving.gateway.quick import Known, QuickStart
 from cotenant_serving.gateway.reply import Reply, harmless
 from cotenant_serving.gateway.request_ids import RequestIds, new_request_id
 from cotenant_serving.gateway.routes import Incoming, Route, Target, Wanted
 from cotenant_serving.gateway.state import Gateway
 from cotenant_serving.gateway.upstream import Outgoing
+from cotenant_serving.gateway.upstream_lean import LeanUpstream
 from cotenant_serving.openai_api import RequestError
 from cotenant_serving.tracing import NO_SPAN, NO_TRACER
 
@@ -42,8 +45,10 @@ _JSON = b"application/json"
 class GatewayApp:
     def __init__(self, gateway: Gateway, pages: AsgiApp) -> None:
         self._gateway = gateway
-        self._pages = pages
         self._ids = RequestIds()
+        upstream = gateway.upstream
+        self.quick = QuickStart(gateway, upstream, self._ids) if isinstance(upstream, LeanUpstream) else None
+        self._pages = pages
         self._small_bytes = min(SMALL_BYTES, gateway.settings.max_body_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -52,8 +57,14 @@ class GatewayApp:
         api = path.startswith(("/v1/", "/v2/")) or path == "/v2"
         await self._pages(scope, receive, _with_request_id(scope, send) if api else send)
 
-    async def answer(self, client: Client, route: Route, target: Target | None) -> None:
-        """A request on one of the `routes`. Raises nothing, but when it is cancelled."""
+    def answer(self, client: Client, route: Route, target: Target | None) -> Coroutine[Any, Any, None] | None:
+        """A request on one of the `routes`: what answers it, or None when it is on its way already (`quick`)."""
+        if self.quick is not None and self.quick.begin(client, route):
+            return None
+        return self.in_order(client, route, target)
+
+    async def in_order(self, client: Client, route: Route, target: Target | None) -> None:
+        """Any request, step by step. Raises nothing, but when it is cancelled."""
         gateway, tenant, held = self._gateway, None, None
         reply = Reply(client, self._ids.new())
         span = NO_SPAN
@@ -105,13 +116,13 @@ class GatewayApp:
         if directory is None:
             raise error("not_ready", retry_after_s=1)
         shown = (fields.get(b"authorization"), fields.get(b"x-api-key"), len(fields) == len(client.headers))
-        known = client.known
-        if known is not None and known[0] is directory and known[1] == shown:
-            return str(known[2])
+        known: Known | None = client.known
+        if known is not None and known.directory is directory and known.shown == shown:
+            return known.tenant
         tenant = authenticate(client.headers, directory.keyring)
         claim(client, tenant)
         if shown[2]:
-            client.known = (directory, shown, tenant)
+            client.known = Known(directory, shown, tenant)
         return tenant
 
     async def _check(
@@ -136,7 +147,7 @@ class GatewayApp:
             target.check_version()
         assert gateway.directory is not None
         view = gateway.directory.tenants[tenant]
-        model = view.models.get(wanted.model) or catalog.resolve(view, wanted.model)
+        model = view.named.get(wanted.model) or catalog.resolve(view, wanted.model)
         if model.task not in route.tasks:
             routes.check_task(route, model)
         now = gateway.clock()

@@ -12,13 +12,10 @@ def resolve(view: TenantView, requested: str) -> GatewayModel:
 
     Raises RequestError: 404 when unknown or not visible (the same answer), 400 when several have the name.
     """
-    model = view.models.get(requested)
+    model = view.named.get(requested)
     if model is not None:
         return model
-    candidates = view.bare.get(requested, ())
-    if len(candidates) == 1:
-        return view.models[candidates[0]]
-    if candidates:
+    if candidates := view.bare.get(requested):
         raise error("ambiguous_model", f"Model '{requested}' may be any of: {', '.join(candidates)}.", param="model")
     raise error("model_not_found", f"Model '{requested}' does not exist or is not visible to you.", param="model")
 

@@ -4,7 +4,7 @@ Routes that go to engines do not speak ASGI: a message, an awaitable and a turn 
 stream cost more than the piece itself. Nothing here waits but the two coroutines; the protocol implements it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from cotenant_serving.gateway.errors import error
@@ -24,6 +24,8 @@ class Client(Protocol):
     """Decoded, without the query."""
     headers: Sequence[tuple[bytes, bytes]]
     """Names in lower case; exactly one Host; a single Content-Length at most; nothing that was not understood."""
+    like: object
+    """Requests of which this is the same, and not None, have the same headers but for the length of their bodies."""
     gone: bool
     """The connection is lost."""
     known: Any
@@ -33,6 +35,9 @@ class Client(Protocol):
 
     def take_body(self) -> bytes | None:
         """The whole body if all of it is here and none was taken; None: ask `body_part`."""
+
+    def small_body(self, most: int) -> bytes | None:
+        """The body if all of it is here in one piece of at most `most` bytes; it is not taken."""
 
     async def body_part(self) -> bytes:
         """The next piece of the body as it comes; empty at its end.
@@ -63,6 +68,9 @@ class Client(Protocol):
 
     def whole(self, status: int, fields: bytes, body: bytes) -> None:
         """`begin` and `end` of an answer that is complete."""
+
+    def carry_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what answers the request from now on, as if the app had begun with it."""
 
     def abort(self) -> None:
         """Closes the connection without an end: what was sent must not look complete."""

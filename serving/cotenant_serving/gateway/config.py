@@ -22,6 +22,8 @@ class TenantView:
     """`namespace/name` → model."""
     bare: Mapping[str, tuple[str, ...]]
     """`name` → every visible `namespace/name` that ends in it, sorted."""
+    named: Mapping[str, GatewayModel]
+    """Every name that means one model → that model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def _view(tenant: GatewayTenant, models: Mapping[str, GatewayModel]) -> TenantVi
         short = name.partition("/")[2]
         bare[short] = (*bare.get(short, ()), name)
     bare |= {name.partition("/")[2]: (name,) for name in tenant.claims if name in seen}
-    return TenantView(tenant, seen, bare)
+    named = {short: seen[names[0]] for short, names in bare.items() if len(names) == 1}
+    return TenantView(tenant, seen, bare, named | seen)
 
 
 def parse(raw: bytes) -> Directory:

@@ -12,6 +12,7 @@ from cotenant_serving.gateway.account import Call, Ending, describe, settle
 from cotenant_serving.gateway.bodies import SMALL_BYTES, Reservation
 from cotenant_serving.gateway.client import Callback, Client
 from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.journal import Entry
 from cotenant_serving.gateway.relay import MAX_EVENT_BYTES, EventTooLongError, StreamFilter
 from cotenant_serving.gateway.reply import Reply
 from cotenant_serving.gateway.state import Gateway
@@ -32,13 +33,15 @@ class Delivery:
         "entry", "muted", "ran", "reply", "settled", "tokens",
     )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, call: Call, reply: Reply, client: Client, span: Span) -> None:
+    def __init__(
+        self, gateway: Gateway, call: Call, reply: Reply, client: Client, span: Span, entry: Entry | None = None
+    ) -> None:
         self._gateway = gateway
         self._call = call
         self.reply = reply
         self._client = client
         self._span = span
-        self.entry = gateway.usage.journal.begin(
+        self.entry = entry or gateway.usage.journal.begin(
             call.request_id, call.tenant, call.model, prompt_tokens=call.prompt_tokens, now=time.time()
         )
         """What is left of this request if the process is killed."""

@@ -24,6 +24,7 @@ from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.delivery import Delivery
 from cotenant_serving.gateway.eager import Work, as_task, current
 from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.journal import Entry
 from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.reply import Reply
 from cotenant_serving.gateway.state import Gateway
@@ -38,6 +39,7 @@ from cotenant_serving.gateway.upstream import (
     meaning,
     refused_header,
 )
+from cotenant_serving.gateway.upstream_answer import LeanAnswer
 from cotenant_serving.openai_api import RequestError
 from cotenant_serving.tracing import NO_SPAN, Span
 
@@ -49,25 +51,44 @@ MAX_FOREIGN = 10
 """Times that another pool's engine may answer at the address of one that is gone, a second apart."""
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """That a request is at an engine already: its slot is taken, and `entry` stands in the journal."""
+
+    row: EngineRow
+    answer: LeanAnswer
+    entry: Entry
+
+
 class Exchange:
     __slots__ = (
-        "_attempts", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway",
+        "_attempts", "_begun", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway",
         "_hold_until", "_leaving", "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping",
         "_task", "_ticket", "_woken", "_working", "deadline",
     )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, call: Call, reply: Reply, client: Client, span: Span = NO_SPAN) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        call: Call,
+        reply: Reply,
+        client: Client,
+        span: Span = NO_SPAN,
+        *,
+        sent: Sent | None = None,
+    ) -> None:
         self._gateway = gateway
         self._call = call
         self._reply = reply
         self._span = span
-        self._delivery = Delivery(gateway, call, reply, client, span)
+        self._delivery = Delivery(gateway, call, reply, client, span, sent.entry if sent is not None else None)
+        self._begun = sent
+        """Its first attempt was made by somebody else."""
         self._hold_until = call.began + gateway.settings.hold_timeout_s
         self._ticket: Ticket | None = None
         """Once it had to wait."""
         self.deadline = call.began + gateway.settings.request_timeout_s
         """For `Gateway.end_overdue`."""
-        self._row: EngineRow | None = None
+        self._row: EngineRow | None = sent.row if sent is not None else None
         """The engine whose slot this request holds now."""
         self._sent_as = ""
         """The request's id at that engine while it may be working on it."""
@@ -155,7 +176,9 @@ class Exchange:
         """Returns the outcome; answers every error itself."""
         try:
             while True:
-                if self._span is NO_SPAN:
+                if self._begun is not None:
+                    outcome = await self._attempt(self._begun.row, NO_SPAN)
+                elif self._span is NO_SPAN:
                     row = self._gateway.dispatcher.at_once(self._call.model)
                     self._row = row = row or await self._hold()
                     outcome = await self._attempt(row, NO_SPAN)
@@ -221,8 +244,14 @@ class Exchange:
         sent = self._gateway.clock()
         self._sending = True
         try:
-            outgoing = call.outgoing if step is NO_SPAN else _continuing(step, call.outgoing)
-            answer = await self._gateway.upstream.send(row, outgoing, self._sent_as)
+            answer: Answer
+            begun, self._begun = self._begun, None
+            if begun is not None:
+                answer, sent = begun.answer, call.began
+                await begun.answer.head()
+            else:
+                outgoing = call.outgoing if step is NO_SPAN else _continuing(step, call.outgoing)
+                answer = await self._gateway.upstream.send(row, outgoing, self._sent_as)
         except asyncio.CancelledError:
             if not self._left_it():
                 raise

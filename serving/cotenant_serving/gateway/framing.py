@@ -91,6 +91,8 @@ class Head(msgspec.Struct):
     waits_for_100: bool
     length_at: int
     """Which of the headers says it; -1: none."""
+    like: "Head | None" = None
+    """One that was read before and is the same but for the length of its body."""
 
 
 def read_head(data: bytes, size: int) -> Head:
@@ -115,7 +117,7 @@ def read_head(data: bytes, size: int) -> Head:
         return head
     headers = known.headers.copy()
     headers[known.length_at] = (b"content-length", digits)
-    return Head(known.start, headers, int(digits), known.keep_alive, known.waits_for_100, known.length_at)
+    return Head(known.start, headers, int(digits), known.keep_alive, known.waits_for_100, known.length_at, known)
 
 
 def _read_lines(data: bytes, size: int) -> Head:

@@ -9,7 +9,7 @@ its end and no further; the next one waits, unread or in `_ahead`, until the ans
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any, Protocol
 
@@ -26,7 +26,10 @@ from cotenant_serving.openai_api import RequestError
 class App(Protocol):
     """`answer` for what `routes.find` knows, ASGI for everything else."""
 
-    async def answer(self, client: Client, route: routes.Route, target: routes.Target | None) -> None: ...
+    def answer(
+        self, client: Client, route: routes.Route, target: routes.Target | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """What answers the request; None when it is on its way already."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None: ...
 
@@ -214,7 +217,13 @@ class Connection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         self._held_back = False
         found = routes.find(request.path)
-        work = call_page(self._app, request, self.transport) if found is None else self._app.answer(request, *found)
+        if found is None:
+            self.run(call_page(self._app, request, self.transport), request)
+        elif (work := self._app.answer(request, *found)) is not None:
+            self.run(work, request)
+
+    def run(self, work: Coroutine[Any, Any, None], request: Request) -> None:
+        """What answers the request."""
         Work(work, self._loop, self._tasks, request.left).step()
 
     def _begin_body(self, length: int) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cotenant_serving.gateway.client import Callback, ClientGoneError
@@ -49,6 +49,7 @@ class Request:
         "headers",
         "held_bytes",
         "keep_alive",
+        "like",
         "method",
         "path",
         "start",
@@ -63,6 +64,7 @@ class Request:
         self.start = start = head.start
         self.headers, self.keep_alive, self._waits_for_100 = head.headers, head.keep_alive, head.waits_for_100
         self.method, self.path = start.method, start.path
+        self.like: object = head.like
         self.gone = self.begun = False
         self.taken_in = body is not None
         """The end of the body is here."""
@@ -93,6 +95,10 @@ class Request:
             return b""
         self._parts, self.held_bytes = None, 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def small_body(self, most: int) -> bytes | None:
+        parts = self._parts
+        return parts[0] if parts and self.taken_in and len(parts) == 1 and len(parts[0]) <= most else None
 
     async def body_part(self) -> bytes:
         while not self._parts:
@@ -195,6 +201,9 @@ class Request:
         """Answers with an error in the shape of the path's API."""
         fields = b"content-type: application/json\r\nx-request-id: %b\r\n" % new_request_id().encode()
         self.whole(problem.status, fields, body_for(problem, self.path))
+
+    def carry_on(self, work: Coroutine[Any, Any, None]) -> None:
+        self._connection.run(work, self)
 
     def abort(self) -> None:
         if self._transport is None:

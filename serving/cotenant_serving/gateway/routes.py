@@ -18,7 +18,8 @@ from cotenant_serving.usual_requests import Asked, usual_chat, usual_completion
 
 Action = Literal["metadata", "infer", "ready"]
 _LENGTH = HEADER_JSON_LENGTH.encode()
-_JSON = {"content-type": "application/json"}
+JSON_FIELDS = {"content-type": "application/json"}
+"""Headers that go on to an engine with JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """Estimated. 0 where requests are not measured in tokens."""
     tokens: int = 0
     """Charged on entry, by estimate."""
-    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: _JSON)
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: JSON_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Route:
     read: Callable[[Incoming], Wanted]
     binary: bool = False
     """Whether tensors in binary may follow the JSON of its body."""
+    usual: Callable[[bytes], Asked | None] | None = None
+    """Reads quickly what most clients send; None for a body that `read` must judge."""
 
 
 def find(path: str) -> tuple[Route, Target | None] | None:
@@ -118,7 +121,7 @@ def _generating(
             asked = Asked(request.model, request.stream, request.sampling.max_tokens)
         model, stream, max_tokens = asked
         size = len(body)
-        return Wanted(model, body, stream, size // 4, estimated_tokens(size, max_tokens), _JSON)
+        return Wanted(model, body, stream, size // 4, estimated_tokens(size, max_tokens), JSON_FIELDS)
 
     return read
 
@@ -154,8 +157,16 @@ _TENSORS: frozenset[Task] = frozenset({"embed", "tensor"})
 INFER = Route("/v2/models/{model}/infer", "POST", _TENSORS, _infer, binary=True)
 METADATA = Route("/v2/models/{model}", "GET", _TENSORS, _metadata)
 ROUTES = (
-    Route("/v1/chat/completions", "POST", _GENERATE, _generating(usual_chat, openai_api.parse_chat)),
-    Route("/v1/completions", "POST", _GENERATE, _generating(usual_completion, openai_api.parse_completion)),
+    Route(
+        "/v1/chat/completions", "POST", _GENERATE, _generating(usual_chat, openai_api.parse_chat), usual=usual_chat
+    ),
+    Route(
+        "/v1/completions",
+        "POST",
+        _GENERATE,
+        _generating(usual_completion, openai_api.parse_completion),
+        usual=usual_completion,
+    ),
     Route("/v1/embeddings", "POST", frozenset({"embed"}), _pooling(pooling_api.parse_embeddings)),
     Route("/v1/rerank", "POST", _RERANK, _pooling(pooling_api.parse_rerank)),
     Route("/v1/score", "POST", _RERANK, _pooling(pooling_api.parse_score)),

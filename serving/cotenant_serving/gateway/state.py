@@ -19,6 +19,7 @@ from cotenant_serving.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from cotenant_serving.gateway.exchange import Exchange
+    from cotenant_serving.gateway.quick import Quick
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class Gateway:
     leaving: bool = False
     """It ends soon, and serves until then."""
     draining: bool = False
-    exchanges: "set[Exchange]" = field(default_factory=set)
+    exchanges: "set[Exchange | Quick]" = field(default_factory=set)
     """Admitted requests that have not ended."""
     _limits: dict[str, TenantLimits] = field(default_factory=dict)
 
@@ -73,7 +74,7 @@ class Gateway:
     def leave_silent_engines(self) -> None:
         """Requests that got no byte yet from an engine that hangs are tried elsewhere."""
         if silent := self.dispatcher.silent():
-            for exchange in self.exchanges:
+            for exchange in tuple(self.exchanges):
                 exchange.leave(silent)
 
     def now(self) -> Now:

@@ -40,7 +40,7 @@ class LeanAnswer(Signal):
         "waiter",
     )
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "Connection | None") -> None:
         self.given, self._work, self._future = False, None, None
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -74,6 +74,16 @@ class LeanAnswer(Signal):
         if size:
             self.pieces.append(data[head.end() :])
         return True
+
+    async def head(self) -> None:
+        """Returns when the head is here. Raises EngineLostError."""
+        try:
+            await self
+        except BaseException:
+            self.drop()
+            raise
+        if not self.status:
+            raise self.problem or EngineLostError("no answer")
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         if self.connection is not None and self.size <= limit:

@@ -87,6 +87,18 @@ class Connection(asyncio.Protocol):
             transport.writelines((head, body))
         return answer
 
+    def carry(self, answer: LeanAnswer, message: bytes) -> None:
+        """Sends a request as it stands; what comes is `answer`'s."""
+        self._answer = answer
+        self._head_bytes = 0
+        self._without_body = False
+        assert self._transport is not None
+        self._transport.write(message)
+
+    def rest(self) -> None:
+        """It was not needed."""
+        self._pool.append(self)
+
     def leave(self, answer: LeanAnswer) -> None:
         """Waits a moment for the end of an answer of which all was taken that matters; closes otherwise."""
         if answer.status and self._keeps and not answer.pieces and self._rest is None:

@@ -74,7 +74,7 @@ class LeanUpstream:
         if engine is None or engine.row is not row or engine.token != self._token():
             engine = self._know(row)
         method, body = outgoing.method, outgoing.body
-        line = _request_line(method, outgoing.path)
+        line = request_line(method, outgoing.path)
         fields = b""
         for name, value in outgoing.headers.items():
             fields += _known_line(name, value)
@@ -85,14 +85,20 @@ class LeanUpstream:
             head = _HEAD % (line, engine.lines, fields, id_)
         connection = self._idle(engine.pool) or await self._new(engine)
         answer = connection.ask(head, body, pieces=len(body) > LARGE_BODY_BYTES, without_body=method == "HEAD")
-        try:
-            await answer
-        except BaseException:
-            answer.drop()
-            raise
-        if not answer.status:
-            raise answer.problem or EngineLostError("no answer")
+        await answer.head()
         return answer
+
+    def idle(self, row: EngineRow) -> Connection | None:
+        """A connection for `Connection.carry`, if one waits; of an engine that was asked before as it is now."""
+        engine = self._engines.get(row.instance)
+        if engine is None or engine.row is not row or engine.token != self._token():
+            return None
+        return self._idle(engine.pool)
+
+    def message(self, row: EngineRow, line: bytes, request_id: str, body: bytes) -> bytes:
+        """All of a request with JSON, which is no larger than `JOINED_BYTES`. `line`: as `request_line` makes it."""
+        lines = self._engines[row.instance].lines
+        return (_HEAD_OF_BODY + b"%b") % (line, lines, _JSON_LINE, request_id.encode(), len(body), body)
 
     async def cancel(self, row: EngineRow, request_id: str) -> Usage | None:
         stop = Outgoing("DELETE", REQUESTS_PATH + request_id, b"", {})
@@ -177,7 +183,7 @@ class LeanUpstream:
 
 
 @lru_cache(maxsize=1024)
-def _request_line(method: str, path: str) -> bytes:
+def request_line(method: str, path: str) -> bytes:
     return f"{for_head('the method', method)} {encoded_path(path)} HTTP/1.1\r\n".encode()
 
 
@@ -186,3 +192,4 @@ def _line(name: str, value: str) -> bytes:
 
 
 _known_line = lru_cache(maxsize=1024)(_line)
+_JSON_LINE = _line("content-type", "application/json")
