@@ -29,6 +29,7 @@ from cotenant_operator.processes import free_port
 
 PEER = Path(__file__).parents[1] / ".peers" / "kopf" / "bin" / "kopf"
 PEER_OPERATOR = Path(__file__).parent / "peers" / "kopf_operator.py"
+CRDS = tuple(f"{plural}.cotenant.dev" for plural in ("modeldeployments", "tenants", "gpupools"))
 WHERE = "cotenant-bench"
 QUIET_S = 3.0
 LIMIT_S = 600.0
@@ -180,15 +181,9 @@ def left(kube: Kube) -> list[str]:
 @contextmanager
 def prepared(kube: Kube) -> Iterator[None]:
     """The CRDs, two namespaces, and a pool whose pods no node takes."""
-    crds = subprocess.run(
-        ["helm", "template", "cotenant", str(CHART), "--show-only", "templates/crds.yaml"],
-        env=kube.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crds)
-    kube.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.cotenant.dev", "--timeout=60s")
+    there = kube.find("CustomResourceDefinition", CRDS[0]) is not None
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "files" / "crds"))
+    kube.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRDS), "--timeout=60s")
     try:
         remove_objects(kube)
         for name in (NAMESPACE, WHERE):
@@ -203,6 +198,8 @@ def prepared(kube: Kube) -> Iterator[None]:
         remove_objects(kube)
         for name in (WHERE, NAMESPACE):
             remove_namespace(kube, name)
+        for name in () if there else CRDS:
+            kube.delete("CustomResourceDefinition", name)
 
 
 def main() -> None:
