@@ -15,10 +15,28 @@ FULL, SLOW = 1, 2
 
 Put = Callable[[bytes], bool]
 
-_PLAIN = re.compile(rb"HTTP/1\.1 200 OK\r\n((?:[a-z0-9\-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
-_FIELD = re.compile(r"([^:]+): ([^\r]+)\r\n")
+_BEGIN = b"HTTP/1.1 200 OK\r\n"
+_LINE = re.compile(rb"([a-z0-9\-]+): ([!-~](?:[ -~]*[!-~])?)")
 _FRAMING = frozenset(("connection", "proxy-connection", "transfer-encoding", "upgrade"))
 """Headers that say more about where an answer ends, or its connection, than its length does."""
+_NOT_PLAIN = ("", "")
+_LINES: dict[bytes, tuple[str, str]] = {}
+"""Lines of plain heads that were read before: engines repeat theirs."""
+_MAX_LINES = 4096
+_MAX_LINE_BYTES = 256
+
+
+def _learn(line: bytes) -> tuple[str, str]:
+    """Name and value; `_NOT_PLAIN` for what others might read differently, or what changes the rest."""
+    found = _LINE.fullmatch(line)
+    field = (found[1].decode(), found[2].decode()) if found else _NOT_PLAIN
+    if field[0] in _FRAMING:
+        field = _NOT_PLAIN
+    if len(line) <= _MAX_LINE_BYTES:
+        if len(_LINES) >= _MAX_LINES:
+            _LINES.clear()
+        _LINES[line] = field
+    return field
 
 
 class LeanAnswer(Signal):
@@ -61,18 +79,18 @@ class LeanAnswer(Signal):
 
         Most answers are, and come in one read; a parser that calls back for each header costs three times as much.
         """
-        head = _PLAIN.match(data)
-        if head is None or head.end() > MAX_HEAD_BYTES:
+        end = data.find(b"\r\n\r\n")
+        if not len(_BEGIN) <= end <= MAX_HEAD_BYTES - 4 or not data.startswith(_BEGIN):
             return False
-        fields = _FIELD.findall(head[1].decode("ascii"))
-        headers = dict(fields)
-        size = len(data) - head.end()
-        known = len(headers) == len(fields) and _FRAMING.isdisjoint(headers)
-        if not known or headers.get("content-length") != str(size):
+        lines = data[len(_BEGIN) : end].split(b"\r\n")
+        known = _LINES.get
+        headers = dict([known(line) or _learn(line) for line in lines])
+        size = len(data) - end - 4
+        if len(headers) != len(lines) or "" in headers or headers.get("content-length") != str(size):
             return False
         self.status, self.headers, self.size, self.complete = 200, headers, size, True
         if size:
-            self.pieces.append(data[head.end() :])
+            self.pieces.append(data[end + 4 :])
         return True
 
     async def head(self) -> None:
