@@ -1,10 +1,10 @@
-# `cotenant operator`, and every other command of `cotenant` that needs no model: `make images`.
+# `cotenant operator`, and the commands of `cotenant` that look at a cluster or call a model: `make images`.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS builder
 COPY images/build.sh constraints.txt /build/
 COPY . /source
-RUN /build/build.sh operator,loadtest
+RUN /build/build.sh operator
 
 FROM ${BASE_IMAGE}
 COPY --from=builder /opt/cotenant /opt/cotenant
