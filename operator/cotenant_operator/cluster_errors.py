@@ -50,6 +50,9 @@ class SilentError(UnreachableError):
     """A watch said nothing for so long that its connection may be dead: open it anew."""
 
 
+_NOT_TYPED = "failed to create typed patch object"
+"""The API server answers a server-side apply of a wrong type with 500, as if it were at fault."""
+
 _BY_STATUS: Mapping[int, type[ClusterError]] = {
     400: InvalidError,
     401: ForbiddenError,
@@ -72,6 +75,8 @@ def error_of(what: str, status: int, body: bytes, retry_after: str = "") -> Clus
         said = {"message": body[:200].decode(errors="replace")}
     message, reason = (said.get("message", ""), said.get("reason", "")) if isinstance(said, dict) else ("", "")
     kind = _BY_STATUS.get(status, UnreachableError if status >= 500 else ClusterError)
+    if status == 500 and _NOT_TYPED in message:
+        kind = InvalidError
     wait = float(retry_after) if retry_after.isdigit() else 0.0
     text = f"{what}: {status} {message or reason}".strip()
     return kind(text, status=status, reason=reason, message=message, retry_after_s=wait)

@@ -26,6 +26,8 @@ def installed(release: Release, kube: Kube, namespaces: Callable[[str], str]) ->
         kube.patch("Deployment", name, NAMESPACE, {"spec": {"replicas": 0}})
         pods = f"app.kubernetes.io/component={name.removeprefix('cotenant-')}"
         kube.until(lambda: not kube.objects("Pod", NAMESPACE, pods), f"{name} is gone")  # noqa: B023
+    for kind in ("GPUPool", "Tenant", "ModelDeployment"):
+        kube.until(lambda: kube.objects(kind) == [], f"{kind}s are served")  # noqa: B023
     return release
 
 
