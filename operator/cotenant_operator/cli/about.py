@@ -11,9 +11,7 @@ _SHOWN = ("ray", "torch", "transformers", "huggingface-hub", "uvicorn", "pydanti
 
 def version(output: Shown = Output.TABLE) -> int:
     """Print the version; wide, JSON and YAML also those of Python and of the packages that matter most."""
-    from importlib.metadata import version as version_of
-
-    number = version_of("cotenant")
+    number = _version("cotenant") or "0 (not installed: it runs from its source tree)"
     if output is Output.TABLE:
         typer.echo(f"cotenant {number}")
         return 0

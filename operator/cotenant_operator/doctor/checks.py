@@ -57,6 +57,10 @@ def _python(seen: Snapshot) -> Iterator[Finding]:
 
 
 def _packages(seen: Snapshot) -> Iterator[Finding]:
+    if not any(seen.extras.values()):
+        text = "cotenant runs from its source tree, so what it needs was not compared with what is there"
+        yield Finding("warning", "packages", text, "make install")
+        return
     for extra, packages in seen.extras.items():
         check, fix = f"packages: {extra}", f"pip install 'cotenant[{extra}]'"
         missing = [package.name for package in packages if package.version is None]

@@ -55,11 +55,18 @@ def look(state: Path, *, port: int, hub: bool) -> Snapshot:
 def _packages(extra: str) -> tuple[Package, ...]:
     """What the extra asks for, from cotenant's own metadata, with what is installed of it."""
     found = []
-    for text in importlib.metadata.requires("cotenant") or ():
+    for text in _requirements():
         match = _REQUIREMENT.match(text)
         if match and match["extra"] == extra and match["name"] != "cotenant":
             found.append(Package(match["name"], match["wanted"].strip(), _version(match["name"])))
     return tuple(found)
+
+
+def _requirements() -> list[str]:
+    """Nothing for a program that runs from its source tree."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.requires("cotenant") or []
+    return []
 
 
 def _version(name: str) -> str | None:

@@ -1,3 +1,5 @@
+import importlib.metadata
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -50,6 +52,11 @@ def test_a_run_without_a_single_record_says_so() -> None:
     assert results.total.scheduled == 0
     assert results.total.success_rate == 1.0
     assert results.fairness.jain is None
+
+
+def test_a_run_from_a_source_tree_is_summed_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **_: iter(()))
+    assert summarise(scenario_of(), run_of([answered()]), "http://127.0.0.1:1").cotenant_version == "0"
 
 
 @st.composite

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -357,6 +358,14 @@ def test_completion_is_silent_where_nothing_was_published(cotenant: Run, monkeyp
 def test_version_tells_more_when_asked(cotenant: Run) -> None:
     assert cotenant("version").out.startswith("cotenant ")
     assert set(json.loads(cotenant("version", "-o", "json").out)) >= {"cotenant", "python", "torch"}
+
+
+def test_a_program_that_is_not_installed_says_so_and_examines_the_machine(
+    cotenant: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **_: iter(()))
+    assert cotenant("version").out == "cotenant 0 (not installed: it runs from its source tree)\n"
+    assert "cotenant runs from its source tree" in cotenant("doctor").out
 
 
 def test_without_any_up_chat_says_how_to_reach_a_gateway_elsewhere(cotenant: Run) -> None:
