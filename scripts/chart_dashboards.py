@@ -161,12 +161,42 @@ GATEWAY = Dashboard(
                 ),
                 Panel(
                     "Trouble",
-                    "Workers that died, usage records that a full disk keeps in memory, or that were given up.",
+                    "Workers that died and the usage records made for them; records that a full disk keeps in "
+                    "memory, or that were given up.",
                     (
                         (f"sum(increase(cotenant_gateway_worker_restarts_total{RATE}))", "workers started again"),
+                        (f"sum(increase(cotenant_usage_records_recovered_total{RATE}))", "usage records recovered"),
                         ("sum(cotenant_usage_records_waiting)", "usage records waiting"),
                         (f"sum(increase(cotenant_usage_records_dropped_total{RATE}))", "usage records given up"),
                     ),
+                ),
+            ),
+        ),
+        (
+            "What they hear from the operator, and tell it",
+            (
+                Panel(
+                    "Configuration behind the newest",
+                    "By generation, about milliseconds. One that stays above 0 does not hear the operator: keys "
+                    "that were revoked still work there.",
+                    (
+                        (
+                            "scalar(max(cotenant_gateway_config_generation)) - cotenant_gateway_config_generation",
+                            "{{pod}}",
+                        ),
+                    ),
+                    "ms",
+                ),
+                Panel(
+                    "Usage that was not sent",
+                    "Lines on a gateway's disk that the operator has not acknowledged: a node that dies takes them.",
+                    (("cotenant_usage_unsent_bytes", "{{pod}}"),),
+                    "bytes",
+                ),
+                Panel(
+                    "Workers",
+                    "Of each gateway.",
+                    (("cotenant_gateway_workers", "{{pod}}"),),
                 ),
             ),
         ),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,10 +58,12 @@ def test_every_variable_is_a_label_that_exists(file: Any) -> None:
             assert label in known()[metric]
 
 
-def test_every_metric_of_the_operator_is_on_a_dashboard() -> None:
-    text = (FOLDER / "operator.json").read_text()
-    for name, *_ in generate_docs.operator_metrics():
-        assert name.strip("`") in text
+@pytest.mark.parametrize(
+    ("file", "metrics"), [("operator", generate_docs.operator_metrics), ("gateways", generate_docs.metrics)]
+)
+def test_every_metric_is_on_a_dashboard(file: str, metrics: Callable[[], list[tuple[str, ...]]]) -> None:
+    text = (FOLDER / f"{file}.json").read_text()
+    assert [name for name, *_ in metrics() if name.strip("`") not in text] == []
 
 
 @every_dashboard
