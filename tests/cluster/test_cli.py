@@ -98,9 +98,18 @@ def test_an_editor_of_a_namespace_sees_its_models_and_why_without_any_other_righ
     explained = editor("explain", "model", "chat")
     assert explained.stdout.startswith("search/chat: ready (Ready)"), explained.stderr
     assert "engine search.chat-" in explained.stdout
-    refused = editor("get", "pools")
+    assert editor("get", "pools").stdout.splitlines()[1].split()[:3] == ["default", "True", "Ready"]
+    refused = editor("get", "tenants")
     assert refused.returncode == 1
-    assert "you may not list gpupools.cotenant.dev; an administrator" in refused.stderr
+    assert "you may not list tenants.cotenant.dev; an administrator" in refused.stderr
+
+
+def test_an_editor_of_a_namespace_plans_a_change_of_its_models(editor: Run, tmp_path: Path):
+    (tmp_path / "it.yaml").write_text(yaml.safe_dump(echo("chat", concurrency=3, replicas={"min": 1})))
+    ran = editor("plan", "-f", str(tmp_path / "it.yaml"), "-o", "yaml")
+    assert ran.returncode == 0, ran.stderr
+    assert yaml.safe_load(ran.stdout)["changes"][0]["effect"].startswith("a new revision")
+    assert "who would see the models is not known" in ran.stdout + ran.stderr
 
 
 def test_logs_find_the_engines_lines_and_say_whose_right_it_is(administrator: Run, editor: Run):

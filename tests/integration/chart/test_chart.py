@@ -299,7 +299,31 @@ def test_every_right_that_people_get_is_in_the_docs(default: list[Object]) -> No
         (rule,) = role["rules"]
         to = [label.removeprefix(aggregate) for label in role["metadata"]["labels"] if label.startswith(aggregate)]
         found.add((name, frozenset(to), ", ".join(rule["resources"]), ", ".join(rule["verbs"])))
+    (rule,) = one(default, "ClusterRole", "cotenant-view-pools")["rules"]
+    groups = frozenset(viewers_of_pools(default))
+    found.add(("cotenant-view-pools", groups, ", ".join(rule["resources"]), ", ".join(rule["verbs"])))
     assert {(row[0], frozenset(row[1].split(", ")), *row[2:]) for row in documented("## People")} == found
+
+
+def viewers_of_pools(objects: list[Object]) -> list[str]:
+    subjects = one(objects, "ClusterRoleBinding", "cotenant-view-pools")["subjects"]
+    assert {item["kind"] for item in subjects} == {"Group"}
+    return [item["name"] for item in subjects]
+
+
+def test_who_sees_pools_may_be_named() -> None:
+    assert viewers_of_pools(rendered(*values_of("named-viewers"))) == ["ml-engineers", "platform"]
+    objects = rendered("--set-json", "rbac.poolViewers=[]")
+    assert "cotenant-view-pools" not in {item["metadata"]["name"] for item in objects}
+
+
+@pytest.mark.parametrize("situation", situations())
+def test_nobody_but_the_operator_reads_tenants(situation: str) -> None:
+    roles = [item for item in rendered(*values_of(situation)) if item["kind"] in ("Role", "ClusterRole")]
+    readers = {
+        role["metadata"]["name"] for role in roles if any("tenants" in rule["resources"] for rule in role["rules"])
+    }
+    assert readers <= {"cotenant-operator"}
 
 
 def test_nobody_may_do_anything_with_a_star(default: list[Object]) -> None:
