@@ -159,6 +159,14 @@ def test_a_gateway_waits_for_its_token_and_starts_without_a_boot_copy(default: l
 
 
 @pytest.mark.parametrize("situation", situations())
+def test_no_budget_keeps_a_node_from_being_drained(situation: str) -> None:
+    for item in rendered(*values_of(situation)):
+        if item["kind"] == "PodDisruptionBudget":
+            assert item["spec"]["maxUnavailable"] not in (0, "0%"), item["metadata"]["name"]
+            assert item["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "pods that are not ready hold no drain up"
+
+
+@pytest.mark.parametrize("situation", situations())
 def test_every_object_has_the_standard_labels(situation: str) -> None:
     for item in rendered(*values_of(situation)):
         labels = item["metadata"]["labels"]
@@ -231,6 +239,8 @@ REFUSALS = [
     ("gatway.replicas=3", ["'gatway' not allowed", "'gateway'"]),
     ("gateway.replicas=many", ["/gateway/replicas", "want integer"]),
     ("gateway.replicas=0", ["/gateway/replicas", "want 1"]),
+    ("gateway.podDisruptionBudget.maxUnavailable=0", ["/gateway/podDisruptionBudget/maxUnavailable", "want 1"]),
+    ("gateway.podDisruptionBudget.maxUnavailable=0%", ["maxUnavailable", "does not match"]),
     ("image.pullPolicy=always", ["/image/pullPolicy", "'Always'"]),
     ("pools.idleTimeout=60", ["/pools/idleTimeout", "want string"]),
     ("pools.idleTimeout=1 minute", ["/pools/idleTimeout", "does not match"]),

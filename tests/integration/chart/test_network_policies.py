@@ -117,7 +117,9 @@ def test_only_the_named_may_scrape() -> None:
 def test_clients_may_be_named() -> None:
     objects = everything("--set-json", 'networkPolicy.gatewayFrom=[{"podSelector":{"matchLabels":{"app":"proxy"}}}]')
     assert may_reach(objects, Endpoint({"app": "proxy"}), GATEWAY, 8080)
+    assert may_reach(objects, TEST, GATEWAY, 8080), "or `helm test` would say that nothing answers"
     assert not may_reach(objects, CLIENT, GATEWAY, 8080)
+    assert not may_reach(objects, NEIGHBOUR, GATEWAY, 8080)
 
 
 def test_what_pods_call_may_be_left_open() -> None:
