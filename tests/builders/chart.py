@@ -1,12 +1,14 @@
 """The chart as tests see it: objects that helm renders, and who may reach whom by its NetworkPolicies."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.golden_chart.situations import template
+from tests.golden_chart.situations import CHART, template
 
 Object = dict[str, Any]
 
@@ -22,6 +24,17 @@ class Endpoint:
 
 def rendered(*arguments: str, **where: str) -> list[Object]:
     return list(yaml.safe_load_all(template(*arguments, **where)))
+
+
+def notes(folder: Path, *arguments: str) -> str:
+    """What helm says after an install, which `helm template` leaves out: of a copy of the chart in `folder`."""
+    chart = shutil.copytree(CHART, folder / "chart")
+    said = (chart / "templates" / "NOTES.txt").read_text()
+    (chart / "templates" / "said.yaml").write_text(
+        f'{{{{- define "said" -}}}}{said}{{{{- end -}}}}said: {{{{ include "said" . | toJson }}}}'
+    )
+    (found,) = rendered("--show-only", "templates/said.yaml", *arguments, chart=str(chart))
+    return str(found["said"])
 
 
 def one(objects: Sequence[Object], kind: str, name: str) -> Object:

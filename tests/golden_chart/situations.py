@@ -34,9 +34,11 @@ def situations() -> list[str]:
 
 
 @functools.cache
-def template(*arguments: str, release: str = "cotenant", namespace: str = "cotenant-system") -> str:
+def template(
+    *arguments: str, release: str = "cotenant", namespace: str = "cotenant-system", chart: str = str(CHART)
+) -> str:
     """YAML of every object, with what is drawn at random masked. Raises HelmError."""
-    command = ["helm", "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES]
+    command = ["helm", "template", release, chart, "--namespace", namespace, "--kube-version", KUBERNETES]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     if result.returncode:
         raise HelmError(result.stderr)

@@ -104,8 +104,19 @@ topologySpreadConstraints:
 {{- add .Values.gateway.preStopSeconds .Values.gateway.requestTimeoutSeconds 30 -}}
 {{- end }}
 
-{{/* URL that users call, or nothing. */}}
+{{/* URL that users call, or nothing where it is the Service's name. */}}
 {{- define "cotenant.gatewayUrl" -}}
+{{- $outside := include "cotenant.outsideUrl" . -}}
+{{- $port := int .Values.gateway.service.port -}}
+{{- if $outside -}}
+{{ $outside }}
+{{- else if ne $port 80 -}}
+{{ printf "http://cotenant-gateway.%s.svc:%d" .Release.Namespace $port }}
+{{- end -}}
+{{- end }}
+
+{{/* URL that users outside the cluster call, or nothing where the values name none. */}}
+{{- define "cotenant.outsideUrl" -}}
 {{- $gateway := .Values.gateway -}}
 {{- if $gateway.url -}}
 {{ $gateway.url }}
@@ -113,8 +124,6 @@ topologySpreadConstraints:
 {{ printf "%s://%s" (ternary "https" "http" (not (empty $gateway.ingress.tlsSecretName))) $gateway.ingress.host }}
 {{- else if and $gateway.httpRoute.enabled $gateway.httpRoute.hostnames -}}
 {{ printf "https://%s" (first $gateway.httpRoute.hostnames) }}
-{{- else if ne (int $gateway.service.port) 80 -}}
-{{ printf "http://cotenant-gateway.%s.svc:%d" .Release.Namespace (int $gateway.service.port) }}
 {{- end -}}
 {{- end }}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.builders.chart import Object, one, pod_specs, rendered
+from tests.builders.chart import Object, notes, one, pod_specs, rendered
 from tests.golden_chart.situations import CHART, DEFAULT, FOLDER, NO_HELM, HelmError, has_helm, render, situations
 
 from cotenant_operator.operator_settings import OperatorSettings, read_settings
@@ -119,6 +119,29 @@ def test_models_show_the_url_that_users_call(arguments: tuple[str, ...], url: st
     assert settings_of(rendered(*arguments), tmp_path).url == url
 
 
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        ((), "http://127.0.0.1:8080/v1"),
+        (("--set", "gateway.service.port=8000"), "service/cotenant-gateway 8080:8000"),
+        (values_of("autoscaled-ingress"), "https://models.example.com/v1"),
+        (("--set", "gateway.url=https://ai.example.com/"), "https://ai.example.com/v1"),
+    ],
+)
+def test_the_notes_say_what_is_called_from_outside_and_where_the_key_is(
+    arguments: tuple[str, ...], called: str, tmp_path: Path
+) -> None:
+    said = notes(tmp_path, *arguments)
+    assert called in said
+    assert ".svc" not in said, "nobody outside the cluster knows that name"
+    assert "kubectl get secret first-key -n cotenant-system -o jsonpath='{.data.token}' | base64 -d" in said
+
+
+def test_the_notes_say_that_prometheus_is_kept_out(tmp_path: Path) -> None:
+    assert "metricsFrom" not in notes(tmp_path / "observed", *values_of("observed"))
+    assert "metricsFrom names nobody" in notes(tmp_path / "shut", "--set", "metrics.serviceMonitor.enabled=true")
+
+
 def test_a_change_of_settings_replaces_the_operators_pods(default: list[Object]) -> None:
     changed = rendered("--set", "pools.idleTimeout=5m")
     assert checksum(changed) != checksum(default)
@@ -163,7 +186,9 @@ def test_no_budget_keeps_a_node_from_being_drained(situation: str) -> None:
     for item in rendered(*values_of(situation)):
         if item["kind"] == "PodDisruptionBudget":
             assert item["spec"]["maxUnavailable"] not in (0, "0%"), item["metadata"]["name"]
-            assert item["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "pods that are not ready hold no drain up"
+            assert item["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", (
+                "pods that are not ready hold no drain up"
+            )
 
 
 @pytest.mark.parametrize("situation", situations())
