@@ -28,8 +28,8 @@ class Pods:
     @classmethod
     def of(cls, world: World) -> "Pods":
         groups = world.desired.groups if world.desired else ()
-        missing = {group.name: max(0, group.min_devices - len(world.devices_of(group.name))) for group in groups}
-        room = {group.name: [group.memory_bytes] * missing[group.name] for group in groups}
+        missing = {group.name: _least(group, world) - len(world.devices_of(group.name)) for group in groups}
+        room = {group.name: [group.memory_bytes] * max(0, missing[group.name]) for group in groups}
         return cls(world, remember(world), room)
 
     def put(self, spec: EngineSpec, *, available: bool) -> str | None:
@@ -69,6 +69,11 @@ class Pods:
             return False
         coming.append(group.memory_bytes - share_bytes)
         return True
+
+
+def _least(group: WorkerGroup, world: World) -> int:
+    """Devices that the group has whatever is asked for; a cluster that drains gives them away, and asks for none."""
+    return 0 if world.desired and world.desired.draining else group.min_devices
 
 
 def remember(world: World) -> dict[str, GroupMemory]:

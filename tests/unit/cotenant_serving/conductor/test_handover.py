@@ -23,6 +23,13 @@ def test_nothing_new_starts_and_no_pod_is_brought():
         assert (decision.starts, decision.pods) == ((), {})
 
 
+def test_a_device_that_was_given_away_is_not_asked_for_again_though_the_group_has_a_min():
+    always = (group(least=2, most=3),)
+    for devices in (PODS[:1], ()):
+        assert draining(model(min_engines=1), groups=always, devices=devices).pods == {}
+    assert draining(model(), groups=always, devices=(), draining=False).pods == {"cpu": 2}
+
+
 def test_engines_that_serve_stay_and_idle_ones_go_though_min_would_keep_them():
     busy, idle = engine(running=1, on=pod(1)), engine(slot=1, idle_s=IDLE_S, on=pod(2))
     fresh = engine(slot=2, idle_s=IDLE_S - 1, on=pod(3))
