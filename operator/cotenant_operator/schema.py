@@ -34,11 +34,39 @@ def _named_schema(longest: int, format_: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "maxLength": longest, "format": format_})
 
 
+def _matching(pattern: str, allowed: str) -> Any:
+    """`allowed`: the pattern in words."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {allowed}, as for Kubernetes")
+        return value
+
+    return AfterValidator(check)
+
+
+def _secret_schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 253, "pattern": f"^{pattern}$"})
+
+
 NAME, QUANTITY, SIZE, DURATION = "cotenant-name", "cotenant-quantity", "cotenant-size", "cotenant-duration"
 """Formats of the JSON schema, for which the CRDs have rules."""
 Name = Annotated[str, _name(40), _named_schema(40, NAME)]
 Namespace = Annotated[str, _name(63), _named_schema(63, NAME)]
-SecretName = Annotated[str, Field(min_length=1, max_length=253)]
+_SECRET_NAME, _SECRET_KEY = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "[-._A-Za-z0-9]+"
+SecretName = Annotated[
+    str,
+    Field(max_length=253),
+    _matching(_SECRET_NAME, "lower-case letters, digits, '-' and '.', with a letter or digit first and last"),
+    _secret_schema(_SECRET_NAME),
+]
+"""No Secret has another name; and one with a slash in it would ask the API server for something else."""
+SecretKey = Annotated[
+    str,
+    Field(max_length=253),
+    _matching(_SECRET_KEY, "letters, digits, '-', '_' and '.'"),
+    _secret_schema(_SECRET_KEY),
+]
 ByteCount = Annotated[int, BeforeValidator(parse_bytes), WithJsonSchema({"format": QUANTITY})]
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0), WithJsonSchema({"format": SIZE})]
 """A `ByteCount` above 0."""
@@ -69,4 +97,4 @@ class Metadata(ClusterMetadata):
 
 class SecretRef(Spec):
     name: SecretName = Field(description="Name of the Secret.")
-    key: SecretName = Field(description="Key inside the Secret.")
+    key: SecretKey = Field(description="Key inside the Secret.")

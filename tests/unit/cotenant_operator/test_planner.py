@@ -5,21 +5,31 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tests.builders.watched_api import deployment
 
 from cotenant_cache.errors import ModelNotFoundError
 from cotenant_cache.source import HubAccess
-from cotenant_operator.cluster_errors import NotFoundError
+from cotenant_operator.cluster_errors import InvalidError, NotFoundError
 from cotenant_operator.facts_book import AGAIN_S, AT_ONCE, Facts, FactsBook, Question
-from cotenant_operator.kinds import POOLS, Key, Kind, Object, key_of
+from cotenant_operator.kinds import POOLS, TENANTS, Key, Kind, Object, key_of
 from cotenant_operator.planner import Planner
-from cotenant_operator.secrets_by_name import SecretsByName
+from cotenant_operator.secrets_by_name import Reader, SecretsByName
 
 COMMIT = "0" * 40
 
 
 class NoSecrets:
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        raise NotFoundError("none", status=404)
+
+
+class OrdinarySecrets:
+    """An API server that is asked for a name which no path may have as it is."""
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        if not name.isalnum():
+            raise InvalidError(f"GET /api/v1/namespaces/ours/secrets/{name}: 400", status=400)
         raise NotFoundError("none", status=404)
 
 
@@ -50,12 +60,19 @@ def hub_model(name: str, **more: Any) -> Object:
     return item
 
 
-def planner(*models: Object, asked: Asked, clock: Callable[[], float] = lambda: 0.0) -> Planner:
+def planner(
+    *models: Object,
+    asked: Asked,
+    clock: Callable[[], float] = lambda: 0.0,
+    tenants: tuple[Object, ...] = (),
+    secrets: Reader | None = None,
+) -> Planner:
     objects: dict[Key, Object] = {key_of(item): item for item in models}
+    of_tenants: dict[Key, Object] = {key_of(item): item for item in tenants}
     return Planner(
         namespace="ours",
-        objects=lambda: (objects, {}, {("", "default"): pool()}),
-        secrets=SecretsByName(NoSecrets(), "ours", lambda name: None),
+        objects=lambda: (objects, of_tenants, {("", "default"): pool()}),
+        secrets=SecretsByName(secrets or NoSecrets(), "ours", lambda name: None),
         always=(),
         facts=FactsBook(asked, asked.news.set, clock=clock),
     )
@@ -134,6 +151,18 @@ async def test_few_files_are_read_at_a_time_and_all_in_the_end() -> None:
         while len(book.of(questions)) < len(questions):
             await asyncio.sleep(0.01)
     assert most == AT_ONCE
+
+
+@pytest.mark.parametrize("name", ["search key", "a/../../pods", "?watch=1", "Upper", "-a"])
+async def test_a_tenant_that_names_what_can_be_no_secret_is_a_problem_of_its_own(name: str) -> None:
+    tenant = TENANTS.new(
+        "search", spec={"namespaces": ["default"], "keys": [{"secretRef": {"name": name, "key": "t"}}]}
+    )
+    tenant["metadata"] |= {"uid": "uid-search", "generation": 1, "resourceVersion": "1"}
+    found = planner(deployment("echo", 1), asked=Asked(), tenants=(tenant,), secrets=OrdinarySecrets())
+    planned = await found.planned()
+    assert planned.models.keys() == {"default/echo"}
+    assert "spec.keys[0].secretRef.name: must be lower-case" in planned.problems["Tenant", "", "search"]
 
 
 async def test_a_model_that_breaks_the_plan_stops_no_other() -> None:
