@@ -44,7 +44,7 @@ def of_pool(pool: PoolSeen) -> Hindrance | None:
             "False",
             ClusterReason.KUBERAY_SILENT,
             f"nobody acts on RayCluster {pool.active or pool.target}: is KubeRay running, and does it watch this "
-            "namespace? kubectl get pods -A -l app.kubernetes.io/name=kuberay",
+            "namespace? kubectl get pods -A -l app.kubernetes.io/component=kuberay-operator",
         )
     if pool.head in ("absent", "pending"):
         return _head_pending(pool)

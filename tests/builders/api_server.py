@@ -1,6 +1,7 @@
 """A Kubernetes API server of a few lines for tests of the command line: objects by path, list, get, logs, rights."""
 
 import json
+import re
 import threading
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -180,8 +181,11 @@ def _path(item: Object) -> str:
 
 def _is(item: Object, kind: Kind, namespace: str, labels: str) -> bool:
     metadata = item["metadata"]
-    wanted = dict(part.split("=") for part in labels.split(",") if part)
-    has: Iterable[Any] = (metadata.get("labels", {}).get(name) == value for name, value in wanted.items())
+    parts = (part for part in re.split(r",(?![^(]*\))", labels) if part)
+    wanted = (re.fullmatch(r"(\S+?)(?:=| in \()([^)]*)\)?", part) for part in parts)
+    has: Iterable[Any] = (
+        metadata.get("labels", {}).get(found[1]) in found[2].split(", ") for found in wanted if found
+    )
     return KINDS[item["kind"]] == kind and (not namespace or metadata.get("namespace") == namespace) and all(has)
 
 

@@ -50,8 +50,9 @@ def deployment(name: str, namespace: str = NAMESPACE, *, ready: int = 1, image: 
     return thing("Deployment", name, namespace, spec=spec, status={"readyReplicas": ready}, **rest)
 
 
-def kuberay(version: str = "v1.6.1", ready: int = 1) -> Object:
-    labels = {"app.kubernetes.io/name": "kuberay-operator"}
+def kuberay(version: str = "v1.6.1", ready: int = 1, name: str = "kuberay-operator") -> Object:
+    """`name`: the label's value; its Helm chart and its kustomize folder have different ones."""
+    labels = {"app.kubernetes.io/name": name}
     image = f"quay.io/kuberay/operator:{version}"
     return deployment("kuberay-operator", "kuberay-system", ready=ready, image=image, labels=labels)
 

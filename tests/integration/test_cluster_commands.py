@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.builders.api_server import TOKEN, ApiServer
-from tests.builders.cluster_objects import crd, said, thing
+from tests.builders.cluster_objects import crd, kuberay, said, thing
 
 Object = dict[str, Any]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -179,6 +180,14 @@ def test_doctor_examines_the_cluster_and_names_what_it_may_not_see(cotenant: Run
     assert "not looked at: you may not list nodes" in ran.stdout
     assert "helm install cotenant charts/cotenant" in ran.stdout
     assert "problem  pools" in ran.stdout
+
+
+@pytest.mark.parametrize("name", ["kuberay-operator", "kuberay"])
+def test_doctor_finds_kuberay_however_it_was_installed(cotenant: Run, api: ApiServer, name: str) -> None:
+    api.add(crd("rayclusters.ray.io", {"authOptions": {}}))
+    api.add(kuberay(name=name))
+
+    assert re.search(r"ok +kuberay +kuberay-system/kuberay-operator 1\.6\.1", cotenant("doctor").stdout)
 
 
 APP, OTHER = "team-a.chat-0a1b2c3d-0", "team-b.chat-0a1b2c3d-0"

@@ -12,7 +12,8 @@ from cotenant_operator.kube_refusals import MissingRightError
 
 _DEPLOYMENTS = Kind("apps/v1", "Deployment", "deployments")
 _CRDS = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
-_KUBERAY = "app.kubernetes.io/name=kuberay-operator"
+_KUBERAY = "app.kubernetes.io/name in (kuberay-operator, kuberay)"
+"""By KubeRay's Helm chart; by its kustomize folder."""
 
 
 def look_at_cluster(api: KubeApi, *, namespace: str, now_s: float, wanted_crds: Iterable[Object]) -> ClusterSnapshot:

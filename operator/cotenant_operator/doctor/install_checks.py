@@ -83,7 +83,9 @@ def kuberay(seen: ClusterSnapshot) -> Iterator[Finding]:
         yield not_seen("kuberay", seen.kuberay)
         return
     if not seen.kuberay.items:
-        text = "its CRDs are there, but no Deployment has the label app.kubernetes.io/name=kuberay-operator"
+        text = (
+            "its CRDs are there, but no Deployment has the label app.kubernetes.io/name=kuberay-operator, or =kuberay"
+        )
         # Somebody may run it otherwise: whether it acts is a condition of each pool.
         yield Finding("warning", "kuberay", text, install)
         return
@@ -103,7 +105,7 @@ def _kuberay_operator(deployment: Object, crd: Object | None) -> Finding:
         text = f"{name} is {version or 'of unknown version'}, but its CRD {KUBERAY_CRD} is older: no spec.authOptions"
         return Finding("problem", "kuberay", text, _KUBERAY_CRDS)
     if not number_at(deployment, "status", "readyReplicas"):
-        fix = f"kubectl -n {namespace} describe pods -l app.kubernetes.io/name=kuberay-operator"
+        fix = f"kubectl -n {namespace} describe pods -l app.kubernetes.io/component=kuberay-operator"
         return Finding("problem", "kuberay", f"{name} {version} is not ready", fix)
     return Finding("ok", "kuberay", f"{name} {version or 'of unknown version'}")
 
@@ -184,7 +186,7 @@ def pools(seen: ClusterSnapshot) -> Iterator[Finding]:
 
 
 def _not_true(pool: Object) -> list[Object]:
-    order = ("Accepted", "KubeRayReady", "Provisioned", "ConductorReady")
+    order = ("Accepted", "KubeRayReady", "ConductorReady")
     found = (condition(pool, type) for type in order)
     return [item for item in found if item and item.get("status") != "True"]
 
