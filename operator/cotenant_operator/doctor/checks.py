@@ -58,8 +58,8 @@ def _python(seen: Snapshot) -> Iterator[Finding]:
 
 def _packages(seen: Snapshot) -> Iterator[Finding]:
     if not any(seen.extras.values()):
-        text = "cotenant runs from its source tree, so what it needs was not compared with what is there"
-        yield Finding("warning", "packages", text, "make install")
+        said = "cotenant runs from its source tree, so what it needs was not compared with what is there"
+        yield Finding("warning", "packages", said, "make install")
         return
     for extra, packages in seen.extras.items():
         check, fix = f"packages: {extra}", f"pip install 'cotenant[{extra}]'"
