@@ -41,6 +41,8 @@ def roll_to(
 ) -> Roll:
     """The same for a template. `drain_s`: the longest that an old RayCluster may finish its requests."""
     alive = sorted((item for item in seen if not item.deleting), key=lambda item: (item.created_s, item.name))
+    if routed is not None and not any(cluster.name in routed for cluster in alive):
+        routed = None  # a configuration that was lost and begun anew: gateways may follow any of them still
     target = _as_wanted(alive, wanted, routed)
     if target is not None:
         return _towards(target, alive, routed, drain_s=drain_s, now_s=now_s)

@@ -87,6 +87,14 @@ def test_until_the_new_one_answers_the_old_one_serves() -> None:
     assert (found.steps, found.routed, found.told[OLD]) == ((), (OLD,), Told())
 
 
+def test_a_configuration_that_follows_none_of_them_was_lost_and_makes_none_useless() -> None:
+    found = roll(old(), new(conductor=status({"m": 0})), routed=())
+    assert (found.phase, found.steps, found.told[OLD]) == ("Warming", (), Told())
+    assert found.routed == (OLD,)
+    back = roll(old(), new(conductor=None), wanted="a", routed=())
+    assert not [step for step in back.steps if isinstance(step, Delete) and step.name == OLD]
+
+
 @pytest.mark.parametrize("conductor", [status(generation=0), status(reconciled=False)])
 def test_a_conductor_that_knows_nothing_yet_is_told_and_not_followed(conductor: Any) -> None:
     found = roll(old(), new(conductor=conductor))
