@@ -81,9 +81,11 @@ class Operator:
             always=ALWAYS,
             facts=self._facts,
         )
-        client = ConductorClient(session, lambda: self._token(CONTROL_TOKEN), timeouts.conductor)
-        self._conductors = ConductorWatch(client, self._conductor_changed, every_s=timeouts.conductor_poll)
         self._writes = LeaderWrites(cluster, self.election.leads)
+        client = ConductorClient(session, lambda: self._token(CONTROL_TOKEN), timeouts.conductor)
+        self._conductors = ConductorWatch(
+            client, self._conductor_changed, every_s=timeouts.conductor_poll, fence=self._writes.check
+        )
         self._carry_out = CarryOut(self._writes, instance=identity, written=self._written)
         self._published = PublishedConfig()
         self.metrics = OperatorMetrics(

@@ -154,6 +154,11 @@ class LeaderWrites:
         self._writes, self._leads = writes, leads
         self.count = 0
 
+    def check(self) -> None:
+        """Before a word to others than the API server. Raises FencedError."""
+        if not self._leads():
+            raise FencedError("this operator does not lead, so it writes nothing")
+
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
         """Reading needs no fence."""
         return await self._writes.get(kind, name, namespace)
@@ -182,6 +187,5 @@ class LeaderWrites:
             raise ClusterError(f"a write took longer than {WRITE_S:g} s") from None
 
     def _fence(self) -> None:
-        if not self._leads():
-            raise FencedError("this operator does not lead, so it writes nothing")
+        self.check()
         self.count += 1
