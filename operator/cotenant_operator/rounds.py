@@ -1,4 +1,8 @@
-"""One round after another for each key: what happens meanwhile is one next round, errors are tried again, later."""
+"""One round after another for each key: what happens meanwhile is one next round, errors are tried again, later.
+
+A round that failed is tried again ever later, and two seconds after it when something changes: an object
+that the API server refuses keeps nobody from being heard.
+"""
 
 import asyncio
 import logging
@@ -11,6 +15,8 @@ from cotenant_operator.watching import Sleep, pause_s
 SPACING, LONGEST_SPACING_S = 4.0, 1.0
 """Rounds of one key that follow each other are apart by so many times what the last one took, up to a second: a flood
 of changes is answered by few rounds that see much, a single change at once."""
+SOONEST_S = 2.0
+"""After a failure nothing is tried again before, unless it was the first ones."""
 
 log = logging.getLogger("cotenant.operator")
 
@@ -88,7 +94,9 @@ class Rounds:
                     error,
                     exc_info=None if isinstance(error, RoundFailedError | ClusterError) else error,
                 )
-                await self._sleep(again_s)
+                await self._sleep(min(again_s, SOONEST_S))
+                if again_s > SOONEST_S:
+                    await _within(mark, again_s - SOONEST_S)
                 continue
             ended_s = self._clock()
             free_s = ended_s + min(LONGEST_SPACING_S, SPACING * (ended_s - began_s))

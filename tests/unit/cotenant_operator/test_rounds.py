@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from cotenant_operator.rounds import LONGEST_SPACING_S, Rounds
+from cotenant_operator.rounds import LONGEST_SPACING_S, SOONEST_S, RoundFailedError, Rounds
 
 Round = Callable[[str], Awaitable[float | None]]
 
@@ -92,6 +92,26 @@ async def test_a_round_that_fails_is_tried_again_ever_later_until_it_succeeds() 
         assert found.failures["a"] == 0
     pauses = [pause for pause in clock.slept if pause != 0.1]
     assert all(least <= pause <= 2 * least for least, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=False))
+
+
+async def test_a_change_is_looked_at_though_the_rounds_before_have_failed() -> None:
+    clock, tries = Clock(), 0
+
+    async def run(key: str) -> None:
+        nonlocal tries
+        tries += 1
+        clock.now_s += 0.01
+        raise RoundFailedError("it is refused")
+
+    async with rounds(run, clock) as found:
+        found.failures["a"] = 20  # the next pause is half a minute
+        found.mark("a")
+        await turns()
+        assert tries == 1, "it waits"
+        found.mark("a")
+        await turns()
+        assert tries == 2, "once for the change, and waits again"
+        assert max(clock.slept) == SOONEST_S
 
 
 async def test_rounds_of_a_flood_are_apart_by_what_they_take() -> None:
