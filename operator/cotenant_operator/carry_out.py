@@ -124,7 +124,7 @@ class CarryOut:
         regarding = item.regarding
         metadata = regarding["metadata"]
         namespace = metadata.get("namespace", "default")
-        note = item.note[:_NOTE_BYTES]
+        note = item.note.encode()[:_NOTE_BYTES].decode(errors="ignore")
         generation = metadata.get("generation", 0)
         said = f"{metadata['uid']}/{generation}/{item.reason}/{note}"
         event = EVENTS.new(

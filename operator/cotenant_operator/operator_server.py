@@ -95,6 +95,8 @@ class OperatorApi:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _error(400, f"the body is no UsageBatch: {error}")
         except LedgerError as error:
+            # Its gateway sends nothing else before this is taken: somebody has to look.
+            log.error("usage of gateway %s is not taken: %s", batch.gateway, error)
             return _error(400, str(error))
         except UsageStoreError as error:
             return _error(503, str(error))

@@ -116,3 +116,10 @@ async def test_what_is_told_again_is_no_second_event_and_a_new_thing_is() -> Non
     assert found["metadata"]["namespace"] == "default"
     assert found["regarding"]["uid"] == "uid-one"
     assert (found["reportingController"], found["type"]) == ("cotenant.dev/operator", "Warning")
+
+
+async def test_a_note_is_as_long_as_the_api_server_takes_whatever_its_letters_are() -> None:
+    server = Server()
+    await carrying(server).events([Tell(deployment("one", 3), "Warning", "LoadFailed", "µ" * 1500, "Serve")])
+    (found,) = server.events.values()
+    assert found["note"] == "µ" * 512
