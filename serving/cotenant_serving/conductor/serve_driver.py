@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from cotenant_serving.conductor.asked_pods import AskedPods
 from cotenant_serving.conductor.observed import App
 from cotenant_serving.conductor.world import AppStatus, Device
 from cotenant_serving.contract import EngineArgs, WorkerGroup, share_resource
@@ -36,8 +37,7 @@ class ServeDriver:
         import ray
         from ray import serve
 
-        self._asked: dict[str, list[Any]] = {}
-        """group → placement groups that wait for a pod."""
+        self._pods = AskedPods(_ask_for_pod, _take_back, _waits)
         ray.init(
             address=address,
             namespace="serve",
@@ -95,18 +95,19 @@ class ServeDriver:
         once, for it holds the share of the engines to come. (`request_resources` would do nothing at all as long as
         one group of many cannot grow.)
         """
-        from ray.util import placement_group, remove_placement_group
+        self._pods.set(pods)
 
-        for group in pods.keys() | self._asked.keys():
-            waiting: list[Any] = []
-            for asked in self._asked.get(group, []):
-                if len(waiting) < pods.get(group, 0) and _waits(asked):
-                    waiting.append(asked)
-                else:
-                    remove_placement_group(asked)
-            while len(waiting) < pods.get(group, 0):
-                waiting.append(placement_group([{share_resource(group): 1.0}]))
-            self._asked[group] = waiting
+
+def _ask_for_pod(group: str) -> Any:
+    from ray.util import placement_group
+
+    return placement_group([{share_resource(group): 1.0}])
+
+
+def _take_back(asked: Any) -> None:
+    from ray.util import remove_placement_group
+
+    remove_placement_group(asked)
 
 
 def _waits(asked: Any) -> bool:
