@@ -11,6 +11,7 @@ from tests.builders.quick_stage import QuickClient, QuickStage, asking
 from tests.builders.raw_engine import END, STREAM, RawEngine, Talk, chunk
 
 from cotenant_serving.gateway.errors import error
+from cotenant_serving.gateway.metrics import Metrics
 
 pytestmark = pytest.mark.integration
 
@@ -238,6 +239,25 @@ async def test_an_engine_that_hangs_is_left_for_another(tmp_path: Path) -> None:
             one.leave({"i0"})
         assert (await client.answer())[::2] == (200, b'{"by":"good"}')
         await eventually(lambda: stage.at_rest)
+
+
+class BrokenMetrics(Metrics):
+    """Fails at the end of a request."""
+
+    def ended(self, *_: object, **__: object) -> None:
+        raise RuntimeError("as the test wants it")
+
+
+async def test_a_mistake_of_ours_costs_one_answer_and_no_slot(tmp_path: Path) -> None:
+    async with QuickStage(tmp_path, RawEngine(Script())) as stage:
+        client = await stage.client()
+        whole, stage.gateway.metrics = stage.gateway.metrics, BrokenMetrics()
+        status, _, body = await client.ask(asking())
+        assert (status, orjson.loads(body)["error"]["code"]) == (500, "internal_error")
+        assert stage.quick_starts == 2
+        assert stage.at_rest
+        stage.gateway.metrics = whole
+        assert (await client.ask(asking()))[0] == 200
 
 
 async def test_a_limit_that_is_reached_is_told_and_nothing_stays_taken(tmp_path: Path) -> None:

@@ -203,13 +203,15 @@ class Quick(LeanAnswer):
         try:
             now = gateway.clock()
             gateway.dispatcher.answered(self.row)
-            settle(
-                gateway,
-                self,
-                self.entry,
-                Ending("ok", ANSWERED, True, answers.usage_of(self), 0, now - began),
-            )
-            gateway.dispatcher.release(self.row)
+            try:
+                settle(
+                    gateway,
+                    self,
+                    self.entry,
+                    Ending("ok", ANSWERED, True, answers.usage_of(self), 0, now - began),
+                )
+            finally:
+                gateway.dispatcher.release(self.row)
             timing = server_timing(0.0, None, now - began)
             client.whole(
                 ANSWERED,
