@@ -9,7 +9,8 @@ trust=/etc/ssl/certs/ca-certificates.crt
 python3 -m venv /build/tools
 /build/tools/bin/python -m pip install --quiet --no-cache-dir --constraint /build/constraints.txt uv
 uv="/build/tools/bin/uv --no-cache --quiet"
-$uv build --wheel --out-dir /build/wheels --python /build/tools/bin/python /source
+$uv build --wheel --build-constraints /build/constraints.txt --out-dir /build/wheels --python /build/tools/bin/python \
+  /source
 python3 -m venv --without-pip /opt/cotenant
 wheel=$(ls /build/wheels/cotenant-*.whl)
 # shellcheck disable=SC2086

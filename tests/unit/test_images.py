@@ -49,6 +49,16 @@ def test_an_image_has_extras_that_exist_and_its_program_starts_with_them(file: P
     assert set(found[1].split(",")) <= extras.keys()
 
 
+def test_what_an_image_is_built_with_and_made_of_has_its_version_in_the_constraints() -> None:
+    script = (ROOT / "images" / "build.sh").read_text().replace("\\\n", " ")
+    commands = [line for line in script.splitlines() if re.search(r"(pip install|uv build) ", line)]
+    assert len(commands) == 3
+    assert all(re.search(r"--(build-)?constraints? /build/constraints.txt", line) for line in commands)
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert {re.match(r"[\w-]+", item)[0] for item in backend} | {"uv"} <= pinned.keys()  # type: ignore[index]
+
+
 def test_make_images_makes_every_image_and_the_chart_names_them() -> None:
     names = {file.stem for file in FILES}
     makefile = (ROOT / "Makefile").read_text()
