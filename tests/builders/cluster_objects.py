@@ -96,6 +96,12 @@ def refused(message: str, *, ago_s: float = 30.0, name: str = "e") -> Object:
     return thing("Event", name, NAMESPACE, involvedObject=about, message=message, lastTimestamp=at_second(ago_s))
 
 
+def not_mounted(pod_name: str, message: str, *, ago_s: float = 30.0) -> Object:
+    about = {"kind": "Pod", "name": pod_name}
+    rest = {"reason": "FailedMount", "message": message, "lastTimestamp": at_second(ago_s)}
+    return thing("Event", f"{pod_name}.{ago_s:.0f}", NAMESPACE, involvedObject=about, **rest)
+
+
 WELL = ClusterSnapshot(
     context="here",
     server="https://k8s",

@@ -28,7 +28,7 @@ def pods(seen: ClusterSnapshot) -> Iterator[Finding]:
 
 
 def _pod(pod: Object, seen: ClusterSnapshot) -> Finding | None:
-    return _unscheduled(pod, seen) or _container_held_up(pod, seen.namespace)
+    return _unscheduled(pod, seen) or _container_held_up(pod, seen.namespace) or _unmounted(pod, seen)
 
 
 def _unscheduled(pod: Object, seen: ClusterSnapshot) -> Finding | None:
@@ -53,6 +53,27 @@ def _room(said: str) -> str:
     if "PersistentVolumeClaim" in said or "persistentvolumeclaim" in said:
         return "make the claim, or a StorageClass that provisions it: kubectl get pvc,storageclass"
     return "kubectl describe nodes shows what is free"
+
+
+def _unmounted(pod: Object, seen: ClusterSnapshot) -> Finding | None:
+    """A volume that cannot be had stands in no field of the pod: its containers are only being created."""
+    states = [at(status, "state", "waiting", "reason") for _, status in container_states(pod)]
+    if not set(states) & {"ContainerCreating", "PodInitializing"}:
+        return None
+    for event in sorted(seen.events.items, key=time_of, reverse=True):
+        about, age_s = at(event, "involvedObject") or {}, seen.now_s - time_of(event)
+        if about.get("name") == name_of(pod) and event.get("reason") == "FailedMount" and age_s <= RECENT_S:
+            said = str(event.get("message") or "")
+            text = f"waits for a volume, {age_s:.0f} s ago: {said}"
+            return Finding("problem", f"pod {name_of(pod)}", text, _volume(said, pod, seen.namespace))
+    return None
+
+
+def _volume(said: str, pod: Object, namespace: str) -> str:
+    if match := re.search(r'(secret|configmap) "([^"]+)" not found', said):
+        kind, name = match[1].replace("secret", "secret generic"), match[2]
+        return f"make it: kubectl -n {namespace} create {kind} {name} --from-file=KEY=FILE; the pod then goes on"
+    return f"kubectl -n {namespace} describe pod {name_of(pod)}"
 
 
 def _container_held_up(pod: Object, namespace: str) -> Finding | None:

@@ -11,6 +11,7 @@ from tests.builders.cluster_objects import (
     kuberay,
     lease,
     node,
+    not_mounted,
     pod,
     pool,
     refused,
@@ -248,3 +249,15 @@ def test_pods_that_were_refused_name_the_rule(said_by_server: str, check: str, f
 
 def test_a_refusal_of_long_ago_is_settled() -> None:
     assert {finding.level for finding in examine_cluster(but(events=[refused(QUOTA, ago_s=3600)]))} == {"ok"}
+
+
+def test_a_pod_that_waits_for_a_secret_is_not_taken_for_one_that_starts() -> None:
+    said = 'MountVolume.SetUp failed for volume "hub-token" : secret "hub" not found'
+    starting = pod("p", **waiting("ContainerCreating"))
+    seen = but(pods=starting, events=not_mounted("p", said))
+    assert found(seen, "pod p").message == f"waits for a volume, 30 s ago: {said}"
+    assert "create secret generic hub" in found(seen, "pod p").fix
+    assert "describe pod p" in found(but(pods=starting, events=not_mounted("p", "timed out")), "pod p").fix
+    for nothing in ([], not_mounted("other", said), not_mounted("p", said, ago_s=7200)):
+        assert found(but(pods=starting, events=nothing), "pods").level == "ok"
+    assert found(but(pods=pod("p"), events=not_mounted("p", said)), "pods").level == "ok", "it runs by now"
