@@ -11,6 +11,9 @@ from cotenant_operator.usage_ledger import changes, days_of, ledger_labels, ledg
 from cotenant_serving.contract_usage import UsageBatch
 
 TRIES = 12
+LIMIT_S = 4.0
+"""A gateway waits 5 s and sends its batch again: what it has given up must not pile up here while the API server is
+away. Whatever was written until then counts once all the same."""
 
 
 class UsageStoreError(Exception):
@@ -28,15 +31,19 @@ class ConfigMaps(Protocol):
 class UsageStore:
     """One at a time within this process; another replica's write is a conflict, and the day is read again."""
 
-    def __init__(self, cluster: ConfigMaps, namespace: str) -> None:
-        self._cluster, self._namespace = cluster, namespace
+    def __init__(self, cluster: ConfigMaps, namespace: str, *, limit_s: float = LIMIT_S) -> None:
+        self._cluster, self._namespace, self._limit_s = cluster, namespace, limit_s
         self._turn = asyncio.Lock()
 
     async def add(self, batch: UsageBatch) -> None:
         """Returns when it is kept. Raises LedgerError, UsageStoreError."""
-        async with self._turn:
-            for day in days_of(batch):
-                await self._add(batch, day)
+        days = days_of(batch)
+        try:
+            async with asyncio.timeout(self._limit_s), self._turn:
+                for day in days:
+                    await self._add(batch, day)
+        except TimeoutError:
+            raise UsageStoreError(f"usage cannot be kept now: not within {self._limit_s:g} s") from None
 
     async def _add(self, batch: UsageBatch, day: str) -> None:
         for attempt in range(TRIES):

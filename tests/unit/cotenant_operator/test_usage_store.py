@@ -21,10 +21,13 @@ class Store:
     def __init__(self) -> None:
         self.maps: dict[str, Object] = {}
         self.down = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self._version = 0
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
         await asyncio.sleep(0)
+        await self.answers.wait()
         if self.down:
             raise UnreachableError("no answer")
         if name not in self.maps:
@@ -93,3 +96,15 @@ async def test_what_cannot_be_kept_is_said_so_that_it_is_sent_again() -> None:
     await UsageStore(store, "ours").add(batch())
     assert store.requests() == 5
     assert msgspec.json.decode(store.maps[f"cotenant-usage-{DAY}"]["data"]["sequences"]) == {"one/boot": 1}
+
+
+async def test_an_api_server_that_does_not_answer_lets_no_batches_pile_up() -> None:
+    store = Store()
+    store.answers.clear()
+    usage = UsageStore(store, "ours", limit_s=0.05)
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*(usage.add(batch()) for _ in range(20)), return_exceptions=True)
+    assert {type(result) for result in results} == {UsageStoreError}
+    store.answers.set()
+    await UsageStore(store, "ours").add(batch())
+    assert store.requests() == 5
