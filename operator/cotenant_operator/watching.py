@@ -18,6 +18,9 @@ log = logging.getLogger("cotenant.operator")
 
 ABSENT_S = 3.0
 """A kind that is not installed is looked for this often."""
+DOUBTS, _NOT_NOW = 5, (0, 429, 503)
+"""After so many refusals in a row the place may be one that this API server never had, as after a restore of etcd:
+the kind is listed again. Not when there is no answer, or when it has too much to do already."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
 
 Changed = Callable[[Object | None, Object | None], None]
@@ -99,6 +102,8 @@ class Watched:
                 failures += 1
                 wait_s = pause_s(failures, error.retry_after_s)
                 self._say(str(error))
+                if failures % DOUBTS == 0 and error.status not in _NOT_NOW:
+                    self._since = ""
             else:
                 wait_s = FIRST_PAUSE_S  # the server ended it, as it was asked to
             await self._sleep(wait_s)

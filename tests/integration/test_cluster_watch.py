@@ -17,7 +17,7 @@ from cotenant_operator.cluster_errors import (
     UnreachableError,
 )
 from cotenant_operator.kinds import MODELS, Object
-from cotenant_operator.watching import ABSENT_S, Watched
+from cotenant_operator.watching import ABSENT_S, DOUBTS, Watched
 
 pytestmark = pytest.mark.integration
 
@@ -124,6 +124,24 @@ async def test_failures_in_a_row_are_tried_again_ever_later_and_known_objects_st
         assert found.problem == ""
     shortest = [0.1, 0.2, 0.4, 0.8]
     assert all(least <= pause <= 2 * least for least, pause in zip(shortest, pauses.seconds, strict=False))
+
+
+async def test_a_place_that_is_refused_again_and_again_is_given_up(tmp_path: Path) -> None:
+    api = WatchedApi()
+    api.lists = [[deployment("one", 900)], [deployment("two", 2)]]
+    api.watches = [*[500] * DOUBTS, [HANG]]
+    async with connected(api, tmp_path) as cluster, watched(cluster) as (found, changes):
+        await until(lambda: names(found) == {"two"})
+    assert changes == [("", "one"), ("", "two"), ("one", "")]
+
+
+async def test_an_api_server_with_too_much_to_do_is_not_asked_for_lists(tmp_path: Path) -> None:
+    api = WatchedApi()
+    api.lists = [[deployment("one", 2)], 500]
+    api.watches = [*[503] * (2 * DOUBTS), [event("ADDED", deployment("two", 3)), HANG]]
+    async with connected(api, tmp_path) as cluster, watched(cluster) as (found, _):
+        await until(lambda: names(found) == {"one", "two"})
+    assert [query for _, _, query in api.asked if "watch" not in query] == [api.asked[0][2]]
 
 
 async def test_a_kind_that_is_not_installed_is_looked_for_until_it_is(tmp_path: Path) -> None:
