@@ -18,8 +18,6 @@ ROLL_ANNOTATION = "cotenant.dev/roll"
 HEAD_CONTAINER = "ray-head"
 WORKER_CONTAINER = "ray-worker"
 CONDUCTOR_CONTAINER = "conductor"
-AUTOSCALER_CONTAINER = "autoscaler"
-"""KubeRay's name for it."""
 
 
 def raycluster_name(pool: str, template_hash: str, taken: Iterable[str] = ()) -> str:

@@ -16,9 +16,6 @@ from cotenant_operator.render.gateway import render_gateway
 from cotenant_operator.tenant_status import TENANT_CONDITIONS, invalid_status, tenant_status
 from cotenant_serving.contract import GatewayConfig
 
-MAX_BYTES = 700_000
-"""A Secret may have 1 MiB, and base64 takes a third more."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayInput:

@@ -20,7 +20,6 @@ GATEWAY_SECRET = "cotenant-gateway"  # noqa: S105 - the name of a Secret
 GATEWAY_KEY = "gateway.json"
 TOKENS_FOLDER = "/etc/cotenant/tokens"
 CONDUCTOR_PORT = 8700
-OPERATOR_PORT = 8600
 
 
 class Image(Spec):

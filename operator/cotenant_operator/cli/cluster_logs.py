@@ -125,7 +125,3 @@ class PodLogs:
                 yield from lines_of(lines, full_name(self.model))
         except (NotFoundError, InvalidError):
             return
-
-
-def _has_restarted(pod: Object) -> bool:
-    return any(number_at(status, "restartCount") for _, status in container_states(pod))

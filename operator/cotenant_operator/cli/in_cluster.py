@@ -2,12 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from cotenant_operator.kinds import MODELS, POOLS, TENANTS, Kind, Object
+from cotenant_operator.kinds import MODELS, Kind, Object
 
 if TYPE_CHECKING:
     from cotenant_operator.cli.world import Cluster
-
-_COMMANDS = {MODELS: "mdep", POOLS: "gpupools", TENANTS: "tenants"}
 
 
 def all_of(cluster: "Cluster", kind: Kind) -> list[Object]:
