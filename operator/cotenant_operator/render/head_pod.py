@@ -32,6 +32,14 @@ STATE_FOLDER = "/var/lib/cotenant/conductor"
 GRACE_S = 30
 """No request passes through the head, and engines outlive it where there is a Redis."""
 
+_AUTOSCALER = {
+    # Looks at what is asked for: a model that wakes waits for the next look, and a roll for those that free devices.
+    "AUTOSCALER_UPDATE_INTERVAL_S": "2",
+    # A pod that waits for a node, and that nothing needs any more. Ray's default is an hour: it would take the
+    # next device that comes free, or have the nodes' own autoscaler bring a machine for nobody.
+    "RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S": "60",
+}
+
 _AWAIT_RAYLET = "until [ -S /tmp/ray/session_latest/sockets/raylet ]; do sleep 0.2; done"
 
 
@@ -76,7 +84,7 @@ def autoscaler_options(pool: GPUPool, settings: OperatorSettings) -> dict[str, A
         "idleTimeoutSeconds": round(pool.spec.idle_after or settings.ray.idle_timeout),
         "resources": resources_of(settings.resources.autoscaler, {}, {}),
         "securityContext": dict(CONTAINER_SECURITY),
-        "env": [item for item in environment(settings, {}) if not item["name"].startswith("RAY_AUTH_")],
+        "env": [item for item in environment(settings, _AUTOSCALER) if not item["name"].startswith("RAY_AUTH_")],
         "volumeMounts": [mount for mount in mounts(settings) if mount["name"] not in ("shared-mem", "ray-token")],
     }
 

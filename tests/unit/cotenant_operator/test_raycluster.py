@@ -332,6 +332,12 @@ def test_idle_pods_go_after_what_the_pool_says_else_the_settings() -> None:
     assert rendered(settings=settings)["spec"]["autoscalerOptions"]["idleTimeoutSeconds"] == 90
 
 
+def test_a_pod_that_waits_for_a_node_is_given_up_soon_after_nothing_needs_it() -> None:
+    found = env(rendered()["spec"]["autoscalerOptions"])
+    assert int(found["RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S"]) <= 60
+    assert int(found["AUTOSCALER_UPDATE_INTERVAL_S"]) < 5  # Ray's default, which a model that wakes would wait for
+
+
 # ---- what is there already
 
 
