@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from cotenant_operator.instants import utc
 from cotenant_operator.pool_seen import RollPhase
 from cotenant_operator.quantity import show_seconds
 from cotenant_operator.roll_world import ClusterSeen, Delete, GroupHandover, Handover, Note, Step, Told
@@ -157,10 +158,10 @@ def _drain(old: ClusterSeen, handover: Handover, *, drain_s: float, now_s: float
         return _going_on(Progress("Draining", message, look_again_s=left_s), handover)
     if reason := _done(old, handover, drain_s=drain_s, now_s=now_s):
         return Progress("Draining", reason, (Delete(old.name, reason),), told=GOES, leaving=True)
-    left_s = handover.drain_s + drain_s - now_s
-    running = f"{old.conductor.in_flight} requests" if old.conductor is not None else "its requests"
-    message = f"{old.name} finishes {running}, for {show_seconds(left_s)} at most"
-    return Progress("Draining", message, told=GOES, leaving=True, look_again_s=left_s)
+    end_s = handover.drain_s + drain_s
+    # Nothing that counts down: each look would be another text, and so a write.
+    message = f"{old.name} finishes its requests, until {utc(end_s)} at the latest"
+    return Progress("Draining", message, told=GOES, leaving=True, look_again_s=end_s - now_s)
 
 
 def _done(old: ClusterSeen, handover: Handover, *, drain_s: float, now_s: float) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders.rolling_world import DRAIN_S, GROUP, RollingWorld, status, template
 
+from cotenant_operator.instants import utc
 from cotenant_operator.render.pool_template import PoolTemplate
 from cotenant_operator.roll_progress import ROUTE_SETTLE_S, TAKE_S, WARM_S
 from cotenant_operator.roll_world import (
@@ -145,6 +146,22 @@ def test_the_old_one_goes_when_its_last_request_has_ended() -> None:
     found = roll(idle, new(), routed=(OLD, NEW))
     assert found.steps == (Delete(OLD, f"the last request of {OLD} has ended"),)
     assert (found.routed, list(found.told)) == ((NEW,), [NEW])
+
+
+def test_what_is_said_while_the_old_one_drains_changes_with_no_second_and_no_request() -> None:
+    """Each other text is a write to the API server."""
+    drains = handover(drain_s=NOW_S - 5)
+    said = {
+        roll(
+            old(handover=drains, conductor=status({"m": 1}, draining=True, in_flight=requests)),
+            new(),
+            routed=(OLD, NEW),
+            now_s=NOW_S + requests,
+        ).message
+        for requests in range(3)
+    }
+    assert len(said) == 1
+    assert f"until {utc(NOW_S - 5 + DRAIN_S)} at the latest" in said.pop()
 
 
 def test_the_old_one_goes_after_its_worker_pods() -> None:
