@@ -126,8 +126,8 @@ def may_grow(view: ModelView) -> bool:
 
 
 def present(view: ModelView) -> tuple[Engine, ...]:
-    """Engines of the target revision that serve, are about to, or were lost so lately that they may be back."""
-    return tuple(engine for engine in view.of_revision(view.target) if not engine.missed)
+    """Engines of the target revision that serve, are about to, or were lost and come back."""
+    return tuple(engine for engine in view.of_revision(view.target) if engine.args.app not in view.missed)
 
 
 def _remember(world: World) -> dict[str, ModelMemory]:
@@ -183,13 +183,15 @@ def _forget_old_failure(known: ModelMemory, target: EngineSpec | None) -> ModelM
 def _view(world: World, memory: Mapping[str, ModelMemory], index: int) -> ModelView:
     assert world.desired is not None
     desired = world.desired.models[index]
+    engines = tuple(engine for engine in world.engines if engine.model == desired.name)
     return ModelView(
         desired=desired,
-        engines=tuple(engine for engine in world.engines if engine.model == desired.name),
+        engines=engines,
         demand=world.demand.get(desired.name, _NO_DEMAND),
         memory=memory[desired.name],
         now_s=world.now_s,
         warm=world.desired.warm.get(desired.name, 0),
+        missed=frozenset(engine.args.app for engine in engines if world.missed(engine)),
     )
 
 
@@ -235,7 +237,7 @@ def _orphans(world: World) -> Iterable[Delete]:
 
 
 def _surplus(view: ModelView) -> Iterable[Delete]:
-    """Old revisions that current engines replace, and engines idle for longer than `idle_after_s`."""
+    """Old revisions that current engines replace, those beyond `max`, and those idle for `idle_after_s`."""
     count = wanted(view)
     if view.desired.engine is None:
         yield from _idle_beyond(view, view.alive, count)
@@ -252,15 +254,23 @@ def _surplus(view: ModelView) -> Iterable[Delete]:
 
 
 def _idle_beyond(view: ModelView, engines: tuple[Engine, ...], count: int) -> Iterable[Delete]:
-    """Those that load stay until they are ready: their work would be lost, and a failure shows itself."""
+    """Those that load stay until they are ready: their work would be lost, and a failure shows itself.
+
+    More than `max` may serve when it was lowered, or when engines that were replaced are back: they go at once.
+    """
     surplus = len(engines) - count
+    most = view.desired.max_engines
+    beyond = sum(engine.phase == "ready" for engine in engines) - most
     idle_after_s, since_s = view.desired.idle_after_s, view.memory.surplus_since_s
     long_surplus = since_s is not None and view.now_s - since_s >= idle_after_s
     for engine in sorted(engines, key=_most_useful_first, reverse=True):
         if surplus <= 0:
             return
         idle = engine.idle_s >= idle_after_s or long_surplus
-        if engine.phase in ("ready", "lost") and engine.running == 0 and idle:
+        if engine.phase == "ready" and beyond > 0:
+            surplus, beyond = surplus - 1, beyond - 1
+            yield Delete(app=engine.args.app, why=f"more serve than the {most} that the model may have")
+        elif engine.phase in ("ready", "lost") and engine.running == 0 and idle:
             surplus -= 1
             yield Delete(app=engine.args.app, why=f"idle for {engine.idle_s:.0f} s, {count} wanted")
 

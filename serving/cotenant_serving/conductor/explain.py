@@ -78,6 +78,9 @@ def _state(view: ModelView, outcome: Outcome) -> tuple[ModelState, Reason, str]:
         return "ready", Reason.READY, _beside_ready(view)
     if refused is not None:
         return "failed", refused, view.desired.message
+    for engine in view.alive:
+        if engine.returning and engine.args.app not in view.missed:
+            return "waking", Reason.LOADING, f"{engine.args.app} on {engine.args.device_id} was lost and comes back"
     if failure and view.failed_target:
         return "failed", failure.reason, failure.message
     starting = [engine for engine in view.alive if engine.phase != "ready"]

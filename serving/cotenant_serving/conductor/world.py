@@ -32,8 +32,8 @@ STARTING_PHASES = frozenset({"starting", "waiting", "loading", "lost"})
 HEARTBEAT_TIMEOUT_S = 3.0
 """Six missed heartbeats: long enough for a busy two-core machine, shorter than Serve's own health check."""
 REPLACE_LOST_S = 6.0
-"""A lost engine counts for so long as one that comes back: Serve has a process that died back in about two seconds.
-After it another one may start elsewhere, for its whole node may be gone, which Ray notices much later."""
+"""When a whole node has been silent for so long, other engines may start elsewhere: it may be gone, which Ray notices
+much later. One lost engine on a node whose others speak comes back, however long that takes: Serve sees to it."""
 ADOPTION_S = 10.0
 """So long an engine that is running already may take to be heard of by a conductor that has lost its state."""
 POD_TIMEOUT_S = 120.0
@@ -88,9 +88,14 @@ class Engine:
         return self.beat.running if self.beat else 0
 
     @property
-    def missed(self) -> bool:
-        """It was lost and has not come back in time."""
+    def overdue(self) -> bool:
+        """It was lost and has not come back in the time that a process needs."""
         return self.phase == "lost" and self.silent_s >= REPLACE_LOST_S
+
+    @property
+    def returning(self) -> bool:
+        """It served and was lost: Serve starts it again."""
+        return self.phase == "lost" and self.beat is not None and self.beat.state == "ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +149,14 @@ class World:
 
     def answers(self, device: Device) -> bool:
         """False when every engine of its node was lost: the node is probably gone, though Ray does not know yet."""
-        nodes = {one.id: one.node for one in self.devices}
-        there = [engine for engine in self.engines if nodes.get(engine.args.device_id) == device.node]
-        return not there or not all(engine.missed for engine in there)
+        here = {one.id for one in self.devices if one.node == device.node}
+        there = [engine for engine in self.engines if engine.args.device_id in here]
+        return not there or not all(engine.overdue for engine in there)
+
+    def missed(self, engine: Engine) -> bool:
+        """Was it lost, and probably its node with it? Then nobody brings it back."""
+        where = next((device for device in self.devices if device.id == engine.args.device_id), None)
+        return engine.overdue and (where is None or not self.answers(where))
 
     def group(self, name: str) -> WorkerGroup | None:
         groups = self.desired.groups if self.desired else ()
@@ -194,6 +204,8 @@ class ModelView:
     now_s: float
     warm: int = 0
     """Engines that it should have because another Ray cluster, which this one replaces, has them."""
+    missed: frozenset[str] = frozenset()
+    """Apps of those of its engines that nobody brings back."""
 
     @property
     def name(self) -> str:

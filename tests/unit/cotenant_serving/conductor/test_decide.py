@@ -286,6 +286,24 @@ def test_engines_beyond_what_light_traffic_wants_go_after_idle_after():
     assert sorted(deletes(decide(later))) == ["search.chat-r1-1", "search.chat-r1-2", "search.chat-r1-3"]
 
 
+def test_engines_beyond_max_go_at_once_those_with_the_fewest_requests_first():
+    """One was replaced when its node fell silent, and is back; or `max` was lowered."""
+    four = tuple(engine(slot=slot, running=4 - slot) for slot in range(4))
+    busy = decide(world(model(min_engines=3, max_engines=3), engines=four, demand={"search/chat": 10}))
+    assert deletes(busy) == ["search.chat-r1-3"]
+    back = (engine("lost", slot=4), *four[:3])
+    assert deletes(decide(world(model(min_engines=3, max_engines=3), engines=back))) == []
+
+
+def test_a_model_whose_engines_come_back_has_not_failed_because_another_start_did():
+    why = Failure(reason=Reason.ENGINE_DIED, message="it died while it started")
+    lost, broken = engine("lost", silent_s=2.0), engine("failed", slot=1, failure=why)
+    both = world(model(min_engines=2, max_engines=2), engines=(lost, broken))
+    assert status(decide(both)).state == "waking"
+    alone = world(model(min_engines=2, max_engines=2), engines=(broken,))
+    assert status(decide(alone)).state == "failed"
+
+
 def test_an_idle_engine_of_a_model_that_needs_fewer_makes_room():
     spread = tuple(engine(model="b/b", slot=slot, share=3 * GIB, running=int(slot == 0)) for slot in range(2))
     others = model("b/b", share=3 * GIB, max_engines=2)

@@ -310,10 +310,13 @@ def test_a_node_whose_engines_are_all_silent_gets_no_new_one_but_a_pod_is_brough
     assert decision.pods == {"cpu": 1}
 
 
-def test_one_silent_engine_among_others_does_not_condemn_its_node():
-    gone, fine = engine("lost", silent_s=7.0), engine(model="other/model")
-    decision = decide(world(model(), model("other/model"), engines=(gone, fine), demand=ASKED))
-    assert [start.device for start in decision.starts] == [device()]
+def test_one_silent_engine_among_others_is_not_replaced_and_does_not_condemn_its_node():
+    """Serve brings it back: another one would be one too many. The device goes on taking engines of other models."""
+    lost, fine = engine("lost", silent_s=60.0), engine(model="other/model")
+    both = (model(min_engines=1), model("other/model"))
+    assert decide(world(*both, engines=(lost, fine), demand=ASKED)).starts == ()
+    another = decide(world(*both, model("third/model"), engines=(lost, fine), demand={"third/model": 1}))
+    assert [start.device for start in another.starts] == [device()]
 
 
 def test_models_that_are_warm_elsewhere_are_loaded_before_anybody_asks():
