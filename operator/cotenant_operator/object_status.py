@@ -17,7 +17,7 @@ from cotenant_operator.planned import ModelPlan
 from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.quantity import show_bytes
 from cotenant_operator.status import Condition, ConditionStatus, ConditionType, conditions
-from cotenant_serving.contract import ModelStatus, Reason
+from cotenant_serving.contract import Candidate, ModelStatus, Reason
 
 MODEL_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "Cached", "Placed", "Loaded", "Ready")
 _MAX_LINES = 16
@@ -120,12 +120,21 @@ def _name_taken(planned: ModelPlan) -> str:
 def _fits(planned: ModelPlan) -> str:
     if planned.engine is None or planned.estimate is None:
         return ""
-    first = planned.engine.candidates[0]
-    others = f" or {', '.join(item.group for item in planned.engine.candidates[1:])}"
+    parts = planned.estimate.parts()
     return (
-        f"gets {show_bytes(first.share_bytes)} on group {first.group}"
-        f"{others if len(planned.engine.candidates) > 1 else ''}; needs {show_bytes(planned.estimate.floor_bytes)}"
-        + (f": {parts}" if (parts := planned.estimate.parts()) else "")
+        f"gets {_shares(planned.engine.candidates)}; needs {show_bytes(planned.estimate.floor_bytes)}"
+        f"{': ' if parts else ''}{parts}"
+    )
+
+
+def _shares(candidates: Sequence[Candidate]) -> str:
+    """What an engine gets where: a fraction is another number of bytes in groups of other devices."""
+    groups: dict[int, list[str]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.share_bytes, []).append(candidate.group)
+    return ", ".join(
+        f"{show_bytes(share)} on group {first}{' or ' if others else ''}{', '.join(others)}"
+        for share, (first, *others) in groups.items()
     )
 
 

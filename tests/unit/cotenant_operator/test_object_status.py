@@ -57,6 +57,12 @@ def test_every_condition_has_a_reason_of_the_list_and_what_is_not_true_says_why(
         assert item["message"] or item["status"] == "True" or item["reason"] == "Settled"
 
 
+def test_a_fraction_is_said_in_bytes_for_each_kind_of_device() -> None:
+    message = condition(status_of(see.pool_seen(), planned(gpu={"fraction": 0.5})), "Accepted")["message"]
+
+    assert message.startswith("gets 40 GiB on group shared, 4.8 GiB on group mig-1g10gb; needs 1.9 GiB: ")
+
+
 def test_the_page_has_every_reason_that_only_the_cluster_knows() -> None:
     text = shown.PAGE.read_text()
 
