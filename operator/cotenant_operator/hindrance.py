@@ -29,7 +29,7 @@ class Hindrance:
 
 
 def of_pool(pool: PoolSeen) -> Hindrance | None:
-    """Why no conductor of the pool answers; None when one does."""
+    """Why no conductor of the pool can start engines; None when one can."""
     if pool.kuberay == "missing":
         return Hindrance(
             "False",
@@ -37,7 +37,7 @@ def of_pool(pool: PoolSeen) -> Hindrance | None:
             f"this cluster does not serve ray.io/v1, so no pod can be made; {INSTALL_KUBERAY}; "
             "it goes on by itself once KubeRay is there",
         )
-    if pool.statuses:
+    if pool.statuses and not _starts(pool):
         return None
     if pool.kuberay == "silent":
         return Hindrance(
@@ -56,6 +56,11 @@ def of_pool(pool: PoolSeen) -> Hindrance | None:
         f"the conductor of RayCluster {pool.active} does not answer{_because(pool.problem)}; models that are warm "
         "answer on; see: kubectl logs -c conductor on its head pod",
     )
+
+
+def _starts(pool: PoolSeen) -> bool:
+    """A conductor answers before Ray beside it does: of a head that was never ready it can start no engine yet."""
+    return pool.head == "pending" and not any(status.reconciled for status in pool.statuses)
 
 
 def _head_pending(pool: PoolSeen) -> Hindrance:

@@ -63,6 +63,18 @@ def test_a_fraction_is_said_in_bytes_for_each_kind_of_device() -> None:
     assert message.startswith("gets 40 GiB on group shared, 4.8 GiB on group mig-1g10gb; needs 1.9 GiB: ")
 
 
+def test_a_conductor_that_waits_for_ray_to_come_up_the_first_time_makes_no_pool_ready() -> None:
+    starting = {"head": "pending", "statuses": (see.said(reconciled=False),)}
+    found = condition(status_of(see.pool_seen(**starting)), "Ready")
+
+    assert (found["status"], found["reason"]) == ("False", "HeadPending")
+    assert found["message"].startswith("the head of RayCluster default-1a2b3c4d is not ready yet")
+    assert (
+        condition(status_of(see.pool_seen(**{**starting, "statuses": (see.said(reconciled=True),)})), "Ready")
+        != found
+    )
+
+
 def test_the_page_has_every_reason_that_only_the_cluster_knows() -> None:
     text = shown.PAGE.read_text()
 
