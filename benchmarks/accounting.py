@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks.measuring import finish, machine, markdown, median
-from cotenant_serving.contract import EngineRow, GatewayConfig, GatewayModel, GatewayTenant, Limits, Table
+from cotenant_serving.contract_gateway import EngineRow, GatewayConfig, GatewayModel, GatewayTenant, Limits, Table
 from cotenant_serving.gateway import catalog, routes
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.auth import Keyring, authenticate

@@ -23,16 +23,8 @@ import uvloop
 from tests.builders.reference_answers import LAST_CHUNK, Asked, chunk, read_request, render_stream, render_whole
 from tests.builders.reference_server import Behaviour, Clockwork
 
-from cotenant_serving.contract import (
-    HEADER_INSTANCE,
-    HEADER_USAGE,
-    USAGE_COMMENT,
-    EngineRow,
-    ModelRow,
-    Reason,
-    Table,
-    Usage,
-)
+from cotenant_serving.contract import HEADER_INSTANCE, HEADER_USAGE, USAGE_COMMENT, Reason, Usage
+from cotenant_serving.contract_gateway import EngineRow, ModelRow, Table
 
 MODEL = "search/reference"
 ITL_NS, SLOW_ITL_NS = 4_000_000, 1_000_000_000

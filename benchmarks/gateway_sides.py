@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks.gateway_backend import MODEL
 from cotenant_operator.processes import free_port
-from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant, Limits
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayModel, GatewayTenant, Limits
 
 PEERS = Path(__file__).parents[1] / ".peers"
 PROXY_CORE, LOAD_CORE = 0, 1

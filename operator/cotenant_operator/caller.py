@@ -15,7 +15,7 @@ from cotenant_operator.failure import Failure, FlagError
 from cotenant_operator.key_book import KeyBook
 from cotenant_operator.key_effect import wait_until_known
 from cotenant_operator.names import model_named, tenant_named
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 KEY_LIVES_S = 900.0
 """Longer than any request; prolonged while a conversation goes on. What a kill -9 leaves behind ends by then."""

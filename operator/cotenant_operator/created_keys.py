@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cotenant_serving.contract import GatewayConfig, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayTenant
 
 ID_DIGITS = 12
 PREFIX = "ct-"

@@ -21,7 +21,8 @@ from cotenant_operator.schema import ClusterMetadata, Metadata, SecretRef
 from cotenant_operator.spec import GPUPool, Secret, Tenant, TenantKey, TenantSpec
 from cotenant_operator.state_dir import StateDir, write_private
 from cotenant_operator.world import read_world
-from cotenant_serving.contract import Desired, GatewayConfig
+from cotenant_serving.contract import Desired
+from cotenant_serving.contract_gateway import GatewayConfig
 
 HUB_WAIT_S = 3.0
 REFUSED_AGAIN_S = 2.0

@@ -14,7 +14,7 @@ from cotenant_operator.planner import Planned
 from cotenant_operator.pool_world import unix_s
 from cotenant_operator.render.gateway import render_gateway
 from cotenant_operator.tenant_status import TENANT_CONDITIONS, invalid_status, tenant_status
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cotenant_operator.created_keys import CreatedKey, KeySource, key_id
 from cotenant_operator.instants import utc
-from cotenant_serving.contract import GatewayTenant
+from cotenant_serving.contract_gateway import GatewayTenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cotenant_operator.estimate import Estimate
-from cotenant_serving.contract import EngineSpec, Limits, Reason, Task, WorkerGroup
+from cotenant_serving.contract import EngineSpec, Reason, Task, WorkerGroup
+from cotenant_serving.contract_gateway import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import msgspec
 
 from cotenant_operator.failure import Failure
 from cotenant_operator.which_world import nothing_runs
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 
 class NotPublishedError(Failure):

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 
 class PublishedConfig:

@@ -40,7 +40,7 @@ from cotenant_operator.pool_world import CLUSTER_LABEL, PoolWorld, node_resource
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.rounds import RoundFailedError, Rounds
 from cotenant_operator.secrets_by_name import SecretsByName
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 log = logging.getLogger("cotenant.operator")
 

@@ -3,7 +3,7 @@
     <state>/lock             held by the `up` that runs; its text is that process' id
     <state>/control.json     how `cotenant get` reaches the conductor (contains paths, no secret)
     <state>/secrets/         pool-token, control-token, ray-token: random, 0600, kept between runs
-    <state>/gateway.json     contract.GatewayConfig, 0600
+    <state>/gateway.json     contract_gateway.GatewayConfig, 0600
     <state>/gateway/         the gateway's last table and usage.jsonl
     <state>/conductor/       desired state and placements
     <state>/cache/           models from the hub

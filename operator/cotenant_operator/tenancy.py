@@ -7,7 +7,7 @@ from cotenant_operator.near import near
 from cotenant_operator.objects import Manifests
 from cotenant_operator.planned import KeyProblem, TenantPlan
 from cotenant_operator.spec import ModelDeployment, SecretRef, Tenant
-from cotenant_serving.contract import Limits
+from cotenant_serving.contract_gateway import Limits
 
 _SHORT_KEY = 32
 _MAKE_ONE = "make one with `openssl rand -hex 32`"

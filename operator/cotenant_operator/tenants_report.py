@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from cotenant_serving.contract import GatewayTenant
+from cotenant_serving.contract_gateway import GatewayTenant
 
 
 def tenant_rows(

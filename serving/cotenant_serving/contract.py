@@ -1,11 +1,11 @@
-"""Every message between the programs: desired state, heartbeats, table, demand, gateway configuration.
+"""Every message between the programs: desired state, heartbeats, status; table, demand, gateway configuration.
 
     up / operator ──Desired──▶ conductor ──EngineArgs──▶ engine ──Heartbeat──▶ conductor ──Table──▶ gateway
           └────────────────────GatewayConfig (a file)─────────────────────────────────────────────▶ gateway
                                                          conductor ◀──Demand── gateway ──HTTP──▶ engine
 
 All are msgspec structs: frozen, JSON on the wire, unknown fields ignored so that versions may differ by one. Those
-of usage, gateway ──▶ operator, are in `contract_usage`.
+from and to gateways are in `contract_gateway`; those of usage, gateway ──▶ operator, in `contract_usage`.
 A model is named `namespace/name` in every message. No message carries a secret: tokens travel as file paths.
 """
 
@@ -245,18 +245,6 @@ class HeartbeatReply(Message, frozen=True, kw_only=True):
     """The engine may load now (it holds the start lease of its device)."""
 
 
-class ModelDemand(Message, frozen=True, kw_only=True):
-    running: int = 0
-    queued: int = 0
-
-
-class Demand(Message, frozen=True, kw_only=True):
-    """Requests in one gateway, now. Absent models have none."""
-
-    gateway: str
-    models: dict[str, ModelDemand] = {}
-
-
 class Usage(Message, frozen=True, kw_only=True):
     """Tokens of one request: the header and comment named above, and the answer to a cancel."""
 
@@ -264,50 +252,8 @@ class Usage(Message, frozen=True, kw_only=True):
     completion_tokens: int
 
 
-class EngineRow(Message, frozen=True, kw_only=True):
-    """An engine that may be sent requests."""
-
-    instance: str
-    model: str
-    revision: str
-    host: str
-    port: int
-    slots: int
-    running: int = 0
-    load_s: float = 0.0
-    """Start of its process to ready; 0 when unknown."""
-
-
 ModelState = Literal["cold", "waking", "ready", "waiting", "failed"]
 """`waking`: an engine is on its way. `waiting`: there is no room now. `failed`: see reason; retried by itself."""
-
-
-class ModelRow(Message, frozen=True, kw_only=True):
-    model: str
-    state: ModelState
-    reason: Reason
-    message: str = ""
-    """For clients: no name of another model or tenant, no path, no device. Its owner reads `ModelStatus.message`."""
-    eta_s: float | None = None
-    """Seconds until an engine is expected to answer, from measured load times; None when unknown."""
-
-
-class Table(Message, frozen=True, kw_only=True):
-    """The routing table. `engines` are all that the conductor knows; `gone` are instances that left for good.
-
-    A gateway drops a row only when its instance is in `gone`, or when the engine itself does not answer or
-    answers 421: a conductor that just restarted must not empty a gateway's table.
-    """
-
-    epoch: str
-    """Random per conductor process."""
-    sequence: int
-    engines: tuple[EngineRow, ...] = ()
-    models: tuple[ModelRow, ...] = ()
-    gone: tuple[str, ...] = ()
-    silent: tuple[str, ...] = ()
-    """Those of `gone` whose heartbeats stopped: they hang, perhaps for ever, and nobody should wait for their answer.
-    The others of `gone` finish what they have begun."""
 
 
 class EngineStatus(Message, frozen=True, kw_only=True):
@@ -410,45 +356,3 @@ class PoolStatus(Message, frozen=True, kw_only=True):
     """Requests in all engines now."""
     reconciled: bool = False
     """Whether the conductor has compared its state with Serve's since it started: before, engines may lack."""
-
-
-class Limits(Message, frozen=True, kw_only=True):
-    """A tenant's limits; None is unlimited. The capacity of each bucket is one minute's worth."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_requests: int | None = None
-
-
-class GatewayTenant(Message, frozen=True, kw_only=True):
-    name: str
-    key_sha256: tuple[str, ...] = ()
-    """Hex SHA-256 of each key."""
-    limits: Limits = Limits()
-    models: tuple[str, ...] = ()
-    """The models it sees, as `namespace/name`. A bare `name` works where it is unambiguous for the tenant."""
-    claims: tuple[str, ...] = ()
-    """Of `models` that share a bare name, those that it means: they were there first."""
-
-
-class GatewayModel(Message, frozen=True, kw_only=True):
-    name: str
-    task: Task | None = None
-    """None while nobody knows it: the files of the model are not read yet, or were refused. No engine runs then."""
-    created: int = 0
-    """Unix seconds, for `/v1/models`."""
-
-
-class GatewayConfig(Message, frozen=True, kw_only=True):
-    """What a gateway serves: a file (0600) written by `up` or mounted from a Secret, re-read when changed, and in a
-    cluster also the operator's answer to `GET /v1/gateway-config?after=GENERATION&wait_s=30` (204: nothing newer)."""
-
-    generation: int
-    """Where file and operator differ, the higher one holds. Any change of content needs a higher one."""
-    gateways: int = 1
-    """How many gateways share each tenant's limits now; each of them lets a part of so many through."""
-    conductors: tuple[str, ...] = ()
-    """Base URLs."""
-    pool_token_file: str = ""
-    tenants: tuple[GatewayTenant, ...] = ()
-    models: tuple[GatewayModel, ...] = ()

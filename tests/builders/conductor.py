@@ -20,10 +20,10 @@ from cotenant_serving.contract import (
     EngineArgs,
     EngineSpec,
     Heartbeat,
-    ModelDemand,
     Reason,
     WorkerGroup,
 )
+from cotenant_serving.contract_gateway import ModelDemand
 
 GIB = 1024**3
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from cotenant_serving.contract import Table
+from cotenant_serving.contract_gateway import Table
 from cotenant_serving.gateway.board import SharedBoard
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.lane import Ticket

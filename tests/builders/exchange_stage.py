@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cotenant_serving.contract import EngineRow, Limits, Table, Usage
+from cotenant_serving.contract import Usage
+from cotenant_serving.contract_gateway import EngineRow, Limits, Table
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import LocalAccount, LocalBoard, LocalCount

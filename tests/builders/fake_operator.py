@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 from cotenant_serving.contract_usage import UsageBatch, UsageReceipt
 from tests.builders.gateway import POOL_TOKEN, GatewayProcess
 from tests.builders.gateway_http import HttpFake, Seen, Wire

@@ -19,7 +19,8 @@ import orjson
 import psutil
 
 from cotenant_serving import contract
-from cotenant_serving.contract import (
+from cotenant_serving.contract import Reason
+from cotenant_serving.contract_gateway import (
     Demand,
     EngineRow,
     GatewayConfig,
@@ -27,7 +28,6 @@ from cotenant_serving.contract import (
     GatewayTenant,
     Limits,
     ModelRow,
-    Reason,
     Table,
 )
 from cotenant_serving.gateway import journal

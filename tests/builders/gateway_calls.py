@@ -7,7 +7,7 @@ import msgspec
 import openai
 import orjson
 
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 from tests.builders.gateway import (
     KEYS,
     FakeConductor,

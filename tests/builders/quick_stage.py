@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from cotenant_serving.contract import Table
+from cotenant_serving.contract_gateway import Table
 from cotenant_serving.gateway.asgi import GatewayApp
 from cotenant_serving.gateway.board import LocalBoard, LocalCount
 from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps

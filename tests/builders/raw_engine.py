@@ -7,7 +7,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from cotenant_serving.contract import EngineRow
+from cotenant_serving.contract_gateway import EngineRow
 from tests.builders.gateway import row
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5\r\n\r\nhello"

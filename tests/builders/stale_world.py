@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from cotenant_serving.contract import HEADER_INSTANCE, EchoOptions, EngineRow, Limits, ModelRow, Reason, Table
+from cotenant_serving.contract import HEADER_INSTANCE, EchoOptions, Reason
+from cotenant_serving.contract_gateway import EngineRow, Limits, ModelRow, Table
 from cotenant_serving.engine.base import Prompt
 from cotenant_serving.engine.echo import EchoEngine, prompt_words, verify
 from cotenant_serving.engine.protocol import EngineProtocol

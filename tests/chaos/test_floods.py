@@ -36,7 +36,8 @@ from cotenant_loadtests.paired import ratio, ratio_interval
 from cotenant_loadtests.ranks import at_percentile
 from cotenant_loadtests.record import Record
 from cotenant_loadtests.server_timing import timing_phases
-from cotenant_serving.contract import HEADER_USAGE, GatewayTenant
+from cotenant_serving.contract import HEADER_USAGE
+from cotenant_serving.contract_gateway import GatewayTenant
 from cotenant_serving.gateway.queue import HANDOVER_SLACK, QUANTUM_TOKENS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]

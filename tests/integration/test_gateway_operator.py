@@ -21,7 +21,7 @@ from tests.builders.gateway import (
 )
 from tests.builders.gateway_calls import error_of, get, post_chat, with_conductor
 
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ from cotenant_operator.processes import free_port
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.usage_ledger import LedgerError
 from cotenant_operator.usage_store import UsageStoreError
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 from cotenant_serving.contract_usage import UsageBatch, UsageReceipt
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cotenant_operator.objects import Manifests
 from cotenant_operator.planned import Plan, TenantPlan
 from cotenant_operator.tenancy import api_key
-from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayModel, GatewayTenant
 
 
 def render_gateway(

@@ -18,7 +18,8 @@ from urllib.parse import parse_qs
 import msgspec
 
 from cotenant_serving.conductor.conductor import Conductor, StaleGenerationError
-from cotenant_serving.contract import Demand, Desired, Heartbeat
+from cotenant_serving.contract import Desired, Heartbeat
+from cotenant_serving.contract_gateway import Demand
 
 log = logging.getLogger("cotenant.conductor")
 

@@ -17,17 +17,8 @@ from cotenant_serving.conductor.observed import App, Observed
 from cotenant_serving.conductor.pool_status import pool_status
 from cotenant_serving.conductor.store import Store
 from cotenant_serving.conductor.world import POD_TIMEOUT_S, Decision, Device, Engine, ModelMemory, Start, World
-from cotenant_serving.contract import (
-    Demand,
-    Desired,
-    EngineArgs,
-    Heartbeat,
-    HeartbeatReply,
-    ModelRow,
-    PoolStatus,
-    Table,
-    WorkerGroup,
-)
+from cotenant_serving.contract import Desired, EngineArgs, Heartbeat, HeartbeatReply, PoolStatus, WorkerGroup
+from cotenant_serving.contract_gateway import Demand, ModelRow, Table
 
 log = logging.getLogger("cotenant.conductor")
 T = TypeVar("T")

@@ -26,7 +26,8 @@ from cotenant_serving.conductor.world import (
     ModelView,
     World,
 )
-from cotenant_serving.contract import EngineSpec, ModelDemand, ModelStatus
+from cotenant_serving.contract import EngineSpec, ModelStatus
+from cotenant_serving.contract_gateway import ModelDemand
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 30.0

@@ -5,7 +5,8 @@ import math
 from cotenant_serving.conductor import told
 from cotenant_serving.conductor.place import Outcome
 from cotenant_serving.conductor.world import Engine, ModelView
-from cotenant_serving.contract import DesiredModel, EngineStatus, ModelRow, ModelState, ModelStatus, Reason
+from cotenant_serving.contract import DesiredModel, EngineStatus, ModelState, ModelStatus, Reason
+from cotenant_serving.contract_gateway import ModelRow
 
 ETA_STEP_S = 5.0
 

@@ -9,15 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cotenant_serving.conductor.world import HEARTBEAT_TIMEOUT_S, AppStatus, Engine, EnginePhase, Failure
-from cotenant_serving.contract import (
-    Demand,
-    EngineArgs,
-    EngineRow,
-    EngineSpec,
-    Heartbeat,
-    ModelDemand,
-    Reason,
-)
+from cotenant_serving.contract import EngineArgs, EngineSpec, Heartbeat, Reason
+from cotenant_serving.contract_gateway import Demand, EngineRow, ModelDemand
 
 DEMAND_TIMEOUT_S = 5.0
 """A gateway that has not reported for this long has no demand any more."""

@@ -16,11 +16,11 @@ from cotenant_serving.contract import (
     EngineSpec,
     GroupStatus,
     Heartbeat,
-    ModelDemand,
     ModelStatus,
     Reason,
     WorkerGroup,
 )
+from cotenant_serving.contract_gateway import ModelDemand
 
 AppStatus = Literal["deploying", "running", "failed", "deleting", "absent"]
 """Serve's view of an app, folded: everything that is not there is `absent`."""

@@ -11,7 +11,7 @@ what is taken puts that off, and the bucket is empty when that is a minute away 
 import math
 from functools import lru_cache
 
-from cotenant_serving.contract import Limits
+from cotenant_serving.contract_gateway import Limits
 from cotenant_serving.gateway.board import LEVELS, Account
 from cotenant_serving.gateway.errors import error, retry_after
 from cotenant_serving.openai_api import RequestError

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cotenant_serving.contract import GatewayModel
+from cotenant_serving.contract_gateway import GatewayModel
 from cotenant_serving.gateway.config import TenantView
 from cotenant_serving.gateway.errors import error
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cotenant_serving.contract import REQUEST_TIMEOUT_S, Demand, Table
+from cotenant_serving.contract import REQUEST_TIMEOUT_S
+from cotenant_serving.contract_gateway import Demand, Table
 from cotenant_serving.gateway import table
 from cotenant_serving.gateway.dispatch import Dispatcher
 

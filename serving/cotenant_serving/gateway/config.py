@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayModel, GatewayTenant
 from cotenant_serving.gateway.auth import Keyring
 
 

@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 
-from cotenant_serving.contract import EngineRow, ModelDemand
+from cotenant_serving.contract_gateway import EngineRow, ModelDemand
 from cotenant_serving.gateway import holding, table
 from cotenant_serving.gateway.board import Board, LocalBoard
 from cotenant_serving.gateway.errors import error

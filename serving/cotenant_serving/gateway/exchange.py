@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from cotenant_serving.contract import EngineRow
+from cotenant_serving.contract_gateway import EngineRow
 from cotenant_serving.gateway import answers, dispatch
 from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.client import Client

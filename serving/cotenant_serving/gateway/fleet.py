@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from cotenant_serving.contract import EngineRow, ModelRow
+from cotenant_serving.contract_gateway import EngineRow, ModelRow
 from cotenant_serving.gateway import holding, table
 from cotenant_serving.gateway.board import Board
 from cotenant_serving.gateway.lane import Engine, Lane

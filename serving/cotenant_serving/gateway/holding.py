@@ -1,6 +1,7 @@
 """Whether a request for a model without a free engine should go on waiting. Pure."""
 
-from cotenant_serving.contract import ModelRow, Reason
+from cotenant_serving.contract import Reason
+from cotenant_serving.contract_gateway import ModelRow
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.openai_api import RequestError
 

@@ -6,7 +6,7 @@ Made once for each model, so that a request finds everything with one look and n
 import asyncio
 from dataclasses import dataclass, field
 
-from cotenant_serving.contract import EngineRow, ModelDemand
+from cotenant_serving.contract_gateway import EngineRow, ModelDemand
 from cotenant_serving.gateway.board import Board
 from cotenant_serving.gateway.queue import WORD, Heads, WaitingLine
 from cotenant_serving.openai_api import RequestError

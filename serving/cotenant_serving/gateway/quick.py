@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from cotenant_serving.contract import EngineRow
+from cotenant_serving.contract_gateway import EngineRow
 from cotenant_serving.gateway import answers
 from cotenant_serving.gateway.account import Call, Ending, settle
 from cotenant_serving.gateway.admission import TenantLimits, estimated_tokens

@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 
 from cotenant_serving import oip_api, openai_api, pooling_api
-from cotenant_serving.contract import HEADER_JSON_LENGTH, GatewayModel, Task
+from cotenant_serving.contract import HEADER_JSON_LENGTH, Task
+from cotenant_serving.contract_gateway import GatewayModel
 from cotenant_serving.gateway.admission import estimated_tokens
 from cotenant_serving.gateway.errors import error
 from cotenant_serving.usual_requests import Asked, usual_chat, usual_completion

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cotenant_serving.contract import GatewayTenant
+from cotenant_serving.contract_gateway import GatewayTenant
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import USAGE_DROPPED, USAGE_UNSENT, Board
 from cotenant_serving.gateway.bodies import BodyBudget

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from cotenant_serving.contract import EngineRow, Message, ModelRow, ModelState, Table
+from cotenant_serving.contract import Message, ModelState
+from cotenant_serving.contract_gateway import EngineRow, ModelRow, Table
 from cotenant_serving.gateway.board import Count
 
 

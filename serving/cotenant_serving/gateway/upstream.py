@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from cotenant_serving.contract import HEADER_REFUSED, EngineRow, Usage
+from cotenant_serving.contract import HEADER_REFUSED, Usage
+from cotenant_serving.contract_gateway import EngineRow
 
 CONNECT_S = 2.0
 CANCEL_S = 0.8

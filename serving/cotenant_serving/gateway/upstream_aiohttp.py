@@ -8,7 +8,8 @@ import aiohttp
 import msgspec
 import yarl
 
-from cotenant_serving.contract import HEADER_INSTANCE, HEADER_MODEL, HEADER_REQUEST_ID, EngineRow, Usage
+from cotenant_serving.contract import HEADER_INSTANCE, HEADER_MODEL, HEADER_REQUEST_ID, Usage
+from cotenant_serving.contract_gateway import EngineRow
 from cotenant_serving.gateway.upstream import (
     CANCEL_S,
     CONNECT_S,

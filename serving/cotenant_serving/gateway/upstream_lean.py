@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import msgspec
 
-from cotenant_serving.contract import HEADER_INSTANCE, HEADER_MODEL, HEADER_REQUEST_ID, EngineRow, Usage
+from cotenant_serving.contract import HEADER_INSTANCE, HEADER_MODEL, HEADER_REQUEST_ID, Usage
+from cotenant_serving.contract_gateway import EngineRow
 from cotenant_serving.gateway.eager import as_task
 from cotenant_serving.gateway.upstream import (
     CANCEL_S,

@@ -10,7 +10,8 @@ from benchmarks.loading import chats_by_callers
 from tests.builders.reference_answers import Asked, read_request
 
 from cotenant_loadtests.bodies import render, request_path
-from cotenant_serving.contract import HEADER_USAGE, USAGE_COMMENT, Table, Usage
+from cotenant_serving.contract import HEADER_USAGE, USAGE_COMMENT, Usage
+from cotenant_serving.contract_gateway import Table
 
 
 def asked(*, streamed: bool) -> Asked:

@@ -8,7 +8,7 @@ from cotenant_operator.caller import Caller, choose_caller, given_key, made_key
 from cotenant_operator.created_keys import hash_of
 from cotenant_operator.failure import Failure, FlagError
 from cotenant_operator.key_book import KeyBook
-from cotenant_serving.contract import GatewayConfig, GatewayModel, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayModel, GatewayTenant
 
 CONFIG = GatewayConfig(
     generation=1,

@@ -13,15 +13,8 @@ from tests.builders.small_gateway import SmallGateway
 
 from cotenant_operator import cli
 from cotenant_operator.created_keys import hash_of
-from cotenant_serving.contract import (
-    GatewayConfig,
-    GatewayModel,
-    GatewayTenant,
-    Limits,
-    ModelStatus,
-    PoolStatus,
-    Reason,
-)
+from cotenant_serving.contract import ModelStatus, PoolStatus, Reason
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayModel, GatewayTenant, Limits
 
 ECHO = """\
 apiVersion: cotenant.dev/v1alpha1

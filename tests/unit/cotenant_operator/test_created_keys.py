@@ -10,7 +10,7 @@ import pytest
 from cotenant_operator.created_keys import CreatedKey, KeySource, hash_of, key_id, with_created
 from cotenant_operator.key_book import KeyBook, KeysError
 from cotenant_operator.keys_report import how_to_remove, key_document, key_rows, keys_per_tenant, known_keys
-from cotenant_serving.contract import GatewayConfig, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayTenant
 
 NOW_S = 1_000_000.0
 

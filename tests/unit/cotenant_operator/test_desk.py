@@ -14,7 +14,7 @@ from cotenant_operator.desk import Desk
 from cotenant_operator.key_book import KeyBook, read_sources
 from cotenant_operator.manifests import ManifestErrors
 from cotenant_operator.state_dir import StateDir
-from cotenant_serving.contract import GatewayConfig
+from cotenant_serving.contract_gateway import GatewayConfig
 
 
 class Bench:

@@ -10,7 +10,7 @@ from tests.builders.small_gateway import Answer, SmallGateway
 from cotenant_operator.created_keys import hash_of
 from cotenant_operator.key_effect import wait_until_gone, wait_until_known
 from cotenant_operator.state_dir import StateDir, write_private
-from cotenant_serving.contract import GatewayConfig, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayTenant
 
 KEY = "ct-one"
 

@@ -11,7 +11,8 @@ from cotenant_operator.plan import DeviceFacts, ModelPlan, plan
 from cotenant_operator.quantity import GIB, MIB, parse_bytes
 from cotenant_operator.render.desired import render_desired
 from cotenant_operator.render.gateway import render_gateway
-from cotenant_serving.contract import Desired, GatewayConfig, Reason
+from cotenant_serving.contract import Desired, Reason
+from cotenant_serving.contract_gateway import GatewayConfig
 
 NO_CUDA = DeviceFacts(count=0, memory_bytes=0, problem="NVML: library not found")
 

@@ -11,7 +11,7 @@ from cotenant_operator.caller import MadeKey
 from cotenant_operator.created_keys import hash_of
 from cotenant_operator.key_book import KeyBook
 from cotenant_operator.run_keys import MADE_BY, KeysOfUp
-from cotenant_serving.contract import GatewayConfig, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayTenant
 
 TENANTS = [f"tenant-{number}" for number in range(20)]
 

@@ -8,7 +8,8 @@ from tests.builders.conductor import beat, desired, device, group, model, pod
 from cotenant_serving.conductor.conductor import Conductor, Settings, StaleGenerationError
 from cotenant_serving.conductor.observed import App
 from cotenant_serving.conductor.store import Store
-from cotenant_serving.contract import Demand, ModelDemand, Reason
+from cotenant_serving.contract import Reason
+from cotenant_serving.contract_gateway import Demand, ModelDemand
 
 
 class FakeServe:

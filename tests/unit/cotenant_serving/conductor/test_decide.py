@@ -7,7 +7,8 @@ from tests.builders.conductor import GIB, device, engine, model, refused, spec, 
 from cotenant_serving.conductor.decide import BACKOFF_MOST_S, decide, wanted
 from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.world import Failure, ModelMemory, ModelView
-from cotenant_serving.contract import ModelDemand, Reason
+from cotenant_serving.contract import Reason
+from cotenant_serving.contract_gateway import ModelDemand
 
 BROKEN = Failure(reason=Reason.CORRUPT_WEIGHTS, message="model.safetensors ends too early")
 

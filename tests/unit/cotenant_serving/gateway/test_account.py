@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from cotenant_serving.contract import Limits, Usage
+from cotenant_serving.contract import Usage
+from cotenant_serving.contract_gateway import Limits
 from cotenant_serving.gateway.account import Call, Ending, tokens_used
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import LocalAccount

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cotenant_serving.contract import Limits
+from cotenant_serving.contract_gateway import Limits
 from cotenant_serving.gateway import board as boards
 from cotenant_serving.gateway.admission import TenantLimits
 from cotenant_serving.gateway.board import NO_LEVELS, Board, LocalBoard, SharedBoard

@@ -4,7 +4,8 @@ import random
 import pytest
 from tests.builders.gateway import model_row, row
 
-from cotenant_serving.contract import Reason, Table
+from cotenant_serving.contract import Reason
+from cotenant_serving.contract_gateway import Table
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.lane import Ticket
 from cotenant_serving.gateway.queue import QueueLimits

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tests.builders.gateway import eventually, row
 
-from cotenant_serving.contract import EngineRow, Table
+from cotenant_serving.contract_gateway import EngineRow, Table
 from cotenant_serving.gateway.board import LocalBoard, LocalCount, SharedBoard
 from cotenant_serving.gateway.dispatch import Dispatcher
 from cotenant_serving.gateway.lane import Ticket

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotenant_serving.contract import Limits
+from cotenant_serving.contract_gateway import Limits
 from cotenant_serving.gateway.admission import TenantLimits, part_of
 from cotenant_serving.gateway.board import LocalAccount
 from cotenant_serving.openai_api import RequestError

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tests.builders.gateway import config, digest, tenant
 
-from cotenant_serving.contract import GatewayConfig, GatewayTenant
+from cotenant_serving.contract_gateway import GatewayConfig, GatewayTenant
 from cotenant_serving.gateway import catalog
 from cotenant_serving.gateway.auth import Keyring, authenticate
 from cotenant_serving.gateway.config import ConfigError, index, parse

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from cotenant_serving.contract import GatewayModel
+from cotenant_serving.contract_gateway import GatewayModel
 from cotenant_serving.gateway import routes
 from cotenant_serving.gateway.routes import Incoming, Target, find, oip_target
 from cotenant_serving.request_fields import RequestError

@@ -3,7 +3,7 @@ from collections import Counter
 
 from tests.builders.gateway import model_row, row
 
-from cotenant_serving.contract import Table
+from cotenant_serving.contract_gateway import Table
 from cotenant_serving.gateway.board import LocalCount
 from cotenant_serving.gateway.table import Known, combine, left, merge, pick
 
