@@ -13,7 +13,8 @@ from cotenant_serving.contract import ModelStatus, Reason
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _REFUSED = frozenset({"FailedCreate", "FailedToCreatePod", "Forbidden"})
-_WAITING = frozenset({"waking", "waiting"})
+_NO_POD = frozenset({Reason.POD_PENDING, Reason.NO_NODE})
+"""What the conductor says of a model that waits for a pod, not for room, a start lease, or its engine's load."""
 INSTALL_KUBERAY = (
     "install it: helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/ "
     "-n kuberay-system --create-namespace"
@@ -101,7 +102,7 @@ def of_model(planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen) -> Hi
     missing = _no_node(groups, pool)
     if missing is not None:
         return missing
-    if seen is None or seen.state not in _WAITING:
+    if seen is None or seen.reason not in _NO_POD:
         return None
     return of_pods(pod for pod in pool.pods if pod.group in names)
 

@@ -75,6 +75,14 @@ def test_a_conductor_that_waits_for_ray_to_come_up_the_first_time_makes_no_pool_
     )
 
 
+@pytest.mark.parametrize("reason", [Reason.WAKING, Reason.LOADING, Reason.NO_ROOM])
+def test_a_pod_that_is_missing_is_no_reason_of_a_model_that_waits_for_something_else(reason: Reason) -> None:
+    waits = see.seen(state="waking", reason=reason, message="waits for something else")
+    pods = (see.pod("Unschedulable", "0/2 nodes are available"),)
+
+    assert condition(status_of(see.pool_seen(waits, pods=pods)), "Ready")["reason"] == reason
+
+
 def test_the_page_has_every_reason_that_only_the_cluster_knows() -> None:
     text = shown.PAGE.read_text()
 
