@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -64,15 +65,14 @@ def test_a_fraction_is_said_in_bytes_for_each_kind_of_device() -> None:
 
 
 def test_a_conductor_that_waits_for_ray_to_come_up_the_first_time_makes_no_pool_ready() -> None:
-    starting = {"head": "pending", "statuses": (see.said(reconciled=False),)}
-    found = condition(status_of(see.pool_seen(**starting)), "Ready")
+    def ready(reconciled: bool) -> Mapping[str, Any]:
+        seen = see.pool_seen(head="pending", statuses=(see.said(reconciled=reconciled),))
+        return condition(status_of(seen), "Ready")
 
+    found = ready(reconciled=False)
     assert (found["status"], found["reason"]) == ("False", "HeadPending")
     assert found["message"].startswith("the head of RayCluster default-1a2b3c4d is not ready yet")
-    assert (
-        condition(status_of(see.pool_seen(**{**starting, "statuses": (see.said(reconciled=True),)})), "Ready")
-        != found
-    )
+    assert ready(reconciled=True)["reason"] != "HeadPending"
 
 
 @pytest.mark.parametrize("reason", [Reason.WAKING, Reason.LOADING, Reason.NO_ROOM])
