@@ -17,13 +17,15 @@ GROUPS = (
     {"name": "mig-1g10gb", "resource": "nvidia.com/mig-1g.10gb", **MIG},
     {"name": "mig-1g10gb-me", "resource": "nvidia.com/mig-1g.10gb.me", **MIG},
 )
-IDLE = {"idleAfter": "60s"}
-SHARES = {
-    "left": {"fraction": 0.4},
-    "right": {"fraction": 0.5},
-    "slice": {"mig": "1g.10gb"},
-    "media": {"mig": "1g.10gb.me"},
-}
+IDLE = {"idleAfter": "90s"}
+LARGE = {"allocate": "300Mi", "replicas": IDLE}
+"""So that neither fraction of a slice would do: engines of these run in `shared` alone."""
+MODELS = (
+    echo("left", gpu={"fraction": 0.4}, **LARGE),
+    echo("right", gpu={"fraction": 0.5}, **LARGE),
+    echo("slice", gpu={"mig": "1g.10gb"}, replicas=IDLE),
+    echo("media", gpu={"mig": "1g.10gb.me"}, replicas=IDLE),
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def installed(release: Release, kube: Kube, namespaces: Callable[[str], str], gp
     quick = pool(*GROUPS)
     quick["spec"]["idleAfter"] = "10s"
     kube.apply(keys("search"), tenant("search"), quick)
-    kube.apply(*(echo(name, gpu=share, replicas=IDLE) for name, share in SHARES.items()))
+    kube.apply(*MODELS)
     return release.reach()
 
 
@@ -51,16 +53,18 @@ def test_held_requests_bring_each_kind_of_pod_and_are_answered_and_idle_pods_go(
         done.release()
         return text
 
-    with ThreadPoolExecutor(len(SHARES)) as asking:
-        answers = {name: asking.submit(ask, name) for name in SHARES}
+    names = [model["metadata"]["name"] for model in MODELS]
+    with ThreadPoolExecutor(len(names)) as asking:
+        answers = [asking.submit(ask, name) for name in names]
         kube.until(lambda: len(workers(installed)) == len(GROUPS), "a pod of each group")
         assert sorted(map(group_of, workers(installed))) == sorted(str(group["name"]) for group in GROUPS)
         phases("pods there")
-        for number in range(len(SHARES)):
+        check_places(installed)
+        phases("each in its place")
+        for number in range(len(names)):
             assert done.acquire(timeout=300), f"{number} answers\n{kube.story()}"
             phases(f"answer {number + 1}")
-        assert all("one two three" in answer.result() for answer in answers.values())
-    check_places(installed)
+        assert all("one two three" in answer.result() for answer in answers)
     kube.until(lambda: workers(installed) == [], "idle pods are gone", limit_s=240)
     phases("idle pods gone")
     assert installed.text("search", "left", "again") != ""
@@ -68,18 +72,19 @@ def test_held_requests_bring_each_kind_of_pod_and_are_answered_and_idle_pods_go(
 
 
 def check_places(installed: Release) -> None:
-    """Both fractions are in the one pod of `shared`; every pod holds one unit of its group's resource."""
+    """Both fractions get the one pod of `shared`; every pod holds one unit of its group's resource, on a node."""
     for pod in workers(installed):
         resource = next(str(group["resource"]) for group in GROUPS if group["name"] == group_of(pod))
         limits = pod["spec"]["containers"][0]["resources"]["limits"]
         assert {name: count for name, count in limits.items() if "nvidia.com" in name} == {resource: "1"}
-        assert node_of(pod)
-    installed.kube.until(
-        lambda: device(installed, "left") == device(installed, "right") != "", "both fractions are of one device"
-    )
+    kube = installed.kube
+    kube.until(lambda: all(map(node_of, workers(installed))), "every pod has a node")
+    for name, group in (("left", "shared"), ("slice", "mig-1g10gb"), ("media", "mig-1g10gb-me")):
+        kube.until(lambda: f"/{group}/" in device(installed, name), f"{name} is on {group}", limit_s=240)  # noqa: B023
+    kube.until(lambda: device(installed, "left") == device(installed, "right") != "", "both fractions on one device")
 
 
 def device(installed: Release, name: str) -> str:
-    """Of its engine; empty while the status has none."""
+    """Of its engine, `node/group/index`; empty while the status has none."""
     placements = installed.model(name, "search").get("status", {}).get("placements", [])
     return str(placements[0]["device"]) if placements else ""
