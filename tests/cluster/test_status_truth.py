@@ -52,7 +52,6 @@ OBJECTS: tuple[Object, ...] = (
     tenant("ads"),
     echo("warm", gpu=SMALL, replicas={"min": 1}),
     echo("cold", gpu=SMALL),
-    echo("slow", gpu=SMALL, replicas={"min": 1}, loadSeconds=3600),
     echo("huge", gpu={"memory": "64Gi"}),
     echo("sliced", gpu={"mig": "7g.80gb"}),
     echo("carded", gpu={"mig": "3g.40gb"}, replicas={"min": 1}),
@@ -75,9 +74,10 @@ OBJECTS: tuple[Object, ...] = (
 )
 LATER = (
     echo("warm", namespace="late", gpu=SMALL),
+    echo("slow", gpu=SMALL, replicas={"min": 1}, loadSeconds=3600),
     echo("greedy", gpu={"memory": "1000Mi"}, replicas={"min": 1}),
 )
-"""Of a name that is taken, and for room that is taken."""
+"""Of a name that is taken; of a load that holds up all others on its device; for room that is taken."""
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ SITUATIONS = (
         Said("KubeRayReady", "True", "KubeRayWorks", ""),
         Said("ConductorReady", "True", "Answers", "that of RayCluster default-… answers"),
         Said("Rolling", "False", "Settled", ""),
-        Said("Ready", "True", "Ready", "… of … models are accepted"),
+        Said("Ready", "True", "Ready", "… of … models are accepted; " + UNSCHEDULABLE),
         Ready="True",
         Reason="Ready",
         Pods="1/2",
