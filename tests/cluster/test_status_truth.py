@@ -173,7 +173,7 @@ SITUATIONS = (
         "a model larger than any device",
         "huge",
         "DoesNotFit",
-        "needs …; asked gpu.memory 64.0 GiB; the largest share of pool default is 1.0 GiB on group cpu; …",
+        "needs …; asked gpu.memory 64 GiB; the largest share of pool default is 1 GiB on group cpu; …",
     ),
     refused(
         "a model for a MIG profile that its pool has not",
