@@ -4,7 +4,7 @@ target loads what is warm here ─▶ gateways follow both ─▶ this one finis
     └ no node has room for a pod of the target: one device after the other goes from here to there, first
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -13,7 +13,7 @@ from cotenant_operator.instants import utc
 from cotenant_operator.pool_seen import RollPhase
 from cotenant_operator.quantity import show_seconds
 from cotenant_operator.roll_world import ClusterSeen, Delete, GroupHandover, Handover, Note, Step, Told
-from cotenant_serving.contract import ModelStatus
+from cotenant_serving.contract import GroupStatus, ModelStatus
 
 ROUTE_SETTLE_S = 10.0
 """After the target's conductor stands in the gateways' configuration: all of them have its table by then."""
@@ -22,8 +22,11 @@ LOOK_S = 1.0
 TAKE_S = 180.0
 """A device that was given up must be taken by a pod of the target within this, or it goes back."""
 WARM_S = 600.0
-"""Models that find no room in the target, with no pod of it on its way, hold up a roll for this long."""
+"""Models that find no room in the target, with no pod of it on its way, hold up a roll for this long; so long do
+those that load on a device that the target was given hold up the next one."""
 
+
+_LOADS = ("starting", "waiting", "loading")
 
 SERVES = Told()
 GOES = Told(draining=True, without_models=True)
@@ -171,10 +174,13 @@ def _done(old: ClusterSeen, handover: Handover, *, drain_s: float, now_s: float)
         # Its autoscaler takes empty pods away at once. Deleted together with their head, they would try for minutes
         # to tell it that they go, and hold their devices.
         return ""
-    if old.conductor is None:
-        return f"{old.name} has no worker pod left"
-    gone = old.conductor.draining and old.conductor.reconciled and old.conductor.engines == 0
-    return f"the last request of {old.name} has ended" if gone else ""
+    conductor = old.conductor
+    if conductor is not None and not (conductor.draining and conductor.reconciled):
+        return ""
+    if conductor is not None and conductor.engines == 0:
+        return f"the last request of {old.name} has ended"
+    # Ray goes on listing the engine of a node that was lost, for as long as that may finish its requests.
+    return "" if any(old.workers.ending.values()) else f"{old.name} has no worker pod left"
 
 
 def _going_on(found: Progress, handover: Handover | None) -> Progress:
@@ -201,7 +207,7 @@ def _give_devices(
     if not routed:
         return _going_on(replace(found, route=True, look_again_s=LOOK_S), handover)
     began = handover or Handover(target=target.name, since_s=now_s, warm=warm)
-    groups = next_groups(began.groups, old, target, now_s=now_s)
+    groups = next_groups(began.groups, old, target, lacking.models, now_s=now_s)
     after = msgspec.structs.replace(began, groups=groups)
     steps = (Note(old.name, after),) if after != handover and groups else ()
     if groups and all(group.refused for group in groups.values()):
@@ -209,17 +215,25 @@ def _give_devices(
         return Progress("Stuck", taken_back, steps, warm=warm, route=True)
     if not groups:
         return replace(found, phase="Warming", look_again_s=lacking.look_again_s)
-    waits = [group.freed_s + TAKE_S - now_s for group in groups.values() if group.freed_s and not group.refused]
-    look_again_s = max(0.0, min(waits)) if waits else None
+    ends = [group.freed_s + wait_s for group in groups.values() if group.freed_s for wait_s in (TAKE_S, WARM_S)]
+    look_again_s = min((end_s - now_s for end_s in ends if end_s > now_s), default=None)
     return _going_on(replace(found, steps=steps, look_again_s=look_again_s), after)
 
 
 def next_groups(
-    groups: Mapping[str, GroupHandover], old: ClusterSeen, target: ClusterSeen, *, now_s: float
+    groups: Mapping[str, GroupHandover],
+    old: ClusterSeen,
+    target: ClusterSeen,
+    lacking: Collection[str],
+    *,
+    now_s: float,
 ) -> dict[str, GroupHandover]:
-    """The hand-over of each group after this look. At most one device is on its way."""
+    """The hand-over of each group after this look. At most one device is on its way.
+
+    `lacking`: warm models that the target has to load yet. Their engines here stay until those there are ready.
+    """
     after = {name: _watch(group, name, old, target, now_s=now_s) for name, group in groups.items()}
-    if any(_on_its_way(group, name, target) for name, group in after.items()):
+    if any(_on_its_way(group, name, target, lacking, now_s=now_s) for name, group in after.items()):
         return after
     for name, waiting in target.workers.waiting.items():
         left = min(devices(old, name), after[name].keep) if name in after else devices(old, name)
@@ -230,17 +244,31 @@ def next_groups(
 
 
 def _watch(group: GroupHandover, name: str, old: ClusterSeen, target: ClusterSeen, *, now_s: float) -> GroupHandover:
-    if target.workers.placed.get(name, 0) > group.placed:
-        return msgspec.structs.replace(group, refused=False)
-    if devices(old, name) > group.keep or group.refused:
+    taken = target.workers.placed.get(name, 0) > group.placed
+    if not taken and (devices(old, name) > group.keep or group.refused):
         return group
     if not group.freed_s:
-        return msgspec.structs.replace(group, freed_s=now_s)
-    return msgspec.structs.replace(group, refused=now_s >= group.freed_s + TAKE_S)
+        return msgspec.structs.replace(group, freed_s=now_s, refused=False)
+    return msgspec.structs.replace(group, refused=not taken and now_s >= group.freed_s + TAKE_S)
 
 
-def _on_its_way(group: GroupHandover, name: str, target: ClusterSeen) -> bool:
-    return not group.refused and target.workers.placed.get(name, 0) <= group.placed
+def _on_its_way(
+    group: GroupHandover, name: str, target: ClusterSeen, lacking: Collection[str], *, now_s: float
+) -> bool:
+    """Until a pod of the target has it and has loaded what it can: nobody else may serve that."""
+    if group.refused:
+        return False
+    if target.workers.placed.get(name, 0) <= group.placed:
+        return True
+    if target.conductor is None or now_s >= group.freed_s + WARM_S:
+        return False
+    row = next((item for item in target.conductor.groups if item.group == name), GroupStatus(group=name))
+    if row.devices < target.workers.placed.get(name, 0):
+        return True  # the pod has not joined Ray yet
+    if row.empty and now_s < group.freed_s + TAKE_S:
+        return True
+    models = [model for model in target.conductor.models if model.model in lacking]
+    return any(engine.state in _LOADS for model in models for engine in model.engines)
 
 
 def devices(cluster: ClusterSeen, group: str) -> int:

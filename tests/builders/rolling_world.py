@@ -31,6 +31,9 @@ def status(
     generation: int = 1,
     reconciled: bool = True,
     pending: int = 0,
+    devices: int = 0,
+    empty: int = 0,
+    loading: Sequence[str] = (),
 ) -> PoolStatus:
     """What a conductor says of models with so many ready engines each, and of those that have none."""
     ready = dict(ready or {})
@@ -50,12 +53,21 @@ def status(
         ModelStatus(model=name, state="failed", reason=Reason.LOAD_FAILED, message="no such file") for name in failed
     ]
     models += [ModelStatus(model=name, state="waiting", reason=Reason.NO_ROOM) for name in waiting]
+    models += [
+        ModelStatus(
+            model=name,
+            state="waking",
+            reason=Reason.LOADING,
+            engines=(EngineStatus(app=f"{name}-0", model=name, revision="1", state="loading"),),
+        )
+        for name in loading
+    ]
     return PoolStatus(
         pool="p",
         epoch="e",
         generation=generation,
         models=tuple(models),
-        groups=(GroupStatus(group=GROUP, pending=pending),),
+        groups=(GroupStatus(group=GROUP, pending=pending, devices=devices, empty=empty),),
         draining=draining,
         engines=sum(ready.values()) if engines is None else engines,
         in_flight=in_flight,
@@ -200,6 +212,8 @@ class RollingWorld:
             draining=cluster.told.draining,
             generation=1 if cluster.knows else 0,
             pending=cluster.wants,
+            devices=len(cluster.devices),
+            empty=sum(not device for device in cluster.devices),
         )
         return ClusterSeen(
             name=cluster.name,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,12 +284,58 @@ def test_the_next_device_waits_until_the_first_is_taken() -> None:
     assert found.told[OLD] == Told(draining=True, keep_devices={GROUP: 1})
 
 
-def test_the_next_device_is_given_when_the_first_is_taken() -> None:
-    taken = {**LACKS, "workers": replace(FULL["workers"], placed={GROUP: 1})}
-    seen = old(handover=given_one(), workers=Workers(placed={GROUP: 1}))
-    after = noted(roll(seen, new(**taken), routed=(OLD, NEW)))
+def taken(**said: Any) -> dict[str, Any]:
+    """A target that has the first device, and lacks another; its conductor says `said`."""
+    workers = replace(FULL["workers"], placed={GROUP: 1})
+    return {"workers": workers, "conductor": status(pending=1, **said)}
+
+
+ONE_LEFT = {"handover": given_one(), "workers": Workers(placed={GROUP: 1})}
+
+
+def test_the_next_device_is_given_when_the_first_is_taken_and_its_models_are_loaded() -> None:
+    loaded = taken(ready={"m": 1}, waiting=["n"], devices=1)
+    began = handover(groups=given_one().groups, warm={"m": 1, "n": 1})
+    after = noted(roll(old(**{**ONE_LEFT, "handover": began}), new(**loaded), routed=(OLD, NEW)))
     assert after is not None
     assert after.groups[GROUP] == GroupHandover(keep=0, since_s=NOW_S, placed=1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"waiting": ["m"]}, {"waiting": ["m"], "devices": 1, "empty": 1}, {"loading": ["m"], "devices": 1}],
+    ids=["its pod has not joined", "nothing is on it yet", "an engine loads on it"],
+)
+def test_the_next_device_waits_until_the_first_serves(said: dict[str, Any]) -> None:
+    """Else a model whose last engine was on it would have none."""
+    found = roll(old(**ONE_LEFT), new(**taken(**said)), routed=(OLD, NEW))
+    after = noted(found)
+    assert after is not None
+    assert after.groups[GROUP] == replace_group(keep=1, freed_s=NOW_S)
+    assert found.told[OLD] == Told(draining=True, keep_devices={GROUP: 1})
+    assert found.look_again_s is not None
+    assert found.look_again_s > 0
+
+
+def replace_group(**fields: Any) -> GroupHandover:
+    return msgspec.structs.replace(given_one().groups[GROUP], **fields)
+
+
+def test_a_model_that_loads_for_ever_does_not_hold_the_next_device_for_ever() -> None:
+    long_ago = {**ONE_LEFT, "handover": given_one(freed_s=NOW_S - WARM_S)}
+    after = noted(roll(old(**long_ago), new(**taken(loading=["m"], devices=1)), routed=(OLD, NEW)))
+    assert after is not None
+    assert after.groups[GROUP].keep == 0
+
+
+def test_an_engine_that_is_listed_without_any_pod_does_not_hold_a_roll() -> None:
+    """Ray lists those of a node that was lost for long."""
+    lost = old(
+        handover=handover(drain_s=NOW_S - 5), conductor=status({}, draining=True, engines=1), workers=Workers()
+    )
+    assert roll(lost, new(), routed=(OLD, NEW)).steps == (Delete(OLD, f"{OLD} has no worker pod left"),)
+    ends = replace(lost, workers=Workers(ending={GROUP: 1}))
+    assert roll(ends, new(), routed=(OLD, NEW)).steps == ()
 
 
 def test_a_device_is_not_given_as_long_as_its_pod_ends() -> None:
