@@ -13,6 +13,7 @@ from tests.builders.calls import key_of
 from tests.builders.kube import Kube, Object, advertise, condition
 from tests.builders.load import Load, echo_chats
 from tests.builders.pool_pods import heads, is_ready, node_of, workers
+from tests.builders.redis_server import start_redis
 from tests.builders.release import NAMESPACE, Release
 from tests.builders.up import echo, keys, pool, tenant
 
@@ -95,7 +96,7 @@ def test_rollouts_of_the_gateways(installed: Release, kube: Kube, load: Load, si
 def test_a_pool_rolls_beside_itself_where_there_is_room(
     installed: Release, kube: Kube, load: Load, phases: Callable[[str], None]
 ):
-    roll(installed, kube, group(podTemplate=with_label("one")))
+    roll(kube, group(podTemplate=with_label("one")))
     phases("pool rolled, with room")
 
 
@@ -116,7 +117,7 @@ def test_a_pool_rolls_device_by_device_where_every_one_is_taken(
         taken[node_of(pod)] = taken.get(node_of(pod), 0) + 1
     for node in {node_of(pod) for pod in installed.pods()} | set(taken):
         advertise(kube, node, {RESOURCE: taken.get(node, 0)})
-    roll(installed, kube, group(podTemplate=with_label("two")))
+    roll(kube, group(podTemplate=with_label("two")))
     phases("pool rolled, every device taken")
     gpus({RESOURCE: 2})
     kube.apply(*(engine(name) for name in MODELS))
@@ -126,10 +127,12 @@ def with_label(value: str) -> Object:
     return {"metadata": {"labels": {"example.com/roll": value}}}
 
 
-def roll(installed: Release, kube: Kube, worker: Mapping[str, Any]) -> None:
+def roll(kube: Kube, worker: Mapping[str, Any], **head: Any) -> None:
     old = [one["metadata"]["name"] for one in kube.objects("RayCluster", NAMESPACE)]
     assert len(old) == 1
-    kube.apply(pool(dict(worker)))
+    wanted = pool(dict(worker))
+    wanted["spec"]["head"] = head
+    kube.apply(wanted)
 
     def rolled() -> bool:
         clusters = [one["metadata"]["name"] for one in kube.objects("RayCluster", NAMESPACE)]
@@ -140,9 +143,12 @@ def roll(installed: Release, kube: Kube, worker: Mapping[str, Any]) -> None:
 
 @pytest.mark.full_only
 def test_a_drain_of_each_node(installed: Release, kube: Kube, load: Load, phases: Callable[[str], None]):
+    """With Redis, for the head's pod is on one of them: without, its engines would end with it."""
     nodes = [one["metadata"]["name"] for one in kube.objects("Node") if not one["spec"].get("unschedulable")]
     if len(nodes) < 2:
         pytest.skip("it takes two nodes to drain one")
+    roll(kube, group(), redis={"address": start_redis(kube, installed.settings.redis)})
+    phases("pool rolled to one with Redis")
     for node in nodes:
         try:
             drain = ("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=110s")
