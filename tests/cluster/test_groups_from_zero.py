@@ -43,7 +43,7 @@ def installed(release: Release, kube: Kube, namespaces: Callable[[str], str], gp
 def test_held_requests_bring_each_kind_of_pod_and_are_answered_and_idle_pods_go(
     installed: Release, kube: Kube, phases: Callable[[str], None]
 ):
-    kube.until(lambda: any(is_ready(pod) for pod in heads(installed)), "the head is ready")
+    kube.until(lambda: any(is_ready(pod) for pod in heads(installed)), "the head is ready", limit_s=300)
     phases("head and conductor ready")
     assert workers(installed) == [], "a pool that nobody uses has no workers"
     done = threading.Semaphore(0)
