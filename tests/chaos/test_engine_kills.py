@@ -21,6 +21,8 @@ RATE_PER_S = 6.0
 """What one engine of each model can serve while the others are down."""
 KILLS_IN_A_ROW = 5
 """Then answers must come before the next: on a slow machine kills would outrun engines until requests are late."""
+MOST_IN_FLIGHT = 60
+"""When another engine is killed: on a slow machine requests would wait for their engines until they are late."""
 KEYS = {"search": key_of("search")}
 
 
@@ -82,6 +84,7 @@ def kill_engines(up: Up, rng: random.Random, count: int, load: Load) -> None:
     succeeded = 0
     while len(killed) < count:
         time.sleep(rng.uniform(*PAUSE_S))
+        until(lambda: load.in_flight <= MOST_IN_FLIGHT, "the load is served", explain=up.said)
         alive = [engine for name, engine in sorted(ready(up).items()) if name not in killed]
         if alive:
             victim = rng.choice(alive)
