@@ -8,7 +8,13 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-GONE = object()
+
+class _Gone:
+    def __repr__(self) -> str:
+        return "gone"  # the same in every process: it stands in names of tests
+
+
+GONE = _Gone()
 """As a value: the field is taken away."""
 _MODEL = {
     "apiVersion": "cotenant.dev/v1alpha1",
