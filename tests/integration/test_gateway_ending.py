@@ -145,8 +145,14 @@ async def test_metrics_stand_on_the_port_of_their_own_only_and_no_number_of_clie
         # Of what tenants call, nothing is there; and of what is there, tenants see health alone.
         for path in ("/v1/models", "/v1/chat/completions", "/v2", "/docs"):
             assert await code(admin + path, KEYS["search"]) == 404
-        assert await code(gateway.url + "/metrics", KEYS["search"]) == 404
-        assert await code(gateway.url + "/readyz") == 200
+
+        async def answered(path: str) -> int:
+            """There is room for one connection, and the last one may be counted for a moment after its end."""
+            while (status := await code(gateway.url + path, KEYS["search"])) == 503:
+                await asyncio.sleep(0.02)
+            return status
+
+        assert [await answered("/metrics"), await answered("/readyz")] == [404, 200]
         async with connected(gateway.port):
             for _ in range(20):
                 assert await code(admin + "/readyz") == 200

@@ -12,7 +12,7 @@ from cotenant_serving.gateway.board import SIGNS_OF_LIFE, USAGE_DROPPED, SharedB
 from cotenant_serving.gateway.listening import take_port
 from cotenant_serving.gateway.options import parse_options
 from cotenant_serving.gateway.recovery import Recovery
-from cotenant_serving.gateway.supervisor import SILENT_S, SPARED_S, Supervisor, Worker
+from cotenant_serving.gateway.supervisor import SILENT_S, SPARED_S, Shared, Supervisor, Worker
 from cotenant_serving.gateway.usage_file import UsageFile
 
 pytestmark = pytest.mark.integration
@@ -44,7 +44,8 @@ class Made:
         recovery = Recovery(state / "journals", usage, self.board.count("usage recovered"))
         recovery.prepare()
         self.port = take_port("127.0.0.1", 0, shared=True, ending=lambda: False)
-        self.supervisor = Sleepers(parse_options(arguments), arguments, self.board, self.port, recovery)
+        shared = Shared(recovery=recovery, port=self.port, admin=None, link=None, config=-1)
+        self.supervisor = Sleepers(parse_options(arguments), arguments, self.board, shared)
         self.now_s = 1000.0
 
     def pass_s(self, seconds: float, *, alive: tuple[int, ...]) -> None:
