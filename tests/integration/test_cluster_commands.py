@@ -47,10 +47,14 @@ def api() -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def cotenant(api: ApiServer, tmp_path: Path) -> Run:
-    environment = {name: value for name, value in os.environ.items() if name != "COTENANT_STATE"}
-    environment |= {"HOME": str(tmp_path), "KUBECONFIG": str(api.kubeconfig(tmp_path))}
+def environment(api: ApiServer, tmp_path: Path) -> dict[str, str]:
+    """Of somebody who has a kubeconfig and no `up`."""
+    found = {name: value for name, value in os.environ.items() if name != "COTENANT_STATE"}
+    return {**found, "HOME": str(tmp_path), "KUBECONFIG": str(api.kubeconfig(tmp_path))}
 
+
+@pytest.fixture
+def cotenant(environment: dict[str, str]) -> Run:
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         ran = subprocess.run(
             [sys.executable, "-m", "cotenant_operator", *arguments],
@@ -282,12 +286,10 @@ def test_a_model_without_any_engine_says_why(cotenant: Run, api: ApiServer) -> N
     assert "Ready is False (Idle): it starts with the first request" in ran.stderr
 
 
-def test_logs_go_on_with_what_comes_and_repeat_nothing(cotenant: Run, api: ApiServer, tmp_path: Path) -> None:
+def test_logs_go_on_with_what_comes_and_repeat_nothing(environment: dict[str, str], api: ApiServer) -> None:
     api.add(placed())
     log = ("cotenant-system", "worker-1", "ray-worker")
     api.logs[log] = RUNS
-    environment = {name: value for name, value in os.environ.items() if name != "COTENANT_STATE"}
-    environment |= {"HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "kubeconfig")}
     command = [sys.executable, "-m", "cotenant_operator", "logs", "team-a/chat", "-f"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -375,6 +377,7 @@ def test_keys_are_listed_by_id_and_those_that_were_made_can_be_revoked(cotenant:
     assert cotenant("key", "revoke", listed["key create"]["id"]).returncode == 0
     assert [path.rpartition("/")[2] for path in secrets_of(api)] == ["by-hand"]
     ran = cotenant("key", "revoke", hand["id"])
+    assert ran.returncode == 0, ran.stderr
     assert "kubectl -n cotenant-system delete secret by-hand" in ran.stderr
     assert api.objects["/apis/cotenant.dev/v1alpha1/tenants/search"]["spec"]["keys"] == []
     assert len(secrets_of(api)) == 1

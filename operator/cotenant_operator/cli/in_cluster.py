@@ -35,7 +35,6 @@ def model_of(cluster: "Cluster", name: str) -> Object:
     """`name` or `namespace/name` → the ModelDeployment. Raises Failure."""
     from cotenant_operator.cluster_errors import NotFoundError
     from cotenant_operator.kube_objects import full_name
-    from cotenant_operator.kube_refusals import MissingRightError
     from cotenant_operator.names import model_named
 
     namespace, _, bare = name.rpartition("/")
@@ -43,8 +42,6 @@ def model_of(cluster: "Cluster", name: str) -> Object:
     if namespace:
         try:
             return cluster.api.get(MODELS.path(namespace, bare))
-        except MissingRightError:
-            raise
         except NotFoundError:
             pass  # the list says whether it is the name or the whole kind, and which names there are
     models = {full_name(model): model for model in all_of(cluster, MODELS)}

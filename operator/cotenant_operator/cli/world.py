@@ -17,7 +17,6 @@ class Cluster:
     api: "KubeApi"
     namespace: str | None
     """The one that was asked for; None: all that may be seen."""
-    named: bool
 
 
 def find_world(
@@ -77,4 +76,4 @@ def _connected(chosen: "InCluster", around: "Around", quiet: bool) -> "Path | Cl
         return around.default_state
     if not chosen.named and not quiet and around.default_state.is_dir():  # else nobody would think of `up`
         note(f"no `cotenant up` runs here: this is the cluster of context {api.context!r}")
-    return Cluster(api=api, namespace=chosen.namespace, named=chosen.named)
+    return Cluster(api=api, namespace=chosen.namespace)
