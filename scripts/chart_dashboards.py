@@ -6,7 +6,6 @@
 A test holds the metrics and labels of the queries against those that the programs have.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from generated_files import ROOT, bring_up_to_date
+
 FOLDER = ROOT / "charts" / "cotenant" / "files" / "dashboards"
 RATE = "[$__rate_interval]"
 _COLUMNS, _HEIGHT = 3, 8
@@ -278,20 +278,15 @@ DASHBOARDS = {"gateways": GATEWAY, "operator": OPERATOR}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write the chart's Grafana dashboards.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when one is out of date")
-    check = parser.parse_args(arguments).check
-    stale = 0
-    for name, dashboard in DASHBOARDS.items():
-        path, text = FOLDER / f"{name}.json", json.dumps(document(name, dashboard), indent=1) + "\n"
-        if path.exists() and path.read_text() == text:
-            continue
-        stale += 1
-        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
-        if not check:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-    return int(check and bool(stale))
+    return bring_up_to_date(__file__, "Write the chart's Grafana dashboards.", files, arguments)
+
+
+def files() -> dict[Path, str]:
+    """Path → text of each dashboard."""
+    return {
+        FOLDER / f"{name}.json": json.dumps(document(name, dashboard), indent=1) + "\n"
+        for name, dashboard in DASHBOARDS.items()
+    }
 
 
 def document(name: str, dashboard: Dashboard) -> dict[str, Any]:

@@ -9,24 +9,22 @@ The comment right above a value is its description. Two kinds of lines in it say
     # @schema {...}   JSON schema, beside the type that the default has
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
+from generated_files import ROOT, SourceError, bring_up_to_date
 
-ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts" / "cotenant"
 VALUES, SCHEMA = CHART / "values.yaml", CHART / "values.schema.json"
 TYPES = ROOT / "scripts" / "chart_types.yaml"
 _WORDS = {"boolean": "boolean", "integer": "integer", "number": "number", "string": "string", "array": "list"}
 
 
-class ValuesError(Exception):
+class ValuesError(SourceError):
     """values.yaml cannot be read as described above; the message names the value and what to write."""
 
 
@@ -47,20 +45,8 @@ class Value:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write charts/cotenant/values.schema.json.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when it is out of date")
-    check = parser.parse_args(arguments).check
-    try:
-        made = schema_text(values())
-    except ValuesError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    stale = not SCHEMA.exists() or SCHEMA.read_text() != made
-    if stale:
-        print(f"{'out of date' if check else 'wrote'}: {SCHEMA.relative_to(ROOT)}")
-    if stale and not check:
-        SCHEMA.write_text(made)
-    return int(check and stale)
+    about = "Write charts/cotenant/values.schema.json."
+    return bring_up_to_date(__file__, about, lambda: {SCHEMA: schema_text(values())}, arguments)
 
 
 def values(text: str | None = None) -> list[Value]:

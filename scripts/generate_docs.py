@@ -7,7 +7,6 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; t
 hand. What code cannot say (causes, remedies, label values) stands in scripts/docs_text.yaml.
 """
 
-import argparse
 import ast
 import re
 import sys
@@ -22,6 +21,7 @@ import chart_values
 import loadtest_docs
 import yaml
 from field_fates import request_fields
+from generated_files import ROOT, SourceError, bring_up_to_date
 from loadtest_docs import Struct
 from pydantic import BaseModel
 from scenario_fields import amounts, arrivals
@@ -39,7 +39,6 @@ from cotenant_serving.gateway.errors import ERRORS
 from cotenant_serving.gateway.metrics import Metrics, Now
 from cotenant_serving.gateway.openapi.document import document
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TEXTS = ROOT / "scripts" / "docs_text.yaml"
 SERVING = ROOT / "serving" / "cotenant_serving"
@@ -53,7 +52,7 @@ _NAMES = (
 )
 
 
-class DocsError(Exception):
+class DocsError(SourceError):
     """A part cannot be generated; the message says what is missing and where to write it."""
 
 
@@ -67,22 +66,8 @@ class Code:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Rewrite the generated parts of docs/*.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is out of date")
-    check = parser.parse_args(arguments).check
-    try:
-        made = pages(DOCS, parts(yaml.safe_load(TEXTS.read_text())))
-    except (DocsError, chart_values.ValuesError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    stale = [path for path, text in made.items() if path.read_text() != text]
-    for path in stale:
-        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
-        if not check:
-            path.write_text(made[path])
-    if check and stale:
-        print("run: python scripts/generate_docs.py", file=sys.stderr)
-    return int(check and bool(stale))
+    about = "Rewrite the generated parts of docs/*.md."
+    return bring_up_to_date(__file__, about, lambda: pages(DOCS, parts(yaml.safe_load(TEXTS.read_text()))), arguments)
 
 
 def parts(texts: Mapping[str, Any]) -> dict[str, str]:
