@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cotenant_operator.condition_reasons import ClusterReason
+from cotenant_operator.kube_objects import NO_IMAGE
 from cotenant_operator.planned import ModelPlan
 from cotenant_operator.pool_seen import PodSeen, PoolSeen
 from cotenant_operator.spec import Worker
@@ -11,7 +12,6 @@ from cotenant_operator.spec_pool import MIG_RESOURCE
 from cotenant_operator.status import ConditionStatus
 from cotenant_serving.contract import ModelStatus, Reason
 
-_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _REFUSED = frozenset({"FailedCreate", "FailedToCreatePod", "Forbidden"})
 _NO_POD = frozenset({Reason.POD_PENDING, Reason.NO_NODE})
 """What the conductor says of a model that waits for a pod, not for room, a start lease, or its engine's load."""
@@ -143,7 +143,7 @@ def of_pods(pods: Iterable[PodSeen]) -> Hindrance | None:
         if pod.ready or not pod.reason:
             continue
         said = f"pod {pod.name}: {pod.reason}" + (f": {pod.message}" if pod.message else "")
-        if pod.reason in _IMAGE:
+        if pod.reason in NO_IMAGE:
             return Hindrance(
                 "False",
                 ClusterReason.IMAGE_PULL_FAILED,

@@ -6,6 +6,9 @@ from typing import Any
 
 from cotenant_operator.kinds import Object
 
+NO_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+"""Why a container waits whose image cannot be had."""
+
 
 def at(item: object, *path: str) -> Any:
     """The value below these names; None when any of them is not there."""

@@ -20,7 +20,7 @@ class Cluster:
 
 
 def find_world(
-    state: Path | None, kubeconfig: Path | None, context: str | None, namespace: str | None, *, quiet: bool = False
+    state: Path | None, kubeconfig: Path | None, context: str | None, namespace: str | None
 ) -> "Path | Cluster":
     """The state directory, or the cluster. Says on stderr which where it could be either. Raises Failure."""
     from cotenant_operator.output import note
@@ -30,10 +30,10 @@ def find_world(
     around = look_around(asked)
     chosen = choose_world(asked, around)
     if isinstance(chosen, ThisMachine):
-        if chosen.note and not quiet:
+        if chosen.note:
             note(chosen.note)
         return chosen.state
-    return _connected(chosen, around, quiet)
+    return _connected(chosen, around)
 
 
 def look_around(asked: "Asked") -> "Around":
@@ -56,7 +56,7 @@ def look_around(asked: "Asked") -> "Around":
     return Around(default_state=where, state_is_named=named, up_runs=runs, kubeconfigs=found)
 
 
-def _connected(chosen: "InCluster", around: "Around", quiet: bool) -> "Path | Cluster":
+def _connected(chosen: "InCluster", around: "Around") -> "Path | Cluster":
     """The cluster; this machine instead when nobody has named the cluster and it has no cotenant, or no answer."""
     from cotenant_operator.cluster_errors import ClusterError, NotFoundError
     from cotenant_operator.kinds import MODELS
@@ -71,9 +71,8 @@ def _connected(chosen: "InCluster", around: "Around", quiet: bool) -> "Path | Cl
         if chosen.named:
             raise
         lacks = "has no cotenant" if isinstance(error, NotFoundError) else f"is of no use: {error}"
-        if not quiet:
-            note(f"the cluster of your kubeconfig {lacks}, so this is about this machine")
+        note(f"the cluster of your kubeconfig {lacks}, so this is about this machine")
         return around.default_state
-    if not chosen.named and not quiet and around.default_state.is_dir():  # else nobody would think of `up`
+    if not chosen.named and around.default_state.is_dir():  # else nobody would think of `up`
         note(f"no `cotenant up` runs here: this is the cluster of context {api.context!r}")
     return Cluster(api=api, namespace=chosen.namespace)

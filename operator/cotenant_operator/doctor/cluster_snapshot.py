@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cotenant_operator.kinds import Object
+from cotenant_operator.kube_objects import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Seen:
     """The cluster does not know the kind."""
 
     def named(self, name: str) -> Object | None:
-        return next((item for item in self.items if item.get("metadata", {}).get("name") == name), None)
+        return next((item for item in self.items if name_of(item) == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,7 @@ def sliced(seen: ClusterSnapshot) -> Iterator[Finding]:
 
 def _sliced_node(node: Object, resource: str, replicas: int, seen: ClusterSnapshot) -> Finding:
     check, labels = f"node {name_of(node)}", labels_of(node)
-    card_bytes = number_at({"metadata": labels}, "metadata", "nvidia.com/gpu.memory") * MIB
+    card_bytes = _label(node, "nvidia.com/gpu.memory") * MIB
     strategy = labels.get("nvidia.com/gpu.sharing-strategy", "")
     text = f"its device plugin advertises each card {replicas} times as {resource}" + (
         f" ({strategy})" if strategy not in ("", "none") else ""
@@ -139,11 +139,14 @@ _ONCE = "have the plugin advertise each card once (no sharing.timeSlicing): cote
 
 def _replicas(node: Object, resource: str) -> int:
     """How often a card is advertised, from the labels of gpu-feature-discovery; 1 when nothing says more."""
-    labels = labels_of(node)
-    cards = number_at({"l": labels}, "l", "nvidia.com/gpu.count")
-    said = number_at({"l": labels}, "l", "nvidia.com/gpu.replicas")
+    cards, said = _label(node, "nvidia.com/gpu.count"), _label(node, "nvidia.com/gpu.replicas")
     counted = allocatable(node, resource) // cards if cards else 1
     return max(1, said, counted)
+
+
+def _label(node: Object, name: str) -> int:
+    """A label that is a number; 0 without it."""
+    return number_at(node, "metadata", "labels", name)
 
 
 def allocatable(node: Object, resource: str) -> int:

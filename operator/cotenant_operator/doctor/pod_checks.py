@@ -7,12 +7,11 @@ from cotenant_operator.doctor.checks import Finding
 from cotenant_operator.doctor.cluster_snapshot import ClusterSnapshot
 from cotenant_operator.doctor.install_checks import not_seen
 from cotenant_operator.kinds import Object
-from cotenant_operator.kube_objects import at, condition, container_states, instant, name_of, time_of
+from cotenant_operator.kube_objects import NO_IMAGE, at, condition, container_states, instant, name_of, time_of
 
 RECENT_S = 1800.0
 """Events that are older may be settled: Kubernetes tries again at least every quarter of an hour."""
 PENDING_S = 15.0
-_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -81,7 +80,7 @@ def _container_held_up(pod: Object, namespace: str) -> Finding | None:
     for name, status in container_states(pod):
         waiting = at(status, "state", "waiting") or {}
         reason, said = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
-        if reason in _IMAGE:
+        if reason in NO_IMAGE:
             text = f"image {status.get('image', '?')} cannot be pulled ({reason}): {said}".rstrip(": ")
             return Finding("problem", check, text, _pull(said, namespace))
         if reason in _CONFIG:
