@@ -160,6 +160,12 @@ def test_a_cluster_without_cotenant_that_nobody_named_is_left_alone(cotenant: Ru
     assert "show a cluster instead: --context NAME, --kubeconfig FILE" in ran.stderr
 
 
+def test_a_cluster_that_nobody_named_is_told_where_an_up_has_run_before(cotenant: Run, tmp_path: Path) -> None:
+    (tmp_path / ".local" / "state" / "cotenant").mkdir(parents=True)
+
+    assert "no `cotenant up` runs here: this is the cluster of context 'here'" in cotenant("get", "models").stderr
+
+
 def test_a_cluster_that_does_not_answer_says_where_it_was_looked_for(cotenant: Run, api: ApiServer) -> None:
     api.stop()
     ran = cotenant("get", "models", "--context", "here")
@@ -318,6 +324,11 @@ def test_usage_is_summed_up_over_the_ledgers_of_all_gateways(cotenant: Run, api:
         ("search", "team-a/chat", 5, 150)
     ]
     assert yaml.safe_load(cotenant("usage", "--since", "2026-11-26", "-o", "yaml").stdout)["total"]["requests"] == 2
+    ran = cotenant("usage", "--since", "2026-11-26T10:00Z", "-o", "yaml")
+    assert yaml.safe_load(ran.stdout)["total"]["requests"] == 2
+    assert "all of the day that --since falls on is counted" in ran.stderr
+    ran = cotenant("usage", "--since", "2026-11-26T00:00Z", "-o", "yaml")
+    assert (yaml.safe_load(ran.stdout)["total"]["requests"], ran.stderr) == (2, "")
 
 
 def tenant(name: str = "search", *keys: str) -> Object:
@@ -437,3 +448,15 @@ def test_plan_without_the_right_to_see_tenants_still_says_what_fits(
 
     assert ran.returncode == 0, ran.stderr
     assert "who would see the models is not known: you may not list tenants.cotenant.dev" in ran.stderr
+
+
+def test_plan_leaves_to_the_operator_what_only_its_pod_can_read(
+    cotenant: Run, api: ApiServer, tmp_path: Path
+) -> None:
+    api.add(thing("GPUPool", "default", spec={"workers": [GROUP]}))
+    (tmp_path / "chat.yaml").write_text(ECHO.replace("task: echo", "model: file:///nowhere/chat"))
+    ran = cotenant("plan", "-f", str(tmp_path / "chat.yaml"))
+
+    assert ran.returncode == 0, ran.stderr
+    assert "file:///nowhere/chat is not on this machine: the operator reads it" in ran.stderr
+    assert "FactsPending" in ran.stdout
