@@ -50,13 +50,25 @@ class Script:
                 await talk.say(plain())
 
 
-async def special(stage: QuickStage, client: QuickClient) -> tuple[int, dict[str, str], bytes]:
-    """Asks what the script answers in its own way; on the short way."""
+async def send_special(stage: QuickStage, client: QuickClient, script: Script) -> None:
+    """Asks what the script answers in its own way; returns when it is there, by the short way."""
     before = stage.quick_starts
-    answer = await client.ask(asking("now"))
+    client.send(asking("now"))
+    await eventually(lambda: script.asked > 0)
     assert stage.quick_starts == before + 1, "it went the long way"
+
+
+async def special(stage: QuickStage, client: QuickClient, script: Script) -> tuple[int, dict[str, str], bytes]:
+    """The answer to it."""
+    await send_special(stage, client, script)
+    answer = await client.answer()
     await eventually(lambda: stage.at_rest)
     return answer
+
+
+async def die(talk: Talk) -> None:
+    talk.reset()
+    raise ConnectionResetError
 
 
 async def test_a_plain_answer_reaches_the_client_whole_and_is_counted_before(tmp_path: Path) -> None:
@@ -106,7 +118,7 @@ async def test_another_whole_answer_is_passed_on(tmp_path: Path, status: bytes, 
     script.turn = lambda talk: talk.say(plain(body, fields, status))
     async with QuickStage(tmp_path, RawEngine(script)) as stage:
         client = await stage.client()
-        answer = await special(stage, client)
+        answer = await special(stage, client, script)
         assert (answer[0], answer[2]) == (int(status[:3]), body)
         assert stage.records()[-1]["estimated"] == (fields != USAGE and status == b"200 OK")
         assert (await client.ask(asking()))[0] == 200
@@ -123,7 +135,7 @@ async def test_an_answer_in_pieces_arrives_whole(tmp_path: Path) -> None:
 
     script.turn = dribble
     async with QuickStage(tmp_path, RawEngine(script)) as stage:
-        assert (await special(stage, await stage.client()))[::2] == (200, b"0123456789")
+        assert (await special(stage, await stage.client(), script))[::2] == (200, b"0123456789")
 
 
 async def test_a_stream_that_nobody_asked_for_ends_in_an_event(tmp_path: Path) -> None:
@@ -131,7 +143,7 @@ async def test_a_stream_that_nobody_asked_for_ends_in_an_event(tmp_path: Path) -
     script.turn = lambda talk: talk.say(STREAM, chunk(b"data: {}\n\n"), chunk(b"data: [DONE]\n\n"), END)
     async with QuickStage(tmp_path, RawEngine(script)) as stage:
         client = await stage.client()
-        client.send(asking("now"))
+        await send_special(stage, client, script)
         got = await asyncio.wait_for(client.reader.readuntil(b"0\r\n\r\n"), 20)
         assert b"text/event-stream" in got
         assert b"[DONE]" in got
@@ -145,8 +157,9 @@ async def test_a_stream_that_nobody_asked_for_ends_in_an_event(tmp_path: Path) -
         lambda talk: talk.say(plain(b"{}", b"", b"421 Misdirected")),
         lambda talk: talk.say(plain(b"{}", b"", b"500 Broken")),
         lambda talk: talk.say(b"nonsense\r\n\r\n"),
+        die,
     ],
-    ids=["busy", "misdirected", "failed", "no http"],
+    ids=["busy", "misdirected", "failed", "no http", "lost"],
 )
 async def test_what_an_engine_refuses_another_answers(tmp_path: Path, turn: Turn) -> None:
     bad, good, shown = Script(), Script(), asyncio.Event()
@@ -160,25 +173,17 @@ async def test_what_an_engine_refuses_another_answers(tmp_path: Path, turn: Turn
         client = await stage.client()
         stage.show(0)
         assert (await client.ask(asking()))[0] == 200  # engine 0 has an idle connection
-        before = stage.quick_starts
-        client.send(asking("now"))
-        await eventually(lambda: bad.asked > 0)
+        await send_special(stage, client, bad)
         stage.show(1)
         shown.set()
         status, _, body = await client.answer()
         assert (status, orjson.loads(body)) == (200, {"by": "good"})
-        assert stage.quick_starts == before + 1
         await eventually(lambda: stage.at_rest)
         assert [one["outcome"] for one in stage.records()] == ["ok"] * len(stage.records())
 
 
 async def test_a_lost_engine_costs_nobody_an_answer(tmp_path: Path) -> None:
     bad, good = Script(), Script()
-
-    async def die(talk: Talk) -> None:
-        talk.reset()
-        raise ConnectionResetError
-
     bad.turn, good.turn = die, lambda talk: talk.say(plain(b'{"by":"good"}'))
     async with QuickStage(tmp_path, RawEngine(bad), RawEngine(good)) as stage:
         client = await stage.client()
@@ -193,8 +198,7 @@ async def test_a_client_that_leaves_stops_the_engine(tmp_path: Path) -> None:
     script.turn = lambda talk: talk.until_left()
     async with QuickStage(tmp_path, RawEngine(script)) as stage:
         client = await stage.client()
-        client.send(asking("now"))
-        await eventually(lambda: script.asked > 0)
+        await send_special(stage, client, script)
         client.leave()
         await eventually(lambda: stage.at_rest)
         assert len(script.cancelled) == 1
@@ -209,8 +213,7 @@ async def test_a_request_that_is_ended_early_tells_its_client_why(tmp_path: Path
     script.turn = lambda talk: talk.until_left()
     async with QuickStage(tmp_path, RawEngine(script)) as stage:
         client = await stage.client()
-        client.send(asking("now"))
-        await eventually(lambda: script.asked > 0)
+        await send_special(stage, client, script)
         if outcome == "shutdown":
             stage.gateway.cut()
         else:
@@ -232,8 +235,7 @@ async def test_an_engine_that_hangs_is_left_for_another(tmp_path: Path) -> None:
         client = await stage.client()
         stage.show(0)
         assert (await client.ask(asking()))[0] == 200
-        client.send(asking("now"))
-        await eventually(lambda: bad.asked > 0)
+        await send_special(stage, client, bad)
         stage.show(1)
         for one in tuple(stage.gateway.exchanges):
             one.leave({"i0"})
