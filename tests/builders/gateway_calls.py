@@ -75,6 +75,16 @@ async def post_chat(
     return await request(gateway, "POST", "/v1/chat/completions", body=chat(**fields), headers=given)
 
 
+async def until_ready(gateway: GatewayProcess, *, ready: bool = True, within_s: float = 30) -> str:
+    """Waits until the gateway wants traffic, or does not. The reason it gives; empty when it wants some."""
+    async with asyncio.timeout(within_s):
+        while True:
+            code, _, body = await get(gateway, "/readyz")
+            if code == (200 if ready else 503):
+                return str(orjson.loads(body)["reason"])
+            await asyncio.sleep(0.05)
+
+
 def error_of(body: bytes) -> dict:
     return orjson.loads(body)["error"]
 

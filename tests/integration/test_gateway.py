@@ -17,7 +17,7 @@ from tests.builders.gateway import (
     raw_request,
     tenant,
 )
-from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, request, run, with_conductor
+from tests.builders.gateway_calls import HELLO, error_of, get, post_chat, request, run, until_ready, with_conductor
 
 pytestmark = pytest.mark.integration
 
@@ -312,6 +312,4 @@ async def test_readiness_waits_for_a_configuration_and_a_conductor(gateway, cond
 
     await conductor.start()
     conductor.publish()
-    async with asyncio.timeout(20):
-        while (await get(gateway, "/readyz"))[0] != 200:
-            await asyncio.sleep(0.05)
+    await until_ready(gateway, within_s=20)

@@ -7,25 +7,14 @@ import re
 import signal
 
 import aiohttp
-import orjson
 import pytest
-from tests.builders.gateway import KEYS, GatewayProcess, Seen, Wire, chat, event, eventually, raw_request, stream_end
+from tests.builders.gateway import KEYS, Seen, Wire, chat, event, eventually, raw_request, stream_end
 from tests.builders.gateway import raw_connection as connected
-from tests.builders.gateway_calls import get, post_chat, run
+from tests.builders.gateway_calls import post_chat, run, until_ready
 
 pytestmark = pytest.mark.integration
 LONG = ("--pre-stop-s", "600")
 """Nobody waits for its end: the second signal does."""
-
-
-async def until_unready(gateway: GatewayProcess) -> str:
-    """The reason."""
-    async with asyncio.timeout(30):
-        while True:
-            code, _, body = await get(gateway, "/readyz")
-            if code == 503:
-                return str(orjson.loads(body)["reason"])
-            await asyncio.sleep(0.05)
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -40,7 +29,7 @@ async def test_all_is_served_between_the_signal_and_the_drain_and_nobody_is_told
     await run(gateway, conductor, engine, options=("--pre-stop-s", "4", "--workers", "2"))
     gateway.signal(signal.SIGTERM)
 
-    assert await until_unready(gateway) == "draining"
+    assert await until_ready(gateway, ready=False) == "draining"
     served = 0
     while True:
         try:
@@ -66,7 +55,7 @@ async def test_a_connection_that_is_kept_ends_with_an_answer_that_says_so_and_no
         head, _ = await read_head(reader)
         assert b"connection: close" not in head
         gateway.signal(signal.SIGTERM)
-        await until_unready(gateway)
+        await until_ready(gateway, ready=False)
         await asyncio.sleep(0.5)  # the sweep has seen it
 
         writer.write(raw_request(chat()))
@@ -94,7 +83,7 @@ async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_on(g
         writer.write(raw_request(chat(stream=True)))
         await reader.readuntil(b"one")
         gateway.signal(signal.SIGTERM)
-        await until_unready(gateway)
+        await until_ready(gateway, ready=False)
         await asyncio.sleep(0.5)
         finish.set()
         await reader.readuntil(b"data: [DONE]\n\n\r\n0\r\n\r\n")
@@ -109,7 +98,7 @@ async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_on(g
 async def test_a_second_signal_ends_the_wait(gateway, conductor, engine):
     await run(gateway, conductor, engine, options=LONG)
     gateway.signal(signal.SIGTERM)
-    await until_unready(gateway)
+    await until_ready(gateway, ready=False)
     gateway.signal(signal.SIGTERM)
     assert await gateway.exited() == 0
 
@@ -117,11 +106,11 @@ async def test_a_second_signal_ends_the_wait(gateway, conductor, engine):
 async def test_a_worker_that_dies_meanwhile_is_replaced_by_one_that_leaves_too(gateway, conductor, engine):
     await run(gateway, conductor, engine, options=LONG)
     gateway.signal(signal.SIGTERM)
-    await until_unready(gateway)
+    await until_ready(gateway, ready=False)
     (before,) = gateway.workers()
     before.kill()
     await eventually(lambda: [one for one in gateway.workers() if one.pid != before.pid])
-    assert await until_unready(gateway) == "draining"
+    assert await until_ready(gateway, ready=False) == "draining"
     assert (await post_chat(gateway))[0] == 200
 
 

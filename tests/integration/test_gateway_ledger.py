@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import uvicorn
 from tests.builders.gateway import KEYS, POOL_TOKEN, GatewayProcess, config, eventually, model_row, tenant
-from tests.builders.gateway_calls import get, post_chat, with_conductor
+from tests.builders.gateway_calls import get, post_chat, until_ready, with_conductor
 
 from cotenant_operator.cluster_errors import ConflictError, NotFoundError
 from cotenant_operator.kinds import Kind, Object
@@ -98,9 +98,7 @@ async def test_several_gateways_follow_and_several_operators_keep_one_ledger(con
             value = with_conductor(config(tenant(), ads, gateways=3), conductor)
             published.offer(msgspec.json.encode(value))
             for gateway in gateways:
-                async with asyncio.timeout(30):
-                    while (await get(gateway, "/readyz"))[0] != 200:
-                        await asyncio.sleep(0.05)
+                await until_ready(gateway)
             for key, count in ((KEYS["search"], 5), (KEYS["ads"], 3)):
                 calls = [post_chat(gateway, key) for gateway in gateways for _ in range(count)]
                 assert {code for code, _, _ in await asyncio.gather(*calls)} == {200}

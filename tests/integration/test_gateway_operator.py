@@ -19,7 +19,7 @@ from tests.builders.gateway import (
     model_row,
     tenant,
 )
-from tests.builders.gateway_calls import error_of, get, post_chat, with_conductor
+from tests.builders.gateway_calls import error_of, get, post_chat, until_ready, with_conductor
 
 from cotenant_serving.contract_gateway import GatewayConfig
 
@@ -39,12 +39,6 @@ async def status(gateway: GatewayProcess, key: str = KEYS["search"]) -> int:
 async def until_status(gateway: GatewayProcess, wanted: int, key: str = KEYS["search"]) -> None:
     async with asyncio.timeout(30):
         while await status(gateway, key) != wanted:
-            await asyncio.sleep(0.05)
-
-
-async def until_ready(gateway: GatewayProcess) -> None:
-    async with asyncio.timeout(30):
-        while (await get(gateway, "/readyz"))[0] != 200:
             await asyncio.sleep(0.05)
 
 

@@ -6,23 +6,13 @@ from pathlib import Path
 
 import pytest
 from tests.builders.gateway import KEYS, GatewayProcess, config, model_row
-from tests.builders.gateway_calls import get, with_conductor
+from tests.builders.gateway_calls import until_ready, with_conductor
 from tests.builders.load import Load, chats
 from tests.builders.service import Service
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 LAG_S = 1.0
 """Between a gateway's end of readiness and the last new connection that is sent to it."""
-
-
-async def ready(gateway: GatewayProcess) -> bool:
-    return (await get(gateway, "/readyz"))[0] == 200
-
-
-async def until(gateway: GatewayProcess, wanted: bool) -> None:
-    async with asyncio.timeout(60):
-        while await ready(gateway) is not wanted:
-            await asyncio.sleep(0.05)
 
 
 async def test_three_rollouts_of_two_gateways_cost_no_request_and_cut_no_stream(conductor, engine, tmp_path: Path):
@@ -37,13 +27,13 @@ async def test_three_rollouts_of_two_gateways_cost_no_request_and_cut_no_stream(
         started.append(gateway)
         gateway.write_config(with_conductor(config(), conductor))
         await gateway.start("--pre-stop-s", "3")
-        await until(gateway, True)
+        await until_ready(gateway, within_s=60)
         service.endpoints.append(gateway.port)
         return gateway
 
     async def end(gateway: GatewayProcess, service: Service) -> None:
         gateway.signal(signal.SIGTERM)
-        await until(gateway, False)
+        await until_ready(gateway, ready=False, within_s=60)
         await asyncio.sleep(LAG_S)
         service.endpoints.remove(gateway.port)
         assert await gateway.exited(60) == 0
