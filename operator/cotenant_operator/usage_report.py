@@ -11,6 +11,7 @@ from cotenant_operator.failure import FlagError
 from cotenant_operator.instants import utc
 from cotenant_operator.near import hint
 from cotenant_operator.quantity import parse_seconds
+from cotenant_serving.contract_usage import UsageLine
 
 FIELDS = ("tenant", "model", "outcome", "day")
 """What can be summed by; `day` is a day of UTC."""
@@ -18,21 +19,6 @@ FINE = frozenset({"ok", "client_closed"})
 """Outcomes that are no errors: the client had its answer, or did not want it any more."""
 
 Group = tuple[str, ...]
-_YEAR_10000_S = 253_402_300_800.0
-
-
-class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sum needs of one line; the gateway's `UsageRecord` has more."""
-
-    time: float
-    tenant: str
-    model: str
-    request_id: str
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: bool
-    outcome: str
-    duration_s: float
 
 
 @dataclass(slots=True)
@@ -79,7 +65,7 @@ def sum_up(lines: Iterable[bytes], by: Sequence[str], since: float | None) -> Us
         except (msgspec.MsgspecError, UnicodeDecodeError):
             usage.damaged += raw.endswith(b"\n") and bool(raw.strip())
             continue
-        if not 0 <= line.time < _YEAR_10000_S:
+        if not line.has_day:
             usage.damaged += 1
             continue
         if since is not None and line.time < since:

@@ -1,4 +1,6 @@
-"""The messages that bring the usage of all gateways to one place: `POST /v1/usage` of the operator, pool token.
+"""Usage on its way from gateways: what sums need of its lines, and the messages that bring it to one place.
+
+`POST /v1/usage` of the operator, pool token:
 
     gateway ──UsageBatch──▶ operator ──▶ ConfigMaps cotenant-usage-DAY      (`cotenant_operator.usage_ledger`)
             ◀─UsageReceipt─
@@ -7,7 +9,30 @@ A gateway sends a batch again, unchanged, until a receipt for it has come, and t
 that has added a batch already (by gateway, boot and sequence) adds nothing and answers as if it had.
 """
 
+import msgspec
+
 from cotenant_serving.contract import Message
+
+_YEAR_10000_S = 253_402_300_800.0
+
+
+class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sum needs of one line of `usage.jsonl`; the gateway's `UsageRecord` has more."""
+
+    time: float
+    tenant: str
+    model: str
+    request_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool
+    outcome: str
+    duration_s: float
+
+    @property
+    def has_day(self) -> bool:
+        """A line whose time is no moment of the calendar is damaged."""
+        return 0 <= self.time < _YEAR_10000_S
 
 
 class UsageTotal(Message, frozen=True, kw_only=True):

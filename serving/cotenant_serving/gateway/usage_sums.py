@@ -5,24 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from cotenant_serving.contract_usage import UsageTotal
+from cotenant_serving.contract_usage import UsageLine, UsageTotal
 
-_YEAR_10000_S = 253_402_300_800.0
 _DAY_S = 86_400
-
-
-class _Line(msgspec.Struct, frozen=True):
-    """What a total needs of a usage line (`usage.UsageRecord`)."""
-
-    time: float
-    tenant: str
-    model: str
-    request_id: str
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: bool
-    outcome: str
-    duration_s: float
 
 
 class Seen:
@@ -45,8 +30,8 @@ class Seen:
 
 def totals_of(lines: Iterable[bytes], seen: Seen) -> tuple[tuple[UsageTotal, ...], int]:
     """Each request once. Returns the totals, and how many lines are damaged and in no total."""
-    decoder = msgspec.json.Decoder(_Line)
-    found: dict[tuple[int, str, str, str], list[_Line]] = {}
+    decoder = msgspec.json.Decoder(UsageLine)
+    found: dict[tuple[int, str, str, str], list[UsageLine]] = {}
     damaged = 0
     for raw in lines:
         try:
@@ -54,7 +39,7 @@ def totals_of(lines: Iterable[bytes], seen: Seen) -> tuple[tuple[UsageTotal, ...
         except (msgspec.MsgspecError, UnicodeDecodeError):
             damaged += bool(raw.strip())
             continue
-        if not 0 <= line.time < _YEAR_10000_S:
+        if not line.has_day:
             damaged += 1
         elif seen.add(line.request_id):
             key = (int(line.time // _DAY_S), line.tenant, line.model, line.outcome)
@@ -62,7 +47,7 @@ def totals_of(lines: Iterable[bytes], seen: Seen) -> tuple[tuple[UsageTotal, ...
     return tuple(_total(key, found[key]) for key in sorted(found)), damaged
 
 
-def _total(key: tuple[int, str, str, str], lines: list[_Line]) -> UsageTotal:
+def _total(key: tuple[int, str, str, str], lines: list[UsageLine]) -> UsageTotal:
     day, tenant, model, outcome = key
     return UsageTotal(
         day=datetime.fromtimestamp(day * _DAY_S, UTC).date().isoformat(),
