@@ -21,6 +21,7 @@ from cotenant_serving.contract import REQUEST_TIMEOUT_S
 from cotenant_serving.contract_gateway import Demand, Table
 from cotenant_serving.gateway import table
 from cotenant_serving.gateway.dispatch import Dispatcher
+from cotenant_serving.gateway.private_file import replace_private
 
 if TYPE_CHECKING:
     import aiohttp
@@ -243,10 +244,7 @@ def _load(file: Path) -> dict[str, table.Known]:
 
 def save_tables(file: Path, known: Mapping[str, table.Known]) -> None:
     """Replaced by rename, 0600. One call at a time: they share a temporary name. A full disk is only logged."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(msgspec.json.encode(known))
-        temporary.chmod(0o600)
-        temporary.replace(file)
+        replace_private(file, msgspec.json.encode(known), temporary=f".{os.getpid()}.tmp")
     except OSError as problem:
         log.warning("table file %s cannot be written: %s", file, problem)

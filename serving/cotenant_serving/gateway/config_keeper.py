@@ -7,12 +7,12 @@ soon as that answers, and is not set back by a mounted file that lags behind. Wo
 """
 
 import logging
-import os
 import threading
 from pathlib import Path
 
 from cotenant_serving.gateway.config import ConfigError, parse
 from cotenant_serving.gateway.config_source import FileSource, SharedSource
+from cotenant_serving.gateway.private_file import replace_private
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -78,11 +78,8 @@ class ConfigKeeper:
         with self._lock:
             if self._unsaved is None:
                 return
-            temporary = self._kept.with_name(f"{self._kept.name}.tmp")
             try:
-                with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                    file.write(self._unsaved)
-                temporary.replace(self._kept)
+                replace_private(self._kept, self._unsaved)
                 self._unsaved = None
             except OSError as problem:
                 if str(problem) != self._complained:

@@ -18,6 +18,7 @@ import msgspec
 
 from cotenant_serving.contract_usage import UsageBatch
 from cotenant_serving.gateway.options import USAGE_CURSOR, USAGE_SENDING
+from cotenant_serving.gateway.private_file import replace_private
 from cotenant_serving.gateway.usage_file import UsageFile
 from cotenant_serving.gateway.usage_sums import Seen, totals_of
 
@@ -129,10 +130,7 @@ class UsageSender:
         return Cursor(boot=f"{int(time.time()):x}-{secrets.token_hex(4)}")
 
     def _save(self) -> None:
-        temporary = self._file.with_name(f"{self._file.name}.tmp")
-        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(msgspec.json.encode(self._cursor))
-        temporary.replace(self._file)
+        replace_private(self._file, msgspec.json.encode(self._cursor))
         self._saved = True
 
     @staticmethod
