@@ -178,7 +178,7 @@ class Supervisor:
                 events.register(file, selectors.EVENT_READ)
             try:
                 while self._turn(time.monotonic()):
-                    pause = pause_s(self._workers, time.monotonic(), self._drained_s, stopping=self._stop)
+                    pause = pause_s(self._workers, time.monotonic(), self._drained_s, stopping=self._draining)
                     for key, _ in events.select(pause):
                         self._heard(os.read(key.fd, 4096) if key.fd == self._ready else _drained(key.fd))
             finally:
@@ -315,7 +315,7 @@ class Supervisor:
 
 
 def pause_s(workers: Sequence[Worker], now_s: float, drained_s: float = 0.0, *, stopping: bool) -> float:
-    """Until a worker is to be started, or the drain begins, at most LOOK_S. Pure."""
+    """Until a worker is to be started, or the drain begins, at most LOOK_S. `stopping`: none is started. Pure."""
     due_s = [worker.due_s for worker in workers if worker.process is None and not stopping]
     if drained_s > now_s:
         due_s.append(drained_s)

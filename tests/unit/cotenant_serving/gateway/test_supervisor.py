@@ -45,6 +45,14 @@ def test_the_supervisor_sleeps_until_a_worker_is_due_and_while_workers_drain():
     assert pause_s(dead, 101.0, stopping=True) == pause_s([], 101.0, stopping=False) == LOOK_S
 
 
+def test_a_supervisor_that_leaves_sleeps_no_longer_than_until_the_drain_and_still_starts_workers():
+    dead = [Worker(0, due_s=100.3)]
+    assert pause_s([], 100.0, 100.5, stopping=False) == pytest.approx(0.5)
+    assert pause_s([], 100.0, 700.0, stopping=False) == LOOK_S
+    assert pause_s(dead, 100.0, 100.5, stopping=False) == pytest.approx(0.3)
+    assert pause_s([], 100.0, 99.0, stopping=True) == LOOK_S
+
+
 def heard(number: int, *signs: int, passed_s: float = 1.0) -> Worker:
     worker = Worker(number, process=object())
     for one in signs:
