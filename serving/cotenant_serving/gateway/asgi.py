@@ -16,6 +16,7 @@ from cotenant_serving.gateway.account import Call
 from cotenant_serving.gateway.auth import authenticate
 from cotenant_serving.gateway.bodies import (
     BINARY_TIMES,
+    JSON,
     SMALL_BYTES,
     Reservation,
     check_headers,
@@ -39,7 +40,6 @@ from cotenant_serving.tracing import NO_SPAN, NO_TRACER
 log = logging.getLogger("cotenant.gateway")
 
 PARSE_IN_THREAD_BYTES = 256 << 10
-_JSON = b"application/json"
 
 
 class GatewayApp:
@@ -81,7 +81,7 @@ class GatewayApp:
             if (
                 body is None
                 or len(body) > self._small_bytes
-                or fields.get(b"content-type") != _JSON
+                or fields.get(b"content-type") != JSON
                 or b"content-encoding" in fields
             ):
                 held = Reservation(gateway.bodies, tenant)

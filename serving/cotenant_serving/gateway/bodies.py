@@ -17,7 +17,8 @@ those of one tenant half of it. A stream is never held whole."""
 SMALL_BYTES = 16 << 10
 """A body that came whole, or an answer, is not counted up to here: the cap of connections bounds what those hold."""
 _JSON_LENGTH = HEADER_JSON_LENGTH.encode()
-_JSON = b"application/json"
+JSON = b"application/json"
+"""What most clients call their body."""
 _NEVER_JSON = re.compile(rb"multipart/|(?=.*;\s*+charset\s*+=\s*+\"?+(?!utf-?8|us-ascii))", re.IGNORECASE | re.DOTALL)
 """Bodies in parts, and texts in other characters; what else a client calls its JSON is its own affair."""
 _LENGTH_DIGITS = 20
@@ -68,8 +69,8 @@ def check_headers(headers: Mapping[bytes, bytes], max_bytes: int, max_json_bytes
         raise _too_large(f"{length} bytes", max_bytes)
     if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
         raise error("unsupported_encoding")
-    content_type = headers.get(b"content-type", _JSON)
-    if content_type != _JSON and _NEVER_JSON.match(content_type):
+    content_type = headers.get(b"content-type", JSON)
+    if content_type != JSON and _NEVER_JSON.match(content_type):
         raise error("unsupported_media_type")
     json_length = headers.get(_JSON_LENGTH, b"")
     if json_length.isdigit() and int(json_length[:_LENGTH_DIGITS]) > max_json_bytes:

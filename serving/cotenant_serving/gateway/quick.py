@@ -1,4 +1,4 @@
-"""A usual request from admission to the last byte without a coroutine: most requests, at half the cost.
+"""A usual request from admission to the last byte without a coroutine: most requests, and those that cost least.
 
 What is usual: a chat or completion that is not streamed, whose body came with its head, from a client whose key this
 connection has shown before, for a model with a free slot at an engine that has an idle connection. `QuickStart.begin`
@@ -19,7 +19,7 @@ from cotenant_serving.contract_gateway import EngineRow
 from cotenant_serving.gateway import answers
 from cotenant_serving.gateway.account import Call, Ending, settle
 from cotenant_serving.gateway.admission import TenantLimits, estimated_tokens
-from cotenant_serving.gateway.bodies import SMALL_BYTES
+from cotenant_serving.gateway.bodies import JSON, SMALL_BYTES
 from cotenant_serving.gateway.client import Client
 from cotenant_serving.gateway.config import Directory
 from cotenant_serving.gateway.errors import error
@@ -37,8 +37,6 @@ from cotenant_serving.openai_api import RequestError
 from cotenant_serving.tracing import NO_TRACER
 
 log = logging.getLogger("cotenant.gateway")
-
-_JSON = b"application/json"
 
 
 class Known(msgspec.Struct):
@@ -122,7 +120,7 @@ def _usual_headers(client: Client, route: Route, known: Known) -> bool:
     return (
         client.method == route.method
         and (fields.get(b"authorization"), fields.get(b"x-api-key"), len(fields) == len(headers)) == known.shown
-        and fields.get(b"content-type") == _JSON
+        and fields.get(b"content-type") == JSON
         and b"content-encoding" not in fields
         and b"x-request-id" not in fields
     )
