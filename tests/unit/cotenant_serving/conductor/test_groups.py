@@ -10,6 +10,8 @@ from cotenant_serving.conductor.world import POD_TIMEOUT_S, GroupMemory, ModelMe
 from cotenant_serving.contract import Reason
 
 ASKED = {"search/chat": 1}
+RECENTLY = {"a/a": ModelMemory(last_demand_s=970.0)}
+"""Half a minute ago somebody asked for it."""
 TWO = (group("small", most=2), group("large", most=2))
 
 
@@ -19,6 +21,19 @@ def status(decision, name="search/chat"):
 
 def of_group(decision, name="cpu"):
     return next(one for one in decision.group_statuses if one.group == name)
+
+
+def crowded(idle, *, most=2, **more):
+    """`idle` fills all but 1 GiB of the only pod, and a model that needs 4 GiB is asked for."""
+    return world(
+        model("a/a", share=7 * GIB),
+        model("b/b", share=4 * GIB),
+        engines=(idle,),
+        devices=(pod(),),
+        groups=(group(most=most),),
+        demand={"b/b": 1},
+        **more,
+    )
 
 
 def waited(seconds, name="cpu", devices=0):
@@ -130,34 +145,16 @@ def test_the_first_engine_of_every_model_comes_before_the_second_of_any():
 
 def test_a_pod_comes_before_an_idle_engine_has_to_go():
     idle = engine(model="a/a", share=7 * GIB, on=pod(), idle_s=30)
-    asked = world(
-        model("a/a", share=7 * GIB),
-        model("b/b", share=4 * GIB),
-        engines=(idle,),
-        devices=(pod(),),
-        groups=(group(most=2),),
-        demand={"b/b": 1},
-        memory={"a/a": ModelMemory(last_demand_s=970.0)},
-    )
-    decision = decide(asked)
+    decision = decide(crowded(idle, memory=RECENTLY))
     assert (decision.pods, decision.deletes) == ({"cpu": 1}, ())
-    full = decide(replace(asked, desired=world(*asked.desired.models, groups=(group(most=1),)).desired))
+    full = decide(crowded(idle, most=1, memory=RECENTLY))
     assert [delete.app for delete in full.deletes] == [idle.args.app]
     assert full.pods == {}
 
 
 def test_room_that_an_engine_frees_which_is_idle_past_its_time_comes_before_a_pod():
     idle = engine(model="a/a", share=7 * GIB, on=pod(), idle_s=3000)
-    decision = decide(
-        world(
-            model("a/a", share=7 * GIB),
-            model("b/b", share=4 * GIB),
-            engines=(idle,),
-            devices=(pod(),),
-            groups=(group(most=2),),
-            demand={"b/b": 1},
-        )
-    )
+    decision = decide(crowded(idle))
     assert [delete.app for delete in decision.deletes] == [idle.args.app]
     assert decision.pods == {}
 
@@ -215,18 +212,7 @@ def test_without_any_other_place_the_pod_is_waited_for_and_status_says_that_no_n
 
 def test_an_idle_engine_makes_way_when_the_pod_does_not_come():
     idle = engine(model="a/a", share=7 * GIB, on=pod(), idle_s=30)
-    decision = decide(
-        world(
-            model("a/a", share=7 * GIB),
-            model("b/b", share=4 * GIB),
-            engines=(idle,),
-            devices=(pod(),),
-            groups=(group(most=2),),
-            demand={"b/b": 1},
-            memory={"a/a": ModelMemory(last_demand_s=970.0)},
-            remembered=waited(POD_TIMEOUT_S, devices=1),
-        )
-    )
+    decision = decide(crowded(idle, memory=RECENTLY, remembered=waited(POD_TIMEOUT_S, devices=1)))
     assert [delete.app for delete in decision.deletes] == [idle.args.app]
     assert decision.pods == {}
 
@@ -247,23 +233,10 @@ def test_an_engine_larger_than_a_device_to_come_brings_no_pod():
 
 def test_a_new_revision_of_a_model_that_always_runs_gets_a_pod_rather_than_a_gap():
     old = engine(share=8 * GIB, on=pod())
-    decision = decide(
-        world(
-            model(revision="r2", share=8 * GIB, min_engines=1),
-            engines=(old,),
-            devices=(pod(),),
-            groups=(group(most=2),),
-        )
-    )
+    new = model(revision="r2", share=8 * GIB, min_engines=1)
+    decision = decide(world(new, engines=(old,), devices=(pod(),), groups=(group(most=2),)))
     assert (decision.pods, decision.deletes) == ({"cpu": 1}, ())
-    full = decide(
-        world(
-            model(revision="r2", share=8 * GIB, min_engines=1),
-            engines=(old,),
-            devices=(pod(),),
-            groups=(group(most=1),),
-        )
-    )
+    full = decide(world(new, engines=(old,), devices=(pod(),), groups=(group(most=1),)))
     assert [delete.app for delete in full.deletes] == [old.args.app]
 
 

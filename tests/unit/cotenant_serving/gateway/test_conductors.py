@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.builders.gateway import POOL_TOKEN, FakeConductor, eventually, model_row, row
 
@@ -48,20 +49,24 @@ def watched() -> Watched:
     return Watched(clock=time.monotonic, rng=random.Random(1), on_demand=lambda: None)
 
 
+def conductors_of(dispatcher: Dispatcher, table_file: Path, **more: Any) -> Conductors:
+    return Conductors(
+        dispatcher,
+        token=lambda: POOL_TOKEN,
+        name="gateway-1",
+        table_file=table_file,
+        rng=random.Random(1),
+        news=asyncio.Event(),
+        **more,
+    )
+
+
 async def test_tables_of_two_conductors_are_saved_one_after_the_other(tmp_path: Path) -> None:
     disk, dispatcher = SlowDisk(), watched()
     async with FakeConductor() as first, FakeConductor() as second:
         first.publish(row("i1"), models=(model_row(),))
         second.publish(row("i2"), models=(model_row(),))
-        conductors = Conductors(
-            dispatcher,
-            token=lambda: POOL_TOKEN,
-            name="gateway-1",
-            table_file=tmp_path / "table.json",
-            rng=random.Random(1),
-            news=asyncio.Event(),
-            save=disk.save,
-        )
+        conductors = conductors_of(dispatcher, tmp_path / "table.json", save=disk.save)
         try:
             conductors.follow([first.url, second.url])
             await eventually(lambda: dispatcher.views == 3)  # none, the first one's, both
@@ -81,14 +86,7 @@ async def test_what_was_saved_is_read_at_the_next_start(tmp_path: Path) -> None:
     async with FakeConductor() as fake:
         fake.publish(row("i1"), models=(model_row(),))
         for expected in (False, True):
-            conductors = Conductors(
-                watched(),
-                token=lambda: POOL_TOKEN,
-                name="gateway-1",
-                table_file=file,
-                rng=random.Random(1),
-                news=asyncio.Event(),
-            )
+            conductors = conductors_of(watched(), file)
             conductors.follow([fake.url])
             assert conductors.informed() is expected
             await eventually(file.exists)
@@ -105,15 +103,7 @@ async def test_rows_of_a_conductor_that_comes_back_are_named_again_and_no_timer_
     async with FakeConductor() as first, FakeConductor() as second:
         first.publish(row("i1"), models=(model_row(),))
         second.publish(row("i2"), models=(model_row(),))
-        conductors = Conductors(
-            dispatcher,
-            token=lambda: POOL_TOKEN,
-            name="gateway-1",
-            table_file=tmp_path / "table.json",
-            rng=random.Random(1),
-            news=asyncio.Event(),
-            left_s=0.3,
-        )
+        conductors = conductors_of(dispatcher, tmp_path / "table.json", left_s=0.3)
 
         def engines() -> set[str]:
             return {one.instance for one in dispatcher.engines("search/echo")}

@@ -1,5 +1,6 @@
 """Configurations on their way to workers: the highest generation, whole or not at all, kept for the next start."""
 
+import asyncio
 import os
 import threading
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_a_damaged_kept_file_is_said_and_the_mounted_one_holds(
     assert "is not used" in caplog.text
 
 
-def test_a_worker_reads_what_is_shared_whole_or_not_at_all() -> None:
+async def test_a_worker_reads_what_is_shared_whole_or_not_at_all() -> None:
     shared = SharedSource.create()
     reader = SharedSource(shared.fileno())
     contents = [bytes([number]) * (1 << 20) + b"x" * number for number in range(1, 9)]
@@ -123,9 +124,10 @@ def test_a_worker_reads_what_is_shared_whole_or_not_at_all() -> None:
         for _ in range(10):
             for content in contents:
                 shared.write(content)
+        await eventually(lambda: contents[-1] in seen)
     finally:
         ended.set()
-        thread.join()
+        await asyncio.to_thread(thread.join)
     assert seen <= set(contents)
     shared.write(b"last")
     assert reader.changed() == b"last"
