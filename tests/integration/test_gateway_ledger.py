@@ -9,11 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 import uvicorn
+from tests.builders.config_maps import ConfigMaps
 from tests.builders.gateway import KEYS, POOL_TOKEN, GatewayProcess, config, eventually, model_row, tenant
 from tests.builders.gateway_calls import get, post_chat, until_ready, with_conductor
 
-from cotenant_operator.cluster_errors import ConflictError, NotFoundError
-from cotenant_operator.kinds import Kind, Object
 from cotenant_operator.operator_server import OperatorApi
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.usage_ledger import usage_of
@@ -22,48 +21,15 @@ from cotenant_operator.usage_store import UsageStore
 pytestmark = pytest.mark.integration
 
 
-class Objects:
-    """ConfigMaps with the API server's rule: who has not read the last version may not write."""
-
-    def __init__(self) -> None:
-        self.items: dict[str, Object] = {}
-        self._versions = 0
-
-    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
-        await asyncio.sleep(0)
-        if name not in self.items:
-            raise NotFoundError(f"{name} is not there")
-        return self.items[name]
-
-    async def create(self, kind: Kind, item: Object, namespace: str = "") -> Object:
-        await asyncio.sleep(0)
-        if item["metadata"]["name"] in self.items:
-            raise ConflictError("it is there already")
-        return self._keep(item)
-
-    async def replace(self, kind: Kind, item: Object, *, limit_s: float = 10.0) -> Object:
-        await asyncio.sleep(0)
-        known = self.items[item["metadata"]["name"]]["metadata"]["resourceVersion"]
-        if item["metadata"]["resourceVersion"] != known:
-            raise ConflictError("it was changed meanwhile")
-        return self._keep(item)
-
-    def _keep(self, item: Object) -> Object:
-        self._versions += 1
-        kept = {**item, "metadata": {**item["metadata"], "resourceVersion": str(self._versions)}}
-        self.items[item["metadata"]["name"]] = kept
-        return kept
-
-
 @contextlib.asynccontextmanager
-async def replica(objects: Objects, published: PublishedConfig) -> AsyncIterator[str]:
+async def replica(ledger: ConfigMaps, published: PublishedConfig) -> AsyncIterator[str]:
     """One operator's HTTP API. Yields its URL."""
     api = OperatorApi(
         published=published,
         pool_token=lambda: POOL_TOKEN,
         ready=lambda: "",
         metrics=lambda: b"",
-        add_usage=UsageStore(objects, "cotenant-system").add,
+        add_usage=UsageStore(ledger, "cotenant-system").add,
     )
     server = uvicorn.Server(
         uvicorn.Config(api, port=0, lifespan="off", interface="asgi3", log_config=None, timeout_graceful_shutdown=1)
@@ -80,11 +46,11 @@ async def replica(objects: Objects, published: PublishedConfig) -> AsyncIterator
 async def test_several_gateways_follow_and_several_operators_keep_one_ledger(conductor, engine, tmp_path: Path):
     engine.slots = 50
     conductor.publish(engine.row(), models=(model_row(),))
-    objects, published = Objects(), PublishedConfig()
+    ledger, published = ConfigMaps(), PublishedConfig()
     gateways = []
     async with (
-        replica(objects, published) as one,
-        replica(objects, published) as another,
+        replica(ledger, published) as one,
+        replica(ledger, published) as another,
     ):
         try:
             for name, url in (("gateway-a", one), ("gateway-b", another), ("gateway-c", one)):
@@ -109,7 +75,7 @@ async def test_several_gateways_follow_and_several_operators_keep_one_ledger(con
             for gateway in gateways:
                 await gateway.stop()
 
-    usage = usage_of((item["data"] for item in objects.items.values()), ("tenant",), None)
+    usage = usage_of((item["data"] for item in ledger.maps.values()), ("tenant",), None)
     assert {group: found.requests for group, found in usage.groups.items()} == {("search",): 15, ("ads",): 9}
     assert usage.total.prompt_tokens == 3 * 24
     assert usage.damaged == 0
