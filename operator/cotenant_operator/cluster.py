@@ -22,10 +22,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from yarl import URL
 
 from cotenant_operator.cluster_errors import ClusterError, GoneError, SilentError, UnreachableError, error_of
+from cotenant_operator.cluster_names import FIELD_MANAGER
 from cotenant_operator.failure import Failure
 from cotenant_operator.kinds import Kind, Object
 
-FIELD_MANAGER = "cotenant-operator"
 PAGE = 500
 _GONE = 410
 CALL_S = 10.0
@@ -83,9 +83,9 @@ class Cluster:
         """Raises NotFoundError."""
         return _object(await self._call("GET", kind.path(namespace, name)))
 
-    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> Listing:
+    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "") -> Listing:
         """All of them, page by page. Raises NotFoundError when there is no such kind."""
-        query = _query(labelSelector=labels, fieldSelector=fields, limit=str(PAGE))
+        query = _query(labelSelector=labels, limit=str(PAGE))
         items: list[Object] = []
         while True:
             page = _object(await self._call("GET", kind.path(namespace), query=query, limit_s=LIST_S))
@@ -95,7 +95,7 @@ class Cluster:
             query["continue"] = page["metadata"]["continue"]
 
     async def watch(
-        self, kind: Kind, namespace: str = "", *, since: str, labels: str = "", fields: str = "", silence_s: float
+        self, kind: Kind, namespace: str = "", *, since: str, labels: str = "", silence_s: float
     ) -> AsyncIterator[Event]:
         """Changes after `since`, until the server ends it. Raises GoneError, SilentError."""
         query = _query(
@@ -104,10 +104,9 @@ class Cluster:
             resourceVersion=since,
             timeoutSeconds=str(int(random.uniform(*WATCH_S))),  # noqa: S311 - spreads load
             labelSelector=labels,
-            fieldSelector=fields,
         )
         what = kind.path(namespace)
-        async with self._open("GET", what, query=query, silence_s=silence_s) as response:
+        async with self._open(what, query=query, silence_s=silence_s) as response:
             async for line in _lines(response, silence_s, what):
                 yield _event(line, what)
 
@@ -124,11 +123,9 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._call("PATCH", path, body=orjson.dumps(item), query=query, content="apply", limit_s=limit_s)
 
-    async def merge(
-        self, kind: Kind, name: str, patch: Object, namespace: str = "", *, subresource: str = ""
-    ) -> Object:
+    async def merge(self, kind: Kind, name: str, patch: Object, namespace: str = "") -> Object:
         """Merge patch. `patch.metadata.resourceVersion`, where given, makes it conditional (ConflictError)."""
-        path = kind.path(namespace, name, subresource)
+        path = kind.path(namespace, name)
         query = {"fieldManager": FIELD_MANAGER}
         return _object(await self._call("PATCH", path, body=orjson.dumps(patch), query=query, content="merge"))
 
@@ -143,18 +140,6 @@ class Cluster:
         """With `uid`, this very object and no later one of its name. Dependents go by their owner references."""
         options: Object = {"propagationPolicy": "Background"} | ({"preconditions": {"uid": uid}} if uid else {})
         await self._call("DELETE", kind.path(namespace, name), body=orjson.dumps(options))
-
-    @asynccontextmanager
-    async def text(
-        self, path: str, query: Mapping[str, str], *, silence_s: float | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Lines of what is no object, such as a container's log."""
-        async with self._open("GET", path, query=query, silence_s=silence_s) as response:
-            yield _lines(response, silence_s, path)
-
-    async def version(self) -> str:
-        """Of the API server, such as v1.34.2."""
-        return str(_object(await self._call("GET", "/version"))["gitVersion"])
 
     async def _call(
         self,
@@ -189,13 +174,12 @@ class Cluster:
 
     @asynccontextmanager
     async def _open(
-        self, verb: str, path: str, *, query: Mapping[str, str], silence_s: float | None
+        self, path: str, *, query: Mapping[str, str], silence_s: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response whose body is read bit by bit, for as long as it comes."""
-        what = f"{verb} {path}"
+        what = f"GET {path}"
         try:
-            async with self._session.request(
-                verb,
+            async with self._session.get(
                 self._url(path, query),
                 headers=await self._headers(""),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CALL_S, sock_read=silence_s),
@@ -269,7 +253,7 @@ def _object(data: bytes) -> Object:
     return value
 
 
-async def _lines(response: aiohttp.ClientResponse, silence_s: float | None, what: str) -> AsyncIterator[bytes]:
+async def _lines(response: aiohttp.ClientResponse, silence_s: float, what: str) -> AsyncIterator[bytes]:
     """Whole lines; the last one may lack its end. A line may be larger than any buffer."""
     rest = b""
     try:
@@ -296,7 +280,7 @@ def _event(line: bytes, what: str) -> Event:
     raise ClusterError(f"watch {what}: {code} {status.get('message', '')}", status=code)
 
 
-def _cause(error: Exception, limit_s: float | None) -> str:
+def _cause(error: Exception, limit_s: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing for {limit_s:g} s" if limit_s else "timed out"
+        return f"nothing for {limit_s:g} s"
     return str(error) or type(error).__name__

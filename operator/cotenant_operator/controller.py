@@ -42,7 +42,6 @@ from cotenant_operator.operator_settings import (
     OperatorSettings,
 )
 from cotenant_operator.planner import Planner
-from cotenant_operator.pool_pass import PlanRoll
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.reconciler import Reconciler
 from cotenant_operator.secrets_by_name import SecretsByName
@@ -59,10 +58,8 @@ ALWAYS = (TOKENS_SECRET, GATEWAY_SECRET)
 class Operator:
     """One replica. Everything that talks to the API server is here or below; nothing is global."""
 
-    def __init__(
-        self, cluster: Cluster, session: aiohttp.ClientSession, settings: OperatorSettings, plan_roll: PlanRoll
-    ) -> None:
-        self._settings, self._plan_roll = settings, plan_roll
+    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession, settings: OperatorSettings) -> None:
+        self._settings = settings
         namespace, timeouts = settings.namespace, settings.timeouts
         identity = f"{socket.gethostname()}_{random_names.token_hex(4)}"
         self.election = Election(
@@ -146,7 +143,6 @@ class Operator:
                     carry_out=self._carry_out,
                     published=self._published,
                     metrics=self.metrics,
-                    plan_roll=self._plan_roll,
                 )
                 self._term.begin()
             while self.election.leads():
@@ -232,8 +228,6 @@ async def operate(
     say: Callable[[str], None],
 ) -> int:
     """Until SIGTERM or SIGINT. Returns the exit code."""
-    from cotenant_operator.rolling import plan_roll
-
     try:
         cluster = await connect(_version(), kubeconfig=kubeconfig, context=context)
     except NoClusterError as error:
@@ -243,7 +237,7 @@ async def operate(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with cluster, aiohttp.ClientSession() as session:
-        running = asyncio.create_task(Operator(cluster, session, settings, plan_roll).run(host, port))
+        running = asyncio.create_task(Operator(cluster, session, settings).run(host, port))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()

@@ -140,7 +140,7 @@ def _what_would_help(groups: list[Worker]) -> str:
 def of_pods(pods: Iterable[PodSeen]) -> Hindrance | None:
     """The first pod that is not as it should be, in the words of Kubernetes."""
     for pod in pods:
-        if pod.ready or not pod.reason:
+        if not pod.reason:
             continue
         said = f"pod {pod.name}: {pod.reason}" + (f": {pod.message}" if pod.message else "")
         if pod.reason in NO_IMAGE:

@@ -55,8 +55,6 @@ class Election:
         self._until_s = float("-inf")
         self._seen: tuple[object, float] = (None, float("-inf"))
         self._told = False
-        self.holder = ""
-        """Who holds it, as last seen."""
 
     def leads(self) -> bool:
         """May this process write now?"""
@@ -79,7 +77,7 @@ class Election:
             log.warning("lease %s: %s", self._name, error)
             held = False
         if held:
-            self._until_s, self.holder = began_s + RENEW_S, self._identity
+            self._until_s = began_s + RENEW_S
         self._tell()
 
     async def release(self) -> None:
@@ -109,7 +107,7 @@ class Election:
         return True
 
     def _may_take(self, spec: dict[str, Any], version: object, now_s: float) -> bool:
-        holder = self.holder = spec.get("holderIdentity") or ""
+        holder = spec.get("holderIdentity") or ""
         if not holder or holder == self._identity:
             return True
         if (holder, version) != self._seen[0]:  # it was renewed; when, by whose clock ever, does not matter
@@ -131,7 +129,7 @@ class Election:
         leads = self.leads()
         if leads != self._told:
             self._told = leads
-            log.info("this operator leads" if leads else "this operator does not lead", extra={"fields": {}})
+            log.info("this operator leads" if leads else "this operator does not lead")
             self._changed(leads)
 
 
@@ -152,10 +150,9 @@ class LeaderWrites:
 
     def __init__(self, writes: Writes, leads: Callable[[], bool]) -> None:
         self._writes, self._leads = writes, leads
-        self.count = 0
 
     def check(self) -> None:
-        """Before a word to others than the API server. Raises FencedError."""
+        """Before each write here, and before a word to others than the API server. Raises FencedError."""
         if not self._leads():
             raise FencedError("this operator does not lead, so it writes nothing")
 
@@ -164,19 +161,19 @@ class LeaderWrites:
         return await self._writes.get(kind, name, namespace)
 
     async def create(self, kind: Kind, item: Object, namespace: str = "") -> Object:
-        self._fence()
+        self.check()
         return await self._bounded(self._writes.create(kind, item, namespace))
 
     async def apply(self, kind: Kind, item: Object, *, subresource: str = "") -> bytes:
-        self._fence()
+        self.check()
         return await self._writes.apply(kind, item, subresource=subresource, limit_s=WRITE_S)
 
     async def merge(self, kind: Kind, name: str, patch: Object, namespace: str = "") -> Object:
-        self._fence()
+        self.check()
         return await self._bounded(self._writes.merge(kind, name, patch, namespace))
 
     async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
-        self._fence()
+        self.check()
         await self._bounded(self._writes.delete(kind, name, namespace, uid=uid))
 
     async def _bounded(self, call: Awaitable[T]) -> T:
@@ -185,7 +182,3 @@ class LeaderWrites:
                 return await call
         except TimeoutError:
             raise ClusterError(f"a write took longer than {WRITE_S:g} s") from None
-
-    def _fence(self) -> None:
-        self.check()
-        self.count += 1

@@ -26,7 +26,6 @@ class PodSeen:
     name: str
     group: str = ""
     """Worker group; empty for a head."""
-    ready: bool = False
     reason: str = ""
     """Why not, in Kubernetes' word: `Unschedulable`, `ImagePullBackOff`, `CrashLoopBackOff`, `FailedCreate`."""
     message: str = ""

@@ -20,6 +20,7 @@ from cotenant_operator.cluster_errors import ConflictError, NotFoundError
 from cotenant_operator.cluster_names import conductor_url
 from cotenant_operator.conductor_watch import ConductorWatch
 from cotenant_operator.conductors import ConductorError
+from cotenant_operator.facts_book import AGAIN_S
 from cotenant_operator.first_objects import MARK, default_pool, gateway_secret, pool_mark, tokens_secret
 from cotenant_operator.gateway_pass import GatewayInput, changed_pools, new_config, tenant_statuses
 from cotenant_operator.kinds import CONFIG_MAPS, MODELS, POOLS, SECRETS, Key, Object
@@ -35,9 +36,10 @@ from cotenant_operator.operator_settings import (
 )
 from cotenant_operator.planned import Plan, PoolPlan
 from cotenant_operator.planner import Planned, Planner
-from cotenant_operator.pool_pass import Memory, PlanRoll, PoolInput, decide
+from cotenant_operator.pool_pass import Memory, PoolInput, decide
 from cotenant_operator.pool_world import CLUSTER_LABEL, PoolWorld, node_resources, pool_of, ready_endpoints
 from cotenant_operator.published_config import PublishedConfig
+from cotenant_operator.rolling import plan_roll
 from cotenant_operator.rounds import RoundFailedError, Rounds
 from cotenant_operator.secrets_by_name import SecretsByName
 from cotenant_serving.contract_gateway import GatewayConfig
@@ -45,7 +47,6 @@ from cotenant_serving.contract_gateway import GatewayConfig
 log = logging.getLogger("cotenant.operator")
 
 GATEWAYS, FIRST, POOL = "gateways", "first objects", "pool "
-FACTS_AGAIN_S = 15.0
 
 
 class Reconciler:
@@ -63,12 +64,11 @@ class Reconciler:
         carry_out: CarryOut,
         published: PublishedConfig,
         metrics: OperatorMetrics,
-        plan_roll: PlanRoll,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._caches, self._planner, self._secrets = settings, caches, planner, secrets
         self._conductors, self._writes, self._carry_out = conductors, writes, carry_out
-        self._published, self._metrics, self._plan_roll, self._wall = published, metrics, plan_roll, wall
+        self._published, self._metrics, self._wall = published, metrics, wall
         timeouts = settings.timeouts
         self._rounds = Rounds(self._round, debounce_s=timeouts.debounce, resync_s=timeouts.resync)
         self._routes: dict[str, tuple[str, ...]] = {}
@@ -132,7 +132,7 @@ class Reconciler:
 
     async def _pool(self, name: str, planned: Planned) -> float | None:
         given = self._pool_input(name, planned)
-        actions = decide(given, self._plan_roll, self._memories.setdefault(name, {}))
+        actions = decide(given, plan_roll, self._memories.setdefault(name, {}))
         for fault in actions.faults:
             log.error("pool %s: %s", name, fault, exc_info=fault)
         self._conductors.follow(lambda cluster: self._owner(cluster) in (name, ""), actions.follow)
@@ -238,7 +238,7 @@ class Reconciler:
         statuses = tenant_statuses(planned, self._caches.tenants.objects, self._wall())
         if not await self._carry_out.statuses(statuses):
             raise RoundFailedError("tenants: not every status could be written, see above")
-        return FACTS_AGAIN_S if self._planner.troubled else None
+        return AGAIN_S if self._planner.troubled else None
 
     def _in_secret(self) -> GatewayConfig | None:
         """What stands in the Secret, with a generation that is not below any that was handed out."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from cotenant_operator.cluster_errors import ClusterError, NotFoundError
+from cotenant_operator.cluster_errors import NotFoundError
 from cotenant_operator.kinds import SECRETS, Kind, Object
 from cotenant_operator.watching import Sleep
 
@@ -84,8 +84,6 @@ class SecretsByName:
                 secret: Object | None = await self._cluster.get(SECRETS, name, self._namespace)
             except NotFoundError:
                 secret = None
-            except ClusterError:
-                raise
         self._store(name, secret)
 
     def _store(self, name: str, secret: Object | None) -> None:

@@ -12,15 +12,12 @@ from cotenant_serving.contract import Reason
 TENANT_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "Ready")
 
 
-def tenant_status(
-    plan: TenantPlan, *, generation: int, previous: Mapping[str, Any] | None, now: str, created_keys: int = 0
-) -> Status:
-    """`created_keys` are those that `cotenant key create` made for it."""
-    found = [_accepted(plan), _ready(plan, created_keys)]
+def tenant_status(plan: TenantPlan, *, generation: int, previous: Mapping[str, Any] | None, now: str) -> Status:
+    found = [_accepted(plan), _ready(plan)]
     return {
         "observedGeneration": generation,
         "conditions": dated(found, previous, generation=generation, now=now),
-        "keys": len(plan.secret_keys) + created_keys,
+        "keys": len(plan.secret_keys),
         "models": len(plan.models),
     }
 
@@ -30,9 +27,9 @@ def _accepted(plan: TenantPlan) -> Condition:
     return Condition("Accepted", "True", ClusterReason.VALID, f"namespaces: {spaces}")
 
 
-def _ready(plan: TenantPlan, created_keys: int) -> Condition:
+def _ready(plan: TenantPlan) -> Condition:
     """Whether anybody can call in its name. One key that works is enough; what is wrong with others is said."""
-    usable = len(plan.secret_keys) + created_keys
+    usable = len(plan.secret_keys)
     wrong = "; ".join(dict.fromkeys(problem.message for problem in plan.key_problems if problem.reason != "NoKeys"))
     if not usable:
         first = plan.key_problems[0] if plan.key_problems else None

@@ -31,10 +31,10 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Source(Protocol):
-    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> Listing: ...
+    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "") -> Listing: ...
 
     def watch(
-        self, kind: Kind, namespace: str = "", *, since: str, labels: str = "", fields: str = "", silence_s: float
+        self, kind: Kind, namespace: str = "", *, since: str, labels: str = "", silence_s: float
     ) -> AsyncIterator[Event]: ...
 
 

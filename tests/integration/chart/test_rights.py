@@ -23,7 +23,7 @@ class _Listed:
         self.seen: set[tuple[str, str, str]] = set()
         self.all, self._until = asyncio.Event(), until
 
-    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> Listing:
+    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "") -> Listing:
         self.seen.add((kind.api_version.rpartition("/")[0], kind.plural, namespace))
         if len(self.seen) == self._until:
             self.all.set()
