@@ -5,7 +5,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 from typing import Protocol
 
 from cotenant_operator.actions import Apply, Merge, Remove, SetStatus, Tell, Write
@@ -16,7 +15,9 @@ from cotenant_operator.cluster_errors import (
     InvalidError,
     NotFoundError,
 )
+from cotenant_operator.instants import utc_micro
 from cotenant_operator.kinds import EVENTS, Kind, Object
+from cotenant_operator.kube_objects import full_name
 from cotenant_operator.lease import FencedError
 
 log = logging.getLogger("cotenant.operator")
@@ -130,7 +131,7 @@ class CarryOut:
         event = EVENTS.new(
             f"{metadata['name']}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
             namespace,
-            eventTime=datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            eventTime=utc_micro(self._wall()),
             reportingController=REPORTER,
             reportingInstance=self._instance[:128],
             action=item.action,
@@ -155,8 +156,6 @@ def _name(item: Write | SetStatus) -> str:
     if isinstance(item, Apply):
         return f"{item.kind.kind} {item.item['metadata']['name']}"
     if isinstance(item, SetStatus):
-        metadata = item.live["metadata"]
-        name = "/".join(filter(None, (metadata.get("namespace", ""), metadata["name"])))
-        return f"status of {item.kind.kind} {name}"
+        return f"status of {item.kind.kind} {full_name(item.live)}"
     assert isinstance(item, Merge | Remove)
     return f"{item.kind.kind} {item.name}"

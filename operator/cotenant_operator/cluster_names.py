@@ -1,6 +1,6 @@
 """What the objects of a pool are called in a cluster. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cotenant_operator.operator_settings import CONDUCTOR_PORT
 
@@ -8,6 +8,8 @@ POOL_LABEL = "cotenant.dev/pool"
 GROUP_LABEL = "cotenant.dev/group"
 MANAGER_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "cotenant"
+OURS: Mapping[str, str] = {MANAGER_LABEL: MANAGER, "app.kubernetes.io/part-of": "cotenant"}
+"""Labels of what the operator makes."""
 FIELD_MANAGER = "cotenant-operator"
 
 TEMPLATE_ANNOTATION = "cotenant.dev/template"

@@ -5,9 +5,6 @@ watch caches ─▶ rounds (leader only): plan ─▶ passes ─▶ RayClusters,
 """
 
 import asyncio
-import base64
-import binascii
-import contextlib
 import gc
 import logging
 import os
@@ -180,17 +177,11 @@ class Operator:
 
     def _secret_changed(self, name: str) -> None:
         if name == GATEWAY_SECRET:
-            self._offer_published()
+            self._published.offer(self._secrets.raw(GATEWAY_SECRET, GATEWAY_KEY))
         if self._term is not None:
             if name == TOKENS_SECRET:
                 self._term.first_changed()
             self._term.plan_changed()
-
-    def _offer_published(self) -> None:
-        secret = self._secrets.get(GATEWAY_SECRET)
-        with contextlib.suppress(binascii.Error):
-            raw = base64.b64decode(((secret or {}).get("data") or {}).get(GATEWAY_KEY, ""), validate=True)
-            self._published.offer(raw)
 
     def _facts_came(self) -> None:
         self._concerned().plan_changed()

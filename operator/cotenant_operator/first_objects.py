@@ -2,7 +2,7 @@
 
 import base64
 
-from cotenant_operator.cluster_names import MANAGER, MANAGER_LABEL
+from cotenant_operator.cluster_names import OURS
 from cotenant_operator.kinds import CONFIG_MAPS, POOLS, SECRETS, Object
 from cotenant_operator.operator_settings import (
     CONTROL_TOKEN,
@@ -47,5 +47,5 @@ def pool_mark(namespace: str) -> Object:
 
 
 def _ours(item: Object) -> Object:
-    item["metadata"]["labels"] = {MANAGER_LABEL: MANAGER, "app.kubernetes.io/part-of": "cotenant"}
+    item["metadata"]["labels"] = dict(OURS)
     return item

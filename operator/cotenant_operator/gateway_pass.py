@@ -7,11 +7,11 @@ import msgspec
 
 from cotenant_operator.actions import SetStatus, status_differs
 from cotenant_operator.instants import utc
-from cotenant_operator.kinds import TENANTS, Key, Object
+from cotenant_operator.kinds import MODELS, TENANTS, Key, Object
+from cotenant_operator.kube_objects import instant
 from cotenant_operator.operator_settings import POOL_TOKEN, TOKENS_FOLDER
 from cotenant_operator.planned import Plan
 from cotenant_operator.planner import Planned
-from cotenant_operator.pool_world import unix_s
 from cotenant_operator.render.gateway import render_gateway
 from cotenant_operator.tenant_status import TENANT_CONDITIONS, invalid_status, tenant_status
 from cotenant_serving.contract_gateway import GatewayConfig
@@ -63,7 +63,7 @@ def _conductors(given: GatewayInput) -> list[str]:
 
 def _created(model: str, planned: Planned) -> int:
     namespace, _, name = model.partition("/")
-    return int(unix_s(planned.manifests.created.get(("ModelDeployment", namespace, name), "")))
+    return int(instant(planned.manifests.created.get((MODELS.kind, namespace, name))) or 0)
 
 
 def tenant_statuses(planned: Planned, tenants: Mapping[Key, Object], now_s: float) -> tuple[SetStatus, ...]:

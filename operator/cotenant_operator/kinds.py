@@ -28,6 +28,10 @@ class Kind:
         metadata = {"name": name} | ({"namespace": namespace} if self.namespaced else {})
         return {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata, **rest}
 
+    def owner(self, name: str, uid: str) -> Object:
+        """A reference to the object that another one goes with."""
+        return {"apiVersion": self.api_version, "kind": self.kind, "name": name, "uid": uid, "controller": True}
+
 
 MODELS = Kind("cotenant.dev/v1alpha1", "ModelDeployment", "modeldeployments")
 TENANTS = Kind("cotenant.dev/v1alpha1", "Tenant", "tenants", namespaced=False)

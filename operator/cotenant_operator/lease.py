@@ -11,10 +11,10 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from cotenant_operator.cluster_errors import ClusterError, ConflictError, NotFoundError
+from cotenant_operator.instants import utc_micro
 from cotenant_operator.kinds import LEASES, Kind, Object
 
 log = logging.getLogger("cotenant.operator")
@@ -115,7 +115,7 @@ class Election:
         return now_s - self._seen[1] >= max(DURATION_S, float(spec.get("leaseDurationSeconds") or 0))
 
     def _spec(self, before: dict[str, Any]) -> dict[str, Any]:
-        now = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = utc_micro(self._wall())
         ours = before.get("holderIdentity") == self._identity
         return {
             "holderIdentity": self._identity,

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from cotenant_operator.cluster_names import POOL_LABEL, ROLL_ANNOTATION, TEMPLATE_ANNOTATION
 from cotenant_operator.kinds import Object
+from cotenant_operator.kube_objects import at, condition, container_states, instant, labels_of
 from cotenant_operator.pool_seen import Head, KubeRay, PodSeen
 from cotenant_operator.render.pool_template import template_from_json
 from cotenant_operator.roll_world import ClusterSeen, Workers, handover_from_json
@@ -59,7 +59,7 @@ class PoolWorld:
 
 def pool_of(item: Object) -> str:
     """The pool that a RayCluster, Service or NetworkPolicy is of; empty for a stranger."""
-    return str((item["metadata"].get("labels") or {}).get(POOL_LABEL, ""))
+    return labels_of(item).get(POOL_LABEL, "")
 
 
 def clusters_seen(world: PoolWorld) -> tuple[ClusterSeen, ...]:
@@ -73,7 +73,7 @@ def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
     pods = world.pods.get(name, ())
     return ClusterSeen(
         name=name,
-        created_s=unix_s(metadata.get("creationTimestamp", "")),
+        created_s=_created_s(item),
         template=template_from_json(annotations.get(TEMPLATE_ANNOTATION, "")),
         deleting=bool(metadata.get("deletionTimestamp")),
         handover=handover_from_json(annotations.get(ROLL_ANNOTATION, "")),
@@ -89,7 +89,7 @@ def _workers(pods: Iterable[Object]) -> Workers:
     waiting: Counter[str] = Counter()
     message = ""
     for pod in pods:
-        labels, metadata = pod["metadata"].get("labels") or {}, pod["metadata"]
+        labels, metadata = labels_of(pod), pod["metadata"]
         if labels.get(NODE_TYPE_LABEL) != "worker" or has_ended(pod):
             continue
         group = labels.get(GROUP_LABEL, "")
@@ -112,7 +112,7 @@ def ready_workers(pods: Iterable[Object]) -> dict[str, int]:
     """Worker group → pods that are ready."""
     found: Counter[str] = Counter()
     for pod in pods:
-        labels = pod["metadata"].get("labels") or {}
+        labels = labels_of(pod)
         if labels.get(NODE_TYPE_LABEL) == "worker" and is_ready(pod):
             found[labels.get(GROUP_LABEL, "")] += 1
     return dict(found)
@@ -125,7 +125,7 @@ def pods_seen(pods: Iterable[Object]) -> tuple[PodSeen, ...]:
         metadata = pod["metadata"]
         if metadata.get("deletionTimestamp") or is_ready(pod):
             continue
-        labels = metadata.get("labels") or {}
+        labels = labels_of(pod)
         reason, message = trouble(pod)
         group = "" if labels.get(NODE_TYPE_LABEL) == "head" else labels.get(GROUP_LABEL, "")
         found.append(PodSeen(name=metadata["name"], group=group, reason=reason, message=message))
@@ -136,15 +136,14 @@ def trouble(pod: Object) -> tuple[str, str]:
     """(reason, message) of a pod that does not get ready; both empty when it is only on its way."""
     if unschedulable := _unschedulable(pod):
         return "Unschedulable", unschedulable
-    status = pod.get("status") or {}
-    states = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    for container in states:
+    for name, container in container_states(pod):
         if container.get("restartCount", 0) > 1 and not container.get("ready") and _ended(container):
             # Between two ends it runs, or waits for its back-off: it is failing all the while.
-            return "CrashLoopBackOff", f"container {container['name']}: {_why(container, {})}"
+            return "CrashLoopBackOff", f"container {name}: {_why(container, {})}"
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return waiting["reason"], f"container {container['name']}: {_why(container, waiting)}".rstrip(": ")
+            return waiting["reason"], f"container {name}: {_why(container, waiting)}".rstrip(": ")
+    status = pod.get("status") or {}
     if status.get("phase") == "Failed":
         return status.get("reason") or "Failed", status.get("message") or ""
     return "", ""
@@ -162,16 +161,16 @@ def _ended(container: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unschedulable(pod: Object) -> str:
-    condition = condition_of(pod, "PodScheduled")
-    if condition.get("status") == "False" and condition.get("reason") == "Unschedulable":
-        return str(condition.get("message") or "no node has room for it")
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return str(scheduled.get("message") or "no node has room for it")
     return ""
 
 
 def head_of(pods: Iterable[Object]) -> Object | None:
     """The head's pod that is not ending."""
     for pod in pods:
-        labels = pod["metadata"].get("labels") or {}
+        labels = labels_of(pod)
         if labels.get(NODE_TYPE_LABEL) == "head" and not pod["metadata"].get("deletionTimestamp"):
             return pod
     return None
@@ -183,7 +182,7 @@ def head_state(cluster: Object | None, pods: Sequence[Object]) -> Head:
     head = head_of(pods)
     if head is not None and is_ready(head):
         return "ready"
-    was_ready = condition_of(cluster, "RayClusterProvisioned").get("status") == "True"
+    was_ready = condition(cluster, "RayClusterProvisioned").get("status") == "True"
     return "lost" if was_ready else "pending"
 
 
@@ -195,7 +194,7 @@ def head_problem(cluster: Object, pods: Sequence[Object]) -> str:
             return ""
         reason, message = trouble(head)
         return f"{reason}: {message}" if reason else ""
-    failure = condition_of(cluster, "ReplicaFailure")
+    failure = condition(cluster, "ReplicaFailure")
     if failure.get("status") == "True":
         return f"{failure.get('reason', 'FailedCreate')}: {failure.get('message', '')}"
     return str((cluster.get("status") or {}).get("reason") or "")
@@ -205,29 +204,18 @@ def kuberay(world: PoolWorld) -> KubeRay:
     if not world.kuberay_served:
         return "missing"
     for item in world.clusters:
-        age_s = world.now_s - unix_s(item["metadata"].get("creationTimestamp", ""))
+        age_s = world.now_s - _created_s(item)
         if not item.get("status") and age_s > SILENT_S:
             return "silent"
     return "present"
 
 
-def condition_of(item: Object, kind: str) -> Mapping[str, Any]:
-    for condition in (item.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == kind:
-            return condition  # type: ignore[no-any-return]
-    return {}
-
-
 def is_ready(pod: Object) -> bool:
-    return condition_of(pod, "Ready").get("status") == "True"
+    return condition(pod, "Ready").get("status") == "True"
 
 
-def unix_s(instant: str) -> float:
-    """`2026-11-26T22:00:00Z` → seconds; 0.0 for anything else."""
-    try:
-        return datetime.fromisoformat(instant).timestamp()
-    except ValueError:
-        return 0.0
+def _created_s(item: Object) -> float:
+    return instant(at(item, "metadata", "creationTimestamp")) or 0.0
 
 
 def node_resources(nodes: Iterable[Object]) -> dict[str, int]:

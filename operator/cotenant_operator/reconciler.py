@@ -4,8 +4,6 @@ Each round is level-triggered: it reads the caches, has a pure pass decide, and 
 """
 
 import asyncio
-import base64
-import binascii
 import logging
 import secrets as random_tokens
 import time
@@ -242,11 +240,9 @@ class Reconciler:
 
     def _in_secret(self) -> GatewayConfig | None:
         """What stands in the Secret, with a generation that is not below any that was handed out."""
-        secret = self._secrets.get(GATEWAY_SECRET)
         try:
-            raw = base64.b64decode(((secret or {}).get("data") or {}).get(GATEWAY_KEY, ""), validate=True)
-            config = msgspec.json.decode(raw, type=GatewayConfig)
-        except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError):
+            config = msgspec.json.decode(self._secrets.raw(GATEWAY_SECRET, GATEWAY_KEY), type=GatewayConfig)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             handed_out = self._published.config
             # Nothing there, or nothing readable: written anew, above what gateways may have.
             return msgspec.structs.replace(handed_out, pool_token_file="") if handed_out else None

@@ -6,7 +6,6 @@ reads a second.
 
 import asyncio
 import base64
-import binascii
 import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -46,12 +45,18 @@ class SecretsByName:
 
     def value(self, name: str, key: str) -> str:
         """Plain text of one key, without white space around it; empty where there is none."""
-        secret = self._found.get(name)
-        text = ((secret or {}).get("data") or {}).get(key, "")
         try:
-            return base64.b64decode(text, validate=True).decode().strip()
-        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return self.raw(name, key).decode().strip()
+        except UnicodeDecodeError:
             return ""
+
+    def raw(self, name: str, key: str) -> bytes:
+        """Of one key; empty where there is none."""
+        text = ((self.get(name) or {}).get("data") or {}).get(key, "")
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError:
+            return b""
 
     async def want(self, names: Iterable[str]) -> None:
         """These and no others from now on; returns when each was read once. Raises ClusterError."""

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cotenant_operator.cluster_names import MANAGER_LABEL
 from cotenant_operator.created_keys import hash_of, key_id
 from cotenant_operator.keys_report import KnownKey
 from cotenant_operator.kinds import SECRETS, Object
@@ -42,7 +43,7 @@ def references(tenants: Iterable[Object]) -> list[KeyReference]:
 def new_secret(tenant: str, key: str, namespace: str) -> Object:
     """Holds one key, and says by its labels which."""
     id = key_id(hash_of(key))
-    labels = {"app.kubernetes.io/managed-by": "cotenant-cli", TENANT_LABEL: tenant, ID_LABEL: id}
+    labels = {MANAGER_LABEL: "cotenant-cli", TENANT_LABEL: tenant, ID_LABEL: id}
     made = SECRETS.new(f"{tenant}-key-{id}", namespace, type="Opaque", stringData={FIELD: key})
     made["metadata"]["labels"] = labels
     return made

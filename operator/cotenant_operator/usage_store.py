@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cotenant_operator.cluster_errors import ClusterError, ConflictError, NotFoundError
+from cotenant_operator.cluster_names import MANAGER, MANAGER_LABEL
 from cotenant_operator.kinds import CONFIG_MAPS, Kind, Object
 from cotenant_operator.usage_ledger import changes, days_of, ledger_labels, ledger_name
 from cotenant_serving.contract_usage import UsageBatch
@@ -72,5 +73,5 @@ class UsageStore:
             await self._cluster.replace(CONFIG_MAPS, {**parts[number], "data": data})
             return
         item = CONFIG_MAPS.new(ledger_name(day, number), self._namespace, data=data)
-        item["metadata"]["labels"] = {**ledger_labels(day), "app.kubernetes.io/managed-by": "cotenant"}
+        item["metadata"]["labels"] = {**ledger_labels(day), MANAGER_LABEL: MANAGER}
         await self._cluster.create(CONFIG_MAPS, item, self._namespace)

@@ -6,13 +6,13 @@ else may reach these pods stands in the policies of the chart.
 
 from typing import Any
 
-from cotenant_operator.cluster_names import MANAGER, MANAGER_LABEL, POOL_LABEL
+from cotenant_operator.cluster_names import OURS, POOL_LABEL
+from cotenant_operator.kinds import RAY_CLUSTERS
 from cotenant_operator.operator_settings import OperatorSettings
 
 
 def render_network_policy(pool: str, settings: OperatorSettings, name: str, *, uid: str = "") -> dict[str, Any]:
     """For RayCluster `name` of `pool`; `uid` is the RayCluster's, which then owns it."""
-    owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": name, "uid": uid, "controller": True}
     members = {"matchLabels": {"ray.io/cluster": name}}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -20,8 +20,8 @@ def render_network_policy(pool: str, settings: OperatorSettings, name: str, *, u
         "metadata": {
             "name": name,
             "namespace": settings.namespace,
-            "labels": {POOL_LABEL: pool, MANAGER_LABEL: MANAGER, "app.kubernetes.io/part-of": "cotenant"},
-            **({"ownerReferences": [owner]} if uid else {}),
+            "labels": {POOL_LABEL: pool, **OURS},
+            **({"ownerReferences": [RAY_CLUSTERS.owner(name, uid)]} if uid else {}),
         },
         "spec": {
             "podSelector": members,

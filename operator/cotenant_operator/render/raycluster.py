@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cotenant_operator.cluster_names import (
-    MANAGER,
-    MANAGER_LABEL,
+    OURS,
     POOL_LABEL,
     TEMPLATE_ANNOTATION,
     conductor_service,
 )
+from cotenant_operator.kinds import POOLS, RAY_CLUSTERS
 from cotenant_operator.operator_settings import CONDUCTOR_PORT, OperatorSettings
 from cotenant_operator.render.head_pod import autoscaler_options, head_group, redis_options
 from cotenant_operator.render.pool_template import PoolTemplate, digest
@@ -58,7 +58,6 @@ def render_conductor_service(
     pool: GPUPool, settings: OperatorSettings, name: str, *, uid: str = ""
 ) -> dict[str, Any]:
     """The Service of the conductor of RayCluster `name`; `uid` is the RayCluster's, which then owns it."""
-    owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": name, "uid": uid, "controller": True}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -66,7 +65,7 @@ def render_conductor_service(
             "name": conductor_service(name),
             "namespace": settings.namespace,
             "labels": _labels(pool),
-            **({"ownerReferences": [owner]} if uid else {}),
+            **({"ownerReferences": [RAY_CLUSTERS.owner(name, uid)]} if uid else {}),
         },
         "spec": {
             "type": "ClusterIP",
@@ -132,15 +131,8 @@ def _with_groups(raycluster: Mapping[str, Any], more: Any) -> dict[str, Any]:
 
 
 def _labels(pool: GPUPool) -> dict[str, str]:
-    return {POOL_LABEL: pool.metadata.name, MANAGER_LABEL: MANAGER, "app.kubernetes.io/part-of": "cotenant"}
+    return {POOL_LABEL: pool.metadata.name, **OURS}
 
 
 def _owner(pool: GPUPool, uid: str) -> dict[str, Any]:
-    return {
-        "apiVersion": pool.api_version,
-        "kind": pool.kind,
-        "name": pool.metadata.name,
-        "uid": uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    return {**POOLS.owner(pool.metadata.name, uid), "blockOwnerDeletion": True}
