@@ -114,3 +114,8 @@ def status_differs(live: Mapping[str, Any] | None, wanted: Status) -> bool:
         elif have.get(name) != value:
             return True
     return False
+
+
+def changed_status(kind: Kind, live: Object, status: Status) -> tuple[SetStatus, ...]:
+    """What writes it; nothing where it stands already."""
+    return (SetStatus(kind, live, status),) if status_differs(live.get("status"), status) else ()

@@ -7,26 +7,19 @@ from cotenant_operator.actions import Tell
 from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import Status, condition
 from cotenant_operator.kinds import MODELS, Object
+from cotenant_operator.status import FILES
 from cotenant_serving.contract import Reason
 
-_FAILURES = frozenset(
-    {
-        Reason.NO_CUDA_DEVICE,
-        Reason.NO_DEVICE,
-        Reason.NO_NODE,
-        Reason.MODEL_NOT_FOUND,
-        Reason.FILE_MISSING,
-        Reason.UNSAFE_FILES,
-        Reason.UNSUPPORTED_ARCHITECTURE,
-        Reason.CORRUPT_WEIGHTS,
-        Reason.HUB_UNREACHABLE,
-        Reason.LOAD_FAILED,
-        Reason.ENGINE_DIED,
-        Reason.MEMORY_EXCEEDED,
-    }
-)
+_FAILURES = FILES | {
+    Reason.NO_CUDA_DEVICE,
+    Reason.NO_DEVICE,
+    Reason.NO_NODE,
+    Reason.LOAD_FAILED,
+    Reason.ENGINE_DIED,
+    Reason.MEMORY_EXCEEDED,
+}
 """A model's own. What holds up a whole pool is an Event of the pool, not of each of its thousand models."""
-_ON_THE_WAY = frozenset({Reason.CONDUCTOR_UNREACHABLE, "HeadPending", "Sent"})
+_ON_THE_WAY = frozenset({Reason.CONDUCTOR_UNREACHABLE, ClusterReason.HEAD_PENDING, ClusterReason.SENT})
 
 
 def events_of(live: Object, status: Status) -> tuple[Tell, ...]:
@@ -69,7 +62,13 @@ def _rolling(live: Object, before: Mapping[str, Any], status: Status) -> Tell | 
     if not now or was.get("reason") == now["reason"]:
         return None
     if now["status"] == "True":
-        return Tell(live, "Warning" if now["reason"] == "Stuck" else "Normal", now["reason"], now["message"], "Roll")
+        return Tell(
+            live,
+            "Warning" if now["reason"] == ClusterReason.STUCK else "Normal",
+            now["reason"],
+            now["message"],
+            "Roll",
+        )
     if was.get("status") == "True":
         return Tell(live, "Normal", "Rolled", now["message"] or "all pods are as the pool says", "Roll")
     return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cotenant_operator.actions import SetStatus, status_differs
+from cotenant_operator.actions import SetStatus, changed_status
 from cotenant_operator.instants import utc
 from cotenant_operator.kinds import MODELS, TENANTS, Key, Object
 from cotenant_operator.kube_objects import instant
@@ -70,7 +70,7 @@ def tenant_statuses(planned: Planned, tenants: Mapping[Key, Object], now_s: floa
     """Of the tenants whose status is not as it should be."""
     plans = {tenant.name: tenant for tenant in planned.plan.tenants}
     now = utc(now_s)
-    changed = []
+    changed: list[SetStatus] = []
     for key, live in tenants.items():
         metadata, previous = live["metadata"], live.get("status")
         if metadata.get("deletionTimestamp"):
@@ -86,8 +86,7 @@ def tenant_statuses(planned: Planned, tenants: Mapping[Key, Object], now_s: floa
             )
         else:
             continue
-        if status_differs(previous, status):
-            changed.append(SetStatus(TENANTS, live, status))
+        changed += changed_status(TENANTS, live, status)
     return tuple(changed)
 
 

@@ -9,7 +9,7 @@ from cotenant_operator.planned import ModelPlan
 from cotenant_operator.pool_seen import PodSeen, PoolSeen
 from cotenant_operator.spec import Worker
 from cotenant_operator.spec_pool import MIG_RESOURCE
-from cotenant_operator.status import ConditionStatus
+from cotenant_operator.status import Condition, ConditionStatus, ConditionType
 from cotenant_serving.contract import ModelStatus, Reason
 
 _REFUSED = frozenset({"FailedCreate", "FailedToCreatePod", "Forbidden"})
@@ -27,6 +27,9 @@ class Hindrance:
     """False: it does not run. Unknown: nobody can say."""
     reason: str
     message: str
+
+    def as_condition(self, type_: ConditionType) -> Condition:
+        return Condition(type_, self.status, self.reason, self.message)
 
 
 def of_pool(pool: PoolSeen) -> Hindrance | None:

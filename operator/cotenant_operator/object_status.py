@@ -92,9 +92,7 @@ def _hindrance(planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen | No
 
 def _hindered(item: Condition, hindrance: Hindrance) -> Condition:
     """What holds already is not touched."""
-    if item.status == "True":
-        return item
-    return Condition(item.type, hindrance.status, hindrance.reason, hindrance.message)
+    return item if item.status == "True" else hindrance.as_condition(item.type)
 
 
 def _accepted(planned: ModelPlan, seen: ModelStatus | None) -> Condition:

@@ -17,8 +17,8 @@ from cotenant_operator.actions import (
     SetStatus,
     Tell,
     Write,
+    changed_status,
     covers,
-    status_differs,
 )
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
 from cotenant_operator.event_texts import events_of
@@ -44,6 +44,7 @@ from cotenant_operator.render.pool_template import digest
 from cotenant_operator.render.raycluster import keep_scale, leaving, render_conductor_service, render_raycluster
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
+from cotenant_operator.status import ConditionType
 from cotenant_operator.tenant_status import invalid_status
 from cotenant_serving.contract import Desired, ModelStatus, PoolStatus
 
@@ -270,7 +271,7 @@ def _pool(given: PoolInput, seen: PoolSeen) -> tuple[SetStatus, ...]:
         previous=live.get("status"),
         now=utc(given.world.now_s),
     )
-    return (SetStatus(POOLS, live, status),) if status_differs(live.get("status"), status) else ()
+    return changed_status(POOLS, live, status)
 
 
 def _models(
@@ -279,14 +280,14 @@ def _models(
     now, url = utc(given.world.now_s), given.settings.url
     around = _without_rows(seen)
     rows = seen.models if seen is not None else {}
-    changed = []
+    changed: list[SetStatus] = []
     for key in memory.keys() - given.objects.keys():
         del memory[key]
     for key, live in given.objects.items():
         if live["metadata"].get("deletionTimestamp"):
             continue
         if key in given.problems:
-            changed += _unreadable_model(live, given.problems[key], now)
+            changed += _unreadable(MODELS, MODEL_CONDITIONS, live, given.problems[key], now)
             continue
         name = "/".join(key)
         planned = given.models.get(name)
@@ -304,8 +305,8 @@ def _models(
             error.add_note(f"status of {name}")
             faults.append(error)
             continue
-        if status_differs(previous, status):
-            changed.append(SetStatus(MODELS, live, status))
+        if due := changed_status(MODELS, live, status):
+            changed += due
         else:
             memory[key] = Settled(live, planned, row, around)
     return tuple(changed)
@@ -328,24 +329,18 @@ def _without_rows(seen: PoolSeen | None) -> PoolSeen | None:
     return replace(seen, statuses=tuple(msgspec.structs.replace(said, models=()) for said in seen.statuses))
 
 
-def _unreadable_model(live: Object, problem: str, now: str) -> list[SetStatus]:
-    previous, generation = live.get("status"), live["metadata"]["generation"]
-    status = invalid_status(MODEL_CONDITIONS, [problem], generation=generation, previous=previous, now=now)
-    return [SetStatus(MODELS, live, status)] if status_differs(previous, status) else []
-
-
 def _unreadable_pool(given: PoolInput) -> tuple[SetStatus, ...]:
-    live = given.pool_object
-    if live is None or not given.pool_problem:
+    if given.pool_object is None or not given.pool_problem:
         return ()
-    status = invalid_status(
-        POOL_CONDITIONS,
-        [given.pool_problem],
-        generation=live["metadata"]["generation"],
-        previous=live.get("status"),
-        now=utc(given.world.now_s),
-    )
-    return (SetStatus(POOLS, live, status),) if status_differs(live.get("status"), status) else ()
+    return _unreadable(POOLS, POOL_CONDITIONS, given.pool_object, given.pool_problem, utc(given.world.now_s))
+
+
+def _unreadable(
+    kind: Kind, types: Sequence[ConditionType], live: Object, problem: str, now: str
+) -> tuple[SetStatus, ...]:
+    previous, generation = live.get("status"), live["metadata"]["generation"]
+    status = invalid_status(types, [problem], generation=generation, previous=previous, now=now)
+    return changed_status(kind, live, status)
 
 
 def _events(statuses: Sequence[SetStatus]) -> tuple[Tell, ...]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import Status, dated
-from cotenant_operator.hindrance import of_pods, of_pool
+from cotenant_operator.hindrance import Hindrance, of_pods, of_pool
 from cotenant_operator.planned import PoolPlan
-from cotenant_operator.pool_seen import PoolSeen, RollPhase
+from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.quantity import as_quantity
 from cotenant_operator.spec import Worker
 from cotenant_operator.status import Condition, ConditionType
@@ -15,22 +15,20 @@ from cotenant_serving.contract import DeviceStatus, Reason
 
 POOL_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "KubeRayReady", "ConductorReady", "Rolling", "Ready")
 MAX_DEVICES = 256
-_PHASES: Mapping[RollPhase, ClusterReason] = {
-    "Settled": ClusterReason.SETTLED,
-    "Starting": ClusterReason.STARTING,
-    "Warming": ClusterReason.WARMING,
-    "HandingOver": ClusterReason.HANDING_OVER,
-    "Draining": ClusterReason.DRAINING,
-    "TakingBack": ClusterReason.TAKING_BACK,
-    "Stuck": ClusterReason.STUCK,
-}
 
 
 def pool_status(
     plan: PoolPlan, pool: PoolSeen, *, generation: int, previous: Mapping[str, Any] | None, now: str
 ) -> Status:
     """`plan` has the models of the pool, refused ones too."""
-    found = [_accepted(pool), _kuberay(pool), _conductor(pool), _rolling(pool), _ready(plan, pool)]
+    hindrance = of_pool(pool)
+    found = [
+        _accepted(pool),
+        _kuberay(hindrance),
+        _conductor(pool, hindrance),
+        _rolling(pool),
+        _ready(plan, pool, hindrance),
+    ]
     devices = [device for status in pool.statuses for device in status.devices]
     ready = sum(model.ready_engines > 0 for model in pool.models.values())
     status: Status = {
@@ -50,34 +48,27 @@ def _accepted(pool: PoolSeen) -> Condition:
     return Condition("Accepted", "True", ClusterReason.VALID, f"{count} worker group{'' if count == 1 else 's'}")
 
 
-def _kuberay(pool: PoolSeen) -> Condition:
-    if pool.kuberay != "present":
-        hindrance = of_pool(pool)
-        if hindrance is not None and hindrance.reason in (
-            ClusterReason.KUBERAY_MISSING,
-            ClusterReason.KUBERAY_SILENT,
-        ):
-            return Condition("KubeRayReady", "False", hindrance.reason, hindrance.message)
+def _kuberay(hindrance: Hindrance | None) -> Condition:
+    if hindrance is not None and hindrance.reason in (ClusterReason.KUBERAY_MISSING, ClusterReason.KUBERAY_SILENT):
+        return hindrance.as_condition("KubeRayReady")
     return Condition("KubeRayReady", "True", ClusterReason.KUBERAY_WORKS)
 
 
-def _conductor(pool: PoolSeen) -> Condition:
-    hindrance = of_pool(pool)
+def _conductor(pool: PoolSeen, hindrance: Hindrance | None) -> Condition:
     if hindrance is not None:
-        return Condition("ConductorReady", hindrance.status, hindrance.reason, hindrance.message)
+        return hindrance.as_condition("ConductorReady")
     return Condition("ConductorReady", "True", ClusterReason.ANSWERS, f"that of RayCluster {pool.active} answers")
 
 
 def _rolling(pool: PoolSeen) -> Condition:
     rolls = pool.phase != "Settled"
-    return Condition("Rolling", "True" if rolls else "False", _PHASES[pool.phase], pool.rolling)
+    return Condition("Rolling", "True" if rolls else "False", ClusterReason(pool.phase), pool.rolling)
 
 
-def _ready(plan: PoolPlan, pool: PoolSeen) -> Condition:
+def _ready(plan: PoolPlan, pool: PoolSeen, hindrance: Hindrance | None) -> Condition:
     """A pool is ready when its conductor answers: without pods and models it still wakes the first one."""
-    hindrance = of_pool(pool)
     if hindrance is not None:
-        return Condition("Ready", hindrance.status, hindrance.reason, hindrance.message)
+        return hindrance.as_condition("Ready")
     counts = f"{len(plan.accepted)} of {len(plan.models)} models are accepted"
     waiting = of_pods(pod for pod in pool.pods if pod.group)
     return Condition("Ready", "True", Reason.READY, f"{counts}; {waiting.message}" if waiting else counts)

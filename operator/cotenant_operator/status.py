@@ -14,7 +14,7 @@ ConditionType = Literal[
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 _REFUSALS = frozenset({Reason.DOES_NOT_FIT, Reason.POOL_NOT_FOUND, Reason.NOT_ALLOWED})
-_FILES = frozenset(
+FILES = frozenset(
     {
         Reason.MODEL_NOT_FOUND,
         Reason.FILE_MISSING,
@@ -24,6 +24,7 @@ _FILES = frozenset(
         Reason.HUB_UNREACHABLE,
     }
 )
+"""What is wrong with a model's files."""
 _PLACED = frozenset({"waiting", "loading", "ready", "draining"})
 
 
@@ -71,7 +72,7 @@ def conditions(planned: ModelPlan | None, seen: ModelStatus | None) -> tuple[Con
 def _accepted(both: Observed) -> Condition:
     if both.reason is Reason.FACTS_PENDING:
         return Condition("Accepted", "Unknown", both.reason, both.message)
-    refused = both.planned.refusal is not None if both.planned else both.reason in _REFUSALS | _FILES
+    refused = both.planned.refusal is not None if both.planned else both.reason in _REFUSALS | FILES
     if refused and not both.engines:
         return Condition("Accepted", "False", both.reason, both.message)
     if both.planned is None and both.seen is None:
@@ -80,7 +81,7 @@ def _accepted(both: Observed) -> Condition:
 
 
 def _cached(both: Observed) -> Condition:
-    if both.reason in _FILES:
+    if both.reason in FILES:
         return Condition("Cached", "False", both.reason, both.message)
     source = both.planned.engine.source if both.planned and both.planned.engine else ""
     if any(engine.state == "ready" for engine in both.engines):
