@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -15,6 +14,7 @@ from cotenant_serving.conductor.api import Api
 from cotenant_serving.conductor.conductor import Conductor, Settings
 from cotenant_serving.conductor.store import Store
 from cotenant_serving.conductor.world import POD_TIMEOUT_S
+from cotenant_serving.inner_api import server_of
 from cotenant_serving.logs import log_to_stderr
 
 log = logging.getLogger("cotenant.conductor")
@@ -77,7 +77,7 @@ async def _run(args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = asyncio.create_task(_serve(api, args.host, args.port))
+    server = asyncio.create_task(server_of(api, args.host, args.port).serve())
     loop = asyncio.create_task(_conduct(conductor, args.ray_address))
     stopped = asyncio.create_task(stop.wait())
     tasks: set[asyncio.Task[Any]] = {server, loop, stopped}
@@ -126,26 +126,6 @@ def _connected(connect: Callable[[str], T], address: str) -> T:
                 raise
             log.info("Ray at %s takes no driver yet, trying on: %s: %s", address, type(error).__name__, error)
             time.sleep(CONNECT_RETRY_S)
-
-
-async def _serve(api: Api, host: str, port: int) -> None:
-    import uvicorn
-
-    server = uvicorn.Server(
-        uvicorn.Config(
-            api,
-            host=host,
-            port=port,
-            loop="none",
-            http="httptools",
-            lifespan="off",
-            interface="asgi3",
-            access_log=False,
-            log_config=None,
-        )
-    )
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    await server.serve()
 
 
 def _token(path: Path) -> str:

@@ -1,0 +1,117 @@
+"""What the small HTTP APIs inside a cluster share, the conductor's and the operator's: raw ASGI, JSON, tokens."""
+
+import contextlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+if TYPE_CHECKING:
+    import uvicorn
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY_BYTES = 8 << 20
+MAX_WAIT_S = 60.0
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    kind: bytes = b"application/json"
+
+
+Handler = Callable[[Scope, bytes], Awaitable[Answer]]
+"""Of a request with its whole body. A body of which it raises MsgspecError was not what the route takes."""
+
+
+class InnerApi:
+    def __init__(
+        self,
+        routes: Mapping[tuple[str, str], tuple[str, Handler]],
+        tokens: Mapping[str, Callable[[], str]],
+    ) -> None:
+        """`routes`: (method, path) → the name of the token that it needs, or "", and what answers. A token that is
+        empty now opens nothing.
+        """
+        self._routes, self._tokens = routes, tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        status, body, kind = await self._answer(scope, receive)
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        route = self._routes.get((scope["method"], scope["path"]))
+        if route is None:
+            return refusal(404, f"no route {scope['method']} {scope['path']}")
+        token, handler = route
+        if token and not self._allowed(scope, token):
+            return refusal(401, f"this route needs the {token} token as bearer")
+        body = await _body(receive)
+        if body is None:
+            return refusal(413, f"the body is over {MAX_BODY_BYTES} bytes")
+        try:
+            return await handler(scope, body)
+        except msgspec.MsgspecError as error:
+            return refusal(400, f"the body is not what {scope['path']} takes: {error}")
+
+    def _allowed(self, scope: Scope, name: str) -> bool:
+        token = self._tokens[name]()
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return bool(token) and hmac.compare_digest(given, b"Bearer " + token.encode())
+
+
+def refusal(status: int, message: str) -> Answer:
+    return Answer(status, msgspec.json.encode({"error": message}))
+
+
+def asked(scope: Scope) -> dict[str, str]:
+    """The query; of a name that stands there several times, the first."""
+    return {name: values[0] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+
+
+def wait_of(query: Mapping[str, str]) -> float:
+    """How long a long poll may take, seconds. Raises ValueError."""
+    return min(MAX_WAIT_S, max(0.0, float(query.get("wait_s", "0"))))
+
+
+def server_of(api: InnerApi, host: str, port: int, *, graceful_s: int | None = None) -> "uvicorn.Server":
+    """Of a process that hears its signals itself. `graceful_s`: for requests that run, when it ends."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        api,
+        host=host,
+        port=port,
+        loop="none",
+        http="httptools",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=graceful_s,
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    return server
+
+
+async def _body(receive: Receive) -> bytes | None:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            return None
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
