@@ -16,7 +16,7 @@ from cotenant_serving.conductor.leases import Leases
 from cotenant_serving.conductor.observed import App, Observed
 from cotenant_serving.conductor.pool_status import pool_status
 from cotenant_serving.conductor.store import Store
-from cotenant_serving.conductor.world import POD_TIMEOUT_S, Decision, Device, Engine, ModelMemory, Start, World
+from cotenant_serving.conductor.world import POD_TIMEOUT_S, Decision, Device, Engine, Start, World
 from cotenant_serving.contract import Desired, EngineArgs, Heartbeat, HeartbeatReply, PoolStatus, WorkerGroup
 from cotenant_serving.contract_gateway import Demand, ModelRow, Table
 
@@ -74,7 +74,6 @@ class Conductor:
         self._desired = store.desired()
         self._observed = Observed(store.placements(), now_s=now_s)
         self._leases = Leases(now_s=now_s)
-        self._memory: Mapping[str, ModelMemory] = {}
         self._driver: Driver | None = None
         self._devices: tuple[Device, ...] = ()
         self._apps: dict[str, App] = {}
@@ -112,7 +111,7 @@ class Conductor:
         desired = self._desired  # one that is sent meanwhile names groups whose devices were not looked for
         await self._look(desired)
         decision = decide(self._world(desired))
-        self._decision, self._memory = decision, decision.memory
+        self._decision = decision
         await self._act(decision)
         await self._publish()
         return decision
@@ -175,7 +174,7 @@ class Conductor:
             devices=self._devices,
             engines=self._engines,
             demand=self._observed.demand(now_s),
-            memory=self._memory,
+            memory=self._decision.memory,
             groups=self._decision.groups,
             pod_timeout_s=self._settings.pod_timeout_s,
             strangers=self._observed.strangers(now_s),
@@ -283,14 +282,10 @@ class Conductor:
         desired = {model.name: model for model in self._desired.models} if self._desired else {}
         draining = bool(self._desired and self._desired.draining)
         return tuple(
-            model_row(status, self._load_s(status.model), desired.get(status.model))
+            model_row(status, desired.get(status.model))
             for status in self._decision.models
             if status.ready_engines or not draining
         )
-
-    def _load_s(self, model: str) -> float | None:
-        memory = self._memory.get(model)
-        return memory.load_s if memory else None
 
     def _moving(self) -> bool:
         return bool(self._decision.pods) or any(engine.phase != "ready" for engine in self._engines)

@@ -31,7 +31,7 @@ def model_status(view: ModelView, outcome: Outcome) -> ModelStatus:
     )
 
 
-def model_row(status: ModelStatus, load_s: float | None, desired: DesiredModel | None = None) -> ModelRow:
+def model_row(status: ModelStatus, desired: DesiredModel | None = None) -> ModelRow:
     """What gateways need of it, and may show to clients.
 
     The eta is the measured load time less what has passed since the start, in steps, so that the table does not
@@ -39,8 +39,8 @@ def model_row(status: ModelStatus, load_s: float | None, desired: DesiredModel |
     """
     eta_s = status.retry_in_s if status.state == "failed" else None
     known = status.state in ("cold", "waking") and status.reason is not Reason.POD_PENDING
-    if known and load_s is not None:
-        eta_s = max(0.0, load_s - max((engine.age_s for engine in status.engines), default=0.0))
+    if known and status.load_s is not None:
+        eta_s = max(0.0, status.load_s - max((engine.age_s for engine in status.engines), default=0.0))
     return ModelRow(
         model=status.model,
         state=status.state,

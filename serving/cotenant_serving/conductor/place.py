@@ -54,7 +54,7 @@ class Placing:
     def of(cls, world: World, *, going: set[str], needs: Mapping[str, int]) -> "Placing":
         return cls(world, world.engines, set(going), needs, Pods.of(world))
 
-    def put(self, view: ModelView, spec: EngineSpec, *, may_evict: bool = True, may_grow: bool = False) -> Outcome:
+    def put(self, view: ModelView, spec: EngineSpec, *, may_evict: bool, may_grow: bool) -> Outcome:
         """Find a place for one engine.
 
         `may_evict`: idle engines of other models may end for it. `may_grow`: a pod may be brought for it.

@@ -328,6 +328,7 @@ def test_room_that_one_model_waits_for_is_not_given_to_another():
 
 def test_the_eta_counts_what_has_passed_in_steps():
     loading = replace(engine("loading"), age_s=62.0)
-    decision = decide(world(model(), engines=(loading,), demand={"search/chat": 1}))
-    assert model_row(status(decision), 80.0).eta_s == 20.0
-    assert model_row(status(decision), 10.0).eta_s == 1.0
+    for load_s, eta_s in ((80.0, 20.0), (10.0, 1.0), (None, None)):
+        memory = {"search/chat": ModelMemory(load_s=load_s)}
+        decision = decide(world(model(), engines=(loading,), demand={"search/chat": 1}, memory=memory))
+        assert model_row(status(decision)).eta_s == eta_s

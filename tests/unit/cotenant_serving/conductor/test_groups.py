@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.builders.conductor import GIB, device, engine, group, model, pod, world
 
 from cotenant_serving.conductor.decide import decide
+from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.groups import UNAVAILABLE_S
 from cotenant_serving.conductor.world import POD_TIMEOUT_S, GroupMemory, ModelMemory
 from cotenant_serving.contract import Reason
@@ -48,6 +49,13 @@ def test_a_request_for_a_model_without_any_device_asks_for_a_pod():
     assert (status(decision).state, status(decision).reason) == ("waking", Reason.POD_PENDING)
     assert "waits for a pod of group cpu" in status(decision).message
     assert (of_group(decision).pending, of_group(decision).reason) == (1, Reason.POD_PENDING)
+
+
+def test_nobody_is_told_a_time_that_leaves_out_the_pod():
+    memory = {"search/chat": ModelMemory(load_s=5.0)}
+    for devices, eta_s in (((), None), ((pod(),), 5.0)):
+        decision = decide(world(model(), devices=devices, groups=(group(most=1),), demand=ASKED, memory=memory))
+        assert model_row(status(decision)).eta_s == eta_s
 
 
 def test_the_engine_starts_on_the_device_that_the_pod_brings_and_no_further_pod_is_asked_for():

@@ -43,7 +43,7 @@ def test_no_client_reads_a_name_that_its_tenant_does_not_see(given: World) -> No
     assert given.desired is not None
     mine = given.desired.models[0]
     status = next(one for one in decide(given).models if one.model == mine.name)
-    row = model_row(status, None, mine)
+    row = model_row(status, mine)
     problems = (
         holding.refusal(row.model, row, eta_s=500.0, remaining_s=1.0, unreachable_s=None),
         holding.held_too_long(row.model, row, eta_s=None),
