@@ -11,18 +11,11 @@ import pytest
 from tests.builders.gateway import KEYS, Seen, Wire, chat, event, eventually, raw_request, stream_end
 from tests.builders.gateway import raw_connection as connected
 from tests.builders.gateway_calls import post_chat, run, until_ready
+from tests.builders.quick_stage import QuickClient
 
 pytestmark = pytest.mark.integration
 LONG = ("--pre-stop-s", "600")
 """Nobody waits for its end: the second signal does."""
-
-
-async def read_head(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Head and body of an answer that has a length."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    found = re.search(rb"content-length: (\d+)", head)
-    assert found is not None
-    return head, await reader.readexactly(int(found[1]))
 
 
 async def test_all_is_served_between_the_signal_and_the_drain_and_nobody_is_told_to_come(gateway, conductor, engine):
@@ -51,18 +44,16 @@ async def test_a_connection_that_is_kept_ends_with_an_answer_that_says_so_and_no
 ):
     await run(gateway, conductor, engine, options=LONG)
     async with connected(gateway.port) as (reader, writer):
-        writer.write(raw_request(chat()))
-        head, _ = await read_head(reader)
-        assert b"connection: close" not in head
+        client = QuickClient(reader, writer)
+        _, headers, _ = await client.ask(raw_request(chat()))
+        assert "connection" not in headers
         gateway.signal(signal.SIGTERM)
         await until_ready(gateway, ready=False)
         await asyncio.sleep(0.5)  # the sweep has seen it
 
-        writer.write(raw_request(chat()))
+        status, headers, body = await client.ask(raw_request(chat()))
 
-        head, body = await read_head(reader)
-        assert head.startswith(b"http/1.1 200")
-        assert b"connection: close" in head
+        assert (status, headers["connection"]) == (200, "close")
         assert b"hello world" in body
         assert await reader.read() == b""
 
@@ -87,10 +78,9 @@ async def test_a_stream_that_has_begun_ends_whole_and_its_connection_serves_on(g
         await asyncio.sleep(0.5)
         finish.set()
         await reader.readuntil(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        head = b""
-        while b"connection: close" not in head:  # within a sweep
-            writer.write(raw_request(chat()))
-            head, body = await read_head(reader)
+        headers: dict[str, str] = {}
+        while headers.get("connection") != "close":  # within a sweep
+            _, headers, body = await QuickClient(reader, writer).ask(raw_request(chat()))
             assert b"hello world" in body
             await asyncio.sleep(0.05)
 
