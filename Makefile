@@ -32,7 +32,7 @@ demo: $(VENV)/.local ## Install, start, stream an answer; ONCE=1 ends after it, 
 	$(RUN)/cotenant demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## Install and run every test ring that can run here
-	env -u KUBECONFIG $(RUN)/python -m pytest -q -ra $(PARALLEL) $(ARGS)
+	env -u KUBECONFIG -u COTENANT_TEST_CLUSTER $(RUN)/python -m pytest -q -ra $(PARALLEL) $(ARGS)
 
 test-chaos: $(VENV)/.dev ## The chaos ring, and at full size the tests of which `make test` runs a tenth (up to 15 minutes)
 	$(RUN)/python -m pytest -q -ra $(PARALLEL) --full -m 'chaos or full' $(ARGS)

@@ -21,15 +21,15 @@ from typing import Any
 import psutil
 import yaml
 from tests.builders.kube import Kube, Object, condition, namespace
-from tests.builders.release import CHART, MARK, NAMESPACE, another_cotenant, remove_namespace, remove_objects
+from tests.builders.release import CHART, MARK, NAMESPACE, another_cotenant, remove_namespaces, remove_objects
 from tests.builders.up import echo, pool, until
 
 from benchmarks.measuring import cpu_s, finish, machine, markdown, median
+from cotenant_operator.doctor.install_checks import CRDS
 from cotenant_operator.processes import free_port
 
 PEER = Path(__file__).parents[1] / ".peers" / "kopf" / "bin" / "kopf"
 PEER_OPERATOR = Path(__file__).parent / "peers" / "kopf_operator.py"
-CRDS = tuple(f"{plural}.cotenant.dev" for plural in ("modeldeployments", "tenants", "gpupools"))
 WHERE = "cotenant-bench"
 QUIET_S = 3.0
 LIMIT_S = 600.0
@@ -48,7 +48,8 @@ class Cost:
     """For each object, from its creation until everything is quiet."""
     seconds: list[float] = field(default_factory=list)
     """Until the last object had its verdict."""
-    peak_mib: list[float] = field(default_factory=list)
+    mib: list[float] = field(default_factory=list)
+    """Resident once it is quiet, with all objects there."""
     delete_cpu_ms: list[float] = field(default_factory=list)
 
 
@@ -103,21 +104,23 @@ def one_round(kube: Kube, folder: Path, start: Start, count: int, cost: Cost) ->
     with running(start, folder, kube) as process:
         before, began = cpu_s([process.pid]), time.monotonic()
         create(kube, count)
-        until(lambda: verdicts(kube) == count, f"{count} verdicts", limit_s=LIMIT_S, pause_s=1.0)
         cost.seconds.append(time.monotonic() - began)
         cost.cpu_ms.append(1000 * (settle(process) - before) / count)
-        cost.peak_mib.append(psutil.Process(process.pid).memory_info().rss / MIB)
+        cost.mib.append(psutil.Process(process.pid).memory_info().rss / MIB)
         before = cpu_s([process.pid])
         delete(kube)
         cost.delete_cpu_ms.append(1000 * (settle(process) - before) / count)
 
 
 def create(kube: Kube, count: int) -> None:
+    """Until all have a verdict."""
+
     def one(number: int) -> Object:
         return kube.create(echo(f"model-{number:04}", namespace=WHERE, gpu={"memory": "256Mi"}))
 
     with ThreadPoolExecutor(8) as many:
         list(many.map(one, range(count)))
+    until(lambda: verdicts(kube) == count, f"{count} verdicts", limit_s=LIMIT_S, pause_s=1.0)
 
 
 def verdicts(kube: Kube) -> int:
@@ -133,22 +136,18 @@ def delete(kube: Kube) -> None:
 
 def resync(kube: Kube, folder: Path, count: int) -> tuple[float, int]:
     """(CPU ms for each object of one resync that changes nothing, objects written by LOOKS of them)."""
-    used = {}
-    versions: list[dict[str, str]] = []
+    used, changed = {}, 0
     for name, timeouts in (("never", {"resync": "1h"}), ("often", {"resync": f"{RESYNC_S:.0f}s"})):
         with running(lambda where, given=timeouts: start_cotenant(where, **given), folder, kube) as process:  # type: ignore[misc]
             if name == "never":
                 create(kube, count)
-                until(lambda: verdicts(kube) == count, f"{count} verdicts", limit_s=LIMIT_S, pause_s=1.0)
                 settle(process)
             else:
                 time.sleep(2 * RESYNC_S)
-            versions.append(resource_versions(kube))
-            before = cpu_s([process.pid])
+            versions, before = resource_versions(kube), cpu_s([process.pid])
             time.sleep(LOOKS * RESYNC_S)
             used[name] = cpu_s([process.pid]) - before
-            versions.append(resource_versions(kube))
-    changed = sum(versions[-2].get(key) != version for key, version in versions[-1].items())
+            changed = sum(versions.get(key) != version for key, version in resource_versions(kube).items())
     delete(kube)
     return 1000 * (used["often"] - used["never"]) / LOOKS / count, changed
 
@@ -198,8 +197,7 @@ def prepared(kube: Kube) -> Iterator[None]:
         yield
     finally:
         remove_objects(kube)
-        for name in (WHERE, NAMESPACE):
-            remove_namespace(kube, name)
+        remove_namespaces(kube)
         for name in () if there else CRDS:
             kube.delete("CustomResourceDefinition", name)
 
@@ -251,7 +249,7 @@ def report(kube: Kube, folder: Path, rounds: int, count: int) -> None:
             "resync_cpu_ms": resync_ms,
             "resync_writes": writes,
             "verdict_s": median(own.seconds),
-            "memory_mib": max(own.peak_mib),
+            "memory_mib": max(own.mib),
             "left": len(rest),
         }
     )
@@ -259,7 +257,7 @@ def report(kube: Kube, folder: Path, rounds: int, count: int) -> None:
 
 def row(name: str, cost: Cost) -> list[str]:
     medians = [median(cost.cpu_ms), median(cost.delete_cpu_ms), median(cost.seconds)]
-    return [name, *(f"{value:.2f}" for value in medians), f"{max(cost.peak_mib):.0f}"]
+    return [name, *(f"{value:.2f}" for value in medians), f"{max(cost.mib):.0f}"]
 
 
 def ratio(own: Cost, peer: Cost) -> float:

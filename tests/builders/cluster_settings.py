@@ -1,7 +1,8 @@
 """What the ring `cluster` is told about the cluster that KUBECONFIG names, in the YAML file COTENANT_TEST_CLUSTER.
 
 All of it may be absent: the chart's own images are installed then (`kind load docker-image` them first), and tests
-that have to break the cluster itself say which command they miss and are skipped.
+that have to break the cluster itself say which command they miss and are skipped. With the file, tests fail where
+nothing can be installed, and are not skipped.
 
     values: {…}          # for `helm install`: images, extraEnv
     models: /folder      # where the operator's and the workers' containers have the demo's two models
@@ -29,6 +30,7 @@ COMMANDS = frozenset(
     {"node-crash", "node-start", "api-server-stop", "api-server-start", "kuberay-stop", "kuberay-start"}
 )
 COMMAND_S = 180.0
+FILE = "COTENANT_TEST_CLUSTER"
 REDIS = "redis:8"
 """Image with redis-server."""
 MODELS = "/opt/cotenant/lib/python3.11/site-packages/cotenant_serving/demo_models"
@@ -44,9 +46,7 @@ class ClusterSettings:
 
     def command(self, name: str, **replaced: str) -> None:
         """Run it, or skip the test and say what would be needed."""
-        assert name in COMMANDS
-        if name not in self.commands:
-            pytest.skip(f"COTENANT_TEST_CLUSTER names no command {name}")
+        self.needs(name)
         line = self.commands[name]
         for key, value in replaced.items():
             line = line.replace("{" + key + "}", shlex.quote(value))
@@ -56,12 +56,13 @@ class ClusterSettings:
     def needs(self, *names: str) -> None:
         """Skip before anything is broken."""
         for name in names:
+            assert name in COMMANDS
             if name not in self.commands:
-                pytest.skip(f"COTENANT_TEST_CLUSTER names no command {name}")
+                pytest.skip(f"{FILE} names no command {name}")
 
 
 def read_settings() -> ClusterSettings:
-    path = os.environ.get("COTENANT_TEST_CLUSTER")
+    path = os.environ.get(FILE)
     if not path:
         return ClusterSettings()
     found = yaml.safe_load(Path(path).read_text())

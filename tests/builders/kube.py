@@ -20,8 +20,6 @@ Object = dict[str, Any]
 MANAGER = "cotenant-tests"
 API_S = 60.0
 COMMAND_S = 120.0
-PATIENCE_S = 300.0
-"""Only ends a test that has failed: also a machine that is busy gets there."""
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -100,9 +98,9 @@ class Kube:
                 return []
             raise
 
-    def apply(self, *objects: Mapping[str, Any], manager: str = MANAGER, dry_run: bool = False) -> list[Object]:
+    def apply(self, *objects: Mapping[str, Any], dry_run: bool = False) -> list[Object]:
         """Server-side; what others own of it is taken."""
-        query = f"?fieldManager={manager}&force=true" + ("&dryRun=All" if dry_run else "")
+        query = f"?fieldManager={MANAGER}&force=true" + ("&dryRun=All" if dry_run else "")
         return [self.call("PATCH", self._path_of(one) + query, one, content_type=APPLY) for one in objects]
 
     def create(self, one: Mapping[str, Any]) -> Object:
@@ -125,17 +123,23 @@ class Kube:
 
     def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
         """What it printed, errors too where it may fail. Raises KubeError."""
-        done = subprocess.run(
-            ["kubectl", *arguments],
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
+        command = ["kubectl", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                env=self.environment,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            if check:
+                raise KubeError(0, str(error)) from None
+            return str(error)
         if done.returncode and check:
-            raise KubeError(done.returncode, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}")
+            raise KubeError(done.returncode, f"{' '.join(command)}: {done.stderr or done.stdout}")
         return done.stdout + ("" if check else done.stderr)
 
     def until(
@@ -163,16 +167,6 @@ class Kube:
         from tests.builders.kube_story import story
 
         return story(self)
-
-    def watch(self, path: str) -> Iterator[Object]:
-        """Events of a watch, until the server ends it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=API_S)
-        try:
-            connection.request("GET", path)
-            for line in connection.getresponse():
-                yield json.loads(line)
-        finally:
-            connection.close()
 
     def _path_of(self, one: Mapping[str, Any]) -> str:
         metadata = one["metadata"]

@@ -11,19 +11,23 @@ LINES = 25
 
 
 def story(kube: "Kube") -> str:
-    parts = [kube.kubectl("get", "nodes", "-o", "wide", check=False)]
-    parts += [
-        kube.kubectl("get", kinds, "--all-namespaces", "-o", "wide", check=False)
-        for kinds in ("gpupools,tenants,modeldeployments", "rayclusters", "deployments,pods")
+    parts = [
+        got(kube, kinds, "-o", "wide")
+        for kinds in ("nodes", "gpupools,tenants,modeldeployments", "rayclusters", "deployments,pods")
     ]
     with contextlib.suppress(Exception):
         parts += [
             line for kind in ("GPUPool", "ModelDeployment", "Tenant") for line in conditions(kube.objects(kind))
         ]
-    parts.append(kube.kubectl("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", check=False)[-6000:])
+    parts.append(got(kube, "events", "--sort-by=.lastTimestamp")[-6000:])
     with contextlib.suppress(Exception):
         parts += [log for pod in kube.objects("Pod") if ours(pod) for log in logs(kube, pod)]
     return "\n".join(parts)
+
+
+def got(kube: "Kube", kinds: str, *options: str) -> str:
+    """An API server that is silent ends a story soon: the test has something to say itself."""
+    return kube.kubectl("get", kinds, "--all-namespaces", "--request-timeout=15s", *options, check=False)
 
 
 def conditions(objects: "list[Object]") -> list[str]:

@@ -49,6 +49,11 @@ class OperatorProcess:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def returncode(self) -> int | None:
+        """Of its last start, as `subprocess` has it."""
+        return self.process.returncode if self.process else None
+
     def kill(self) -> None:
         """As `kill -9` does: it hands nothing over, and its Lease stays."""
         self.signal(signal.SIGKILL)
@@ -58,11 +63,6 @@ class OperatorProcess:
     def signal(self, number: int) -> None:
         if self.process and self.alive:
             self.process.send_signal(number)
-
-    def stop(self) -> None:
-        self.signal(signal.SIGTERM)
-        if self.process:
-            self.process.wait(60)
 
     def quiet(self, limit_s: float = 120.0) -> None:
         """Until it leads and has nothing more to write."""

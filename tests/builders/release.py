@@ -13,12 +13,14 @@ import yaml
 
 from tests.builders.calls import Calls
 from tests.builders.cluster_settings import ClusterSettings
-from tests.builders.kube import Kube, Object, namespace
+from tests.builders.kube import Kube, Object, condition, namespace
 
 CHART = Path(__file__).parents[2] / "charts" / "cotenant"
 NAMESPACE = "cotenant-system"
 NAME = "cotenant"
 GATEWAY = "cotenant-gateway"
+PROGRAMS = ("cotenant-operator", GATEWAY)
+"""Deployments of the chart."""
 PORT = 80
 HELM_S = 300.0
 PATIENT = {"gateway": {"holdTimeoutSeconds": 300}}
@@ -95,14 +97,33 @@ class Release(Calls):
     def model(self, name: str, namespace: str) -> Object:
         return self.kube.get("ModelDeployment", name, namespace)
 
+    def settled(self, name: str, namespace: str) -> bool:
+        """A model is as its newest spec wants it, as the operator's last look at that has it."""
+        found = self.model(name, namespace)
+        status = found.get("status", {})
+        return (
+            status.get("observedGeneration") == found["metadata"]["generation"]
+            and status.get("revision") == status.get("targetRevision")
+            and status.get("replicas", {}).get("ready", 0) >= found["spec"]["replicas"]["min"]
+            and condition(found, "Ready").get("status") == "True"
+        )
+
+    def scale_programs(self, replicas: int) -> None:
+        """Operators and gateways alike; returns when no pod of them is left where it is 0."""
+        for name in PROGRAMS:
+            self.kube.patch("Deployment", name, NAMESPACE, {"spec": {"replicas": replicas}})
+        for name in PROGRAMS if replicas == 0 else ():
+            labels = f"app.kubernetes.io/component={name.removeprefix('cotenant-')}"
+            self.kube.until(lambda: not self.kube.objects("Pod", NAMESPACE, labels), f"{name} is gone")  # noqa: B023
+
     def uninstall(self) -> None:
-        """Objects of ours first, then the release, as the chart's notes say; nothing of either stays."""
+        """Objects of ours first, then the release, as the chart's notes say; nothing of tests stays but the CRDs."""
         self._stack.close()
         remove_objects(self.kube)
         if self.kube.find("Namespace", NAMESPACE):
             self.helm("uninstall", NAME, "--ignore-not-found", "--wait=false")
             self.kube.until(lambda: not self.kube.objects("RayCluster", NAMESPACE), "its RayClusters are gone")
-            remove_namespace(self.kube, NAMESPACE)
+        remove_namespaces(self.kube)
 
 
 def remove_objects(kube: Kube) -> None:
@@ -113,22 +134,32 @@ def remove_objects(kube: Kube) -> None:
         kube.until(lambda: not kube.objects(kind), f"all of {kind} are gone")  # noqa: B023
 
 
-def remove_namespace(kube: Kube, name: str) -> None:
-    """Its pods without their grace: what drains has been looked at by then."""
-    kube.delete("Namespace", name)
+def remove_namespaces(kube: Kube) -> None:
+    """All that tests made, at once. Their pods without their grace: what drains has been looked at by then."""
+    for name, goes in own_namespaces(kube).items():
+        if not goes:
+            kube.delete("Namespace", name)
 
     def gone() -> bool:
-        for pod in kube.objects("Pod", name):
-            if "deletionTimestamp" in pod["metadata"]:
-                kube.delete("Pod", pod["metadata"]["name"], name, grace_s=0)
-        return kube.find("Namespace", name) is None
+        left = own_namespaces(kube)
+        for name in left:
+            for pod in kube.objects("Pod", name):
+                if "deletionTimestamp" in pod["metadata"]:
+                    kube.delete("Pod", pod["metadata"]["name"], name, grace_s=0)
+        return not left
 
-    kube.until(gone, f"namespace {name} is gone")
+    kube.until(gone, "the tests' namespaces are gone")
+
+
+def own_namespaces(kube: Kube) -> dict[str, bool]:
+    """Those that tests made, by name: is it on its way out?"""
+    found = [one["metadata"] for one in kube.objects("Namespace", labels=f"{MARK}=true")]
+    return {metadata["name"]: "deletionTimestamp" in metadata for metadata in found}
 
 
 def another_cotenant(kube: Kube) -> str:
     """Why this cluster is not for tests; empty when it is."""
-    own = {one["metadata"]["name"] for one in kube.objects("Namespace", labels=f"{MARK}=true")}
+    own = own_namespaces(kube)
     for one in kube.objects("Secret", labels=f"owner=helm,name={NAME}"):
         where = one["metadata"]["namespace"]
         if where not in own:

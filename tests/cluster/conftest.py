@@ -9,11 +9,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from tests.builders.cluster_settings import ClusterSettings, read_settings
-from tests.builders.kube import Kube, KubeError, advertise, namespace
-from tests.builders.release import MARK, Release, another_cotenant, remove_namespace
+from tests.builders.cluster_settings import FILE, ClusterSettings, read_settings
+from tests.builders.kube import Kube, advertise, namespace
+from tests.builders.release import MARK, Release, another_cotenant
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 900
@@ -33,32 +34,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip("`make test-cluster-full` runs it"))
 
 
+def leave_out(reason: str) -> NoReturn:
+    """Skip. Whoever has told what the cluster is has it for these tests: they fail there."""
+    if os.environ.get(FILE):
+        pytest.fail(f"{FILE} is set, and {reason}")
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
-def kube() -> Iterator[Kube]:
+def api_server() -> Iterator[Kube]:
+    """Of a cluster without another cotenant. An API server that does not answer fails the tests."""
     path = os.environ.get("KUBECONFIG")
     if not path:
-        pytest.skip("KUBECONFIG names no cluster (see `make test-cluster`)")
-    for program in ("kubectl", "helm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+        leave_out("KUBECONFIG names no cluster (see `make test-cluster`)")
+    if shutil.which("kubectl") is None:
+        leave_out("kubectl is not installed")
     found = Kube(path)
     try:
-        reason = unusable(found)
-        if reason:
-            pytest.skip(f"the cluster of KUBECONFIG: {reason}")
+        if reason := another_cotenant(found):
+            leave_out(f"the cluster of KUBECONFIG: {reason}")
         yield found
     finally:
         found.close()
 
 
-def unusable(kube: Kube) -> str:
-    """Why tests cannot run on this cluster; empty when they can."""
-    try:
-        if kube.find("CustomResourceDefinition", "rayclusters.ray.io") is None:
-            return "KubeRay is not installed (helm install kuberay-operator kuberay/kuberay-operator)"
-        return another_cotenant(kube)
-    except KubeError as error:
-        return str(error)
+@pytest.fixture(scope="session")
+def kube(api_server: Kube) -> Kube:
+    """The same, where cotenant can be installed and pools can have pods."""
+    if shutil.which("helm") is None:
+        leave_out("helm is not installed")
+    if api_server.find("CustomResourceDefinition", "rayclusters.ray.io") is None:
+        leave_out("KubeRay is not installed (helm install kuberay-operator kuberay/kuberay-operator)")
+    return api_server
 
 
 @pytest.fixture(scope="session")
@@ -83,18 +90,14 @@ def release(kube: Kube, cluster_settings: ClusterSettings) -> Iterator[Release]:
 
 
 @pytest.fixture(scope="module")
-def namespaces(kube: Kube) -> Iterator[Callable[[str], str]]:
-    """Makes namespaces, which go with the file's last test."""
-    made = []
+def namespaces(kube: Kube, release: Release) -> Callable[[str], str]:
+    """Makes namespaces, which go with the release."""
 
     def make(name: str) -> str:
         kube.until(lambda: kube.apply(namespace(name, **{MARK: "true"})), f"namespace {name} is there")
-        made.append(name)
         return name
 
-    yield make
-    for name in made:
-        remove_namespace(kube, name)
+    return make
 
 
 @pytest.fixture

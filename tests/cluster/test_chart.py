@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 from tests.builders.chart import Object, pod_specs, rendered
-from tests.builders.kube import Kube, namespace
-from tests.builders.release import NAME, Release
+from tests.builders.kube import Kube
+from tests.builders.release import NAME, PROGRAMS, Release
 from tests.golden_chart.situations import FOLDER, situations
 
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+from cotenant_operator.doctor.install_checks import CRDS
+
 NOT_EVERYWHERE = {"ServiceMonitor", "HTTPRoute"}
 """Kinds that a cluster may not have."""
-CRDS = tuple(f"{plural}.cotenant.dev" for plural in ("modeldeployments", "tenants", "gpupools"))
 EDITOR = "ada"
 READY_S = 300.0
 
 
 @pytest.fixture(scope="module")
-def installed(release: Release, kube: Kube) -> Release:
+def installed(release: Release) -> Release:
+    """Its namespace enforces pod security `restricted`."""
     release.install()
-    kube.apply(namespace(release.namespace, **RESTRICTED), manager="cotenant-tests-pod-security")
     return release
 
 
@@ -28,7 +28,7 @@ def test_operator_and_gateways_start_and_none_starts_again(installed: Release, k
     def ready() -> bool:
         return all(
             kube.get("Deployment", name, installed.namespace).get("status", {}).get("readyReplicas", 0) == 2
-            for name in ("cotenant-operator", "cotenant-gateway")
+            for name in PROGRAMS
         )
 
     kube.until(ready, "operator and gateways are ready", limit_s=READY_S)
@@ -142,8 +142,7 @@ def test_an_upgrade_with_the_same_values_replaces_no_pod(installed: Release, kub
 
 def generations(installed: Release, kube: Kube) -> list[int]:
     """They change when the spec does."""
-    found = [kube.get("Deployment", name, installed.namespace) for name in ("cotenant-operator", "cotenant-gateway")]
-    return [one["metadata"]["generation"] for one in found]
+    return [kube.get("Deployment", name, installed.namespace)["metadata"]["generation"] for name in PROGRAMS]
 
 
 def test_an_uninstall_leaves_data_and_nothing_stuck_and_an_install_takes_it_over(

@@ -4,7 +4,6 @@ Needs no KubeRay and no pod: an API server is enough.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import yaml
 from tests.builders.kube import Kube, KubeError, namespace
 from tests.builders.nonsense import NONSENSE, UNUSUAL, Nonsense
 from tests.builders.printer import printed
-from tests.builders.release import another_cotenant
 from tests.golden.conditions import Situation, situations
 
 from cotenant_operator.crd import CRDS
@@ -29,24 +27,9 @@ SPACE = f"cotenant-crd-tests-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Kube]:
-    """The cluster of KUBECONFIG with our CRDs, which go again unless they were there before."""
-    path = os.environ.get("KUBECONFIG")
-    if not path:
-        pytest.skip("KUBECONFIG names no cluster (see `make test-cluster`)")
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed")
-    kube = Kube(path)
-    try:
-        yield from _with_crds(kube)
-    finally:
-        kube.close()
-
-
-def _with_crds(kube: Kube) -> Iterator[Kube]:
-    reason = another_cotenant(kube)
-    if reason:
-        pytest.skip(f"the cluster of KUBECONFIG: {reason}")
+def api(api_server: Kube) -> Iterator[Kube]:
+    """With our CRDs, which go again unless they were there before."""
+    kube = api_server
     names = [yaml.safe_load(file.read_text())["metadata"]["name"] for file in FILES]
     made = [name for name in names if kube.find("CustomResourceDefinition", name) is None]
     try:
@@ -59,6 +42,8 @@ def _with_crds(kube: Kube) -> Iterator[Kube]:
         for name in made:
             kube.delete("CustomResourceDefinition", name)
         kube.delete("Namespace", SPACE)
+        for name in made:  # or the next file's would be taken for those that go
+            kube.gone("CustomResourceDefinition", name)
 
 
 def _served(kube: Kube, kind: str) -> bool:

@@ -86,5 +86,5 @@ def test_no_key_and_no_token_stands_in_any_object_but_its_secret_nor_in_a_log(in
     texts = [json.dumps(kube.objects(kind)) for kind in KINDS]
     for pod in installed.pods():
         arguments = ("logs", pod["metadata"]["name"], "-n", installed.namespace, "--all-containers", "--tail=-1")
-        texts.append(kube.kubectl(*arguments, check=False))
+        texts.append(kube.kubectl(*arguments, check=is_ready(pod)))
     assert not any(value in text for value in keys_and_tokens for text in texts)

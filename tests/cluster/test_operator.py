@@ -22,10 +22,7 @@ OURS = "app.kubernetes.io/managed-by=cotenant"
 def installed(release: Release, kube: Kube, namespaces: Callable[[str], str]) -> Release:
     namespaces("search")
     release.install({"defaultPool": {"enabled": False}})
-    for name in ("cotenant-operator", "cotenant-gateway"):
-        kube.patch("Deployment", name, NAMESPACE, {"spec": {"replicas": 0}})
-        pods = f"app.kubernetes.io/component={name.removeprefix('cotenant-')}"
-        kube.until(lambda: not kube.objects("Pod", NAMESPACE, pods), f"{name} is gone")  # noqa: B023
+    release.scale_programs(0)
     for kind in ("GPUPool", "Tenant", "ModelDeployment"):
         kube.until(lambda: kube.objects(kind) == [], f"{kind}s are served")  # noqa: B023
     return release

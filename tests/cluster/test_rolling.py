@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.builders.calls import key_of
-from tests.builders.kube import Kube, Object, advertise, condition
+from tests.builders.kube import Kube, Object, advertise
 from tests.builders.load import Load, echo_chats
 from tests.builders.pool_pods import heads, is_ready, node_of, workers
 from tests.builders.redis_server import start_redis
@@ -45,7 +45,7 @@ def installed(
     kube.apply(keys(WHO, "ads"), tenant(WHO), pool(group()), *(engine(name) for name in MODELS))
     release.reach()
     for name in MODELS:
-        kube.until(lambda: settled(kube, name), f"{name} is ready", limit_s=300)  # noqa: B023
+        kube.until(lambda: release.settled(name, WHO), f"{name} is ready", limit_s=300)  # noqa: B023
     if not release.direct:
         pytest.skip("a port-forward ends with its pod: this test runs inside the cluster's network")
     return release
@@ -71,7 +71,7 @@ def test_changes_of_revisions_replicas_limits_and_tenants(
     for change in itertools.islice(itertools.cycle(changes()), size(CHANGES)):
         change(kube)
         for name in MODELS:
-            kube.until(lambda: settled(kube, name), f"{name} is as desired", limit_s=120)  # noqa: B023
+            kube.until(lambda: installed.settled(name, WHO), f"{name} is as desired", limit_s=120)  # noqa: B023
     assert names(installed) == pods, "none of these changes replaces a pod"
 
 
@@ -88,7 +88,7 @@ def changes() -> list[Callable[[Kube], object]]:
 
 
 def test_rollouts_of_the_gateways(installed: Release, kube: Kube, load: Load, size: Callable[[int], int]):
-    for _ in range(max(1, size(3))):
+    for _ in range(size(3)):
         kube.kubectl("rollout", "restart", "deployment/cotenant-gateway", "-n", NAMESPACE)
         kube.kubectl("rollout", "status", "deployment/cotenant-gateway", "-n", NAMESPACE, "--timeout=110s")
 
@@ -96,7 +96,7 @@ def test_rollouts_of_the_gateways(installed: Release, kube: Kube, load: Load, si
 def test_a_pool_rolls_beside_itself_where_there_is_room(
     installed: Release, kube: Kube, load: Load, phases: Callable[[str], None]
 ):
-    roll(kube, group(podTemplate=with_label("one")))
+    roll(installed, group(podTemplate=with_label("one")))
     phases("pool rolled, with room")
 
 
@@ -111,15 +111,17 @@ def test_a_pool_rolls_device_by_device_where_every_one_is_taken(
     """As many devices in the cluster as the pool has: the new pods wait until the old ones go."""
     kube.apply(*(engine(name, least=2) for name in MODELS))
     for name in MODELS:
-        kube.until(lambda: settled(kube, name), f"{name} has two engines", limit_s=300)  # noqa: B023
+        kube.until(lambda: installed.settled(name, WHO), f"{name} has two engines", limit_s=300)  # noqa: B023
     taken: dict[str, int] = {}
     for pod in workers(installed):
         taken[node_of(pod)] = taken.get(node_of(pod), 0) + 1
-    for node in {node_of(pod) for pod in installed.pods()} | set(taken):
-        advertise(kube, node, {RESOURCE: taken.get(node, 0)})
-    roll(kube, group(podTemplate=with_label("two")))
-    phases("pool rolled, every device taken")
-    gpus({RESOURCE: 2})
+    try:
+        for node in {node_of(pod) for pod in installed.pods()} | set(taken):
+            advertise(kube, node, {RESOURCE: taken.get(node, 0)})
+        roll(installed, group(podTemplate=with_label("two")))
+        phases("pool rolled, every device taken")
+    finally:
+        gpus({RESOURCE: 2})
     kube.apply(*(engine(name) for name in MODELS))
 
 
@@ -127,7 +129,8 @@ def with_label(value: str) -> Object:
     return {"metadata": {"labels": {"example.com/roll": value}}}
 
 
-def roll(kube: Kube, worker: Mapping[str, Any], **head: Any) -> None:
+def roll(installed: Release, worker: Mapping[str, Any], **head: Any) -> None:
+    kube = installed.kube
     old = [one["metadata"]["name"] for one in kube.objects("RayCluster", NAMESPACE)]
     assert len(old) == 1
     wanted = pool(dict(worker))
@@ -136,7 +139,7 @@ def roll(kube: Kube, worker: Mapping[str, Any], **head: Any) -> None:
 
     def rolled() -> bool:
         clusters = [one["metadata"]["name"] for one in kube.objects("RayCluster", NAMESPACE)]
-        return len(clusters) == 1 and clusters != old and all(settled(kube, name) for name in MODELS)
+        return len(clusters) == 1 and clusters != old and all_settled(installed)
 
     kube.until(rolled, "the pool has rolled", limit_s=600)
 
@@ -147,30 +150,23 @@ def test_a_drain_of_each_node(installed: Release, kube: Kube, load: Load, phases
     nodes = [one["metadata"]["name"] for one in kube.objects("Node") if not one["spec"].get("unschedulable")]
     if len(nodes) < 2:
         pytest.skip("it takes two nodes to drain one")
-    roll(kube, group(), redis={"address": start_redis(kube, installed.settings.redis)})
+    roll(installed, group(), redis={"address": start_redis(kube, installed.settings.redis)})
     phases("pool rolled to one with Redis")
     for node in nodes:
         try:
             drain = ("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=110s")
-            kube.until(lambda: "drained" in kube.kubectl(*drain, check=False), f"{node} is drained", limit_s=600)  # noqa: B023
+            # One that fails speaks of "nodes to be drained".
+            done = f"node/{node} drained"
+            kube.until(lambda: done in kube.kubectl(*drain, check=False), f"{node} is drained", limit_s=600)  # noqa: B023
             phases(f"{node} drained")
-            kube.until(lambda: all(settled(kube, name) for name in MODELS), "the models are ready", limit_s=300)
+            kube.until(lambda: all_settled(installed), "the models are ready", limit_s=300)
             kube.until(lambda: any(is_ready(pod) for pod in heads(installed)), "a head is ready")
         finally:
             kube.kubectl("uncordon", node)
 
 
-def settled(kube: Kube, name: str) -> bool:
-    """As the operator's last look at the newest spec has it."""
-    found = kube.get("ModelDeployment", name, WHO)
-    status = found.get("status", {})
-    replicas = status.get("replicas", {})
-    return (
-        status.get("observedGeneration") == found["metadata"]["generation"]
-        and status.get("revision") == status.get("targetRevision")
-        and replicas.get("ready", 0) >= found["spec"]["replicas"]["min"]
-        and condition(found, "Ready").get("status") == "True"
-    )
+def all_settled(installed: Release) -> bool:
+    return all(installed.settled(name, WHO) for name in MODELS)
 
 
 def names(installed: Release) -> set[str]:

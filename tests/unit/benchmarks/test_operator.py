@@ -10,5 +10,5 @@ def test_the_ratio_is_the_median_of_the_rounds_ratios():
 
 
 def test_a_row_has_medians_and_the_highest_memory():
-    cost = Cost(cpu_ms=[2.0, 1.0, 3.0], delete_cpu_ms=[0.5], seconds=[10.0], peak_mib=[80.0, 90.4])
+    cost = Cost(cpu_ms=[2.0, 1.0, 3.0], delete_cpu_ms=[0.5], seconds=[10.0], mib=[80.0, 90.4])
     assert row("cotenant", cost) == ["cotenant", "2.00", "0.50", "10.00", "90"]
