@@ -10,6 +10,7 @@ from tests.builders.pool_pods import group_of, heads, is_ready, node_of, workers
 from tests.builders.release import Release
 from tests.builders.up import echo, keys, pool, tenant
 
+pytestmark = pytest.mark.full_only
 SHARED = {"name": "shared", "device": "cpu", "resource": "nvidia.com/gpu", "memory": "2Gi", "max": 2}
 MIG = {"device": "cpu", "memory": "1Gi", "sharing": "mig", "max": 1}
 GROUPS = (

@@ -87,8 +87,9 @@ def changes() -> list[Callable[[Kube], object]]:
     ]
 
 
-def test_rollouts_of_the_gateways(installed: Release, kube: Kube, load: Load, size: Callable[[int], int]):
-    for _ in range(size(3)):
+@pytest.mark.full_only
+def test_rollouts_of_the_gateways(installed: Release, kube: Kube, load: Load):
+    for _ in range(3):
         kube.kubectl("rollout", "restart", "deployment/cotenant-gateway", "-n", NAMESPACE)
         kube.kubectl("rollout", "status", "deployment/cotenant-gateway", "-n", NAMESPACE, "--timeout=110s")
 
