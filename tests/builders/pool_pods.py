@@ -7,8 +7,8 @@ WORKERS = "ray.io/node-type=worker"
 HEADS = "ray.io/node-type=head"
 
 
-def workers(release: Release, group: str = "") -> list[Object]:
-    return release.pods(WORKERS + (f",ray.io/group={group}" if group else ""))
+def workers(release: Release) -> list[Object]:
+    return release.pods(WORKERS)
 
 
 def heads(release: Release) -> list[Object]:
