@@ -55,7 +55,7 @@ def spoiled(kube: Kube) -> None:
 
 SCENARIOS = (
     Scenario("everything is new", applied(*BEFORE), before=()),
-    Scenario("a model is added", applied(echo("new", gpu={"memory": "64Mi"}))),
+    Scenario("a model is added", applied(echo("new"))),
     Scenario("a model is edited", applied(echo("left", concurrency=3, replicas={"min": 1}))),
     Scenario("a model is deleted", deleted("ModelDeployment", "left", "search")),
     Scenario("limits are edited", applied(tenant("search", limits={"requestsPerMinute": 7}))),
