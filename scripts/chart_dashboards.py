@@ -271,6 +271,22 @@ OPERATOR = Dashboard(
                 ),
             ),
         ),
+        (
+            "What gateways are told",
+            (
+                Panel(
+                    "Gateways' configuration",
+                    "Its size in the Secret; from 1 MB on, models are left out.",
+                    (("max(cotenant_operator_gateway_config_bytes)", "bytes"),),
+                    "bytes",
+                ),
+                Panel(
+                    "Left out of the gateways' configuration",
+                    "Models and tenants that have no room in it.",
+                    (("max by (kind) (cotenant_operator_gateway_config_left_out)", "{{kind}}"),),
+                ),
+            ),
+        ),
     ),
 )
 

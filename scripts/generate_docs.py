@@ -355,6 +355,7 @@ def _operator_families() -> list[Any]:
     fed.round_ended("pool", 1.0)
     seen = types.SimpleNamespace(objects={}, world=types.SimpleNamespace(conductors={}))
     fed.pool("default", seen, Actions())
+    fed.gateway_config(0, 0, 0)
     return list(text_string_to_metric_families(fed.text().decode()))
 
 

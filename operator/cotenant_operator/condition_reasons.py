@@ -10,6 +10,7 @@ class ClusterReason(StrEnum):
 
     FITS = "Fits"
     NAME_TAKEN = "NameTaken"
+    GATEWAYS_FULL = "GatewaysFull"
     INVALID_SPEC = "InvalidSpec"
     LOADED = "Loaded"
     LOADED_BEFORE = "LoadedBefore"

@@ -25,6 +25,7 @@ from cotenant_operator.cluster_errors import ClusterError
 from cotenant_operator.conductor_watch import ConductorWatch
 from cotenant_operator.conductors import ConductorClient
 from cotenant_operator.facts_book import Facts, FactsBook, Question
+from cotenant_operator.gateway_secret import GatewaySecret
 from cotenant_operator.kinds import Kind, Object
 from cotenant_operator.lease import Election, LeaderWrites
 from cotenant_operator.model_facts import known_facts
@@ -32,7 +33,6 @@ from cotenant_operator.operator_metrics import OperatorMetrics
 from cotenant_operator.operator_server import OperatorApi, serve
 from cotenant_operator.operator_settings import (
     CONTROL_TOKEN,
-    GATEWAY_KEY,
     GATEWAY_SECRET,
     POOL_TOKEN,
     TOKENS_SECRET,
@@ -67,6 +67,7 @@ class Operator:
         self._deaf = _Deaf()
         self.caches = Caches(cluster, settings, self._concerned)
         self._secrets = SecretsByName(cluster, namespace, self._secret_changed)
+        self._gateway_secret = GatewaySecret(self._secrets)
         self._facts = FactsBook(partial(_facts, settings.cache_dir), self._facts_came)
         self._planner = Planner(
             namespace=namespace,
@@ -138,6 +139,7 @@ class Operator:
                     conductors=self._conductors,
                     writes=self._writes,
                     carry_out=self._carry_out,
+                    gateway_secret=self._gateway_secret,
                     published=self._published,
                     metrics=self.metrics,
                 )
@@ -177,7 +179,7 @@ class Operator:
 
     def _secret_changed(self, name: str) -> None:
         if name == GATEWAY_SECRET:
-            self._published.offer(self._secrets.raw(GATEWAY_SECRET, GATEWAY_KEY))
+            self._published.offer(self._gateway_secret.json())
         if self._term is not None:
             if name == TOKENS_SECRET:
                 self._term.first_changed()

@@ -17,6 +17,7 @@ _FAILURES = FILES | {
     Reason.LOAD_FAILED,
     Reason.ENGINE_DIED,
     Reason.MEMORY_EXCEEDED,
+    ClusterReason.GATEWAYS_FULL,
 }
 """A model's own. What holds up a whole pool is an Event of the pool, not of each of its thousand models."""
 _ON_THE_WAY = frozenset({Reason.CONDUCTOR_UNREACHABLE, ClusterReason.HEAD_PENDING, ClusterReason.SENT})

@@ -13,6 +13,7 @@ from cotenant_operator.operator_settings import (
     DefaultPool,
 )
 from cotenant_operator.quantity import as_quantity
+from cotenant_serving.packed_config import packed
 
 MARK = "cotenant-made"
 """ConfigMap that says that there has been a pool: a default one that its owner deleted is not made again. Delete the
@@ -27,7 +28,8 @@ def tokens_secret(namespace: str, pool_token: str, control_token: str) -> Object
 
 
 def gateway_secret(namespace: str, raw: bytes) -> Object:
-    data = {GATEWAY_KEY: base64.b64encode(raw).decode()}
+    """`raw`: JSON of a GatewayConfig."""
+    data = {GATEWAY_KEY: base64.b64encode(packed(raw)).decode()}
     return _ours(SECRETS.new(GATEWAY_SECRET, namespace, type="Opaque", data=data))
 
 

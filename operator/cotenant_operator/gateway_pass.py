@@ -1,11 +1,14 @@
 """One pass over what gateways must know: plan and routes → their configuration, and the status of tenants. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from cotenant_operator.actions import SetStatus, changed_status
+from cotenant_operator.condition_reasons import ClusterReason
+from cotenant_operator.dated import condition
+from cotenant_operator.gateway_room import Fitted, Room, fitted
 from cotenant_operator.instants import utc
 from cotenant_operator.kinds import MODELS, TENANTS, Key, Object
 from cotenant_operator.kube_objects import instant
@@ -29,12 +32,11 @@ class GatewayInput:
     now_s: float
 
 
-def new_config(given: GatewayInput) -> GatewayConfig | None:
-    """What is to be published; None when that is what stands there."""
-    before = given.published
-    plan = given.planned.plan
+def fitting_config(given: GatewayInput, room: Room) -> Fitted:
+    """What gateways must know, without a generation, as far as it has room."""
+    created = given.planned.manifests.created
     config = render_gateway(
-        plan,
+        given.planned.plan,
         given.planned.manifests,
         generation=0,
         conductors=_conductors(given),
@@ -47,10 +49,18 @@ def new_config(given: GatewayInput) -> GatewayConfig | None:
             msgspec.structs.replace(model, created=_created(model.name, given.planned)) for model in config.models
         ),
     )
-    if before is not None and config == msgspec.structs.replace(before, generation=0):
+    tenants = {
+        tenant.name: int(instant(created.get((TENANTS.kind, "", tenant.name))) or 0) for tenant in config.tenants
+    }
+    return fitted(config, tenants, room)
+
+
+def newer(wanted: GatewayConfig, before: GatewayConfig | None, now_s: float) -> GatewayConfig | None:
+    """What is to be published; None when that is what stands there."""
+    if before is not None and wanted == msgspec.structs.replace(before, generation=0):
         return None
-    generation = max(int(given.now_s * 1000), before.generation + 1 if before else 0)
-    return msgspec.structs.replace(config, generation=generation)
+    generation = max(int(now_s * 1000), before.generation + 1 if before else 0)
+    return msgspec.structs.replace(wanted, generation=generation)
 
 
 def _conductors(given: GatewayInput) -> list[str]:
@@ -66,8 +76,21 @@ def _created(model: str, planned: Planned) -> int:
     return int(instant(planned.manifests.created.get((MODELS.kind, namespace, name))) or 0)
 
 
-def tenant_statuses(planned: Planned, tenants: Mapping[Key, Object], now_s: float) -> tuple[SetStatus, ...]:
-    """Of the tenants whose status is not as it should be."""
+def said_left_out(models: Mapping[Key, Object]) -> frozenset[str]:
+    """Models whose status says that they were left out: what an operator that just began knows of it."""
+    return frozenset(
+        "/".join(key)
+        for key, live in models.items()
+        if condition(live.get("status"), "Ready").get("reason") == ClusterReason.GATEWAYS_FULL
+    )
+
+
+def tenant_statuses(
+    planned: Planned, tenants: Mapping[Key, Object], now_s: float, left_out: Fitted | None = None
+) -> tuple[SetStatus, ...]:
+    """Of the tenants whose status is not as it should be. `left_out`: tenants and models without room."""
+    no_models: Collection[str] = left_out.models if left_out else ()
+    no_tenants: Collection[str] = left_out.tenants if left_out else ()
     plans = {tenant.name: tenant for tenant in planned.plan.tenants}
     now = utc(now_s)
     changed: list[SetStatus] = []
@@ -81,8 +104,14 @@ def tenant_statuses(planned: Planned, tenants: Mapping[Key, Object], now_s: floa
                 TENANT_CONDITIONS, [problem], generation=metadata["generation"], previous=previous, now=now
             )
         elif metadata["name"] in plans:
+            plan = plans[metadata["name"]]
             status = tenant_status(
-                plans[metadata["name"]], generation=metadata["generation"], previous=previous, now=now
+                plan,
+                generation=metadata["generation"],
+                previous=previous,
+                now=now,
+                left_out=plan.name in no_tenants,
+                models_left_out=sum(name in no_models for name in plan.models) if no_models else 0,
             )
         else:
             continue

@@ -20,6 +20,11 @@ from cotenant_operator.status import Condition, ConditionStatus, ConditionType, 
 from cotenant_serving.contract import Candidate, ModelStatus, Reason
 
 MODEL_CONDITIONS: tuple[ConditionType, ...] = ("Accepted", "Cached", "Placed", "Loaded", "Ready")
+LEFT_OUT = (
+    "the gateways' configuration has no room for all models of all tenants, and this one is among the youngest: "
+    "nobody can call it; delete models, or let fewer tenants see each of them (its spec.tenants; spec.namespaces and "
+    "spec.accepts of Tenants)"
+)
 _MAX_LINES = 16
 _MOVING = frozenset({Reason.LOADING, Reason.WAKING, Reason.NO_ROOM, Reason.POD_PENDING, Reason.NO_NODE})
 """Their messages tell how far it is."""
@@ -76,6 +81,8 @@ def _conditions(
     hindrance = _hindrance(planned, seen, pool)
     if hindrance is not None:
         placed, loaded, ready = (_hindered(item, hindrance) for item in (placed, loaded, ready))
+    if planned.left_out:
+        ready = Condition("Ready", "False", ClusterReason.GATEWAYS_FULL, LEFT_OUT)
     return [_accepted(planned, seen), cached, placed, loaded, ready]
 
 

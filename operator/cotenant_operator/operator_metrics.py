@@ -46,6 +46,8 @@ class OperatorMetrics:
             ["pool"],
             registry=self._registry,
         )
+        self._config_bytes = 0
+        self._left_out = {"models": 0, "tenants": 0}
         self._registry.register(self)
 
     def round_ended(self, kind: str, seconds: float) -> None:
@@ -62,6 +64,10 @@ class OperatorMetrics:
             ("event", len(actions.events)),
         ):
             self._writes.labels(kind).inc(count)
+
+    def gateway_config(self, packed_bytes: int, models: int, tenants: int) -> None:
+        """How large it is, and how many are left out."""
+        self._config_bytes, self._left_out = packed_bytes, {"models": models, "tenants": tenants}
 
     def forget_pool(self, name: str) -> None:
         for metric in (self._models, self._answers):
@@ -92,3 +98,19 @@ class OperatorMetrics:
             stale.add_metric([watched.kind.plural], float(bool(watched.problem)))
         yield objects
         yield stale
+        yield from self._gateway_config() if self._leads() else ()
+
+    def _gateway_config(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "cotenant_operator_gateway_config_bytes",
+            "The gateways' configuration as it stands in its Secret; only of the operator that writes it.",
+            value=float(self._config_bytes),
+        )
+        left_out = GaugeMetricFamily(
+            "cotenant_operator_gateway_config_left_out",
+            "Models and tenants that have no room in it: nobody can call them, or in their name.",
+            labels=["kind"],
+        )
+        for kind, count in self._left_out.items():
+            left_out.add_metric([kind], count)
+        yield left_out

@@ -17,7 +17,9 @@ from cotenant_operator.schema import ByteCount, Count, DurationS, Flag, Name, Na
 TOKENS_SECRET = "cotenant-tokens"  # noqa: S105 - the name of a Secret
 POOL_TOKEN, CONTROL_TOKEN = "pool-token", "control-token"
 GATEWAY_SECRET = "cotenant-gateway"  # noqa: S105 - the name of a Secret
-GATEWAY_KEY = "gateway.json"
+GATEWAY_KEY = "gateway.json.gz"
+OLD_GATEWAY_KEY = "gateway.json"
+"""Where operators wrote it before it was packed; read once, and never written."""
 TOKENS_FOLDER = "/etc/cotenant/tokens"
 CONDUCTOR_PORT = 8700
 

@@ -44,6 +44,8 @@ class ModelPlan:
     place: str = ""
     name_taken_for: tuple[str, ...] = ()
     """Tenants for whom its bare name means an older model: they call it by `name`, which always works."""
+    left_out: bool = False
+    """Gateways do not know it: their configuration has no room for it."""
 
 
 @dataclass(frozen=True, slots=True)

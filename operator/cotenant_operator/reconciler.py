@@ -8,6 +8,7 @@ import logging
 import secrets as random_tokens
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -20,14 +21,21 @@ from cotenant_operator.conductor_watch import ConductorWatch
 from cotenant_operator.conductors import ConductorError
 from cotenant_operator.facts_book import AGAIN_S
 from cotenant_operator.first_objects import MARK, default_pool, gateway_secret, pool_mark, tokens_secret
-from cotenant_operator.gateway_pass import GatewayInput, changed_pools, new_config, tenant_statuses
+from cotenant_operator.gateway_pass import (
+    GatewayInput,
+    changed_pools,
+    fitting_config,
+    newer,
+    said_left_out,
+    tenant_statuses,
+)
+from cotenant_operator.gateway_room import ROOM, Fitted, Room
+from cotenant_operator.gateway_secret import GatewaySecret
 from cotenant_operator.kinds import CONFIG_MAPS, MODELS, POOLS, SECRETS, Key, Object
 from cotenant_operator.lease import LeaderWrites
 from cotenant_operator.operator_metrics import OperatorMetrics
 from cotenant_operator.operator_settings import (
     CONTROL_TOKEN,
-    GATEWAY_KEY,
-    GATEWAY_SECRET,
     POOL_TOKEN,
     TOKENS_SECRET,
     OperatorSettings,
@@ -60,21 +68,27 @@ class Reconciler:
         conductors: ConductorWatch,
         writes: LeaderWrites,
         carry_out: CarryOut,
+        gateway_secret: GatewaySecret,
         published: PublishedConfig,
         metrics: OperatorMetrics,
+        room: Room = ROOM,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._caches, self._planner, self._secrets = settings, caches, planner, secrets
         self._conductors, self._writes, self._carry_out = conductors, writes, carry_out
-        self._published, self._metrics, self._wall = published, metrics, wall
+        self._standing, self._published, self._metrics, self._wall = gateway_secret, published, metrics, wall
+        self._room = room
         timeouts = settings.timeouts
         self._rounds = Rounds(self._round, debounce_s=timeouts.debounce, resync_s=timeouts.resync)
         self._routes: dict[str, tuple[str, ...]] = {}
         self._plan = Plan()
         self._memories: dict[str, Memory] = {}
         self._refused: dict[str, str] = {}
+        self._left_out: frozenset[str] = frozenset()
+        """Models that the gateways' configuration has no room for."""
 
     def begin(self) -> None:
+        self._left_out = said_left_out(self._caches.models.objects)
         for key in (FIRST, GATEWAYS):
             self._rounds.mark(key)
         self.every_pool_changed()
@@ -159,7 +173,11 @@ class Reconciler:
         if pool_object is not None and pool_object["metadata"].get("deletionTimestamp"):
             pool_object = None
         objects = {key: item for key, item in caches.models.objects.items() if pool_named(item) == name}
-        models = {full: model for full, model in planned.models.items() if model.pool == name}
+        models = {
+            full: replace(model, left_out=True) if full in self._left_out else model
+            for full, model in planned.models.items()
+            if model.pool == name
+        }
         groups = next((item.groups for item in planned.plan.pools if item.name == name), ())
         return PoolInput(
             name=name,
@@ -221,28 +239,38 @@ class Reconciler:
         return True
 
     async def _gateways(self, planned: Planned) -> float | None:
-        names = self._pool_names()
-        config = new_config(
-            GatewayInput(
-                planned=planned,
-                routes={name: self._routes.get(name) for name in names},
-                gateways=ready_endpoints(self._caches.endpoint_slices.objects.values()),
-                published=self._in_secret(),
-                now_s=self._wall(),
-            )
+        given = GatewayInput(
+            planned=planned,
+            routes={name: self._routes.get(name) for name in self._pool_names()},
+            gateways=ready_endpoints(self._caches.endpoint_slices.objects.values()),
+            published=self._in_secret(),
+            now_s=self._wall(),
         )
+        fitting = await asyncio.to_thread(fitting_config, given, self._room)
+        config = newer(fitting.config, given.published, given.now_s)
         if config is not None:
             await self._publish(config)
-        statuses = tenant_statuses(planned, self._caches.tenants.objects, self._wall())
+        self._fitted(fitting)
+        statuses = tenant_statuses(planned, self._caches.tenants.objects, self._wall(), fitting)
         if not await self._carry_out.statuses(statuses):
             raise RoundFailedError("tenants: not every status could be written, see above")
         return AGAIN_S if self._planner.troubled else None
 
+    def _fitted(self, fitting: Fitted) -> None:
+        self._metrics.gateway_config(fitting.packed_bytes, len(fitting.models), len(fitting.tenants))
+        if fitting.models != self._left_out:
+            self._left_out = fitting.models
+            self.every_pool_changed()
+            if fitting.models:
+                log.error(
+                    "the gateways' configuration is full; left out, the youngest first: models %d, tenants %d",
+                    *(len(fitting.models), len(fitting.tenants)),
+                )
+
     def _in_secret(self) -> GatewayConfig | None:
         """What stands in the Secret, with a generation that is not below any that was handed out."""
-        try:
-            config = msgspec.json.decode(self._secrets.raw(GATEWAY_SECRET, GATEWAY_KEY), type=GatewayConfig)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        config = self._standing.config()
+        if config is None:
             handed_out = self._published.config
             # Nothing there, or nothing readable: written anew, above what gateways may have.
             return msgspec.structs.replace(handed_out, pool_token_file="") if handed_out else None

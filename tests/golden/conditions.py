@@ -189,6 +189,11 @@ def _models_refused() -> list[Situation]:
         ),
         _model("Its folder is named from a file, which a cluster does not have", see.pool_seen(), item=relative),
         Situation("The API server took a value that nobody can read", CRDS[0], _object(CHAT, invalid)),
+        _model(
+            "The gateways' configuration has no room for it",
+            see.pool_seen(see.ready()),
+            replace(_planned(), left_out=True),
+        ),
     ]
 
 

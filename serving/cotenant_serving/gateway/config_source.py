@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cotenant_serving.gateway.config import ConfigError, Directory, parse
+from cotenant_serving.packed_config import unpacked
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -30,7 +31,7 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A file, which its writers replace by rename."""
+    """A file, packed or not, which its writers replace by rename."""
 
     def __init__(self, path: Path) -> None:
         self.name = f"configuration file {path}"
@@ -43,9 +44,11 @@ class FileSource:
             return None
         self._seen = signature
         try:
-            return self._path.read_bytes()
+            return unpacked(self._path.read_bytes())
         except OSError as problem:
             log.error("%s cannot be read, keeping what is loaded: %s", self.name, problem.strerror)
+        except ValueError as problem:
+            log.error("%s is not used, keeping what is loaded: %s", self.name, problem)
         return None
 
 

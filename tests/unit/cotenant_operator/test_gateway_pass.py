@@ -5,45 +5,21 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+from tests.builders.gateway_plan import KEY, planned, pool, secret, tenant, whole_bytes
 from tests.builders.watched_api import deployment
 
 from cotenant_operator.cluster_manifests import ManifestReader
-from cotenant_operator.gateway_pass import GatewayInput, new_config, tenant_statuses
-from cotenant_operator.kinds import POOLS, SECRETS, TENANTS, Object, key_of
-from cotenant_operator.objects import World
-from cotenant_operator.plan import plan
-from cotenant_operator.planner import Planned, secret_names
+from cotenant_operator.gateway_pass import GatewayInput, fitting_config, newer, said_left_out, tenant_statuses
+from cotenant_operator.gateway_room import Room
+from cotenant_operator.kinds import SECRETS
+from cotenant_operator.planner import secret_names
+from cotenant_serving.contract_gateway import GatewayConfig
 
 NOW_S = 1_795_730_000.0
-KEY = "0123456789abcdef0123456789abcdef"
 
 
-def tenant(name: str = "search", secret: str = "search-key", key: str = "token", **spec: Any) -> Object:
-    keys = [{"secretRef": {"name": secret, "key": key}}]
-    item = TENANTS.new(name, spec={"namespaces": ["default"], "keys": keys, **spec})
-    item["metadata"] |= {"uid": f"uid-{name}", "generation": 1, "resourceVersion": "1"}
-    return item
-
-
-def secret(name: str = "search-key", **data: str) -> Object:
-    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-    return SECRETS.new(name, "ours", data=encoded)
-
-
-def pool() -> Object:
-    item = POOLS.new("default", spec={"workers": [{"name": "cpu", "device": "cpu", "memory": "8Gi"}]})
-    item["metadata"] |= {"uid": "uid-pool", "generation": 1, "resourceVersion": "1"}
-    return item
-
-
-def planned(tenants: list[Object], secrets: list[Object]) -> Planned:
-    read = ManifestReader("ours").read(
-        models={key_of(item): item for item in [deployment("echo", 1)]},
-        tenants={key_of(item): item for item in tenants},
-        pools={("", "default"): pool()},
-        secrets=secrets,
-    )
-    return Planned(plan(World(read.manifests), {}), read.manifests, read.problems)
+def new_config(given: GatewayInput) -> GatewayConfig | None:
+    return newer(fitting_config(given, Room()).config, given.published, given.now_s)
 
 
 def given(**more: Any) -> GatewayInput:
@@ -125,3 +101,32 @@ def test_a_secret_that_is_no_text_and_has_a_long_name_harms_nobody() -> None:
     config = new_config(given(planned=planned([tenant()], [odd, secret(token=KEY)])))
     assert config is not None
     assert len(config.tenants[0].key_sha256) == 1
+
+
+def test_without_room_models_go_before_keys_and_statuses_say_so() -> None:
+    whole = fitting_config(given(), Room())
+    narrow = fitting_config(given(), Room(packed_bytes=10_000, plain_bytes=whole_bytes(whole.config) - 1))
+    assert (narrow.models, narrow.tenants) == ({"default/echo"}, frozenset())
+    assert [len(item.key_sha256) for item in narrow.config.tenants] == [1]
+    assert narrow.config.tenants[0].models == ()
+    plans = planned([tenant()], [secret(token=KEY)])
+    (said,) = tenant_statuses(plans, {("", "search"): tenant()}, NOW_S, narrow)
+    ready = next(item for item in said.status["conditions"] if item["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "Ready")
+    assert ready["message"] == "1 key, 1 model, of which gateways have no room for 1; each of them says so"
+
+
+def test_a_tenant_without_room_says_that_its_keys_do_not_work() -> None:
+    narrow = fitting_config(given(), Room(packed_bytes=10_000, plain_bytes=1))
+    assert narrow.tenants == {"search"}
+    (said,) = tenant_statuses(planned([tenant()], [secret(token=KEY)]), {("", "search"): tenant()}, NOW_S, narrow)
+    ready = next(item for item in said.status["conditions"] if item["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "GatewaysFull")
+    assert "its keys do not work" in ready["message"]
+
+
+def test_an_operator_that_just_began_knows_from_statuses_what_was_left_out() -> None:
+    condition = {"type": "Ready", "status": "False", "reason": "GatewaysFull", "message": ""}
+    left_out = {**deployment("echo", 1), "status": {"conditions": [condition]}}
+    models = {("default", "echo"): left_out, ("default", "other"): deployment("other", 1)}
+    assert said_left_out(models) == {"default/echo"}

@@ -18,6 +18,7 @@ from cotenant_serving.gateway.operator_link import OperatorLink
 from cotenant_serving.gateway.options import parse_options
 from cotenant_serving.gateway.usage_file import UsageFile
 from cotenant_serving.gateway.usage_sender import UsageSender
+from cotenant_serving.packed_config import packed
 
 
 def raw(generation: int) -> bytes:
@@ -33,9 +34,9 @@ class Place:
         self.worker = Followed(SharedSource(self.shared.fileno()))
         self.keeper = ConfigKeeper(self.mounted, self.kept, self.shared)
 
-    def mount(self, generation: int) -> None:
+    def mount(self, generation: int, *, content: bytes = b"") -> None:
         temporary = self.mounted.with_suffix(".tmp")
-        temporary.write_bytes(raw(generation))
+        temporary.write_bytes(content or raw(generation))
         temporary.replace(self.mounted)
 
     @property
@@ -103,6 +104,22 @@ def test_a_damaged_kept_file_is_said_and_the_mounted_one_holds(
     place.keeper.start()
     assert place.seen == 3
     assert "is not used" in caplog.text
+
+
+def test_a_mounted_file_may_be_packed_and_a_damaged_one_changes_nothing(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.mount(3, content=packed(raw(3)))
+    place.keeper.start()
+    assert place.seen == 3
+    place.mount(4, content=packed(raw(4))[:-9])
+    place.keeper.look()
+    assert place.seen == 3
+    assert "no whole gzip file" in caplog.text
+    place.mount(5, content=packed(raw(5)))
+    place.keeper.look()
+    assert place.seen == 5
+    assert place.kept.read_bytes() == raw(5), "as JSON"
 
 
 async def test_a_worker_reads_what_is_shared_whole_or_not_at_all() -> None:
