@@ -1,8 +1,8 @@
-"""uvicorn's server with an accept loop that outlives a lack of file descriptors.
+"""uvicorn's server for programs of ours: signals are left to them, and a lack of file descriptors is outlived.
 
-uvloop's own closes connections that it has no descriptor for, and spins when it has not even one to spare for that.
-Here they wait in the kernel's queue until there is room. Some descriptors are never given to connections that come
-in: who took all of them could not reach what it needs to answer.
+uvloop's own accept loop closes connections that it has no descriptor for, and spins when it has not even one to spare
+for that. Here they wait in the kernel's queue until there is room. Some descriptors are never given to connections
+that come in: who took all of them could not reach what it needs to answer.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import math
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -31,7 +31,15 @@ LOG_EVERY_S = 60.0
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class PatientServer(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """Leaves signals to its process, which uvicorn would end with the signal again after a drain that went well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class PatientServer(QuietServer):
     """For sockets that listen already: `serve(sockets=[…])`. Knows no lifespan."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

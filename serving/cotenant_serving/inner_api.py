@@ -1,6 +1,5 @@
 """What the small HTTP APIs inside a cluster share, the conductor's and the operator's: raw ASGI, JSON, tokens."""
 
-import contextlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,6 +85,8 @@ def server_of(api: InnerApi, host: str, port: int, *, graceful_s: int | None = N
     """Of a process that hears its signals itself. `graceful_s`: for requests that run, when it ends."""
     import uvicorn
 
+    from cotenant_serving.accepting import QuietServer
+
     config = uvicorn.Config(
         api,
         host=host,
@@ -98,9 +99,7 @@ def server_of(api: InnerApi, host: str, port: int, *, graceful_s: int | None = N
         log_config=None,
         timeout_graceful_shutdown=graceful_s,
     )
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    return server
+    return QuietServer(config)
 
 
 async def _body(receive: Receive) -> bytes | None:

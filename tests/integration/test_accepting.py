@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -54,7 +55,6 @@ async def serving():
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(answer_ok, ws="none", interface="asgi3", lifespan="off", log_config=None)
     server = PatientServer(config)
-    server.capture_signals = contextlib.nullcontext
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield listener.getsockname()
@@ -67,6 +67,15 @@ async def ask(client: socket.socket) -> bytes:
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(client, REQUEST)
     return (await asyncio.wait_for(loop.sock_recv(client, 4096), 10)).partition(b"\r\n")[0]
+
+
+async def test_signals_are_left_to_the_process() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    async with serving() as address:
+        with socket.create_connection(address) as client:
+            client.setblocking(False)
+            assert await ask(client) == b"HTTP/1.1 200 OK"
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("limit", "room_for"), [(3, 0), (400, 1)], ids=["none is left", "those kept are left"])

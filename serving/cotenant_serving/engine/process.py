@@ -205,7 +205,6 @@ class EngineProcess:
             timeout_graceful_shutdown=2,
         )
         self._web = PatientServer(config)
-        self._web.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # not ours
         self._uvicorn = asyncio.create_task(self._web.serve(sockets=[self._listener]))
         while not self._web.started and not self._uvicorn.done():
             await asyncio.sleep(0.005)

@@ -45,7 +45,7 @@ def client_connections(gateway: Gateway) -> Connections:
 
 def server_of(app: AsgiApp, connections: Connections, graceful_s: int) -> uvicorn.Server:
     """`graceful_s`: for requests that run, when it ends."""
-    server = PatientServer(
+    return PatientServer(
         uvicorn.Config(
             app,
             http=served_by(connections),  # type: ignore[arg-type]
@@ -58,9 +58,6 @@ def server_of(app: AsgiApp, connections: Connections, graceful_s: int) -> uvicor
             timeout_graceful_shutdown=graceful_s,
         )
     )
-    # uvicorn would end the process with the signal again, after a drain that went well.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    return server
 
 
 def client_server(gateway: Gateway, connections: Connections, *, metrics: bool) -> uvicorn.Server:

@@ -12,6 +12,7 @@ import uvicorn
 from tests.builders.exchange_stage import ExchangeStage, WrittenAnswer
 from tests.builders.gateway import event, eventually, raw_connection, raw_request, stream_end
 
+from cotenant_serving.accepting import QuietServer
 from cotenant_serving.gateway.board import LocalBoard, LocalCount
 from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps
 from cotenant_serving.gateway.client import Client
@@ -55,8 +56,7 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector(tmp_path: Pa
     app = OneExchangeEach(ExchangeStage(tmp_path, ANSWERS[kind]), streamed=kind == "streamed")
     http = served_by(Connections(ConnectionCap(4, LocalCount()), TenantCaps(4, LocalBoard()), Times()))
     options = {"interface": "asgi3", "lifespan": "off", "log_config": None, "proxy_headers": False}
-    server = uvicorn.Server(uvicorn.Config(app, http=http, **options))
-    server.capture_signals = contextlib.nullcontext
+    server = QuietServer(uvicorn.Config(app, http=http, **options))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         with no_collector():

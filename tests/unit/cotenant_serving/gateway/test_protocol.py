@@ -13,6 +13,7 @@ import uvloop
 from tests.builders.gateway import eventually, raw_connection
 from tests.builders.gateway_calls import error_of
 
+from cotenant_serving.accepting import QuietServer
 from cotenant_serving.gateway.board import LocalBoard, LocalCount
 from cotenant_serving.gateway.caps import ConnectionCap, TenantCaps
 from cotenant_serving.gateway.connections import Connections, StallWatch, Times
@@ -65,8 +66,7 @@ async def serving(limit: int, *, app=answer_ok, stall_s=30.0, **options) -> Asyn
     cap, tenants = ConnectionCap(limit, LocalCount(), **options), TenantCaps(limit, LocalBoard())
     http = served_by(Connections(cap, tenants, Times(stall_s=stall_s)))
     config = uvicorn.Config(app, http=http, ws="none", interface="asgi3", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext
+    server = QuietServer(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await eventually(lambda: server.started)
     try:
