@@ -80,7 +80,7 @@ CRDS: tuple[Crd, ...] = (
             Column("Model", ".spec.model", "Where its files come from."),
             _READY,
             _REASON,
-            Column("Replicas", ".status.replicas.summary", "Engines that answer / that exist or are about to."),
+            Column("Replicas", ".status.replicas.summary", "Engines that answer / that it should have."),
             Column("Cached", _condition("Cached"), "Whether its files are on a node's disk."),
             Column("GPU", ".status.gpu.share", "What one engine gets of a device."),
             Column("URL", ".status.url", "Base URL of the OpenAI API."),

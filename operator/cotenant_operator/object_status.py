@@ -48,7 +48,7 @@ def model_status(
         "conditions": dated(found, previous, generation=generation, now=now),
         "modelId": planned.name,
         "url": f"{url}/v1",
-        "replicas": replicas(planned, seen),
+        "replicas": replicas(planned, pool),
         "selector": f"cotenant.dev/pool={planned.pool},ray.io/node-type=worker",
         "state": seen.state if seen is not None else None,
         "task": planned.task,

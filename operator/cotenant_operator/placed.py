@@ -7,16 +7,25 @@ from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.quantity import as_quantity
 from cotenant_serving.contract import EngineStatus, ModelStatus
 
-_GOING = frozenset({"draining", "failed"})
+_GOING = frozenset({"draining", "deleting", "failed"})
 MAX_PLACEMENTS = 64
 
 
-def replicas(planned: ModelPlan, seen: ModelStatus | None) -> dict[str, Any]:
-    """`desired` are the engines that there are or are about to be, and at least those that are kept warm."""
-    ready = seen.ready_engines if seen is not None else 0
-    alive = sum(engine.state not in _GOING for engine in seen.engines) if seen is not None else 0
-    desired = max(ready, alive, planned.min_engines if planned.engine is not None else 0)
+def replicas(planned: ModelPlan, pool: PoolSeen | None) -> dict[str, Any]:
+    """`ready` answer, in every RayCluster. `desired` are those that the model should have: what is made to take the
+    place of others, in a pool that rolls or for a new revision, does not count twice.
+    """
+    rows = pool.rows.get(planned.name, ()) if pool is not None else ()
+    warm = min(pool.warm.get(planned.name, 0), planned.max_engines) if pool is not None else 0
+    kept = max(planned.min_engines, warm) if planned.engine is not None else 0
+    ready, desired = sum(row.ready_engines for row in rows), max(kept, *map(_desired, rows), 0)
     return {"ready": ready, "desired": desired, "summary": f"{ready}/{desired}"}
+
+
+def _desired(row: ModelStatus) -> int:
+    """In one RayCluster: as many as answer, or more that are on their way to the revision that is wanted."""
+    alive = [engine for engine in row.engines if engine.state not in _GOING]
+    return max(row.ready_engines, sum(engine.revision == row.target_revision for engine in alive))
 
 
 def gpu(planned: ModelPlan, pool: PoolSeen | None) -> dict[str, Any] | None:

@@ -80,7 +80,7 @@ class Settled:
 
     live: Object
     planned: ModelPlan
-    row: ModelStatus | None
+    rows: Sequence[ModelStatus]
     pool: PoolSeen | None
     """Without what its conductors say of models."""
 
@@ -248,6 +248,7 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
         workers=ready_workers(pods),
         phase=roll.phase,
         rolling=roll.message,
+        warm=roll.told[roll.target].warm if roll.target in roll.told else {},
         node_resources=world.node_resources,
     )
 
@@ -279,7 +280,7 @@ def _models(
 ) -> tuple[SetStatus, ...]:
     now, url = utc(given.world.now_s), given.settings.url
     around = _without_rows(seen)
-    rows = seen.models if seen is not None else {}
+    rows = seen.rows if seen is not None else {}
     changed: list[SetStatus] = []
     for key in memory.keys() - given.objects.keys():
         del memory[key]
@@ -293,8 +294,8 @@ def _models(
         planned = given.models.get(name)
         if planned is None:
             continue
-        before, row = memory.get(key), rows.get(name)
-        if before is not None and _same(before, live, planned, row, around):
+        before, own = memory.get(key), rows.get(name, ())
+        if before is not None and _same(before, live, planned, own, around):
             around = before.pool  # the next comparison is one of identity
             continue
         previous = live.get("status")
@@ -308,17 +309,17 @@ def _models(
         if due := changed_status(MODELS, live, status):
             changed += due
         else:
-            memory[key] = Settled(live, planned, row, around)
+            memory[key] = Settled(live, planned, own, around)
     return tuple(changed)
 
 
 def _same(
-    before: Settled, live: Object, planned: ModelPlan, row: ModelStatus | None, around: PoolSeen | None
+    before: Settled, live: Object, planned: ModelPlan, rows: Sequence[ModelStatus], around: PoolSeen | None
 ) -> bool:
     return (
         before.live is live
         and (before.pool is around or before.pool == around)
-        and before.row == row
+        and before.rows == rows
         and before.planned == planned
     )
 

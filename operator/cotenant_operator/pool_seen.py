@@ -1,8 +1,8 @@
 """What a pass saw of one pool in the cluster, as the status of its objects needs it. Frozen values, no decisions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Literal
 
 import msgspec
@@ -53,27 +53,29 @@ class PoolSeen:
     phase: RollPhase = "Settled"
     rolling: str = ""
     """What is being done to roll the pool, and why."""
+    warm: Mapping[str, int] = field(default_factory=dict)
+    """Model → engines that `target` is to have because those before it had them; empty unless the pool rolls."""
     node_resources: Mapping[str, int] | None = None
     """Extended resource → units that Ready nodes have in all; None when nodes cannot be read."""
 
     @cached_property
+    def rows(self) -> Mapping[str, tuple[ModelStatus, ...]]:
+        """`namespace/name` → its status in each RayCluster whose conductor answers, `active`'s first."""
+        found: dict[str, tuple[ModelStatus, ...]] = {}
+        for status in self.statuses:
+            for model in status.models:
+                found[model.model] = (*found.get(model.model, ()), model)
+        return found
+
+    @cached_property
     def models(self) -> Mapping[str, ModelStatus]:
         """`namespace/name` → its status over all conductors that answer."""
-        return by_model(self.statuses)
+        return {model: reduce(_together, rows) for model, rows in self.rows.items()}
 
     @property
     def redis(self) -> bool:
         """Whether engines survive the loss of the head."""
         return self.pool.spec.head.redis is not None
-
-
-def by_model(statuses: Iterable[PoolStatus]) -> dict[str, ModelStatus]:
-    """`namespace/name` → its status over both RayClusters of a pool that rolls."""
-    found: dict[str, ModelStatus] = {}
-    for status in statuses:
-        for model in status.models:
-            found[model.model] = _together(found[model.model], model) if model.model in found else model
-    return found
 
 
 def _together(one: ModelStatus, other: ModelStatus) -> ModelStatus:

@@ -43,7 +43,9 @@ GENERATION = "metadata.generation of the spec that this status is about."
 class ReplicaCounts(Spec):
     ready: Number = Field(default=0, description="Engines that answer. The scale subresource shows it.")
     desired: Number = Field(
-        default=0, description="Engines that exist or are about to, at least spec.replicas.min; not those that end."
+        default=0,
+        description="Engines that it should have now, at least spec.replicas.min. While the pool or the model rolls, "
+        "both the old and the new ones may answer: then ready is above it.",
     )
     summary: Word = Field(default="", description="ready/desired, for the column REPLICAS.")
 

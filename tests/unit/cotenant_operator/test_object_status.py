@@ -15,7 +15,7 @@ from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.objects import World
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import ModelPlan
-from cotenant_operator.pool_seen import PoolSeen, by_model
+from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.spec_status import GPUPoolStatus, ModelDeploymentStatus, TenantStatus
 from cotenant_operator.tenant_status import invalid_status
 from cotenant_serving.contract import Reason
@@ -160,11 +160,34 @@ def test_files_that_were_loaded_stay_cached_until_the_spec_wants_others() -> Non
 
 
 def test_a_model_in_both_clusters_of_a_pool_that_rolls_is_counted_once() -> None:
-    both = by_model((see.said(see.ready()), see.said(see.seen(state="waking", reason=Reason.LOADING))))
+    loading = see.seen(state="waking", reason=Reason.LOADING, engines=(see.engine(state="loading"),))
+    both = see.pool_seen(statuses=(see.said(see.ready()), see.said(loading)))
 
-    assert both[see.MODEL].state == "ready"
-    new = see.ready(engines=(see.engine(app="search.chat-ffffffff-0", revision="ffffffff"),))
-    assert by_model((see.said(see.ready()), see.said(new)))[see.MODEL].ready_engines == 2
+    assert both.models[see.MODEL].state == "ready"
+    assert status_of(both)["replicas"] == {"ready": 1, "desired": 1, "summary": "1/1"}
+    loaded = see.pool_seen(statuses=(see.said(see.ready()), see.said(see.ready())))
+    assert status_of(loaded)["replicas"] == {"ready": 2, "desired": 1, "summary": "2/1"}
+
+
+def test_devices_that_a_pool_hands_over_one_by_one_leave_as_many_engines_desired() -> None:
+    def ready(count: int) -> Any:
+        return see.said(see.ready(engines=tuple(see.engine(app=f"search.chat-{number}") for number in range(count))))
+
+    three = planned(replicas={"max": 3})
+    halfway = see.pool_seen(statuses=(ready(2), ready(1)), warm={see.MODEL: 3})
+    assert status_of(halfway, three)["replicas"]["summary"] == "3/3"
+    lowered = planned(replicas={"max": 2})
+    assert status_of(halfway, lowered)["replicas"]["summary"] == "3/2"
+
+
+@pytest.mark.parametrize("state", ["starting", "waiting", "loading"])
+def test_the_engine_of_a_new_revision_is_not_desired_beside_the_one_that_it_replaces(state: str) -> None:
+    old, new = see.engine(revision="00aa11bb"), see.engine(app=f"search.chat-{see.REVISION}-0", state=state)
+    found = status_of(see.pool_seen(see.ready(engines=(old, new), revision="00aa11bb")))
+
+    assert found["replicas"]["summary"] == "1/1"
+    ending = (see.engine(revision="00aa11bb", state="deleting"), see.engine())
+    assert status_of(see.pool_seen(see.ready(engines=ending)))["replicas"]["summary"] == "1/1"
 
 
 def test_a_refused_spec_does_not_hide_that_the_earlier_one_serves() -> None:

@@ -219,6 +219,18 @@ def test_each_conductor_of_a_roll_is_told_its_part() -> None:
     assert told["default-old"].keep_devices == {"cpu": 0}
 
 
+def test_engines_that_both_ray_clusters_of_a_roll_have_are_desired_once() -> None:
+    old = stored({**made_cluster(), "metadata": {**made_cluster()["metadata"], "name": "default-old"}})
+    row = ModelStatus(model="default/echo", state="ready", reason=Reason.READY, ready_engines=1)
+    world = settled_world(conductors={NAME: answers(row), "default-old": answers(row)})
+    world = replace(world, clusters=(old, *world.clusters))
+    told = {NAME: Told(warm={"default/echo": 1}), "default-old": Told()}
+    roll = Roll(NAME, "Warming", told=told, routed=("default-old",))
+    actions = decide(given([deployment("echo", 1)], pool=pool_object(), world=world), Rolling(roll))
+    (status,) = (item.status for item in actions.statuses if item.kind is MODELS)
+    assert status["replicas"] == {"ready": 2, "desired": 1, "summary": "2/1"}
+
+
 def test_notes_and_deletions_of_a_roll_are_about_what_was_looked_at() -> None:
     world = settled_world()
     (cluster,) = world.clusters
