@@ -20,6 +20,10 @@ ROLL_ANNOTATION = "cotenant.dev/roll"
 HEAD_CONTAINER = "ray-head"
 WORKER_CONTAINER = "ray-worker"
 CONDUCTOR_CONTAINER = "conductor"
+AUTOSCALER_CONTAINER = "autoscaler"
+"""KubeRay adds it to the head."""
+WAIT_CONTAINER = "wait-gcs-ready"
+"""KubeRay's init container of each worker."""
 
 
 def raycluster_name(pool: str, template_hash: str, taken: Iterable[str] = ()) -> str:

@@ -7,6 +7,7 @@ could only put into a condition. Keyed by class, by field of a class, and by for
 from dataclasses import dataclass
 
 from cotenant_operator.schema import DURATION, NAME, QUANTITY, SIZE
+from cotenant_operator.spec_pods import HEAD_TAKEN, WORKER_TAKEN, Taken
 from cotenant_operator.spec_pool import MIG_RESOURCE
 from cotenant_operator.tasks import FIELD_TASKS, TASKS, misplaced
 
@@ -66,6 +67,17 @@ _MIN_MAX = Rule(
     ".min",
 )
 
+
+def _own_names(taken: Taken) -> Rule:
+    """Of a `podTemplate`."""
+    where, names = f"self.spec.{taken.list}", ", ".join(f"'{name}'" for name in taken.names)
+    return Rule(
+        f"!has(self.spec) || !has({where}) || !{where}.exists(item, has(item.name) && item.name in [{names}])",
+        f"the name {' or '.join(taken.names)} {taken.message}",
+        f".spec.{taken.list}",
+    )
+
+
 FIELDS: dict[tuple[str, str], tuple[Rule, ...]] = {
     ("ModelDeploymentSpec", "model"): (
         Rule(f"({_SOURCE}) || ({_FOLDER})", "must be hf://owner/name, hf://owner/name@revision, or file:///folder"),
@@ -96,6 +108,8 @@ FIELDS: dict[tuple[str, str], tuple[Rule, ...]] = {
             "must be an extended resource of Kubernetes, DOMAIN/NAME, such as nvidia.com/gpu",
         ),
     ),
+    ("Worker", "podTemplate"): tuple(map(_own_names, WORKER_TAKEN)),
+    ("Head", "podTemplate"): tuple(map(_own_names, HEAD_TAKEN)),
     ("Redis", "address"): (
         Rule("self.matches('^[^[:space:]]*[^[:space:]:]:[0-9]{1,5}$')", "must be host:port, such as redis:6379"),
     ),

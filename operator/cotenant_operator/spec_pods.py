@@ -1,10 +1,18 @@
 """Fields of a GPUPool that are passed on to Kubernetes pods, checked as far as a typing mistake can be told. Pure."""
 
-from collections.abc import Callable, Collection
-from typing import Annotated, Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from cotenant_operator.cluster_names import (
+    AUTOSCALER_CONTAINER,
+    CONDUCTOR_CONTAINER,
+    HEAD_CONTAINER,
+    WAIT_CONTAINER,
+    WORKER_CONTAINER,
+)
 from cotenant_operator.near import hint
 
 IN_A_CLUSTER = "Kubernetes only; no effect on one machine."
@@ -32,9 +40,28 @@ _RESOURCES = {
         "description": "What a pod gets at most, such as memory: 16Gi. Not the group's resource.",
     },
 }
+
+
+def _containers(description: str) -> dict[str, Any]:
+    """Names are looked at, everything else is Kubernetes' business."""
+    name = {"type": "string", "maxLength": 63, "description": "Name of the container."}
+    return {
+        "type": "array",
+        "maxItems": 64,
+        "description": description,
+        "items": {**_OPAQUE, "properties": {"name": name}},
+    }
+
+
 _POD_TEMPLATE = {
     "metadata": _opaque("Labels and annotations of the pods."),
-    "spec": _opaque("Anything of a pod's spec; containers and volumes are merged by name."),
+    "spec": {
+        **_opaque("Anything of a pod's spec; containers and volumes are merged by name."),
+        "properties": {
+            "containers": _containers("Changes of the pods' containers, and more of them."),
+            "initContainers": _containers("Containers that run before the others."),
+        },
+    },
 }
 _TOLERATION = {
     "key": {"type": "string", "maxLength": 316, "description": "Key of the taint; every taint when absent."},
@@ -51,6 +78,42 @@ _TOLERATION = {
         "description": "With effect NoExecute: how long a pod stays on a node that is tainted, seconds.",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Names that a container of a `podTemplate` cannot have: another one of the pod has them."""
+
+    list: Literal["containers", "initContainers"]
+    names: tuple[str, ...]
+    message: str
+
+    def found(self, template: Mapping[str, Any]) -> str | None:
+        """The first such name, as the path to it below `podTemplate`."""
+        spec = template.get("spec")
+        items = spec.get(self.list) if isinstance(spec, Mapping) else None
+        for index, item in enumerate(items if isinstance(items, list) else ()):
+            if isinstance(item, Mapping) and item.get("name") in self.names:
+                return f"spec.{self.list}.{index}.name"
+        return None
+
+
+_NOT_FIRST = "is a container of these pods and runs beside others, not before them; give yours another name"
+HEAD_TAKEN = (
+    Taken(
+        "containers",
+        (AUTOSCALER_CONTAINER,),
+        "is the container that KubeRay adds to the head; give yours another name (the resources of KubeRay's are "
+        "the chart's pools.resources.autoscaler)",
+    ),
+    Taken("initContainers", (HEAD_CONTAINER, CONDUCTOR_CONTAINER, AUTOSCALER_CONTAINER), _NOT_FIRST),
+)
+_WAITS = "is the init container that KubeRay puts before each worker; give yours another name"
+WORKER_TAKEN = (
+    Taken("containers", (WAIT_CONTAINER,), _WAITS),
+    Taken("initContainers", (WAIT_CONTAINER,), _WAITS),
+    Taken("initContainers", (WORKER_CONTAINER,), _NOT_FIRST),
+)
 
 
 def _known(fields: Collection[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:

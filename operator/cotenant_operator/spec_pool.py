@@ -1,18 +1,22 @@
 """GPUPool (`cotenant.dev/v1alpha1`): the machines that models share. Part of the one source of the schema."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from cotenant_operator.schema import ClusterMetadata, Count, DurationS, Name, SecretRef, Size, Spec, wrong
 from cotenant_operator.spec_pods import (
+    HEAD_TAKEN,
     IN_A_CLUSTER,
+    WORKER_TAKEN,
     Affinity,
     NodeSelector,
     PodTemplate,
     Resources,
     RuntimeClassName,
+    Taken,
     Tolerations,
 )
 
@@ -39,6 +43,12 @@ def _idle_pod(value: float) -> float:
     if value < 10:
         raise ValueError("must be at least 10s, or pods go between two requests")
     return value
+
+
+def _own_names(template: Mapping[str, Any], taken: Iterable[Taken]) -> None:
+    for names in taken:
+        if path := names.found(template):
+            raise wrong(f"podTemplate.{path}", names.message)
 
 
 class Worker(Spec):
@@ -83,6 +93,7 @@ class Worker(Spec):
             )
         if self.min > self.max:
             raise wrong("min", f"is above max {self.max}; raise max or lower min")
+        _own_names(self.pod_template, WORKER_TAKEN)
         return self
 
 
@@ -115,6 +126,11 @@ class Head(Spec):
     runtime_class_name: RuntimeClassName = ""
     resources: Resources = Field(default={})
     pod_template: PodTemplate = Field(default={})
+
+    @model_validator(mode="after")
+    def _names_of_its_own(self) -> Self:
+        _own_names(self.pod_template, HEAD_TAKEN)
+        return self
 
 
 class Hub(Spec):

@@ -67,6 +67,12 @@ def _all(base: dict[str, Any], *changes: tuple[str, Any, str]) -> list[Nonsense]
     return [Nonsense(_changed(base, path, value), said, f"{path}={value!r}") for path, value, said in changes]
 
 
+def _containers(*names: str, before: str = "") -> dict[str, Any]:
+    """A podTemplate; `before` is the name of an init container."""
+    first = {"initContainers": [{"name": before, "image": "busybox"}]} if before else {}
+    return {"spec": {"containers": [{"name": name, "image": "busybox"} for name in names], **first}}
+
+
 _SOURCE = "must be hf://owner/name, hf://owner/name@revision, or file:///folder"
 _QUANTITY = "must be a quantity of bytes such as 12Gi, 9856Mi, 1.5G or 1073741824"
 _DURATION = "must be a duration such as 10m, 1h30m or 45s"
@@ -110,6 +116,10 @@ UNUSUAL = [
             ("spec.workers.0.resources", {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": "500m"}}),
             ("spec.workers.0.affinity", {"nodeAffinity": {"anything": {"at": ["all"]}}}),
             ("spec.workers.0.podTemplate", {"spec": {"containers": [{"name": "ray-worker", "env": []}]}}),
+            ("spec.workers.0.podTemplate", _containers("autoscaler", "sidecar")),
+            ("spec.workers.0.podTemplate", {"spec": {"containers": [{"$patch": "replace"}]}}),
+            ("spec.head", {"podTemplate": _containers("ray-head", "conductor", "wait-gcs-ready")}),
+            ("spec.head", {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}),
             ("spec.workers.0.tolerations", [{"operator": "Exists"}]),
             ("spec.head", {"redis": {"address": "redis.databases.svc:6379"}, "nodeSelector": {"a": "b"}}),
             ("spec.idleAfter", "10s"),
@@ -204,6 +214,12 @@ NONSENSE = [
         ("spec.workers", [{**_WORKER, "name": f"group-{number}"} for number in range(16)], "at most 15 items"),
         ("spec.workers.0.tolerations", [{"keys": "x"}], 'unknown field "spec.workers[0].tolerations[0].keys"'),
         ("spec.workers.0.nodeSelectors", {"a": "b"}, 'unknown field "spec.workers[0].nodeSelectors"'),
+        ("spec.head", {"podTemplate": _containers("autoscaler")}, "is the container that KubeRay adds to the head"),
+        ("spec.head", {"podTemplate": _containers(before="autoscaler")}, "give yours another name"),
+        ("spec.head", {"podTemplate": _containers(before="conductor")}, "runs beside others, not before them"),
+        ("spec.workers.0.podTemplate", _containers("a", "wait-gcs-ready"), "that KubeRay puts before each worker"),
+        ("spec.workers.0.podTemplate", _containers(before="wait-gcs-ready"), "give yours another name"),
+        ("spec.workers.0.podTemplate", _containers(before="ray-worker"), "runs beside others, not before them"),
         ("spec.head", {"redis": {"address": "redis"}}, "must be host:port, such as redis:6379"),
         ("spec.cache", {"path": "models"}, "must be an absolute path, such as /var/lib/cotenant/models"),
         ("spec.cache", {"hub": {"endpoint": "huggingface.co"}}, "must begin with https:// or http://"),

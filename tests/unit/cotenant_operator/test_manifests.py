@@ -265,6 +265,33 @@ def test_worker_groups_are_checked(tmp_path: Path, workers: str, said: str) -> N
     assert said in "\n".join(problems(tmp_path, POOL + workers + "\n"))
 
 
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        (
+            "  head: {podTemplate: {spec: {containers: [{name: sidecar}, {name: autoscaler}]}}}",
+            'spec.head.podTemplate.spec.containers[1].name: "autoscaler" is the container that KubeRay adds to the '
+            "head; give yours another name",
+        ),
+        (
+            "  head: {podTemplate: {spec: {initContainers: [{name: conductor}]}}}",
+            'spec.head.podTemplate.spec.initContainers[0].name: "conductor" is a container of these pods',
+        ),
+    ],
+)
+def test_a_container_of_a_pod_template_has_a_name_of_its_own(tmp_path: Path, pool: str, said: str) -> None:
+    (problem,) = problems(tmp_path, POOL + "  - {name: a, device: cpu, memory: 1Gi}\n" + pool + "\n")
+    assert said in problem
+
+
+def test_a_worker_has_no_container_of_kuberays_names(tmp_path: Path) -> None:
+    template = "podTemplate: {spec: {containers: [{name: ray-worker}], initContainers: [{name: wait-gcs-ready}]}}"
+    (problem,) = problems(tmp_path, POOL + f"  - {{name: a, device: cpu, memory: 1Gi, {template}}}\n")
+    assert (
+        'spec.workers[0].podTemplate.spec.initContainers[0].name: "wait-gcs-ready" is the init container' in problem
+    )
+
+
 def test_fields_for_kubernetes_are_accepted(tmp_path: Path) -> None:
     worker = (
         "  - {name: a, device: cuda, memory: 80Gi, nodeSelector: {gpu: h100}, tolerations: [{key: x}], affinity: {}, "
