@@ -25,6 +25,7 @@ class ClusterReason(StrEnum):
     HEAD_PENDING = "HeadPending"
     HEAD_LOST = "HeadLost"
     NO_NODE_WITH_RESOURCE = "NoNodeWithResource"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a word
     IMAGE_PULL_FAILED = "ImagePullFailed"
     POD_REFUSED = "PodRefused"
     POD_FAILING = "PodFailing"

@@ -13,7 +13,6 @@ from cotenant_operator.instants import utc
 from cotenant_operator.kinds import MODELS, TENANTS, Key, Object
 from cotenant_operator.kube_objects import instant
 from cotenant_operator.operator_settings import POOL_TOKEN, TOKENS_FOLDER
-from cotenant_operator.planned import Plan
 from cotenant_operator.planner import Planned
 from cotenant_operator.render.gateway import render_gateway
 from cotenant_operator.tenant_status import TENANT_CONDITIONS, invalid_status, tenant_status
@@ -119,11 +118,12 @@ def tenant_statuses(
     return tuple(changed)
 
 
-def changed_pools(before: Plan, now: Plan, names: Iterable[str]) -> list[str]:
-    """Those of `names` whose models are planned differently."""
+def changed_pools(before: Planned, now: Planned, names: Iterable[str]) -> list[str]:
+    """Those of `names` whose models are planned differently, or whose Secret came or went."""
     return [name for name in names if _of(before, name) != _of(now, name)]
 
 
-def _of(plan: Plan, pool: str) -> tuple[object, ...]:
-    groups = next((item.groups for item in plan.pools if item.name == pool), ())
-    return (groups, tuple(model for model in plan.models if model.pool == pool))
+def _of(planned: Planned, pool: str) -> tuple[object, ...]:
+    groups = next((item.groups for item in planned.plan.pools if item.name == pool), ())
+    models = tuple(model for model in planned.plan.models if model.pool == pool)
+    return (groups, models, planned.missing_secrets.get(pool, ""))

@@ -105,9 +105,19 @@ def of_model(planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen) -> Hi
     missing = _no_node(groups, pool)
     if missing is not None:
         return missing
-    if seen is None or seen.reason not in _NO_POD:
+    needs_a_pod = seen is not None and seen.reason in _NO_POD
+    if pool.missing_secret and (needs_a_pod or not any(pool.workers.get(name) for name in names)):
+        return of_secret(pool)
+    if not needs_a_pod:
         return None
     return of_pods(pod for pod in pool.pods if pod.group in names)
+
+
+def of_secret(pool: PoolSeen) -> Hindrance:
+    """Kubelet holds a pod back for as long as a Secret of it is missing, and looks for it again by itself."""
+    return Hindrance(
+        "False", ClusterReason.SECRET_MISSING, f"{pool.missing_secret}; it goes on by itself once it is there"
+    )
 
 
 def _no_node(groups: list[Worker], pool: PoolSeen) -> Hindrance | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from cotenant_cache.source import HubAccess
 from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
 from cotenant_operator.facts_book import FactsBook, Question
+from cotenant_operator.hub_secret import missing_hub_secrets, with_missing_secrets
 from cotenant_operator.kinds import MODELS, Key, Object
 from cotenant_operator.objects import Manifests, ObjectKey, World
 from cotenant_operator.plan import plan
@@ -31,6 +32,8 @@ class Planned:
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
     """`namespace/name` → its plan."""
     pools: Mapping[str, GPUPool] = field(default_factory=dict)
+    missing_secrets: Mapping[str, str] = field(default_factory=dict)
+    """GPUPool → why its worker pods do not get their hub token; of those alone that do not."""
 
 
 class Planner:
@@ -76,8 +79,10 @@ class Planner:
             return self._planned
 
     def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
+        missing = missing_hub_secrets(read.manifests)
         facts = self._facts.of(self._questions(read.manifests, models))
-        world, problems = World(read.manifests, facts), dict(read.problems)
+        world = World(read.manifests, with_missing_secrets(facts, read.manifests, missing))
+        problems = dict(read.problems)
         try:
             made = plan(world, {})
         except Exception:
@@ -91,6 +96,7 @@ class Planner:
             problems,
             {model.name: model for model in made.models},
             {pool.metadata.name: pool for pool in world.manifests.pools},
+            missing,
         )
 
     def _questions(self, manifests: Manifests, models: Objects) -> dict[str, Question]:

@@ -63,6 +63,8 @@ class PoolInput:
     pool_object: Object | None
     pool_problem: str = ""
     """Why the GPUPool cannot be read."""
+    missing_secret: str = ""
+    """Why its worker pods do not get their hub token."""
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
     """`namespace/name` → plan, of the models that name this pool."""
     objects: Mapping[Key, Object] = field(default_factory=dict)
@@ -100,7 +102,7 @@ def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) 
         )
     pool, world = given.pool, given.world
     roll = plan_roll(pool, given.settings, clusters_seen(world), world.routed, world.now_s)
-    seen = _seen(pool, roll, world)
+    seen = replace(_seen(pool, roll, world), missing_secret=given.missing_secret)
     uid = given.pool_object["metadata"]["uid"]
     statuses = (*_pool(given, seen), *_models(given, seen, memory, faults))
     namespace = given.settings.namespace

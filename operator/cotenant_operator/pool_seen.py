@@ -47,6 +47,8 @@ class PoolSeen:
     """What the conductors said, `active`'s first; none while none answers."""
     problem: str = ""
     """Why the head does not come up or the conductor does not answer, in the words of who knows."""
+    missing_secret: str = ""
+    """Why worker pods do not get the hub's token, without which none starts; empty when they do."""
     pods: tuple[PodSeen, ...] = ()
     workers: Mapping[str, int] = field(default_factory=dict)
     """Worker group → pods that are ready."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import Status, dated
-from cotenant_operator.hindrance import Hindrance, of_pods, of_pool
+from cotenant_operator.hindrance import Hindrance, of_pods, of_pool, of_secret
 from cotenant_operator.planned import PoolPlan
 from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.quantity import as_quantity
@@ -66,11 +66,14 @@ def _rolling(pool: PoolSeen) -> Condition:
 
 
 def _ready(plan: PoolPlan, pool: PoolSeen, hindrance: Hindrance | None) -> Condition:
-    """A pool is ready when its conductor answers: without pods and models it still wakes the first one."""
+    """A pool is ready when its conductor answers: without pods and models it still wakes the first one, if it can."""
     if hindrance is not None:
         return hindrance.as_condition("Ready")
+    secret = of_secret(pool) if pool.missing_secret else None
+    if secret is not None and not any(pool.workers.values()):
+        return secret.as_condition("Ready")
     counts = f"{len(plan.accepted)} of {len(plan.models)} models are accepted"
-    waiting = of_pods(pod for pod in pool.pods if pod.group)
+    waiting = secret or of_pods(pod for pod in pool.pods if pod.group)
     return Condition("Ready", "True", Reason.READY, f"{counts}; {waiting.message}" if waiting else counts)
 
 

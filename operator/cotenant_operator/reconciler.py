@@ -40,7 +40,7 @@ from cotenant_operator.operator_settings import (
     TOKENS_SECRET,
     OperatorSettings,
 )
-from cotenant_operator.planned import Plan, PoolPlan
+from cotenant_operator.planned import PoolPlan
 from cotenant_operator.planner import Planned, Planner
 from cotenant_operator.pool_pass import Memory, PoolInput, decide
 from cotenant_operator.pool_world import CLUSTER_LABEL, PoolWorld, node_resources, pool_of, ready_endpoints
@@ -81,7 +81,7 @@ class Reconciler:
         timeouts = settings.timeouts
         self._rounds = Rounds(self._round, debounce_s=timeouts.debounce, resync_s=timeouts.resync)
         self._routes: dict[str, tuple[str, ...]] = {}
-        self._plan = Plan()
+        self._planned = Planned()
         self._memories: dict[str, Memory] = {}
         self._refused: dict[str, str] = {}
         self._left_out: frozenset[str] = frozenset()
@@ -137,9 +137,9 @@ class Reconciler:
 
     def _replanned(self, planned: Planned) -> None:
         """A change of one object may change what is planned for models of other pools."""
-        if planned.plan is not self._plan:
-            before, self._plan = self._plan, planned.plan
-            for name in changed_pools(before, planned.plan, self._pool_names()):
+        if planned is not self._planned:
+            before, self._planned = self._planned, planned
+            for name in changed_pools(before, planned, self._pool_names()):
                 self.pool_changed(name)
 
     async def _pool(self, name: str, planned: Planned) -> float | None:
@@ -184,6 +184,7 @@ class Reconciler:
             pool=planned.pools.get(name),
             pool_object=pool_object,
             pool_problem=planned.problems.get((POOLS.kind, "", name), ""),
+            missing_secret=planned.missing_secrets.get(name, ""),
             models=models,
             objects=objects,
             problems={key: said for key in objects if (said := planned.problems.get((MODELS.kind, *key)))},

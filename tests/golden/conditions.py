@@ -17,6 +17,7 @@ from tests.builders.printer import printed
 
 from cotenant_cache.errors import HubUnreachableError, ModelNotFoundError
 from cotenant_operator.crd import CRDS, Crd
+from cotenant_operator.hub_secret import missing_hub_secrets
 from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.objects import World
 from cotenant_operator.plan import plan
@@ -197,6 +198,17 @@ def _models_refused() -> list[Situation]:
     ]
 
 
+def _missing_secret(*secrets: Any) -> str:
+    tokenless = GPUPool.model_validate(
+        {
+            "metadata": {"name": "default"},
+            "spec": {"workers": [see.SHARED], "cache": {"hub": {"secretRef": {"name": "hub-key", "key": "hf"}}}},
+        }
+    )
+    manifests = replace(world(tokenless, *secrets).manifests, namespace="cotenant-system")
+    return missing_hub_secrets(manifests)["default"]
+
+
 def _models_without_a_device() -> list[Situation]:
     waking = see.seen(
         state="waking",
@@ -222,6 +234,10 @@ def _models_without_a_device() -> list[Situation]:
         _model(
             "No node of the cluster has a GPU",
             see.pool_seen(see.seen(), groups=(see.SHARED,), workers={}, node_resources={}),
+        ),
+        _model(
+            "The Secret with the hub's token of its pool is missing",
+            see.pool_seen(see.seen(), workers={}, missing_secret=_missing_secret()),
         ),
         _model("Its pod waits for a node with room", see.pool_seen(waking, pods=(unschedulable,))),
         _model("The image of its pod cannot be pulled", see.pool_seen(waking, pods=(pull,))),
@@ -306,6 +322,12 @@ def _pools() -> list[Situation]:
             see.silent(head="pending", workers={}, pods=(see.pod("ErrImagePull", "not found", group=""),)),
         ),
         _pool("A pool whose head is gone", see.silent(head="lost")),
+        _pool(
+            "A pool whose Secret lacks the hub's token",
+            see.pool_seen(
+                workers={}, missing_secret=_missing_secret(secret("hub", KEY, namespace="cotenant-system"))
+            ),
+        ),
         _pool(
             "A pool that rolls to other pods",
             see.pool_seen(

@@ -9,7 +9,14 @@ from tests.builders.gateway_plan import KEY, planned, pool, secret, tenant, whol
 from tests.builders.watched_api import deployment
 
 from cotenant_operator.cluster_manifests import ManifestReader
-from cotenant_operator.gateway_pass import GatewayInput, fitting_config, newer, said_left_out, tenant_statuses
+from cotenant_operator.gateway_pass import (
+    GatewayInput,
+    changed_pools,
+    fitting_config,
+    newer,
+    said_left_out,
+    tenant_statuses,
+)
 from cotenant_operator.gateway_room import Room
 from cotenant_operator.kinds import SECRETS
 from cotenant_operator.planner import secret_names
@@ -94,6 +101,14 @@ def test_only_the_secrets_that_objects_name_are_read() -> None:
     item["spec"]["cache"] = {"hub": hub}
     names = secret_names(reader.tenants({("", "search"): tenant()}), reader.pools({("", "default"): item}))
     assert names == {"search-key", "hub"}
+
+
+def test_a_pool_is_looked_at_again_when_its_secret_comes_or_goes() -> None:
+    before = planned([tenant()], [])
+    lacks = replace(before, missing_secrets={"default": "Secret 'hub' is not in namespace ours"})
+    assert changed_pools(before, lacks, ["default", "other"]) == ["default"]
+    assert changed_pools(lacks, before, ["default", "other"]) == ["default"]
+    assert changed_pools(lacks, replace(lacks), ["default", "other"]) == []
 
 
 def test_a_secret_that_is_no_text_and_has_a_long_name_harms_nobody() -> None:

@@ -205,6 +205,23 @@ def test_an_engine_is_placed_although_its_kind_of_node_has_gone() -> None:
     assert condition(status, "Ready")["status"] == "True"
 
 
+def test_a_secret_that_is_missing_holds_up_what_needs_a_new_pod_and_nothing_else() -> None:
+    def why(*models: Any, **seen: Any) -> tuple[str, str]:
+        found = condition(
+            status_of(see.pool_seen(*models, missing_secret="Secret 'hub' is missing", **seen)), "Ready"
+        )
+        return found["status"], found["reason"]
+
+    pending = see.seen(state="waking", reason=Reason.POD_PENDING, message="waits for a pod")
+    loading = see.seen(state="waking", reason=Reason.LOADING, message="reads")
+    assert why(see.seen(), workers={}) == ("False", "SecretMissing")
+    assert why(pending) == ("False", "SecretMissing")
+    assert why(pending, pods=(see.pod("Unschedulable", "no room"),)) == ("False", "SecretMissing")
+    assert why(see.ready(), workers={}) == ("True", "Ready")
+    assert why(see.seen()) == ("False", "Idle"), "a pod that runs has its token"
+    assert why(loading) == ("False", "Loading")
+
+
 def test_a_group_without_a_resource_needs_nothing_of_a_node() -> None:
     cpu = pool({"name": "cpu", "device": "cpu", "memory": "8Gi"})
     item = model("chat", namespace="search")

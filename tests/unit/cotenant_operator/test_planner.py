@@ -1,6 +1,7 @@
 """A plan is made anew when something changed, and no object keeps the others from being planned."""
 
 import asyncio
+import base64
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from cotenant_cache.errors import ModelNotFoundError
 from cotenant_cache.source import HubAccess
 from cotenant_operator.cluster_errors import InvalidError, NotFoundError
 from cotenant_operator.facts_book import AGAIN_S, AT_ONCE, Facts, FactsBook, Question
-from cotenant_operator.kinds import POOLS, TENANTS, Key, Kind, Object, key_of
+from cotenant_operator.kinds import POOLS, SECRETS, TENANTS, Key, Kind, Object, key_of
 from cotenant_operator.planner import Planner
 from cotenant_operator.secrets_by_name import Reader, SecretsByName
 
@@ -45,13 +46,29 @@ class Asked:
         return ModelNotFoundError("there is no such folder")
 
 
-def pool() -> Object:
-    hub = {"endpoint": "https://hub.example"}
+class KeptSecrets:
+    """An API server whose Secrets a test changes."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, dict[str, str]] = {}
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        if name not in self.data:
+            raise NotFoundError("none", status=404)
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in self.data[name].items()}
+        return {**SECRETS.new(name, namespace, data=data), "metadata": {"name": name, "namespace": namespace}}
+
+
+def pool(**hub: Any) -> Object:
+    hub = {"endpoint": "https://hub.example", **hub}
     item = POOLS.new(
         "default", spec={"workers": [{"name": "cpu", "device": "cpu", "memory": "8Gi"}], "cache": {"hub": hub}}
     )
     item["metadata"] |= {"uid": "uid-pool", "generation": 1, "resourceVersion": "1"}
     return item
+
+
+POOL = pool()
 
 
 def hub_model(name: str, **more: Any) -> Object:
@@ -60,19 +77,24 @@ def hub_model(name: str, **more: Any) -> Object:
     return item
 
 
+def by_name(reader: Reader) -> SecretsByName:
+    return SecretsByName(reader, "ours", lambda name: None)
+
+
 def planner(
     *models: Object,
     asked: Asked,
     clock: Callable[[], float] = lambda: 0.0,
     tenants: tuple[Object, ...] = (),
-    secrets: Reader | None = None,
+    secrets: SecretsByName | None = None,
+    pool: Object | None = None,
 ) -> Planner:
     objects: dict[Key, Object] = {key_of(item): item for item in models}
     of_tenants: dict[Key, Object] = {key_of(item): item for item in tenants}
     return Planner(
         namespace="ours",
-        objects=lambda: (objects, of_tenants, {("", "default"): pool()}),
-        secrets=SecretsByName(secrets or NoSecrets(), "ours", lambda name: None),
+        objects=lambda: (objects, of_tenants, {("", "default"): pool or POOL}),
+        secrets=secrets or by_name(NoSecrets()),
         always=(),
         facts=FactsBook(asked, asked.news.set, clock=clock),
     )
@@ -159,7 +181,7 @@ async def test_a_tenant_that_names_what_can_be_no_secret_is_a_problem_of_its_own
         "search", spec={"namespaces": ["default"], "keys": [{"secretRef": {"name": name, "key": "t"}}]}
     )
     tenant["metadata"] |= {"uid": "uid-search", "generation": 1, "resourceVersion": "1"}
-    found = planner(deployment("echo", 1), asked=Asked(), tenants=(tenant,), secrets=OrdinarySecrets())
+    found = planner(deployment("echo", 1), asked=Asked(), tenants=(tenant,), secrets=by_name(OrdinarySecrets()))
     planned = await found.planned()
     assert planned.models.keys() == {"default/echo"}
     assert "spec.keys[0].secretRef.name: must be lower-case" in planned.problems["Tenant", "", "search"]
@@ -176,3 +198,35 @@ async def test_a_model_that_breaks_the_plan_stops_no_other() -> None:
     (problem,) = again.problems.items()
     assert problem[0] == ("ModelDeployment", "default", "poison")
     assert "cannot be planned" in problem[1]
+
+
+async def test_a_hub_token_that_is_not_there_is_named_with_the_command_until_it_is() -> None:
+    asked, kept = Asked(), KeptSecrets()
+    secrets = by_name(kept)
+    hub = {"secretRef": {"name": "hub", "key": "hf"}}
+    found = planner(hub_model("small"), deployment("echo", 1), asked=asked, secrets=secrets, pool=pool(**hub))
+    await found.planned()
+    async with asyncio.timeout(20):
+        await asked.news.wait()
+
+    async def now() -> tuple[str, str]:
+        await secrets.look()
+        found.touch()
+        made = await found.planned()
+        refusal = made.models["default/small"].refusal
+        assert refusal is not None
+        assert made.models["default/echo"].refusal is None
+        return made.missing_secrets.get("default", ""), refusal.message
+
+    missing, refused = await now()
+    assert missing.startswith("Secret 'hub' (spec.cache.hub.secretRef of GPUPool default) is not in namespace ours")
+    assert "kubectl -n ours create secret generic hub --from-literal=hf=TOKEN" in missing
+    assert refused == f"there is no such folder; {missing}", "the hub may have it, for those that have a token"
+    kept.data["hub"] = {"other": "hf_0123456789"}
+    missing, _ = await now()
+    assert "in namespace ours has no key 'hf'" in missing
+    assert """kubectl -n ours patch secret hub --type=merge -p '{"stringData":{"hf":"TOKEN"}}'""" in missing
+    assert "hf_0123456789" not in missing
+    kept.data["hub"] = {"hf": "hf_0123456789"}
+    missing, refused = await now()
+    assert (missing, ";" in refused) == ("", False)

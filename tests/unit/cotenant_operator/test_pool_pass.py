@@ -270,6 +270,22 @@ def test_a_model_of_a_pool_that_does_not_exist_says_so() -> None:
     assert actions.routed == ()
 
 
+def test_a_pool_says_which_secret_its_pods_wait_for_and_a_model_too_until_it_is_there() -> None:
+    def reasons(missing: str, memory: Memory) -> list[str]:
+        models = [deployment("echo", 1)]
+        idle = ModelStatus(model="default/echo", state="cold", reason=Reason.IDLE)
+        world = settled_world(conductors={NAME: answers(idle)})
+        found = decide(given(models, pool=pool_object(), world=world, missing_secret=missing), Rolling(KEEP), memory)
+        ready = [item for one in found.statuses for item in one.status["conditions"] if item["type"] == "Ready"]
+        assert all(missing in item["message"] for item in ready)
+        return [item["reason"] for item in ready]
+
+    memory: Memory = {}
+    assert reasons("", memory) == ["Ready", "Idle"]
+    assert reasons("Secret 'hub' is not in namespace ours", memory) == ["SecretMissing", "SecretMissing"]
+    assert reasons("", memory) == ["Ready", "Idle"]
+
+
 def test_an_object_that_nobody_can_read_stops_no_other() -> None:
     poison = deployment("poison", 1)
     poison["spec"] = {"task": "no-such-task"}
