@@ -37,6 +37,8 @@ CONTENT = {
     "merge": "application/merge-patch+json",
     "json": "application/json",
 }
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Instead of whole objects, which may be large."""
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
@@ -83,12 +85,15 @@ class Cluster:
         """Raises NotFoundError."""
         return _object(await self._call("GET", kind.path(namespace, name)))
 
-    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "") -> Listing:
+    async def list(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
+    ) -> Listing:
         """All of them, page by page. Raises NotFoundError when there is no such kind."""
         query = _query(labelSelector=labels, limit=str(PAGE))
         items: list[Object] = []
         while True:
-            page = _object(await self._call("GET", kind.path(namespace), query=query, limit_s=LIST_S))
+            accept = METADATA if metadata_only else "application/json"
+            page = _object(await self._call("GET", kind.path(namespace), query=query, accept=accept, limit_s=LIST_S))
             items += page.get("items") or []
             if not page["metadata"].get("continue"):
                 return Listing(items, page["metadata"]["resourceVersion"])
@@ -149,6 +154,7 @@ class Cluster:
         body: bytes | None = None,
         query: Mapping[str, str] | None = None,
         content: str = "json",
+        accept: str = "application/json",
         limit_s: float = CALL_S,
     ) -> bytes:
         status = 0
@@ -158,7 +164,7 @@ class Cluster:
                 verb,
                 self._url(path, query),
                 data=body,
-                headers=await self._headers(CONTENT[content] if body is not None else ""),
+                headers=await self._headers(CONTENT[content] if body is not None else "", accept),
                 timeout=_limit(limit_s),
                 **self._options,
             ) as response:
@@ -192,9 +198,9 @@ class Cluster:
         except (TimeoutError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
             raise UnreachableError(f"{what}: no answer: {_cause(error, silence_s)}") from None
 
-    async def _headers(self, content_type: str) -> dict[str, str]:
+    async def _headers(self, content_type: str, accept: str = "application/json") -> dict[str, str]:
         """The token of a pod is renewed in its file; the client's own hook reads it again."""
-        headers = {"User-Agent": self._agent, "Accept": "application/json"}
+        headers = {"User-Agent": self._agent, "Accept": accept}
         token = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:
             headers["Authorization"] = token

@@ -42,6 +42,7 @@ from cotenant_operator.planner import Planner
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.reconciler import Reconciler
 from cotenant_operator.secrets_by_name import SecretsByName
+from cotenant_operator.usage_retention import UsageRetention
 from cotenant_operator.usage_store import UsageStore
 from cotenant_operator.watching import pause_s
 
@@ -56,7 +57,7 @@ class Operator:
     """One replica. Everything that talks to the API server is here or below; nothing is global."""
 
     def __init__(self, cluster: Cluster, session: aiohttp.ClientSession, settings: OperatorSettings) -> None:
-        self._settings = settings
+        self._settings, self._cluster = settings, cluster
         namespace, timeouts = settings.namespace, settings.timeouts
         identity = f"{socket.gethostname()}_{random_names.token_hex(4)}"
         self.election = Election(
@@ -141,6 +142,12 @@ class Operator:
                     carry_out=self._carry_out,
                     gateway_secret=self._gateway_secret,
                     published=self._published,
+                    usage=UsageRetention(
+                        self._cluster,
+                        self._writes,
+                        self._settings.namespace,
+                        self._settings.usage_retention_days,
+                    ),
                     metrics=self.metrics,
                 )
                 self._term.begin()

@@ -106,6 +106,9 @@ class OperatorSettings(Spec):
         default=True, description="Make a NetworkPolicy for each RayCluster: its pods reach each other."
     )
     default_pool: DefaultPool = Field(default=DefaultPool(), description="The pool of a cluster that has none.")
+    usage_retention_days: Count = Field(
+        default=400, description="Usage of days that are longer ago is deleted; 0: all is kept."
+    )
     timeouts: Timeouts = Field(default=Timeouts(), description="How patient the operator is.")
     cache_dir: str = Field(default="/tmp/cotenant-facts", description="Where headers of hf:// models are kept.")  # noqa: S108
 

@@ -1,4 +1,4 @@
-"""The leader's work: one round for each pool, one for gateways and tenants, one for what is made once.
+"""The leader's work: one round for each pool, one for gateways and tenants, one for what is made once, one for usage.
 
 Each round is level-triggered: it reads the caches, has a pure pass decide, and carries out the difference.
 """
@@ -48,11 +48,12 @@ from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.rolling import plan_roll
 from cotenant_operator.rounds import RoundFailedError, Rounds
 from cotenant_operator.secrets_by_name import SecretsByName
+from cotenant_operator.usage_retention import UsageRetention
 from cotenant_serving.contract_gateway import GatewayConfig
 
 log = logging.getLogger("cotenant.operator")
 
-GATEWAYS, FIRST, POOL = "gateways", "first objects", "pool "
+GATEWAYS, FIRST, USAGE, POOL = "gateways", "first objects", "usage", "pool "
 
 
 class Reconciler:
@@ -70,6 +71,7 @@ class Reconciler:
         carry_out: CarryOut,
         gateway_secret: GatewaySecret,
         published: PublishedConfig,
+        usage: UsageRetention,
         metrics: OperatorMetrics,
         room: Room = ROOM,
         wall: Callable[[], float] = time.time,
@@ -77,7 +79,7 @@ class Reconciler:
         self._settings, self._caches, self._planner, self._secrets = settings, caches, planner, secrets
         self._conductors, self._writes, self._carry_out = conductors, writes, carry_out
         self._standing, self._published, self._metrics, self._wall = gateway_secret, published, metrics, wall
-        self._room = room
+        self._room, self._usage = room, usage
         timeouts = settings.timeouts
         self._rounds = Rounds(self._round, debounce_s=timeouts.debounce, resync_s=timeouts.resync)
         self._routes: dict[str, tuple[str, ...]] = {}
@@ -89,7 +91,7 @@ class Reconciler:
 
     def begin(self) -> None:
         self._left_out = said_left_out(self._caches.models.objects)
-        for key in (FIRST, GATEWAYS):
+        for key in (FIRST, GATEWAYS, USAGE):
             self._rounds.mark(key)
         self.every_pool_changed()
 
@@ -127,6 +129,9 @@ class Reconciler:
         try:
             if key == FIRST:
                 return await self._first()
+            if key == USAGE:
+                await self._usage.look()
+                return None
             if key == GATEWAYS and self._planner.troubled:
                 self._planner.touch()
             planned = await self._planner.planned()

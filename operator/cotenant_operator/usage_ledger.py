@@ -141,6 +141,12 @@ def whole_days(since: float | None) -> float | None:
     return None if since is None else since // _DAY_S * _DAY_S
 
 
+def begins_later(ledgers: Iterable[Mapping[str, str]], since: float | None) -> str:
+    """The first day of the ConfigMaps' data, if `since` is before it; else empty."""
+    days = [data["day"] for data in ledgers if data.get("day")]
+    return min(days) if days and since is not None and utc(since)[:10] < min(days) else ""
+
+
 def usage_of(ledgers: Iterable[Mapping[str, str]], by: Sequence[str], since: float | None) -> Usage:
     """The ConfigMaps' data → what `usage_rows` and `usage_document` show. `since`: see `whole_days`.
 

@@ -327,6 +327,9 @@ def test_usage_is_summed_up_over_the_ledgers_of_all_gateways(cotenant: Run, api:
     ran = cotenant("usage", "--since", "2026-11-26T10:00Z", "-o", "yaml")
     assert yaml.safe_load(ran.stdout)["total"]["requests"] == 2
     assert "all of the day that --since falls on is counted" in ran.stderr
+    assert "the first day" not in ran.stderr
+    ran = cotenant("usage", "--since", "2026-11-24", "-o", "yaml")
+    assert "the first day that there is usage of is 2026-11-25; older days are deleted" in ran.stderr
     ran = cotenant("usage", "--since", "2026-11-26T00:00Z", "-o", "yaml")
     assert (yaml.safe_load(ran.stdout)["total"]["requests"], ran.stderr) == (2, "")
 

@@ -218,3 +218,12 @@ async def test_every_refusal_has_its_kind_of_error(tmp_path: Path, status: int, 
         with pytest.raises(error, match="as the test wants it"):
             await cluster.get(MODELS, "one", "default")
         assert cluster.calls == {("GET", status): 1}
+
+
+async def test_a_list_of_metadata_asks_the_api_server_for_nothing_else(tmp_path: Path) -> None:
+    api = WatchedApi()
+    async with connected(api, tmp_path) as cluster:
+        await cluster.list(MODELS, "ours", labels="a=b", metadata_only=True)
+        await cluster.list(MODELS, "ours")
+    accepted = [headers["Accept"] for headers in api.headers]
+    assert accepted == ["application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "application/json"]

@@ -151,5 +151,6 @@ resources: {{- toYaml .Values.pools.resources | nindent 2 }}
 {{- end }}
 networkPolicies: {{ .Values.networkPolicy.enabled }}
 defaultPool: {{- toYaml .Values.defaultPool | nindent 2 }}
+usageRetentionDays: {{ .Values.operator.usageRetentionDays | int64 }}
 timeouts: {{- toYaml (set (deepCopy .Values.operator.timeouts) "rollDrain" .Values.pools.rollDrain) | nindent 2 }}
 {{- end }}

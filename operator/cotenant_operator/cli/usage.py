@@ -65,10 +65,13 @@ def _of_cluster(cluster: "Cluster", namespace: str | None, fields: tuple[str, ..
     from cotenant_operator.kinds import CONFIG_MAPS
     from cotenant_operator.objects import SYSTEM_NAMESPACE
     from cotenant_operator.output import note
-    from cotenant_operator.usage_ledger import LABEL, usage_of, whole_days
+    from cotenant_operator.usage_ledger import LABEL, begins_later, usage_of, whole_days
 
     path = CONFIG_MAPS.path(namespace or SYSTEM_NAMESPACE)
     ledgers = cluster.api.list(path, {"labelSelector": f"{LABEL}=true"})
     if begin is not None and whole_days(begin) != begin:
         note("a cluster's usage is kept by day of UTC: all of the day that --since falls on is counted")
-    return usage_of((ledger.get("data") or {} for ledger in ledgers), fields, begin)
+    data = [ledger.get("data") or {} for ledger in ledgers]
+    if first := begins_later(data, begin):
+        note(f"the first day that there is usage of is {first}; older days are deleted (operator.usageRetentionDays)")
+    return usage_of(data, fields, begin)

@@ -68,6 +68,7 @@ class Stage:
         carry_out: Any = SimpleNamespace(statuses=self._statuses)
         writes: Any = self.api
         conductors: Any = None
+        usage: Any = None
         return Reconciler(
             settings=OperatorSettings(),
             caches=caches,
@@ -78,6 +79,7 @@ class Stage:
             carry_out=carry_out,
             gateway_secret=in_secret,
             published=self.published,
+            usage=usage,
             metrics=self.metrics,
             room=room,
             wall=lambda: 1_795_730_000.0,
