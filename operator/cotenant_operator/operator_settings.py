@@ -3,6 +3,7 @@
 What a pool's users decide stands in GPUPool; here stands what whoever installs cotenant decides for all pools.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from cotenant_operator.failure import FlagError
 from cotenant_operator.positions import Document, YamlProblem, documents
 from cotenant_operator.problems import problems_of
 from cotenant_operator.schema import ByteCount, Count, DurationS, Flag, Name, Namespace, Spec
+from cotenant_serving.contract import REQUEST_TIMEOUT_S
 
 TOKENS_SECRET = "cotenant-tokens"  # noqa: S105 - the name of a Secret
 POOL_TOKEN, CONTROL_TOKEN = "pool-token", "control-token"
@@ -22,6 +24,8 @@ OLD_GATEWAY_KEY = "gateway.json"
 """Where operators wrote it before it was packed; read once, and never written."""
 TOKENS_FOLDER = "/etc/cotenant/tokens"
 CONDUCTOR_PORT = 8700
+STOPPING_S = 30
+"""What an engine that ends may take beyond its longest request."""
 
 
 class Image(Spec):
@@ -82,7 +86,9 @@ class Timeouts(Spec):
     debounce: DurationS = Field(default=0.1, description="Events of this span are answered by one pass.")
     watch_silence: DurationS = Field(default=75.0, description="A watch that is silent for so long is opened anew.")
     roll_drain: DurationS = Field(
-        default=900.0, description="The longest that an old RayCluster may finish its requests while a pool rolls."
+        default=900.0,
+        description="The longest that an old RayCluster may finish its requests while a pool rolls; never less than "
+        "the longest request takes.",
     )
 
 
@@ -92,6 +98,10 @@ class OperatorSettings(Spec):
     namespace: Namespace = Field(default="cotenant-system", description="Where pods, Services and Secrets stand.")
     gateway_service: str = Field(default="cotenant-gateway", description="Service whose ready endpoints are counted.")
     gateway_url: str = Field(default="", description="What users call; empty: the Service's name inside the cluster.")
+    request_timeout: Annotated[DurationS, Field(ge=1)] = Field(
+        default=REQUEST_TIMEOUT_S,
+        description="The longest request, as gateways have it: engines and worker pods that end get longer.",
+    )
     image: Image = Field(default=Image(), description="Image of head, conductor and workers.")
     ray: Ray = Field(default=Ray(), description="Ray and its autoscaler.")
     resources: PodSizes = Field(default=PodSizes(), description="Sizes of the containers of pools.")
@@ -116,6 +126,16 @@ class OperatorSettings(Spec):
     def url(self) -> str:
         """Base URL of the gateway, without a slash at its end."""
         return (self.gateway_url or f"http://{self.gateway_service}.{self.namespace}.svc").rstrip("/")
+
+    @property
+    def drain_s(self) -> int:
+        """What the engines of a pod that ends may take: the longest request, and their stopping."""
+        return math.ceil(self.request_timeout) + STOPPING_S
+
+    @property
+    def roll_drain_s(self) -> float:
+        """What an old RayCluster may take to finish its requests: no roll cuts one that a gateway lets run."""
+        return max(self.timeouts.roll_drain, float(self.drain_s))
 
 
 def read_settings(path: Path | None, *, namespace: str = "") -> OperatorSettings:

@@ -27,7 +27,7 @@ def plan_roll(
 ) -> Roll:
     """`seen`: all RayClusters of the pool. `routed` None: nobody knows what gateways follow."""
     wanted = pool_template(pool, settings)
-    return roll_to(wanted, pool.metadata.name, seen, routed, drain_s=settings.timeouts.roll_drain, now_s=now_s)
+    return roll_to(wanted, pool.metadata.name, seen, routed, drain_s=settings.roll_drain_s, now_s=now_s)
 
 
 def roll_to(

@@ -21,8 +21,8 @@ Sharing = Literal["timeSlice", "mig"]
 ENGINE_PORTS = range(8800, 8900)
 
 REQUEST_TIMEOUT_S = 600.0
-"""The longest that one request may take, from its admission at a gateway to its last byte, seconds. An engine that
-is replaced lets its requests run for as long, so that no rollout cuts one off."""
+"""The longest that one request may take, from its admission at a gateway to its last byte, seconds, where nobody says
+otherwise. An engine that is replaced lets its requests run for as long, so that no rollout cuts one off."""
 
 
 def share_resource(group: str) -> str:
@@ -199,6 +199,8 @@ class EngineArgs(Message, frozen=True, kw_only=True):
     """Whether its log also goes to the container's output, line by line as `[app] line`; needs `log_dir`."""
     host: str = ""
     """Address to listen on; empty is the node's own."""
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+    """The longest request: those that run when it ends get so long to finish."""
 
 
 EngineState = Literal["starting", "waiting", "loading", "ready", "draining", "failed"]

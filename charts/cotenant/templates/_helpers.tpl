@@ -132,6 +132,7 @@ topologySpreadConstraints:
 namespace: {{ .Release.Namespace }}
 gatewayService: cotenant-gateway
 gatewayUrl: {{ include "cotenant.gatewayUrl" . | quote }}
+requestTimeout: {{ .Values.gateway.requestTimeoutSeconds }}s
 image:
   name: {{ include "cotenant.image" (dict "root" $ "program" "serving") }}
   pullPolicy: {{ .Values.image.pullPolicy }}

@@ -132,6 +132,7 @@ def _conductor(pool: GPUPool, settings: OperatorSettings, raycluster: str) -> di
         "control-token-file": f"{TOKENS_FOLDER}/{CONTROL_TOKEN}",
         "cache-dir": cache_folder(pool),
         "log-dir": LOGS_FOLDER,
+        "request-timeout-s": f"{settings.request_timeout:g}",
     }
     words = ["python", "-m", "cotenant_serving.conductor", *(f"--{name}={value}" for name, value in options.items())]
     return container(

@@ -17,7 +17,7 @@ from cotenant_operator.render.pod_parts import (
     volumes,
 )
 from cotenant_operator.spec import GPUPool, Worker
-from cotenant_serving.contract import ENGINE_PORTS, REQUEST_TIMEOUT_S, share_resource
+from cotenant_serving.contract import ENGINE_PORTS, share_resource
 
 SHELL_ANNOTATION = "cotenant.dev/shell"
 SHELL_FOLDER = "/etc/cotenant/shell"
@@ -27,9 +27,8 @@ is not wanted any more before its head answers would hold its device for all of 
 that variable, and must have no trap: only without one does bash hand its place, and so the signal, over to Ray."""
 LOGS_FOLDER = "/var/log/cotenant"
 HUB_TOKEN_FOLDER = "/etc/cotenant/hub"  # noqa: S105 - a folder
-DRAIN_S = round(REQUEST_TIMEOUT_S) + 30
-"""Ray waits so long for the engines of a node that is to go: the longest request, and their stopping."""
-GRACE_S = DRAIN_S + 30
+RAY_STOPS_S = 30
+"""What Ray itself may take, after it waited for the engines of a node that is to go."""
 RAY_MEMORY_BYTES = 1024 * MIB
 """Of a pod, beside what its engines share: raylet, agents and Serve's own processes."""
 
@@ -59,7 +58,7 @@ def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, rayc
             spec={
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
-                "terminationGracePeriodSeconds": GRACE_S,
+                "terminationGracePeriodSeconds": settings.drain_s + RAY_STOPS_S,
                 "containers": [_ray(pool, worker, settings)],
                 "volumes": [*volumes(settings, raycluster), *_own_volumes(pool)],
             },
@@ -77,7 +76,7 @@ def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str,
     own: dict[str, Any] = {
         "NODE_NAME": field_of_the_pod("spec.nodeName"),
         "POD_NAME": field_of_the_pod("metadata.name"),
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_S),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(settings.drain_s),
         "HF_ENDPOINT": hub.endpoint,
         "BASH_ENV": f"{SHELL_FOLDER}/env",
     }

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from cotenant_serving.conductor.api import Api
 from cotenant_serving.conductor.conductor import Conductor, Settings
 from cotenant_serving.conductor.store import Store
 from cotenant_serving.conductor.world import POD_TIMEOUT_S
+from cotenant_serving.contract import REQUEST_TIMEOUT_S
 from cotenant_serving.inner_api import server_of
 from cotenant_serving.logs import log_to_stderr
 
@@ -28,7 +29,7 @@ CONNECT_RETRY_S = 0.5
 
 
 def main() -> int:
-    args = _arguments()
+    args = read_arguments()
     log_to_stderr()
     try:
         import uvloop
@@ -38,7 +39,8 @@ def main() -> int:
         return 0
 
 
-def _arguments() -> argparse.Namespace:
+def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of the command line, unless `words` are given."""
     parser = argparse.ArgumentParser(prog="cotenant-conductor", description=__doc__)
     parser.add_argument("--ray-address", required=True, help="host:port of the Ray head's GCS")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -59,7 +61,13 @@ def _arguments() -> argparse.Namespace:
         default=POD_TIMEOUT_S,
         help="a worker group whose pod is pending for so long counts as unavailable; default: %(default)s",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--request-timeout-s",
+        type=float,
+        default=REQUEST_TIMEOUT_S,
+        help="the longest request of gateways, which engines that end let finish; default: %(default)s",
+    )
+    return parser.parse_args(words)
 
 
 async def _run(args: argparse.Namespace) -> int:
@@ -70,6 +78,7 @@ async def _run(args: argparse.Namespace) -> int:
         log_dir=args.log_dir,
         engine_host=args.engine_host,
         log_to_container=args.engine_logs_to_container,
+        request_timeout_s=args.request_timeout_s,
         pod_timeout_s=args.pod_timeout_s,
     )
     conductor = Conductor(Store(args.state), settings)

@@ -17,7 +17,15 @@ from cotenant_serving.conductor.observed import App, Observed
 from cotenant_serving.conductor.pool_status import pool_status
 from cotenant_serving.conductor.store import Store
 from cotenant_serving.conductor.world import POD_TIMEOUT_S, Decision, Device, Engine, Start, World
-from cotenant_serving.contract import Desired, EngineArgs, Heartbeat, HeartbeatReply, PoolStatus, WorkerGroup
+from cotenant_serving.contract import (
+    REQUEST_TIMEOUT_S,
+    Desired,
+    EngineArgs,
+    Heartbeat,
+    HeartbeatReply,
+    PoolStatus,
+    WorkerGroup,
+)
 from cotenant_serving.contract_gateway import Demand, ModelRow, Table
 
 log = logging.getLogger("cotenant.conductor")
@@ -59,6 +67,8 @@ class Settings:
     engine_host: str = ""
     """Address that engines listen on; empty is their node's."""
     log_to_container: bool = False
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+    """The longest request that gateways let run."""
     pod_timeout_s: float = POD_TIMEOUT_S
 
 
@@ -243,6 +253,7 @@ class Conductor:
             log_dir=self._settings.log_dir,
             host=self._settings.engine_host,
             log_to_container=self._settings.log_to_container,
+            request_timeout_s=self._settings.request_timeout_s,
         )
 
     def _keep_placements(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cotenant_serving.contract import REQUEST_TIMEOUT_S, EngineArgs
+from cotenant_serving.contract import EngineArgs
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.process import EngineProcess, run_until
 
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--args", required=True, type=Path, metavar="FILE", help="EngineArgs as JSON")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on, when args name none")
     parser.add_argument(
-        "--drain-s", type=float, default=REQUEST_TIMEOUT_S, help="seconds that requests get to finish"
+        "--drain-s", type=float, help="seconds that requests get to finish; default: request_timeout_s of args"
     )
     given = parser.parse_args()
     try:
@@ -31,8 +31,9 @@ def main() -> int:
     except (OSError, msgspec.MsgspecError) as error:
         print(f"--args {given.args}: {error}. Write an EngineArgs as JSON.", file=sys.stderr)
         return 2
+    drain_s = args.request_timeout_s if given.drain_s is None else given.drain_s
     try:
-        loaded = asyncio.run(_run(args, given.host, given.drain_s))
+        loaded = asyncio.run(_run(args, given.host, drain_s))
     except LoadError as error:
         print(f"{error.reason}: {error.message}", file=sys.stderr)
         return 1

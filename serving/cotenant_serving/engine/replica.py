@@ -10,15 +10,13 @@ from typing import Any
 import msgspec
 from ray import serve
 
-from cotenant_serving.contract import REQUEST_TIMEOUT_S, EngineArgs
+from cotenant_serving.contract import EngineArgs
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.own_log import take_over_streams
 from cotenant_serving.engine.process import EngineProcess
 
 STOP_RESERVE_S = 10.0
 """Part of the shutdown time that is kept for stopping, after requests had the rest to finish."""
-SHUTDOWN_TIMEOUT_S = REQUEST_TIMEOUT_S + STOP_RESERVE_S
-"""Serve kills a replica that takes longer to go. Any request that a gateway lets run must end within it."""
 
 
 @serve.deployment
@@ -31,6 +29,7 @@ class EngineReplica:
 
         self._process: EngineProcess | None = None
         args = msgspec.json.decode(args_json, type=EngineArgs)
+        self._drain_s = args.request_timeout_s
         take_over_streams(args)
         try:
             self._process = process = EngineProcess(args, host=ray.util.get_node_ip_address())
@@ -49,7 +48,7 @@ class EngineReplica:
     async def __del__(self) -> None:
         process, self._process = getattr(self, "_process", None), None
         if process is not None:
-            await process.end(REQUEST_TIMEOUT_S)
+            await process.end(self._drain_s)
 
 
 def deployment_options(args: EngineArgs, *, resources: dict[str, float], num_gpus: float) -> dict[str, Any]:
@@ -59,7 +58,8 @@ def deployment_options(args: EngineArgs, *, resources: dict[str, float], num_gpu
         "num_replicas": 1,
         "max_ongoing_requests": 1000,
         "ray_actor_options": {"num_cpus": 0.01, "num_gpus": num_gpus, "resources": dict(resources)},
-        "graceful_shutdown_timeout_s": SHUTDOWN_TIMEOUT_S,
+        # Serve kills a replica that takes longer to go: any request that a gateway lets run must end within it.
+        "graceful_shutdown_timeout_s": args.request_timeout_s + STOP_RESERVE_S,
         "graceful_shutdown_wait_loop_s": 0.1,
         "health_check_period_s": 1,
         "health_check_timeout_s": 10,

@@ -118,6 +118,7 @@ async def serve(options: Options, place: Place, board: Board, usage: UsageLog) -
         table_file=options.state / "table.json",
         rng=rng,
         news=news,
+        left_s=options.settings.request_timeout_s,
     )
     gateway = Gateway(
         settings=options.settings,

@@ -161,6 +161,14 @@ def test_a_gateway_that_ends_has_longer_than_its_longest_request() -> None:
     assert spec["terminationGracePeriodSeconds"] > 1800 + 20 + 15
 
 
+def test_the_longest_request_of_gateways_is_that_of_pools(tmp_path: Path) -> None:
+    settings = settings_of(rendered("--set", "gateway.requestTimeoutSeconds=86400"), tmp_path)
+    assert settings.request_timeout == 86400
+    assert settings.roll_drain_s > 86400 > settings.timeouts.roll_drain
+    shorter = settings_of(rendered("--set", "gateway.requestTimeoutSeconds=120"), tmp_path)
+    assert shorter.roll_drain_s == shorter.timeouts.roll_drain == 900
+
+
 def test_the_gateway_understands_its_arguments(default: list[Object]) -> None:
     from cotenant_serving.gateway.options import parse_options
 

@@ -86,6 +86,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "extraEnv": ([{"name": "HTTPS_PROXY", "value": "http://proxy"}], ALL),
     "extraVolumes": ([{"name": "more", "emptyDir": {}}], ALL),
     "extraVolumeMounts": ([{"name": "more", "mountPath": "/more"}], ALL),
+    "requestTimeout": ("20m", ALL),
     "defaultPool.enabled": (False, NOTHING),
     "defaultPool.memory": ("2Gi", NOTHING),
     "defaultPool.max": (5, NOTHING),

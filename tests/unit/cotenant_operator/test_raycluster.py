@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from cotenant_operator.operator_settings import OperatorSettings
+from cotenant_operator.operator_settings import STOPPING_S, OperatorSettings
 from cotenant_operator.render.raycluster import keep_scale, leaving, render_conductor_service, render_raycluster
 from cotenant_operator.spec import GPUPool
+from cotenant_serving.conductor.__main__ import read_arguments
 from cotenant_serving.contract import REQUEST_TIMEOUT_S, share_resource
 
 SLICE = {"device": "cuda", "resource": "nvidia.com/mig-1g.10gb", "memory": "9856Mi", "sharing": "mig"}
@@ -232,11 +233,20 @@ def test_engines_reach_the_conductor_by_a_name_that_outlives_the_head_s_pod() ->
 # ---- workers
 
 
-def test_a_worker_may_finish_the_longest_request_before_it_is_killed() -> None:
-    for name, template in pods(rendered()).items():
+@pytest.mark.parametrize(
+    ("settings", "longest_s"),
+    [({}, REQUEST_TIMEOUT_S), ({"requestTimeout": "30m"}, 1800), ({"requestTimeout": "1m500ms"}, 60.5)],
+)
+def test_a_worker_may_finish_the_longest_request_before_it_is_killed(
+    settings: dict[str, str], longest_s: float
+) -> None:
+    cluster = pods(rendered(settings=settings))
+    for name, template in cluster.items():
         if name != "head":
             drain_s = float(env(template["spec"]["containers"][0])["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
-            assert REQUEST_TIMEOUT_S < drain_s < template["spec"]["terminationGracePeriodSeconds"]
+            assert longest_s + STOPPING_S <= drain_s < template["spec"]["terminationGracePeriodSeconds"]
+    command = cluster["head"]["spec"]["containers"][1]["command"]
+    assert read_arguments(command[command.index("cotenant_serving.conductor") + 1 :]).request_timeout_s == longest_s
 
 
 @pytest.mark.parametrize(("ray", "code"), [("", 143), ("ray start", 0)])

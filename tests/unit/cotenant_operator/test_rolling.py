@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.builders.rolling_world import DRAIN_S, GROUP, RollingWorld, status, template
 
 from cotenant_operator.instants import utc
+from cotenant_operator.operator_settings import STOPPING_S, OperatorSettings
 from cotenant_operator.render.pool_template import PoolTemplate
+from cotenant_operator.render.raycluster import pool_template
 from cotenant_operator.roll_progress import ROUTE_SETTLE_S, TAKE_S, WARM_S
 from cotenant_operator.roll_world import (
     ClusterSeen,
@@ -24,7 +26,8 @@ from cotenant_operator.roll_world import (
     Workers,
     handover_from_json,
 )
-from cotenant_operator.rolling import roll_to
+from cotenant_operator.rolling import plan_roll, roll_to
+from cotenant_operator.spec import GPUPool
 
 NOW_S = 10_000.0
 OLD, NEW = "p-old", "p-new"
@@ -476,3 +479,24 @@ def test_with_free_devices_a_warm_model_always_has_an_engine_that_gateways_follo
     for event, value in [*events, *[("look", None), ("live", 1), ("wait", 20.0)] * 30]:
         happen(world, event, value)
         assert all(world.served(model) for model in MODELS), (event, value, world.roll)
+
+
+@pytest.mark.parametrize(
+    ("installed", "drain_s"),
+    [({}, 900), ({"requestTimeout": "1h"}, 3600 + STOPPING_S), ({"timeouts": {"rollDrain": "1s"}}, 600 + STOPPING_S)],
+)
+def test_no_roll_is_over_before_the_longest_request_is(installed: dict[str, Any], drain_s: float) -> None:
+    pool = GPUPool.model_validate(
+        {"metadata": {"name": "p"}, "spec": {"workers": [{"name": "cpu", "device": "cpu", "memory": "8Gi"}]}}
+    )
+    wanted = OperatorSettings.model_validate(installed, by_alias=True, by_name=False)
+    began = handover(drain_s=NOW_S - drain_s + 1)
+    busy = old(handover=began, conductor=status({"m": 1}, draining=True, engines=1))
+    target = replace(new(), template=pool_template(pool, wanted))
+
+    def goes(now_s: float) -> bool:
+        steps = plan_roll(pool, wanted, [busy, target], (OLD, NEW), now_s).steps
+        return any(isinstance(step, Delete) and step.name == OLD for step in steps)
+
+    assert not goes(NOW_S)
+    assert goes(NOW_S + 1)

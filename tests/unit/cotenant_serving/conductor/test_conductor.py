@@ -56,9 +56,9 @@ class Bench:
         self.folder, self.clock, self.serve = folder, Clock(), FakeServe()
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, **options) -> None:
         """A new conductor process on the same disk and the same Serve."""
-        settings = Settings(url="http://127.0.0.1:1", pool_token_file="pool-token")
+        settings = Settings(url="http://127.0.0.1:1", pool_token_file="pool-token", **options)
         self.conductor = Conductor(Store(self.folder), settings, clock=self.clock)
         self.conductor._driver = self.serve
 
@@ -89,6 +89,11 @@ async def test_200_first_requests_start_one_engine(bench):
         bench.ask(count)
         await bench.conductor.step()
     assert len(bench.serve.started) == 1
+
+
+async def test_engines_are_told_the_longest_request_that_they_let_finish_when_they_end(bench):
+    bench.restart(request_timeout_s=1800.0)
+    assert (await bench.warm()).request_timeout_s == 1800
 
 
 async def test_a_ready_engine_is_in_the_table(bench):

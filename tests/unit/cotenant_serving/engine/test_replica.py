@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.builders.engine import TOKEN, echo_args, fake_conductor
 
-from cotenant_serving.contract import REQUEST_TIMEOUT_S, EchoOptions
+from cotenant_serving.contract import EchoOptions
 
 # Ray's own modules use pydantic in a way that is deprecated there.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -35,12 +35,15 @@ def test_a_share_of_a_gpu_is_asked_for() -> None:
 
 
 def test_serve_gives_a_replica_longer_to_go_than_any_request_may_take() -> None:
+    from cotenant_operator.operator_settings import STOPPING_S
     from cotenant_serving.engine.replica import STOP_RESERVE_S, deployment_options
     from cotenant_serving.gateway.state import Settings
 
     options = deployment_options(echo_args(), resources={}, num_gpus=0.0)
-    assert options["graceful_shutdown_timeout_s"] == REQUEST_TIMEOUT_S + STOP_RESERVE_S
-    assert Settings().request_timeout_s == REQUEST_TIMEOUT_S
+    assert options["graceful_shutdown_timeout_s"] == Settings().request_timeout_s + STOP_RESERVE_S
+    longer = deployment_options(echo_args(request_timeout_s=1800.0), resources={}, num_gpus=0.0)
+    assert longer["graceful_shutdown_timeout_s"] == 1800 + STOP_RESERVE_S
+    assert STOP_RESERVE_S < STOPPING_S, "Ray waits for Serve"
 
 
 # The collector calls __del__ as well, and awaits nothing; in Serve the process is gone by then.
