@@ -96,6 +96,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     },
     "cacheDir": ("/other", NOTHING),
     "networkPolicies": (False, NOTHING),
+    "usageRetentionDays": (30, NOTHING),
 }
 
 
