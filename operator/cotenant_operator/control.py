@@ -12,6 +12,7 @@ import msgspec
 from cotenant_operator.failure import Failure
 from cotenant_operator.which_world import nothing_runs
 from cotenant_serving.contract import Desired, PoolStatus
+from cotenant_serving.tokens import shown
 
 # Never through a proxy of the environment: it could not reach this machine, and would be shown the token.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -89,7 +90,7 @@ class ControlClient:
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         try:
-            headers = {"authorization": f"Bearer {self.token_file.read_text().strip()}"}
+            headers = {"authorization": f"Bearer {shown(self.token_file.read_text())}"}
             request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
             with _OPENER.open(request, timeout=10) as response:
                 return bytes(response.read())

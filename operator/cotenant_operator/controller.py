@@ -45,6 +45,7 @@ from cotenant_operator.secrets_by_name import SecretsByName
 from cotenant_operator.usage_retention import UsageRetention
 from cotenant_operator.usage_store import UsageStore
 from cotenant_operator.watching import pause_s
+from cotenant_serving.tokens import shown
 
 log = logging.getLogger("cotenant.operator")
 
@@ -78,7 +79,7 @@ class Operator:
             facts=self._facts,
         )
         self._writes = LeaderWrites(cluster, self.election.leads)
-        client = ConductorClient(session, lambda: self._token(CONTROL_TOKEN), timeouts.conductor)
+        client = ConductorClient(session, lambda: shown(self._token(CONTROL_TOKEN)), timeouts.conductor)
         self._conductors = ConductorWatch(
             client, self._conductor_changed, every_s=timeouts.conductor_poll, fence=self._writes.check
         )
@@ -203,6 +204,7 @@ class Operator:
         self.caches.of(kind).put(before, now)
 
     def _token(self, key: str) -> str:
+        """Text of a token file, see `tokens`."""
         return self._secrets.value(TOKENS_SECRET, key)
 
 

@@ -1,11 +1,12 @@
 """What the small HTTP APIs inside a cluster share, the conductor's and the operator's: raw ASGI, JSON, tokens."""
 
-import hmac
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
+
+from cotenant_serving.tokens import opens
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,8 +35,8 @@ class InnerApi:
         routes: Mapping[tuple[str, str], tuple[str, Handler]],
         tokens: Mapping[str, Callable[[], str]],
     ) -> None:
-        """`routes`: (method, path) → the name of the token that it needs, or "", and what answers. A token that is
-        empty now opens nothing.
+        """`routes`: (method, path) → the name of the token that it needs, or "", and what answers. `tokens`: each
+        gives the text of a token file as it is now (see `tokens`), of which each token opens a route, and none none.
         """
         self._routes, self._tokens = routes, tokens
 
@@ -62,9 +63,7 @@ class InnerApi:
             return refusal(400, f"the body is not what {scope['path']} takes: {error}")
 
     def _allowed(self, scope: Scope, name: str) -> bool:
-        token = self._tokens[name]()
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return bool(token) and hmac.compare_digest(given, b"Bearer " + token.encode())
+        return opens(dict(scope["headers"]).get(b"authorization", b""), self._tokens[name]())
 
 
 def refusal(status: int, message: str) -> Answer:

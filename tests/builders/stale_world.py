@@ -86,7 +86,7 @@ class SimulatedEngine:
         self._status = EngineStatus(args, instance=instance, host=host, port=port)
         self._status.ready()
         self._echo = _WatchedEcho(world, model)
-        self._server = EngineServer(self._echo, self._status, POOL_TOKEN)
+        self._server = EngineServer(self._echo, self._status, lambda: POOL_TOKEN)
         self._config = Config(
             self._app, interface="asgi3", loop="none", ws="none", lifespan="off", log_config=None, access_log=False
         )

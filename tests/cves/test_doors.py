@@ -42,7 +42,7 @@ def engine_app() -> EngineServer:
     args = echo_args(model="team/m")
     status = EngineStatus(args, instance="me", host="127.0.0.1", port=8800)
     status.ready()
-    return EngineServer(EchoEngine(EchoOptions(), args.spec.context_tokens), status, POOL)
+    return EngineServer(EchoEngine(EchoOptions(), args.spec.context_tokens), status, lambda: POOL)
 
 
 WRONG = ("", "Bearer", "Bearer ", f"Bearer {POOL[:-1]}", f"Bearer {POOL}x", f"bearer {POOL}", f"Basic {POOL}", POOL)
@@ -67,7 +67,9 @@ async def test_an_engine_answers_nothing_but_its_health_without_the_pools_token(
 
 async def conductor_answers(folder: Path, method: str, path: str, authorization: str, body: bytes = b"") -> int:
     api = Api(
-        Conductor(Store(folder), Settings(url="x", pool_token_file="x")), pool_token=POOL, control_token=CONTROL
+        Conductor(Store(folder), Settings(url="x", pool_token_file="x")),
+        pool_token=lambda: POOL,
+        control_token=lambda: CONTROL,
     )
     sent: list[MutableMapping[str, Any]] = []
 

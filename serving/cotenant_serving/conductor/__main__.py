@@ -17,6 +17,7 @@ from cotenant_serving.conductor.world import POD_TIMEOUT_S
 from cotenant_serving.contract import REQUEST_TIMEOUT_S
 from cotenant_serving.inner_api import server_of
 from cotenant_serving.logs import log_to_stderr
+from cotenant_serving.tokens import TokenFile, shown
 
 log = logging.getLogger("cotenant.conductor")
 
@@ -137,11 +138,11 @@ def _connected(connect: Callable[[str], T], address: str) -> T:
             time.sleep(CONNECT_RETRY_S)
 
 
-def _token(path: Path) -> str:
-    token = path.read_text().strip()
-    if len(token) < 16:
+def _token(path: Path) -> TokenFile:
+    file = TokenFile(path)
+    if len(shown(file())) < 16:
         raise SystemExit(f"{path}: the token is shorter than 16 characters; write a random one")
-    return token
+    return file
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ GET  /v1/table?epoch=E&sequence=N&wait_s=S → Table, or 204 when nothing change
 GET  /healthz, /readyz                                no token
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from cotenant_serving.conductor.conductor import Conductor, StaleGenerationError
@@ -18,7 +20,10 @@ from cotenant_serving.inner_api import Answer, InnerApi, Scope, asked, refusal, 
 
 
 class Api(InnerApi):
-    def __init__(self, conductor: Conductor, *, pool_token: str, control_token: str) -> None:
+    def __init__(
+        self, conductor: Conductor, *, pool_token: Callable[[], str], control_token: Callable[[], str]
+    ) -> None:
+        """Each gives the text of a token file (see `tokens`)."""
         self._conductor = conductor
         routes = {
             ("PUT", "/v1/desired"): ("control", self._put_desired),
@@ -30,7 +35,7 @@ class Api(InnerApi):
             ("GET", "/healthz"): ("", self._health),
             ("GET", "/readyz"): ("", self._ready),
         }
-        super().__init__(routes, {"pool": lambda: pool_token, "control": lambda: control_token})
+        super().__init__(routes, {"pool": pool_token, "control": control_token})
 
     async def _put_desired(self, scope: Scope, body: bytes) -> Answer:
         try:

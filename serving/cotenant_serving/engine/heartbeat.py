@@ -11,6 +11,7 @@ import msgspec
 
 from cotenant_serving.contract import Heartbeat, HeartbeatReply
 from cotenant_serving.engine.status import EngineStatus
+from cotenant_serving.tokens import shown
 
 PERIOD_S = 0.5
 WAITING_PERIOD_S = 0.15
@@ -26,20 +27,22 @@ class ConductorUnreachableError(Exception):
 class ConductorClient:
     """POST {conductor_url}/v1/heartbeat. Never uses a proxy: the conductor is in the same cluster."""
 
-    def __init__(self, conductor_url: str, token: str) -> None:
+    def __init__(self, conductor_url: str, token: Callable[[], str]) -> None:
+        """`token` gives the text of a token file (see `tokens`)."""
         parts = urlsplit(conductor_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"conductor_url {conductor_url!r} is not an http(s) URL; write http://HOST:PORT")
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname, parts.port
         self._path = parts.path.rstrip("/") + "/v1/heartbeat"
-        self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        self._token = token
 
     def post(self, heartbeat: Heartbeat, *, timeout_s: float = TIMEOUT_S) -> HeartbeatReply:
         """Raises ConductorUnreachableError."""
         connection = self._connect(self._host, self._port, timeout=timeout_s)
+        headers = {"authorization": f"Bearer {shown(self._token())}", "content-type": "application/json"}
         try:
-            connection.request("POST", self._path, body=msgspec.json.encode(heartbeat), headers=self._headers)
+            connection.request("POST", self._path, body=msgspec.json.encode(heartbeat), headers=headers)
             response = connection.getresponse()
             body = response.read()
             if response.status != 200:

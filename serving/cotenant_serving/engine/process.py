@@ -30,6 +30,7 @@ from cotenant_serving.engine.load_errors import explain
 from cotenant_serving.engine.own_log import log_to_file, write_cause
 from cotenant_serving.engine.server import EngineServer
 from cotenant_serving.engine.status import EngineStatus
+from cotenant_serving.tokens import TokenFile
 from cotenant_serving.tracing import tracer_from
 
 FAILED_POST_S = 5.0
@@ -90,7 +91,7 @@ class EngineProcess:
     def __init__(self, args: EngineArgs, host: str = "127.0.0.1") -> None:
         host = args.host or host
         self._args = args
-        token = Path(args.pool_token_file).read_text(encoding="utf-8").strip()
+        token = TokenFile(Path(args.pool_token_file))
         self._conductor = ConductorClient(args.conductor_url, token)
         self._listener = bind_free_port(host)
         self.port: int = self._listener.getsockname()[1]

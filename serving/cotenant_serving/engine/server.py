@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from hmac import compare_digest
 from typing import Any, Protocol
 
 import msgspec
@@ -21,6 +20,7 @@ from cotenant_serving.engine.status import EngineStatus
 from cotenant_serving.engine.streaming import StreamingWork
 from cotenant_serving.engine.unary import UnaryWork
 from cotenant_serving.openai_api import RequestError
+from cotenant_serving.tokens import opens
 from cotenant_serving.tracing import NO_TRACER, Span, Tracer
 
 MAX_REQUEST_ID_CHARS = 128
@@ -52,20 +52,20 @@ class Work(Protocol):
 
 
 class EngineServer:
-    """ASGI app over an engine. `clock` gives unix seconds."""
+    """ASGI app over an engine. `token` gives the text of a token file (see `tokens`), `clock` unix seconds."""
 
     def __init__(
         self,
         engine: StreamingEngine | UnaryEngine,
         status: EngineStatus,
-        token: str,
+        token: Callable[[], str],
         clock: Callable[[], float] = time.time,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._work: Work = UnaryWork(engine) if isinstance(engine, UnaryEngine) else StreamingWork(engine, clock)
         self._status = status
         self._tracer = tracer
-        self._authorization = f"Bearer {token}".encode()
+        self._token = token
         self._running: dict[str, Running] = {}
 
     @property
@@ -90,7 +90,7 @@ class EngineServer:
         method, path = incoming.method, incoming.path
         if (method, path) == ("GET", "/healthz"):
             return await respond(incoming.send, 200, b'{"status":"ok"}')
-        if not compare_digest(incoming.headers.get("authorization", b""), self._authorization):
+        if not opens(incoming.headers.get("authorization", b""), self._token()):
             raise RequestError(
                 401,
                 "This engine answers only with its pool's token. Send requests to the gateway.",

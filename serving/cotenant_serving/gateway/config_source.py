@@ -4,7 +4,6 @@ What cannot be used never replaces what could: revoking by accident is as bad as
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -12,8 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from cotenant_serving.file_changes import signature_of
 from cotenant_serving.gateway.config import ConfigError, Directory, parse
 from cotenant_serving.packed_config import unpacked
+from cotenant_serving.tokens import shown
 
 log = logging.getLogger("cotenant.gateway")
 
@@ -142,18 +143,10 @@ class Followed:
 
 
 def read_token(path: Path) -> str:
-    """Empty when it cannot be read."""
+    """The one to show; empty when it cannot be read."""
     try:
-        return path.read_text().strip()
+        return shown(path.read_text())
     except (OSError, UnicodeDecodeError) as problem:
         # The error of a bad decode quotes bytes of the file: only its kind is logged.
         log.error("pool token file %s cannot be read: %s", path, type(problem).__name__)
         return ""
-
-
-def signature_of(path: Path) -> tuple[int, int, int] | None:
-    """What changes with the file; None when it cannot be found."""
-    with contextlib.suppress(OSError):
-        stat = os.stat(path)
-        return stat.st_mtime_ns, stat.st_ino, stat.st_size
-    return None

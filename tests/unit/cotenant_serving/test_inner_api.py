@@ -28,7 +28,17 @@ async def ask(api, path, *parts, token="", query=b""):
 
 
 @pytest.mark.parametrize(
-    ("known", "given", "status"), [("t", "t", 200), ("t", "u", 401), ("t", "", 401), ("", "", 401)]
+    ("known", "given", "status"),
+    [
+        ("t", "t", 200),
+        ("t", "u", 401),
+        ("t", "", 401),
+        ("", "", 401),
+        ("t\nnew", "t", 200),
+        ("t\nnew", "new", 200),
+        ("t\nnew", "t\nnew", 401),
+        ("\n", "", 401),
+    ],
 )
 async def test_only_the_token_of_now_opens_a_route_and_an_empty_one_opens_none(known, given, status):
     api = InnerApi({("POST", "/a"): ("pool", echo)}, {"pool": lambda: known})

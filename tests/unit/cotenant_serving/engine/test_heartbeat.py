@@ -124,16 +124,16 @@ def test_a_heartbeat_carries_the_token_and_reads_the_reply() -> None:
     with fake_conductor() as conductor:
         engine = status()
         engine.waiting()
-        assert ConductorClient(conductor.url, "secret").post(engine.snapshot()).lease
+        assert ConductorClient(conductor.url, lambda: "secret").post(engine.snapshot()).lease
         assert conductor.tokens == {"Bearer secret"}
         assert conductor.states() == ["waiting"]
 
 
 def test_a_conductor_that_is_not_there_is_unreachable() -> None:
     with pytest.raises(ConductorUnreachableError):
-        ConductorClient("http://127.0.0.1:1", "t").post(status().snapshot())
+        ConductorClient("http://127.0.0.1:1", lambda: "t").post(status().snapshot())
 
 
 def test_a_conductor_url_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="write http://HOST:PORT"):
-        ConductorClient("conductor:8000", "t")
+        ConductorClient("conductor:8000", lambda: "t")

@@ -67,7 +67,7 @@ def world(*, ready: bool = True, slots: int = 2) -> World:
     status = EngineStatus(echo_args(slots=slots), instance="me", host="127.0.0.1", port=8800)
     if ready:
         status.ready()
-    return World(engine, status, EngineServer(engine, status, "t", clock=lambda: 1700000000.5))
+    return World(engine, status, EngineServer(engine, status, lambda: "t", clock=lambda: 1700000000.5))
 
 
 def stream_body(**options: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def world(*, ready: bool = True, slots: int = 2) -> World:
     status = EngineStatus(echo_args(slots=slots), instance="me", host="127.0.0.1", port=8800)
     if ready:
         status.ready()
-    return World(engine, status, EngineServer(engine, status, "t"))
+    return World(engine, status, EngineServer(engine, status, lambda: "t"))
 
 
 async def test_an_answer_goes_out_with_its_type_its_headers_and_its_usage() -> None:
