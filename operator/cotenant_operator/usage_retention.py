@@ -1,6 +1,7 @@
 """The leader deletes usage that is older than it is to be kept, once a day: whole days, and never a younger one."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -75,6 +76,5 @@ def _day(item: Object) -> date | None:
         day = date.fromisoformat(text)
     except ValueError:
         return None
-    name, first = name_of(item), ledger_name(text)
-    ours = name == first or name.removeprefix(f"{first}-").isdecimal()
+    ours = re.fullmatch(rf"{re.escape(ledger_name(text))}(-[0-9]+)?", name_of(item))
     return day if ours and day.isoformat() == text else None

@@ -64,6 +64,9 @@ def test_all_parts_of_a_day_go_with_it() -> None:
     ("name", "day"),
     [
         ("cotenant-made", "2020-01-01"),
+        ("123", "2020-01-01"),
+        ("cotenant-usage-2020-01-01x2", "2020-01-01"),
+        ("my-cotenant-usage-2020-01-01", "2020-01-01"),
         ("cotenant-usage-2026-11-26", "2020-01-01"),
         ("cotenant-usage-2020-01-01-mine", "2020-01-01"),
         ("cotenant-usage-20200101", "20200101"),
