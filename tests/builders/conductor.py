@@ -28,7 +28,9 @@ from cotenant_serving.contract_gateway import ModelDemand
 GIB = 1024**3
 
 
-def device(index: int = 0, *, group: str = "cpu", memory: int = 8 * GIB, node: str = "10.0.0.1") -> Device:
+def device(
+    index: int = 0, *, group: str = "cpu", memory: int = 8 * GIB, node: str = "10.0.0.1", leaving: bool = False
+) -> Device:
     return Device(
         id=f"{node}/{group}/{index}",
         group=group,
@@ -37,12 +39,13 @@ def device(index: int = 0, *, group: str = "cpu", memory: int = 8 * GIB, node: s
         node=node,
         index=index,
         host="pod-1",
+        leaving=leaving,
     )
 
 
-def pod(number: int = 1, *, group: str = "cpu") -> Device:
+def pod(number: int = 1, *, group: str = "cpu", leaving: bool = False) -> Device:
     """The device of a worker pod: there is one in each."""
-    return device(group=group, node=f"10.0.1.{number}")
+    return device(group=group, node=f"10.0.1.{number}", leaving=leaving)
 
 
 def group(name: str = "cpu", *, most: int = 0, least: int = 0, memory: int = 8 * GIB) -> WorkerGroup:

@@ -214,6 +214,9 @@ class Conductor:
     async def _act(self, decision: Decision) -> None:
         assert self._driver is not None
         for delete in decision.deletes:
+            app = self._apps.get(delete.app)
+            if app is not None and app.status == "deleting":
+                continue  # nothing is known of it but that, and Serve takes long to end it
             log.info("deleting %s: %s", delete.app, delete.why)
             if await self._try(self._driver.delete, delete.app):
                 self._observed.deleting(delete.app)

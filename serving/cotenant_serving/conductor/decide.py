@@ -4,7 +4,8 @@ One pass, in this order:
  1. failures: an engine that reports a failure, or that Serve gave up, is deleted and its model backs off; one whose
     device has left is deleted too, and its model is placed anew;
  2. wanted: demand and `replicas` say how many engines each model should have;
- 3. surplus: old revisions that are replaced, idle engines, engines of models that are not desired go;
+ 3. surplus: old revisions that are replaced, idle engines, engines of models that are not desired go, and those on
+    nodes that are being drained once others do their work;
  4. starts: what is missing is placed by bytes (`place`), at most one start per device at a time, and pods are asked
     for (`groups`) where no device has room. A cluster that is drained starts nothing and gives way (`handover`).
 The same world always gives the same decision, and a settled world gives an empty one.
@@ -54,7 +55,7 @@ def decide(world: World) -> Decision:
     )
     going = {delete.app for delete in deletes}
     for view in views:
-        deletes.extend(delete for delete in _surplus(view) if delete.app not in going)
+        deletes.extend(delete for delete in (*_left_behind(view), *_surplus(view)) if delete.app not in going)
     needs = {view.name: needed(view) for view in views}
     placing = place.Placing.of(world, going={delete.app for delete in deletes}, needs=needs)
     outcomes: dict[str, place.Outcome] = {}
@@ -122,13 +123,15 @@ def asked_for(view: ModelView) -> bool:
 
 
 def may_grow(view: ModelView) -> bool:
-    """May a pod be brought for it? For requests, and for a new revision of a model that always has an engine."""
-    return asked_for(view) or view.floor > 0
+    """May a pod be brought for it? For requests, for a new revision of a model that always has an engine, and for
+    what a drained node takes along."""
+    return asked_for(view) or view.floor > 0 or bool(view.leaving)
 
 
 def present(view: ModelView) -> tuple[Engine, ...]:
-    """Engines of the target revision that serve, are about to, or were lost and come back."""
-    return tuple(engine for engine in view.of_revision(view.target) if engine.args.app not in view.missed)
+    """Engines of the target revision that serve, are about to, or were lost and come back; and that stay."""
+    gone = view.missed | view.leaving
+    return tuple(engine for engine in view.of_revision(view.target) if engine.args.app not in gone)
 
 
 def _remember(world: World) -> dict[str, ModelMemory]:
@@ -168,7 +171,7 @@ def _learn(known: ModelMemory, engine: Engine, world: World) -> ModelMemory:
 
 def _note_surplus(view: ModelView) -> ModelMemory:
     """Since when there are more engines than wanted: light traffic spreads, so that none of them is ever idle."""
-    if len(view.ready) <= wanted(view):
+    if sum(engine.phase == "ready" for engine in view.staying) <= wanted(view):
         return replace(view.memory, surplus_since_s=None)
     since_s = view.memory.surplus_since_s
     return replace(view.memory, surplus_since_s=view.now_s if since_s is None else since_s)
@@ -193,6 +196,7 @@ def _view(world: World, memory: Mapping[str, ModelMemory], index: int) -> ModelV
         now_s=world.now_s,
         warm=world.desired.warm.get(desired.name, 0),
         missed=frozenset(engine.args.app for engine in engines if world.missed(engine)),
+        leaving=frozenset(engine.args.app for engine in engines if world.leaves(engine)),
     )
 
 
@@ -212,6 +216,13 @@ def _stranded(world: World) -> Iterable[Delete]:
         left = device_id not in there and known.issuperset(device_id.split("/")[1:2])
         if left and engine.phase in ("starting", "lost"):
             yield Delete(app=engine.args.app, why=f"its device {device_id} has left")
+        elif world.leaves(engine) and (engine.overdue or _never_came(engine)):
+            yield Delete(app=engine.args.app, why="its node is being drained: Serve can start it there no more")
+
+
+def _never_came(engine: Engine) -> bool:
+    """Longer than one takes to introduce itself to a conductor that has just begun."""
+    return engine.phase == "starting" and engine.age_s >= ADOPTION_S
 
 
 def _strangers(world: World) -> Iterable[Delete]:
@@ -237,13 +248,24 @@ def _orphans(world: World) -> Iterable[Delete]:
             yield Delete(app=engine.args.app, why="its model is not desired any more")
 
 
+def _left_behind(view: ModelView) -> Iterable[Delete]:
+    """Engines on nodes that are being drained: as many others as are wanted are ready. What they run they finish."""
+    others = sum(engine.phase == "ready" for engine in view.staying)
+    if others < wanted(view):
+        return
+    for engine in view.alive:
+        if engine.args.app in view.leaving:
+            yield Delete(app=engine.args.app, why=f"its node is being drained, {others} ready elsewhere")
+
+
 def _surplus(view: ModelView) -> Iterable[Delete]:
     """Old revisions that current engines replace, those beyond `max`, and those idle for `idle_after_s`."""
     count = wanted(view)
     if view.desired.engine is None:
-        yield from _idle_beyond(view, view.alive, count)
+        yield from _idle_beyond(view, view.staying, count)
         return
-    current, old = view.of_revision(view.target), view.not_of_revision(view.target)
+    current = tuple(engine for engine in view.staying if engine.revision == view.target)
+    old = tuple(engine for engine in view.staying if engine.revision != view.target)
     current_ready = [engine for engine in current if engine.phase == "ready"]
     if current_ready:
         keep_old = max(0, count - len(current_ready))

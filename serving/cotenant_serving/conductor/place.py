@@ -62,8 +62,8 @@ class Placing:
         options = [
             (candidate, device)
             for candidate in spec.candidates
-            for device in self.world.devices
-            if device.group == candidate.group and self.world.answers(device)
+            for device in self.world.devices_of(candidate.group)
+            if self.world.answers(device)
         ]
         attempts = [self._free_room, self._ending_room]
         if may_grow:

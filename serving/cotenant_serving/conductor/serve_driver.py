@@ -19,6 +19,7 @@ from cotenant_serving.contract import EngineArgs, WorkerGroup, share_resource
 log = logging.getLogger("cotenant.conductor")
 
 NODE_PIN = 0.001
+DRAINING_TIMEOUT_S = 10.0
 
 _STATUS: Mapping[str, AppStatus] = {
     "DEPLOYING": "deploying",
@@ -36,6 +37,7 @@ class ServeDriver:
     def __init__(self, address: str) -> None:
         import ray
         from ray import serve
+        from ray._raylet import GcsClient
 
         self._pods = AskedPods(_ask_for_pod, _take_back, _waits)
         ray.init(
@@ -48,6 +50,8 @@ class ServeDriver:
         try:
             # No proxies: requests reach engines over HTTP, past Ray.
             serve.start(proxy_location="Disabled")
+            # Nothing public tells which nodes are being drained; Serve's own controller asks in this way.
+            self._gcs: Any = GcsClient(address=address)
         except BaseException:
             ray.shutdown()
             raise
@@ -56,9 +60,10 @@ class ServeDriver:
         import ray
 
         found = []
+        leaving = self._gcs.get_draining_nodes(timeout=DRAINING_TIMEOUT_S)
         for node in ray.nodes():
             if node["Alive"]:
-                found.extend(_devices_of(node, groups))
+                found.extend(_devices_of(node, groups, leaving=node["NodeID"] in leaving))
         return tuple(sorted(found, key=lambda device: device.id))
 
     def apps(self) -> dict[str, App]:
@@ -116,7 +121,7 @@ def _waits(asked: Any) -> bool:
     return bool(placement_group_table(asked).get("state") == "PENDING")
 
 
-def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup]) -> list[Device]:
+def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup], *, leaving: bool) -> list[Device]:
     address = node["NodeManagerAddress"]
     return [
         Device(
@@ -127,6 +132,7 @@ def _devices_of(node: Mapping[str, Any], groups: Sequence[WorkerGroup]) -> list[
             node=address,
             index=index,
             host=node["NodeManagerHostname"],
+            leaving=leaving,
         )
         for group in groups
         for index in range(int(node["Resources"].get(share_resource(group.name), 0)))

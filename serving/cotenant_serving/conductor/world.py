@@ -52,6 +52,8 @@ class Device:
     index: int = 0
     host: str = ""
     """Host name of its node: in Kubernetes the pod's name."""
+    leaving: bool = False
+    """Its node is being drained: what is there may go on for a while, and nothing more starts there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,12 @@ class World:
     """App of Serve that this conductor did not start → seconds in which its engine has not been heard of."""
 
     def devices_of(self, group: str) -> tuple[Device, ...]:
-        return tuple(device for device in self.devices if device.group == group)
+        """Those that stay."""
+        return tuple(device for device in self.devices if device.group == group and not device.leaving)
+
+    def leaves(self, engine: Engine) -> bool:
+        """Is its node being drained?"""
+        return any(device.leaving for device in self.devices if device.id == engine.args.device_id)
 
     def engines_on(self, device: Device) -> tuple[Engine, ...]:
         return tuple(engine for engine in self.engines if engine.args.device_id == device.id)
@@ -206,6 +213,8 @@ class ModelView:
     """Engines that it should have because another Ray cluster, which this one replaces, has them."""
     missed: frozenset[str] = frozenset()
     """Apps of those of its engines that nobody brings back."""
+    leaving: frozenset[str] = frozenset()
+    """Apps of those of its engines whose node is being drained."""
 
     @property
     def name(self) -> str:
@@ -227,6 +236,11 @@ class ModelView:
     @property
     def ready(self) -> tuple[Engine, ...]:
         return tuple(engine for engine in self.engines if engine.phase == "ready")
+
+    @property
+    def staying(self) -> tuple[Engine, ...]:
+        """Of those that are alive."""
+        return tuple(engine for engine in self.alive if engine.args.app not in self.leaving)
 
     @property
     def failed_target(self) -> bool:

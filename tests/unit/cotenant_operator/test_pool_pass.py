@@ -10,13 +10,13 @@ from tests.builders.watched_api import deployment
 from cotenant_operator.actions import Actions, Apply, Merge, Remove
 from cotenant_operator.cluster_manifests import ManifestReader
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
-from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
+from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, PODS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
 from cotenant_operator.objects import World
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import PoolPlan
 from cotenant_operator.pool_pass import Memory, PoolInput, decide
-from cotenant_operator.pool_world import ConductorSeen, PoolWorld
+from cotenant_operator.pool_world import CLUSTER_LABEL, NODE_TYPE_LABEL, RAY_GROUP_LABEL, ConductorSeen, PoolWorld
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Handover, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
 from cotenant_serving.contract import ModelStatus, PoolStatus, Reason
@@ -167,6 +167,19 @@ def test_what_a_third_party_edited_is_put_right_if_nobody_wrote_meanwhile() -> N
     assert item["spec"]["enableInTreeAutoscaling"] is True
     assert "suspend" not in item["spec"], "not ours, so it is left alone"
     assert item["metadata"]["resourceVersion"] == "5"
+
+
+def test_a_worker_pod_that_ends_is_no_longer_counted_by_kuberay_so_that_its_successor_comes() -> None:
+    def pod(name: str, node_type: str = "worker", **metadata: Any) -> Object:
+        item = PODS.new(name, "ours", status={"phase": "Running"})
+        labels = {CLUSTER_LABEL: NAME, NODE_TYPE_LABEL: node_type, RAY_GROUP_LABEL: "cpu", "mine": "too"}
+        item["metadata"] |= {"labels": labels, **metadata}
+        return item
+
+    ends = {"deletionTimestamp": "2026-11-26T22:00:00Z"}
+    pods = (pod("stays"), pod("goes", **ends), pod("head", "head", **ends))
+    actions = decide(given(pool=pool_object(), world=settled_world(pods={NAME: pods})), Rolling(KEEP))
+    assert actions.writes == (Merge(PODS, "ours", "goes", {"metadata": {"labels": {RAY_GROUP_LABEL: None}}}),)
 
 
 def test_more_pods_for_a_group_change_the_ray_cluster_in_place() -> None:

@@ -1,0 +1,73 @@
+"""Nodes that are being drained: what is there serves until others do its work, and nothing more starts there."""
+
+from dataclasses import replace
+
+from tests.builders.conductor import GIB, engine, group, model, pod, world
+
+from cotenant_serving.conductor.decide import decide
+from cotenant_serving.conductor.world import ADOPTION_S, ModelMemory
+
+OLD, NEW = pod(1, leaving=True), pod(2)
+THERE = engine(on=OLD, running=1)
+ASKED = {"search/chat": 1}
+GROUPS = (group(most=1),)
+
+
+def deleted(decision):
+    return [delete.app for delete in decision.deletes]
+
+
+def test_a_pod_is_asked_for_beside_the_one_that_leaves_and_its_engine_serves_on():
+    decision = decide(world(model(min_engines=1), engines=(THERE,), devices=(OLD,), groups=GROUPS))
+    assert (decision.pods, deleted(decision)) == ({"cpu": 1}, [])
+
+
+def test_a_model_that_was_used_lately_is_taken_along_and_one_that_was_not_is_let_go():
+    idle = engine(on=OLD, idle_s=60.0)
+    lately = {"search/chat": ModelMemory(last_demand_s=970.0)}
+    assert decide(world(model(), engines=(idle,), devices=(OLD,), groups=GROUPS, memory=lately)).pods == {"cpu": 1}
+    decision = decide(world(model(), engines=(idle,), devices=(OLD,), groups=GROUPS))
+    assert (decision.pods, deleted(decision)) == ({}, [idle.args.app])
+
+
+def test_its_successor_starts_on_a_device_that_stays():
+    decision = decide(world(model(), engines=(THERE,), devices=(OLD, NEW), groups=GROUPS, demand=ASKED))
+    assert [start.device for start in decision.starts] == [NEW]
+    assert deleted(decision) == []
+
+
+def test_it_goes_once_its_successor_is_ready_though_it_runs_requests_which_it_finishes():
+    for phase, gone in (("loading", []), ("ready", [THERE.args.app])):
+        there = (THERE, engine(phase, on=NEW, slot=1))
+        decision = decide(world(model(), engines=there, devices=(OLD, NEW), groups=GROUPS, demand=ASKED))
+        assert deleted(decision) == gone
+        assert decision.starts == ()
+
+
+def test_nothing_is_placed_evicted_or_replaced_on_a_device_that_leaves():
+    idle = engine(model="a/a", share=6 * GIB, on=OLD, idle_s=60.0)
+    decision = decide(
+        world(
+            model("a/a", share=6 * GIB, min_engines=1),
+            model(share=4 * GIB),
+            engines=(idle,),
+            devices=(OLD,),
+            groups=(group(),),
+            demand=ASKED,
+        )
+    )
+    assert (decision.starts, decision.deletes) == ((), ())
+
+
+def test_one_that_starts_there_goes_unless_this_conductor_may_just_not_have_heard_of_it():
+    for age_s, gone in ((ADOPTION_S - 1, []), (ADOPTION_S, [THERE.args.app])):
+        young = replace(engine("starting", on=OLD), age_s=age_s)
+        lately = {"search/chat": ModelMemory(last_demand_s=970.0)}
+        decision = decide(world(model(), engines=(young,), devices=(OLD,), groups=GROUPS, memory=lately))
+        assert deleted(decision) == gone
+
+
+def test_a_lost_one_there_is_not_waited_for():
+    lost = engine("lost", on=OLD, silent_s=20.0)
+    decision = decide(world(model(min_engines=1), engines=(lost,), devices=(OLD,), groups=GROUPS))
+    assert (decision.pods, deleted(decision)) == ({"cpu": 1}, [lost.args.app])
