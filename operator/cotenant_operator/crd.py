@@ -4,6 +4,7 @@ pydantic's JSON schema is brought into the form that Kubernetes calls structural
 be absent, nothing that is not known; the rules of `crd_rules` are added where they belong.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ _KEPT = (
 )
 _NO_DEFAULTS = frozenset({"Engine"})
 """Whether a field of these was given matters: those of another task than the model's are refused."""
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_REFERENCE = "#/$defs/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +236,7 @@ class _Structure:
 
     def _value(self, given: Schema) -> Schema:
         if "$ref" in given:
-            name = given["$ref"].removeprefix("#/$defs/")
+            name = given["$ref"].removeprefix(_REFERENCE)
             return self._object(self._definitions[name], name)
         if "anyOf" in given:
             (inner,) = (option for option in given["anyOf"] if option.get("type") != "null")
@@ -250,6 +253,7 @@ class _Structure:
     def _map(self, given: Schema) -> Schema:
         """An object that is no class of ours: a map, or what stands in its annotation as it is."""
         made = {name: value for name, value in given.items() if name not in ("default", "title")}
+        made["x-kubernetes-map-type"] = "atomic"  # one writer's as a whole: see _default for what {} does otherwise
         if isinstance(made.get("additionalProperties"), dict):
             made["additionalProperties"] = self._value(made["additionalProperties"])
         return made
@@ -292,13 +296,23 @@ def _scalar(given: Schema) -> Schema:
 
 
 def _default(given: Schema, made: Schema, owner: str) -> Any:
-    """What the API server fills in: nothing for fields that may be absent, and nothing that is empty."""
-    default = given.get("default")
-    if owner in _NO_DEFAULTS or default in (None, "", [], {}):
+    """What the API server fills in: nothing for fields that may be absent, and no scalars and lists that are empty.
+
+    An object of ours has `{}` at least: whoever has applied one of its fields (server-side) and applies `{}` next
+    would be refused otherwise, for the API server makes null of what is left.
+    """
+    default: Any = given.get("default")
+    if owner in _NO_DEFAULTS:
         return None
-    if isinstance(default, dict):  # rules of the object are held against its default as it stands
-        inner = {name: field["default"] for name, field in made.get("properties", {}).items() if "default" in field}
-        return inner if len(inner) == len(default) else None
+    if isinstance(default, dict) and "$ref" in given:  # rules of the object are held against its default as it stands
+        if given["$ref"].removeprefix(_REFERENCE) in _NO_DEFAULTS:
+            return {}
+        fields = made["properties"].items()
+        filled = {name: field["default"] for name, field in fields if field.get("default", {}) != {}}
+        whole = filled.keys() >= {name for name, value in default.items() if value not in _EMPTY}
+        return copy.deepcopy(filled) if whole else None
+    if default in _EMPTY:
+        return None
     inner = next((option for option in given.get("anyOf", ()) if "format" in option), given)
     return show_seconds(default) if inner.get("format") == DURATION else default
 

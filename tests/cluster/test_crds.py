@@ -111,6 +111,33 @@ def test_what_up_accepts_a_cluster_accepts(api: Kube, file: Path) -> None:
         tried(api, document)
 
 
+EMPTIED = [
+    ("GPUPool", {"head": {"redis": {"address": "redis:6379"}}}, {"head": {}}),
+    ("GPUPool", {"head": {"nodeSelector": {"disk": "fast"}}}, {"head": {"nodeSelector": {}}}),
+    ("GPUPool", {"head": {"affinity": {"nodeAffinity": {}}}}, {"head": {"affinity": {}}}),
+    ("Tenant", {"limits": {"requestsPerMinute": 7}}, {"limits": {}}),
+    ("ModelDeployment", {"replicas": {"max": 2}}, {"replicas": {}}),
+    ("ModelDeployment", {"engine": {"maxModelLen": 512}}, {"engine": {}}),
+]
+"""Kind, a part of its spec that is applied first, and the same without its fields."""
+
+
+@pytest.mark.parametrize(("kind", "filled", "empty"), EMPTIED, ids=lambda value: str(value)[:60])
+def test_what_was_applied_may_be_applied_without_its_fields(
+    api: Kube, kind: str, filled: dict[str, Any], empty: dict[str, Any]
+) -> None:
+    """Server-side: what is left of an object by then is null to the API server, not {}."""
+    least = {"GPUPool": {"workers": [{"name": "cpu", "device": "cpu", "memory": "1Gi"}]}, "Tenant": {}}
+    spec = least.get(kind, {"model": "hf://org/name"})
+    metadata = {"name": "emptied", **({"namespace": SPACE} if kind == "ModelDeployment" else {})}
+    one = {"apiVersion": "cotenant.dev/v1alpha1", "kind": kind, "metadata": metadata}
+    try:
+        api.apply({**one, "spec": {**spec, **filled}})
+        api.apply({**one, "spec": {**spec, **empty}})
+    finally:
+        api.delete(kind, "emptied", metadata.get("namespace", ""))
+
+
 def test_every_field_is_explained(api: Kube) -> None:
     """`kubectl explain` reads it from the API server's own document."""
     schemas = api.call("GET", "/openapi/v3/apis/cotenant.dev/v1alpha1")["components"]["schemas"]
