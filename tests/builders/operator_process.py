@@ -1,19 +1,22 @@
 """A real `cotenant operator` in a process of its own, outside the cluster, with an `ApiProxy` in between."""
 
 import base64
+import gzip
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cotenant_operator.cli import main
 from cotenant_operator.processes import free_port
 from tests.builders.api_proxy import ApiProxy
 from tests.builders.kube import Kube, Object
@@ -22,6 +25,9 @@ from tests.builders.release import NAMESPACE
 QUIET_S = 3.0
 """So long without a write, and it has done what there was to do; one pass takes a fraction of that."""
 LEASE = "cotenant-operator"
+SERVER = multiprocessing.get_context("forkserver")
+"""Forks operators from a process that has imported what they need: hundreds are started and killed."""
+SERVER.set_forkserver_preload(["__main__", __name__, "cotenant_operator.controller", "kubernetes", "uvloop"])
 
 
 class OperatorProcess:
@@ -32,37 +38,39 @@ class OperatorProcess:
         self._settings = folder / f"operator-{name}.yaml"
         self._settings.write_text(yaml.safe_dump({"namespace": NAMESPACE, **settings}))
         self._kubeconfig = proxy.kubeconfig(folder)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkServerProcess | None = None
 
     def start(self) -> "OperatorProcess":
-        command = [sys.executable, "-m", "cotenant_operator", "operator", "--settings", str(self._settings)]
-        command += ["--port", str(self.port)]
-        environment = {**os.environ, "KUBECONFIG": str(self._kubeconfig), "POD_NAME": self.name}
-        environment |= {"POD_NAMESPACE": NAMESPACE}
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
-            )
+        arguments = ["operator", "--settings", str(self._settings), "--port", str(self.port)]
+        environment = {"KUBECONFIG": str(self._kubeconfig), "POD_NAME": self.name, "POD_NAMESPACE": NAMESPACE}
+        self.process = SERVER.Process(target=_operate, args=(arguments, environment, str(self.log)))
+        self.process.start()
         return self
+
+    def renew(self) -> "OperatorProcess":
+        """Another one, which leads at once: the Lease of a dead one lapses after 15 s only."""
+        self.kill()
+        forget_lease(self.kube)
+        return self.start()
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        return self.process is not None and self.process.is_alive()
 
     @property
     def returncode(self) -> int | None:
         """Of its last start, as `subprocess` has it."""
-        return self.process.returncode if self.process else None
+        return self.process.exitcode if self.process else None
 
     def kill(self) -> None:
         """As `kill -9` does: it hands nothing over, and its Lease stays."""
         self.signal(signal.SIGKILL)
         if self.process:
-            self.process.wait(30)
+            self.process.join(30)
 
     def signal(self, number: int) -> None:
-        if self.process and self.alive:
-            self.process.send_signal(number)
+        if self.process and self.process.pid and self.alive:
+            os.kill(self.process.pid, number)
 
     def quiet(self, limit_s: float = 120.0) -> None:
         """Until it leads and has nothing more to write."""
@@ -86,6 +94,16 @@ class OperatorProcess:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
+
+
+def _operate(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """What `cotenant` does with these arguments, with the log as its output."""
+    os.environ.update(environment)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in (1, 2):
+        os.dup2(output, number)
+    sys.argv = ["cotenant", *arguments]
+    sys.exit(main())
 
 
 def forget_lease(kube: Kube) -> None:
@@ -138,12 +156,16 @@ def _settled(value: Any) -> Any:
 
 def _readable(data: Mapping[str, str]) -> Object:
     """Of a Secret: JSON as it is without its generation, of the rest only that it is there."""
-    texts = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    texts = {key: _text(base64.b64decode(value)) for key, value in data.items()}
     found = {key: json.loads(text) if text.startswith("{") else "…" for key, text in texts.items()}
     for value in found.values():
         if isinstance(value, dict):
             value.pop("generation", None)
     return found
+
+
+def _text(value: bytes) -> str:
+    return (gzip.decompress(value) if value.startswith(b"\x1f\x8b") else value).decode()
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.builders.api_proxy import Call
 from tests.builders.kube import Kube, Object
-from tests.builders.operator_process import OperatorProcess, forget_lease
+from tests.builders.operator_process import OperatorProcess, differences, picture
 from tests.builders.release import NAMESPACE, remove_objects
 from tests.builders.up import echo, keys, pool, tenant
 
@@ -67,24 +68,57 @@ SCENARIOS = (
 )
 
 
-def run(kube: Kube, operator: OperatorProcess, scenario: Scenario, *, kill_after: int | None) -> None:
-    """To the scenario's beginning, its act, an operator that is killed, and one that is not."""
-    reset(kube, operator, scenario.before)
+def undisturbed(kube: Kube, operator: OperatorProcess, scenario: Scenario) -> "Undisturbed":
+    """One run of a scenario in which nothing is killed. What stands afterwards stays so."""
+    reset(kube, operator)
+    if scenario.before:
+        kube.apply(*scenario.before)
+        operator.renew().quiet()
+    before = picture(kube)
+    operator.kill()
     scenario.act(kube)
     operator.proxy.calls.clear()
-    forget_lease(kube)
-    if kill_after is not None:
-        operator.proxy.after(kill_after, operator.kill)
-        operator.start()
-        kube.until(lambda: not operator.alive, f"its call {kill_after} comes", explain=operator.said)
-        assert operator.returncode == -signal.SIGKILL, f"it ended by itself: {operator.said()}"
-        forget_lease(kube)
-    operator.start().quiet()
+    operator.renew().quiet()
+    return Undisturbed(before, picture(kube), tuple(operator.proxy.calls))
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    before: dict[str, Object]
+    after: dict[str, Object]
+    calls: tuple[Call, ...]
+    """From the start of the operator that finds what was done to its becoming quiet."""
+
+
+def run_and_kill(
+    kube: Kube, operator: OperatorProcess, scenario: Scenario, wanted: Undisturbed, kill_after: int
+) -> None:
+    """The same with an operator that is killed after so many calls, and another one."""
+    reset(kube, operator)
+    if scenario.before:
+        kube.apply(*scenario.before)
+        settled(kube, operator.renew(), wanted.before, f"{scenario.name}: as before it")
     operator.kill()
+    scenario.act(kube)
+    operator.proxy.after(kill_after, operator.kill)
+    operator.renew()
+    kube.until(lambda: not operator.alive, f"its call {kill_after} comes", explain=operator.said)
+    assert operator.returncode == -signal.SIGKILL, f"it ended by itself: {operator.said()}"
+    call = wanted.calls[kill_after - 1]
+    settled(kube, operator.renew(), wanted.after, f"{scenario.name}, killed after call {kill_after} ({call})")
 
 
-def reset(kube: Kube, operator: OperatorProcess, before: tuple[Object, ...]) -> None:
-    """From whatever is there. What the operator made goes with what it was made for."""
+def settled(kube: Kube, operator: OperatorProcess, wanted: dict[str, Object], what: str) -> None:
+    kube.until(
+        lambda: not differences(picture(kube), wanted),
+        what,
+        explain=lambda: "\n".join([*differences(picture(kube), wanted), operator.said()]),
+    )
+
+
+def reset(kube: Kube, operator: OperatorProcess) -> None:
+    """To nothing, from whatever is there. What the operator made goes with what it was made for."""
+    operator.kill()
     remove_objects(kube)
     for kind in ("RayCluster", "Service"):
         kube.until(
@@ -93,8 +127,3 @@ def reset(kube: Kube, operator: OperatorProcess, before: tuple[Object, ...]) -> 
         )
     for name in ("cotenant-tokens", "cotenant-gateway"):
         kube.delete("Secret", name, NAMESPACE)
-    if before:
-        kube.apply(*before)
-        forget_lease(kube)
-        operator.start().quiet()
-        operator.kill()

@@ -16,7 +16,7 @@ import pytest
 from tests.builders.api_proxy import ApiProxy
 from tests.builders.kube import Kube, condition
 from tests.builders.operator_process import OperatorProcess, differences, forget_lease, picture
-from tests.builders.operator_scenarios import BEFORE, GROUP, SCENARIOS, Scenario, reset, run
+from tests.builders.operator_scenarios import BEFORE, GROUP, SCENARIOS, Scenario, reset, run_and_kill, undisturbed
 from tests.builders.pool_pods import is_ready
 from tests.builders.release import NAMESPACE, Release, remove_objects
 from tests.builders.up import echo, pool
@@ -157,21 +157,20 @@ def test_an_operator_killed_after_any_of_its_calls_ends_where_it_would_have(
     without_kuberay: Release, kube: Kube, operators: Callable[..., OperatorProcess], scenario: Scenario, pytestconfig
 ):
     operator = operators()
-    run(kube, operator, scenario, kill_after=None)
-    undisturbed, calls = picture(kube), len(operator.proxy.calls)
+    wanted = undisturbed(kube, operator, scenario)
     step = 1 if pytestconfig.getoption("--full") else QUICK_EVERY
-    killed = list(range(1, calls + 1, step))
+    killed = range(1, len(wanted.calls) + 1, step)
     for number in killed:
-        run(kube, operator, scenario, kill_after=number)
-        wrong = differences(picture(kube), undisturbed)
-        assert not wrong, f"killed after call {number} ({operator.proxy.calls[number - 1]}): " + "\n".join(wrong)
-    print(f"{scenario.name}: killed after {len(killed)} of {calls} calls")
+        run_and_kill(kube, operator, scenario, wanted, number)
+    operator.quiet()
+    assert differences(picture(kube), wanted.after) == [], "after the last kill, and once nothing more is written"
+    print(f"{scenario.name}: killed after {len(killed)} of {len(wanted.calls)} calls")
 
 
 def test_of_two_operators_one_writes_and_the_other_goes_on_when_it_stops(
     without_kuberay: Release, kube: Kube, operators: Callable[..., OperatorProcess]
 ):
-    reset(kube, operators("before"), BEFORE)
+    begin(kube, operators("before"))
     forget_lease(kube)
     one, two = operators("one").start(), operators("two").start()
     kube.until(lambda: one.leads() or two.leads(), "one leads")
@@ -197,11 +196,10 @@ def test_an_operator_that_has_nothing_to_do_writes_nothing(
     without_kuberay: Release, kube: Kube, operators: Callable[..., OperatorProcess]
 ):
     operator = operators()
-    reset(kube, operator, BEFORE)
+    begin(kube, operator)
     before = picture(kube)
     operator.proxy.calls.clear()
-    forget_lease(kube)
-    operator.start().quiet()
+    operator.renew().quiet()
     assert differences(picture(kube), before) == []
     paths = [f"{call.method} {call.path}" for call in operator.proxy.writes]
     assert not paths, "a new operator finds everything as it should be, and yet: " + "\n".join(paths)
@@ -212,9 +210,8 @@ def test_edits_of_others_are_corrected_and_their_own_fields_are_left_alone(
     without_kuberay: Release, kube: Kube, operators: Callable[..., OperatorProcess]
 ):
     operator = operators()
-    reset(kube, operator, BEFORE)
-    forget_lease(kube)
-    operator.start().quiet()
+    begin(kube, operator)
+    operator.renew().quiet()
     cluster = kube.objects("RayCluster", NAMESPACE)[0]
     name = cluster["metadata"]["name"]
     wanted = picture(kube)
@@ -237,6 +234,14 @@ def test_edits_of_others_are_corrected_and_their_own_fields_are_left_alone(
         assert metadata["labels"].pop("team") == "blue", key
         assert metadata["annotations"].pop("example.com/note") == "mine", key
     assert differences(found, wanted) == []
+
+
+def begin(kube: Kube, operator: OperatorProcess) -> None:
+    """The objects that are there before a scenario, settled by an operator that is no more."""
+    reset(kube, operator)
+    kube.apply(*BEFORE)
+    operator.renew().quiet()
+    operator.kill()
 
 
 def verdict(kube: Kube, name: str) -> bool:

@@ -37,7 +37,7 @@ class ServeDriver:
     def __init__(self, address: str) -> None:
         import ray
         from ray import serve
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # Cython
 
         self._pods = AskedPods(_ask_for_pod, _take_back, _waits)
         ray.init(
