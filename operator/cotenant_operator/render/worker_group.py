@@ -27,6 +27,8 @@ is not wanted any more before its head answers would hold its device for all of 
 that variable, and must have no trap: only without one does bash hand its place, and so the signal, over to Ray."""
 LOGS_FOLDER = "/var/log/cotenant"
 HUB_TOKEN_FOLDER = "/etc/cotenant/hub"  # noqa: S105 - a folder
+SUCCESSOR_S = 300
+"""So long the engines of a node that is drained serve on, when no other is ready. It costs time only then."""
 RAY_STOPS_S = 30
 """What Ray itself may take, after it waited for the engines of a node that is to go."""
 RAY_MEMORY_BYTES = 1024 * MIB
@@ -58,7 +60,7 @@ def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, rayc
             spec={
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
-                "terminationGracePeriodSeconds": settings.drain_s + RAY_STOPS_S,
+                "terminationGracePeriodSeconds": SUCCESSOR_S + settings.drain_s + RAY_STOPS_S,
                 "containers": [_ray(pool, worker, settings)],
                 "volumes": [*volumes(settings, raycluster), *_own_volumes(pool)],
             },
@@ -76,7 +78,7 @@ def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str,
     own: dict[str, Any] = {
         "NODE_NAME": field_of_the_pod("spec.nodeName"),
         "POD_NAME": field_of_the_pod("metadata.name"),
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(settings.drain_s),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(SUCCESSOR_S + settings.drain_s),
         "HF_ENDPOINT": hub.endpoint,
         "BASH_ENV": f"{SHELL_FOLDER}/env",
     }
