@@ -73,13 +73,15 @@ def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
     annotations = metadata.get("annotations") or {}
     name = metadata["name"]
     pods = world.pods.get(name, ())
+    conductor = world.conductors.get(name, ConductorSeen())
     return ClusterSeen(
         name=name,
         created_s=_created_s(item),
         template=template_from_json(annotations.get(TEMPLATE_ANNOTATION, "")),
         deleting=bool(metadata.get("deletionTimestamp")),
         handover=handover_from_json(annotations.get(ROLL_ANNOTATION, "")),
-        conductor=world.conductors.get(name, ConductorSeen()).status,
+        conductor=conductor.status,
+        told_warm=conductor.desired.warm if conductor.desired is not None else {},
         workers=_workers(pods),
         problem=head_problem(item, pods),
     )

@@ -22,8 +22,8 @@ LOOK_S = 1.0
 TAKE_S = 180.0
 """A device that was given up must be taken by a pod of the target within this, or it goes back."""
 WARM_S = 600.0
-"""Models that find no room in the target, with no pod of it on its way, hold up a roll for this long; so long do
-those that load on a device that the target was given hold up the next one."""
+"""For so long a roll waits for models that find no room in the target, with no pod of it on its way; the next device
+for those that load on one that the target was given; and a drain for those that woke where it is to begin."""
 
 
 _LOADS = ("starting", "waiting", "loading")
@@ -51,15 +51,18 @@ class Progress:
 def progress(old: ClusterSeen, target: ClusterSeen, *, routed: bool, drain_s: float, now_s: float) -> Progress:
     """`routed`: gateways follow the target already. `drain_s`: the longest that `old` may finish its requests."""
     handover = handover_to(old, target)
+    warm = _warm(old, target, handover)
     if not answers(target):
-        return _serve_on(old, target, handover)
+        return _serve_on(old, target, handover, warm)
     if handover is not None and handover.drain_s:
+        overlooked = Lacking.of(target, dict.fromkeys(warm_models(old), 1), now_s=now_s)
+        if not routed or (overlooked.models and now_s < handover.since_s + WARM_S):
+            return _serve_again(old, handover, warm, overlooked)
         return _drain(old, handover, drain_s=drain_s, now_s=now_s)
     left_s = target.created_s + WARM_S - now_s
     if handover is None and not answers(old) and any(old.workers.placed.values()) and left_s > 0:
         message = f"the conductor of {old.name} does not say what is warm; {target.name} waits for it"
-        return Progress("Warming", message, look_again_s=left_s)
-    warm = handover.warm if handover else warm_models(old)
+        return Progress("Warming", message, warm=warm, look_again_s=left_s)
     lacking = Lacking.of(target, warm, now_s=now_s)
     if not lacking.models:
         return _finish(old, target, handover, warm, routed=routed, now_s=now_s)
@@ -69,14 +72,29 @@ def progress(old: ClusterSeen, target: ClusterSeen, *, routed: bool, drain_s: fl
     return _going_on(Progress(phase, lacking.message, warm=warm, look_again_s=lacking.look_again_s), handover)
 
 
-def _serve_on(old: ClusterSeen, target: ClusterSeen, handover: Handover | None) -> Progress:
+def _warm(old: ClusterSeen, target: ClusterSeen, handover: Handover | None) -> dict[str, int]:
+    """model → engines that the target is to have. Of an old one that is silent it has been told already."""
+    now = warm_models(old) if answers(old) else target.told_warm
+    began = handover.warm if handover else {}
+    return {model: max(now.get(model, 0), began.get(model, 0)) for model in {**began, **now}}
+
+
+def _serve_on(old: ClusterSeen, target: ClusterSeen, handover: Handover | None, warm: Mapping[str, int]) -> Progress:
     """The target does not answer: this one does all the work again, and drains anew when the target is back."""
     why = f"does not come up: {target.problem}" if target.problem else "has no conductor that answers yet"
     steps: tuple[Step, ...] = ()
     if handover is not None and handover.drain_s:
         steps = (Note(old.name, msgspec.structs.replace(handover, drain_s=0.0)),)
-    warm = handover.warm if handover else warm_models(old)
     return Progress("Starting", f"{target.name} {why}; {old.name} serves", steps, warm=warm)
+
+
+def _serve_again(old: ClusterSeen, handover: Handover, warm: Mapping[str, int], overlooked: "Lacking") -> Progress:
+    """It was to drain, but only it serves some models (it was silent when that was decided, and is back; or they woke
+    meanwhile), or gateways do not follow the target any more: what is to come before a drain begins anew."""
+    undone = msgspec.structs.replace(handover, drain_s=0.0, warm=warm)
+    phase: RollPhase = "Stuck" if overlooked.failed else "Warming"
+    found = Progress(phase, overlooked.message, (Note(old.name, undone),), warm=warm, look_again_s=LOOK_S)
+    return _going_on(found, handover)
 
 
 def handover_to(old: ClusterSeen, target: ClusterSeen) -> Handover | None:
@@ -148,7 +166,7 @@ def _finish(
     if not routed:
         return _going_on(Progress("Warming", message, warm=warm, route=True, look_again_s=LOOK_S), handover)
     began = handover or Handover(target=target.name, since_s=now_s, warm=warm)
-    drains = msgspec.structs.replace(began, drain_s=now_s + ROUTE_SETTLE_S)
+    drains = msgspec.structs.replace(began, warm=warm, drain_s=now_s + ROUTE_SETTLE_S)
     return _going_on(
         Progress("Draining", message, (Note(old.name, drains),), warm=warm, look_again_s=ROUTE_SETTLE_S), handover
     )
@@ -158,7 +176,7 @@ def _drain(old: ClusterSeen, handover: Handover, *, drain_s: float, now_s: float
     if now_s < handover.drain_s:
         left_s = handover.drain_s - now_s
         message = f"gateways begin to follow {handover.target}"
-        return _going_on(Progress("Draining", message, look_again_s=left_s), handover)
+        return _going_on(Progress("Draining", message, warm=handover.warm, look_again_s=left_s), handover)
     if reason := _done(old, handover, drain_s=drain_s, now_s=now_s):
         return Progress("Draining", reason, (Delete(old.name, reason),), told=GOES, leaving=True)
     end_s = handover.drain_s + drain_s
@@ -208,8 +226,8 @@ def _give_devices(
         return _going_on(replace(found, route=True, look_again_s=LOOK_S), handover)
     began = handover or Handover(target=target.name, since_s=now_s, warm=warm)
     groups = next_groups(began.groups, old, target, lacking.models, now_s=now_s)
-    after = msgspec.structs.replace(began, groups=groups)
-    steps = (Note(old.name, after),) if after != handover and groups else ()
+    after = msgspec.structs.replace(began, groups=groups, warm=warm)
+    steps = (Note(old.name, after),) if groups and (handover is None or groups != handover.groups) else ()
     if groups and all(group.refused for group in groups.values()):
         taken_back = f"{message}; a device that {old.name} gave up was not taken, so it keeps the others"
         return Progress("Stuck", taken_back, steps, warm=warm, route=True)

@@ -81,6 +81,8 @@ class ClusterSeen:
     handover: Handover | None = None
     conductor: PoolStatus | None = None
     """None: it does not answer."""
+    told_warm: Mapping[str, int] = field(default_factory=dict)
+    """`Desired.warm` as its conductor was told last, by whichever operator; empty while it does not answer."""
     workers: Workers = Workers()
     problem: str = ""
     """Why its head does not come up, for people: an image that cannot be pulled, a quota. Empty: nothing is known."""

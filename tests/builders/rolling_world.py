@@ -3,6 +3,7 @@
 Each device holds two engines. Conductors do what `contract.Desired` says of `warm`, `draining` and `keep_devices`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -86,6 +87,7 @@ class Cluster:
     """Its conductor answers."""
     broken: bool = False
     """It never will."""
+    silent_since_s: float | None = None
     told: Told = field(default_factory=Told)
     knows: bool = False
     devices: list[list[str]] = field(default_factory=list)
@@ -110,6 +112,8 @@ class RollingWorld:
     """Templates of which no head comes up."""
     busy: bool = False
     """Every engine has a request that does not end: none of them goes."""
+    back_off_s: float = math.inf
+    """A conductor that has ended is started again after so long at the latest."""
     steps: list[Step] = field(default_factory=list)
     roll: Roll | None = None
 
@@ -168,11 +172,25 @@ class RollingWorld:
     def live(self) -> None:
         """One second or so: conductors start, engines start and end, pods come and go."""
         for cluster in self.clusters:
-            cluster.up = not cluster.broken
+            self._start(cluster)
             if cluster.up and cluster.knows:
                 self._conduct(cluster)
         for cluster in self.clusters:
             self._schedule(cluster)
+
+    def silence(self, index: int) -> None:
+        cluster = self.clusters[index % len(self.clusters)]
+        cluster.up, cluster.silent_since_s = False, self.now_s
+
+    def wait(self, time_s: float) -> None:
+        """Nothing happens meanwhile, but that silent conductors are started again."""
+        self.now_s += time_s
+        for cluster in self.clusters:
+            if cluster.silent_since_s is not None and self.now_s >= cluster.silent_since_s + self.back_off_s:
+                self._start(cluster)
+
+    def _start(self, cluster: Cluster) -> None:
+        cluster.up, cluster.silent_since_s = not cluster.broken, None
 
     def _conduct(self, cluster: Cluster) -> None:
         told = cluster.told
@@ -206,10 +224,12 @@ class RollingWorld:
             cluster.wants = 0
 
     def _seen(self, cluster: Cluster) -> ClusterSeen:
-        ready = {model: cluster.engines(model) for model in self.models}
+        known = () if cluster.told.without_models else self.models
+        ready = {model: cluster.engines(model) for model in known}
         conductor = status(
             ready,
             draining=cluster.told.draining,
+            engines=sum(len(device) for device in cluster.devices),
             generation=1 if cluster.knows else 0,
             pending=cluster.wants,
             devices=len(cluster.devices),
@@ -221,6 +241,7 @@ class RollingWorld:
             template=cluster.template,
             handover=cluster.handover,
             conductor=conductor if cluster.up else None,
+            told_warm=cluster.told.warm if cluster.up else {},
             workers=Workers(placed={GROUP: len(cluster.devices)}, waiting={GROUP: cluster.wants}),
             problem="ImagePullBackOff" if cluster.broken else "",
         )

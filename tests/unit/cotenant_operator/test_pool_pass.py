@@ -19,7 +19,7 @@ from cotenant_operator.pool_pass import Memory, PoolInput, decide
 from cotenant_operator.pool_world import CLUSTER_LABEL, NODE_TYPE_LABEL, RAY_GROUP_LABEL, ConductorSeen, PoolWorld
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Handover, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
-from cotenant_serving.contract import ModelStatus, PoolStatus, Reason
+from cotenant_serving.contract import Desired, ModelStatus, PoolStatus, Reason
 
 NOW_S = 1_795_730_000.0
 NAME = "default-0123abcd"
@@ -207,6 +207,16 @@ def test_a_conductor_that_does_not_answer_is_not_told_and_routed_all_the_same() 
     actions = decide(given([deployment("echo", 1)], pool=pool_object(), world=world), Rolling(KEEP))
     assert actions.puts == ()
     assert actions.routed == (conductor_url(NAME, "ours"),)
+
+
+def test_a_roll_sees_what_conductors_were_told_to_keep_warm() -> None:
+    """By any operator: it knows it still when the conductor of the old RayCluster is silent."""
+    told = Desired(generation=7, pool="default", warm={"default/echo": 2})
+    rolling = Rolling(KEEP)
+    for conductor, warm in [(ConductorSeen(answers().status, "", told), told.warm), (ConductorSeen(None, "no"), {})]:
+        world = replace(settled_world(), conductors={NAME: conductor})
+        decide(given(pool=pool_object(), world=world), rolling)
+        assert [cluster.told_warm for cluster in rolling.seen] == [warm]
 
 
 def test_each_conductor_of_a_roll_is_told_its_part() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.builders.rolling_world import DRAIN_S, GROUP, RollingWorld, status, template
 
@@ -198,6 +198,64 @@ def test_a_silent_old_one_is_waited_for_because_nobody_knows_what_is_warm() -> N
     assert (found.phase, found.routed) == ("Warming", (OLD,))
     assert NEW in roll(old(conductor=None), new(created_s=NOW_S - WARM_S)).routed
     assert NEW in roll(old(conductor=None, workers=Workers()), new()).routed
+
+
+@pytest.mark.parametrize("age_s", [60.0, WARM_S])
+def test_what_a_silent_old_one_has_warm_is_what_the_new_one_was_told(age_s: float) -> None:
+    loads = new(created_s=NOW_S - age_s, conductor=status(loading=["m"]), told_warm={"m": 1})
+    found = roll(old(conductor=None), loads)
+    assert (found.phase, found.routed, found.steps) == ("Warming", (OLD,), ())
+    assert found.told[NEW] == Told(warm={"m": 1})
+
+
+def test_an_old_one_that_is_back_does_not_drain_while_only_it_serves_a_model() -> None:
+    """That was decided while it was silent."""
+    drains = handover(warm={}, drain_s=NOW_S - 5)
+    found = roll(old(handover=drains), new(conductor=status({"m": 0})), routed=(OLD, NEW))
+    assert noted(found) == handover(warm={"m": 1}, drain_s=0.0)
+    assert found.told == {OLD: Told(), NEW: Told(warm={"m": 1})}
+    again = roll(old(handover=noted(found)), new(conductor=status(loading=["m"])), routed=(OLD, NEW))
+    assert (again.phase, again.steps, again.told) == ("HandingOver", (), found.told)
+
+
+def test_models_that_wake_all_the_time_do_not_hold_up_a_drain_for_ever() -> None:
+    began = handover(since_s=NOW_S - WARM_S, drain_s=NOW_S - 5)
+    wakes = {"handover": began, "conductor": status({"m": 1, "n": 1})}
+    found = roll(old(**wakes), new(conductor=status({"m": 1}, loading=["n"])), routed=(OLD, NEW))
+    assert found.told[OLD] == Told(draining=True, without_models=True)
+
+
+def test_a_new_one_with_an_engine_less_stops_no_drain() -> None:
+    drains = handover(drain_s=NOW_S - 5)
+    found = roll(old(handover=drains, conductor=status({"m": 2})), new(), routed=(OLD, NEW))
+    assert found.told[OLD] == Told(draining=True, without_models=True)
+
+
+def test_a_model_that_got_warm_since_a_hand_over_began_is_loaded_too() -> None:
+    serves = old(handover=handover(), conductor=status({"m": 1, "n": 1}))
+    found = roll(serves, new(conductor=status({"m": 1, "n": 0})))
+    assert (found.phase, found.steps) == ("HandingOver", ())
+    assert found.told[NEW] == Told(warm={"m": 1, "n": 1})
+
+
+def test_the_new_one_keeps_all_warm_until_the_old_one_drains() -> None:
+    settles = roll(old(handover=handover(drain_s=NOW_S + 5)), new(), routed=(OLD, NEW))
+    assert settles.told == {OLD: Told(), NEW: Told(warm={"m": 1})}
+
+
+@pytest.mark.parametrize("routed", [None, (OLD,)])
+def test_no_old_one_drains_while_gateways_do_not_follow_the_new_one(routed: tuple[str, ...] | None) -> None:
+    """The configuration that they had was lost, and made anew."""
+    found = roll(old(handover=handover(drain_s=NOW_S - 5)), new(), routed=routed)
+    assert noted(found) == handover(drain_s=0.0)
+    assert found.told[OLD] == Told()
+    assert NEW in roll(old(handover=noted(found)), new(), routed=routed).routed
+
+
+def test_an_old_one_that_stays_silent_goes_in_the_end() -> None:
+    silent = old(handover=handover(warm={}, drain_s=NOW_S - DRAIN_S), conductor=None)
+    (step,) = roll(silent, new(conductor=status({"m": 0})), routed=(OLD, NEW)).steps
+    assert step == Delete(OLD, f"{OLD} had 15m to finish its requests")
 
 
 def test_when_the_new_one_falls_silent_the_old_one_serves_on() -> None:
@@ -447,11 +505,11 @@ def happen(world: RollingWorld, event: str, value: Any) -> None:
         for _ in range(value):
             world.live()
     elif event == "wait":
-        world.now_s += value
+        world.wait(value)
     elif event == "busy":
         world.busy = value
-    elif world.clusters:
-        world.clusters[value % len(world.clusters)].up = False
+    else:
+        world.silence(value)
 
 
 @settings(max_examples=300, deadline=None)
@@ -472,10 +530,26 @@ def test_whatever_happens_there_are_never_more_than_two_and_it_ends(events: list
     assert len(world.steps) == before
 
 
+LOOK, LIVE = ("look", None), ("live", 1)
+SILENT_WHEN_THE_NEW_ONE_IS_TEN_MINUTES_OLD = [
+    *[("want", "b"), LOOK, LIVE, LOOK, ("wait", WARM_S), ("silence", 0), LOOK, LOOK],
+    *[LIVE, ("wait", ROUTE_SETTLE_S), LOOK, LIVE],
+]
+SILENT_WHEN_THE_NEW_ONE_IS_FIRST_HEARD = [
+    *[("want", "b"), LOOK, ("wait", WARM_S), LIVE, ("silence", 0), LOOK, LOOK, LOOK],
+    *[LIVE, ("wait", ROUTE_SETTLE_S), LOOK, LIVE],
+]
+
+
 @settings(max_examples=300, deadline=None)
 @given(EVENTS)
+@example(SILENT_WHEN_THE_NEW_ONE_IS_TEN_MINUTES_OLD)
+@example(SILENT_WHEN_THE_NEW_ONE_IS_FIRST_HEARD)
 def test_with_free_devices_a_warm_model_always_has_an_engine_that_gateways_follow(events: list[Any]) -> None:
+    """No conductor is silent for longer than Kubernetes lets a container that has ended wait. (One that never speaks
+    again is given up when the time for its requests is over: `test_an_old_one_that_stays_silent_goes_in_the_end`.)"""
     world = RollingWorld.serving(2 * len(MODELS), MODELS)
+    world.back_off_s = 300.0
     for event, value in [*events, *[("look", None), ("live", 1), ("wait", 20.0)] * 30]:
         happen(world, event, value)
         assert all(world.served(model) for model in MODELS), (event, value, world.roll)
