@@ -117,7 +117,7 @@ EMPTIED = [
     ("GPUPool", {"head": {"affinity": {"nodeAffinity": {}}}}, {"head": {"affinity": {}}}),
     ("Tenant", {"limits": {"requestsPerMinute": 7}}, {"limits": {}}),
     ("ModelDeployment", {"replicas": {"max": 2}}, {"replicas": {}}),
-    ("ModelDeployment", {"engine": {"maxModelLen": 512}}, {"engine": {}}),
+    ("ModelDeployment", {"engine": {"contextTokens": 512}}, {"engine": {}}),
 ]
 """Kind, a part of its spec that is applied first, and the same without its fields."""
 
@@ -165,6 +165,7 @@ def test_the_least_that_serves_a_model_is_filled_up(store: Callable[[dict[str, A
         "model": "hf://org/name",
         "pool": "default",
         "replicas": {"min": 0, "max": 1, "idleAfter": "10m"},
+        "engine": {},
     }
 
 
