@@ -21,7 +21,15 @@ from typing import Any
 import psutil
 import yaml
 from tests.builders.kube import Kube, Object, condition, namespace
-from tests.builders.release import CHART, MARK, NAMESPACE, another_cotenant, remove_namespaces, remove_objects
+from tests.builders.release import (
+    CHART,
+    MARK,
+    NAMESPACE,
+    another_cotenant,
+    remove_namespaces,
+    remove_objects,
+    until_served,
+)
 from tests.builders.up import echo, pool, until
 
 from benchmarks.measuring import cpu_s, finish, machine, markdown, median
@@ -186,6 +194,7 @@ def prepared(kube: Kube) -> Iterator[None]:
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "files" / "crds"))
     kube.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRDS), "--timeout=60s")
     try:
+        until_served(kube)
         remove_objects(kube)
         for name in (NAMESPACE, WHERE):
             kube.until(lambda: kube.apply(namespace(name, **{MARK: "true"})), f"namespace {name}")  # noqa: B023

@@ -126,6 +126,12 @@ class Release(Calls):
         remove_namespaces(self.kube)
 
 
+def until_served(kube: Kube) -> None:
+    """A CRD is established a moment before the API server answers for its kind."""
+    for kind in KINDS:
+        kube.until(lambda: kube.objects(kind) is not None, f"{kind}s are served")  # noqa: B023
+
+
 def remove_objects(kube: Kube) -> None:
     for kind in KINDS:
         for one in kube.objects(kind):

@@ -18,7 +18,7 @@ from tests.builders.kube import Kube, condition
 from tests.builders.operator_process import OperatorProcess, differences, forget_lease, picture
 from tests.builders.operator_scenarios import BEFORE, GROUP, SCENARIOS, Scenario, reset, run_and_kill, undisturbed
 from tests.builders.pool_pods import is_ready
-from tests.builders.release import NAMESPACE, Release, remove_objects
+from tests.builders.release import NAMESPACE, Release, remove_objects, until_served
 from tests.builders.up import echo, pool
 
 QUICK = "everything is new"
@@ -34,8 +34,7 @@ def installed(release: Release, kube: Kube, namespaces: Callable[[str], str]) ->
         namespaces(name)
     release.install({"defaultPool": {"enabled": False}})
     release.scale_programs(0)
-    for kind in ("GPUPool", "Tenant", "ModelDeployment"):
-        kube.until(lambda: kube.objects(kind) == [], f"{kind}s are served")  # noqa: B023
+    until_served(kube)
     return release
 
 
