@@ -148,6 +148,7 @@ class Kube:
         what: str,
         *,
         limit_s: float = 120.0,
+        pause_s: float = 0.3,
         explain: Callable[[], str] | None = None,
     ) -> Any:
         """Poll; a failure prints the cluster's state. An API server that does not answer is asked again."""
@@ -160,7 +161,7 @@ class Kube:
                     return None
                 raise
 
-        return until(tried, what, explain=explain or self.story, limit_s=limit_s, pause_s=0.3)
+        return until(tried, what, explain=explain or self.story, limit_s=limit_s, pause_s=pause_s)
 
     def story(self) -> str:
         """What a person would look at first."""

@@ -25,6 +25,8 @@ BEFORE: tuple[Object, ...] = (
     echo("right"),
     echo("far", namespace="ads"),
 )
+PAUSE_S = 0.05
+"""Between two looks: there are hundreds of runs."""
 Act = Callable[[Kube], Any]
 
 
@@ -102,7 +104,7 @@ def run_and_kill(
     scenario.act(kube)
     operator.proxy.after(kill_after, operator.kill)
     operator.renew()
-    kube.until(lambda: not operator.alive, f"its call {kill_after} comes", explain=operator.said)
+    kube.until(lambda: not operator.alive, f"its call {kill_after} comes", pause_s=PAUSE_S, explain=operator.said)
     assert operator.returncode == -signal.SIGKILL, f"it ended by itself: {operator.said()}"
     call = wanted.calls[kill_after - 1]
     settled(kube, operator.renew(), wanted.after, f"{scenario.name}, killed after call {kill_after} ({call})")
@@ -112,6 +114,7 @@ def settled(kube: Kube, operator: OperatorProcess, wanted: dict[str, Object], wh
     kube.until(
         lambda: not differences(picture(kube), wanted),
         what,
+        pause_s=PAUSE_S,
         explain=lambda: "\n".join([*differences(picture(kube), wanted), operator.said()]),
     )
 
@@ -124,6 +127,7 @@ def reset(kube: Kube, operator: OperatorProcess) -> None:
         kube.until(
             lambda: not kube.objects(kind, NAMESPACE, "cotenant.dev/pool"),  # noqa: B023
             f"{kind}s of pools are gone",
+            pause_s=PAUSE_S,
         )
     for name in ("cotenant-tokens", "cotenant-gateway"):
         kube.delete("Secret", name, NAMESPACE)

@@ -137,7 +137,7 @@ def remove_objects(kube: Kube) -> None:
         for one in kube.objects(kind):
             kube.delete(kind, one["metadata"]["name"], one["metadata"].get("namespace", ""))
     for kind in KINDS:
-        kube.until(lambda: not kube.objects(kind), f"all of {kind} are gone")  # noqa: B023
+        kube.until(lambda: not kube.objects(kind), f"all of {kind} are gone", pause_s=0.05)  # noqa: B023
 
 
 def remove_namespaces(kube: Kube) -> None:
