@@ -152,10 +152,14 @@ def resync(kube: Kube, folder: Path, count: int) -> tuple[float, int]:
                 settle(process)
             else:
                 time.sleep(2 * RESYNC_S)
+                settle(process)
             versions, before = resource_versions(kube), cpu_s([process.pid])
             time.sleep(LOOKS * RESYNC_S)
             used[name] = cpu_s([process.pid]) - before
-            changed = sum(versions.get(key) != version for key, version in resource_versions(kube).items())
+            written = [key for key, version in resource_versions(kube).items() if versions.get(key) != version]
+            changed = len(written)
+            if written:
+                print(f"{name}: written meanwhile: {', '.join(written)}", flush=True)
     delete(kube)
     return 1000 * (used["often"] - used["never"]) / LOOKS / count, changed
 
