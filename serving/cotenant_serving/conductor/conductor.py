@@ -215,11 +215,11 @@ class Conductor:
         assert self._driver is not None
         for delete in decision.deletes:
             app = self._apps.get(delete.app)
-            if app is not None and app.status == "deleting":
-                continue  # nothing is known of it but that, and Serve takes long to end it
-            log.info("deleting %s: %s", delete.app, delete.why)
-            if await self._try(self._driver.delete, delete.app):
-                self._observed.deleting(delete.app)
+            if app is None or app.status != "deleting":  # Serve takes long to end one, and need not be asked again
+                log.info("deleting %s: %s", delete.app, delete.why)
+                if not await self._try(self._driver.delete, delete.app):
+                    continue
+            self._observed.deleting(delete.app)
         await self._try(self._driver.ask, decision.pods)
         for start in decision.starts:
             args = self._engine_args(start)

@@ -134,6 +134,26 @@ async def test_a_conductor_without_state_adopts_what_runs_and_deletes_nothing(be
     assert bench.serve.deleted == []
 
 
+async def test_an_app_that_serve_is_ending_already_is_not_asked_to_and_its_engine_is_gone(bench):
+    """Serve took the call before, and its answer was lost; or the conductor before this one made it."""
+    args = await bench.warm()
+    bench.serve.running[args.app] = App("deleting")
+    bench.conductor.set_desired(desired(generation=2))
+    await bench.conductor.step()
+    assert bench.serve.deleted == []
+    assert bench.conductor.table.engines == ()
+    assert bench.conductor.table.gone == (f"i-{args.app}",)
+
+
+async def test_the_failure_of_an_engine_that_serve_is_ending_already_counts_once(bench):
+    args = await bench.warm()
+    bench.serve.running[args.app] = App("deleting")
+    bench.say(args, state="failed", reason=Reason.LOAD_FAILED, message="no such file")
+    for _ in range(3):
+        await bench.conductor.step()
+    assert bench.conductor._decision.memory["search/chat"].failures == 1
+
+
 async def test_a_full_disk_keeps_no_engine_from_starting_or_from_the_table(bench):
     placements = bench.folder / "placements.new"
     placements.mkdir()  # nothing can be written there
