@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from tests.builders.conductor import GIB, engine, group, model, pod, world
 
 from cotenant_serving.conductor.decide import decide
@@ -44,19 +45,23 @@ def test_it_goes_once_its_successor_is_ready_though_it_runs_requests_which_it_fi
         assert decision.starts == ()
 
 
-def test_nothing_is_placed_evicted_or_replaced_on_a_device_that_leaves():
-    idle = engine(model="a/a", share=6 * GIB, on=OLD, idle_s=60.0)
-    decision = decide(
-        world(
-            model("a/a", share=6 * GIB, min_engines=1),
-            model(share=4 * GIB),
-            engines=(idle,),
-            devices=(OLD,),
-            groups=(group(),),
-            demand=ASKED,
-        )
-    )
-    assert (decision.starts, decision.deletes) == ((), ())
+def on_its_own(leaving, *, share=2 * GIB, **old):
+    """What is decided for a model that is asked for, where `old` alone holds 6 of the 8 GiB of the only device."""
+    there = engine(share=6 * GIB, on=pod(1, leaving=leaving), idle_s=60.0, **old)
+    lately = {"a/a": ModelMemory(last_demand_s=970.0)}
+    models = (model("a/a", share=6 * GIB), model(share=share))
+    where = (pod(1, leaving=leaving),)
+    return decide(world(*models, engines=(there,), devices=where, groups=(group(),), demand=ASKED, memory=lately))
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+def test_nothing_is_placed_evicted_or_replaced_on_a_device_that_leaves(leaving):
+    placed = on_its_own(leaving, model="a/a")
+    assert (len(placed.starts), deleted(placed)) == (not leaving, [])
+    evicted = on_its_own(leaving, model="a/a", share=4 * GIB)
+    assert (evicted.starts, len(deleted(evicted))) == ((), not leaving)
+    replaced = on_its_own(leaving, revision="r0", share=4 * GIB)
+    assert (replaced.starts, len(deleted(replaced))) == ((), not leaving)
 
 
 def test_one_that_starts_there_goes_unless_this_conductor_may_just_not_have_heard_of_it():
