@@ -92,12 +92,13 @@ class SharedSource:
 
 
 class Followed:
-    """What a source says, with the pool token that goes with it."""
+    """What a source says, with the pool token that goes with it. What cannot be read leaves each as it was."""
 
     def __init__(self, source: Source, token_file: Path | None = None) -> None:
         """`token_file` wins over the one that the configuration names."""
         self._source = source
         self._token_file = token_file
+        self._token_name = ""
         self._token_seen: object = None
         self.directory: Directory | None = None
         self.pool_token = ""
@@ -138,8 +139,10 @@ class Followed:
         signature = (name, signature_of(Path(name))) if name else None
         if signature == self._token_seen:
             return
-        self._token_seen = signature
-        self.pool_token = read_token(Path(name)) if name else ""
+        token = read_token(Path(name)) if name else ""
+        if token or name != self._token_name:
+            self.pool_token = token
+        self._token_name, self._token_seen = name, signature
 
 
 def read_token(path: Path) -> str:

@@ -115,6 +115,23 @@ def test_the_pool_token_follows_its_file(tmp_path, caplog):
     assert "second-one" not in caplog.text
 
 
+def test_a_pool_token_file_that_is_empty_or_gone_leaves_the_token_as_it_was_and_another_file_does_not(tmp_path):
+    file, token = tmp_path / "gateway.json", tmp_path / "token"
+    token.write_text("first\n")
+    write(file, config(pool_token_file=str(token)))
+    followed = Followed(FileSource(file))
+    followed.poll()
+    token.write_text("\n")
+    followed.poll()
+    assert followed.pool_token == "first"
+    token.unlink()
+    followed.poll()
+    assert followed.pool_token == "first"
+    write(file, config(generation=2, pool_token_file=str(tmp_path / "other")))
+    followed.poll()
+    assert followed.pool_token == ""
+
+
 def test_a_bare_name_works_where_it_is_unambiguous():
     view = index(config(tenant(models=("a/x", "b/x", "a/y")), tenant("ads", models=("b/x",)))).tenants
     assert catalog.resolve(view["search"], "y").name == "a/y"
