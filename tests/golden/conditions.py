@@ -59,6 +59,7 @@ def situations() -> list[Situation]:
 
 
 CHAT = model("chat", namespace="search", model=SOURCE, gpu={"memory": "4Gi"})
+TWO_CHATS = model("chat", namespace="search", model=SOURCE, gpu={"memory": "4Gi"}, replicas={"max": 2})
 MIG_CHAT = model("chat", namespace="search", model=SOURCE, gpu={"mig": "1g.10gb"})
 _POOL = pool(see.SHARED, see.MIG)
 
@@ -110,7 +111,7 @@ def _models_that_run() -> list[Situation]:
             ),
         ),
         _model("It answers", see.pool_seen(see.ready())),
-        _model("It answers, and a second engine starts", see.pool_seen(see.ready(engines=two))),
+        _model("It answers, and a second engine starts", see.pool_seen(see.ready(engines=two)), item=TWO_CHATS),
         _model(
             "The spec was changed to one that loads nothing: the earlier revision serves on",
             see.pool_seen(

@@ -190,6 +190,15 @@ def test_the_engine_of_a_new_revision_is_not_desired_beside_the_one_that_it_repl
     assert status_of(see.pool_seen(see.ready(engines=ending)))["replicas"]["summary"] == "1/1"
 
 
+@pytest.mark.parametrize(("state", "said"), [("loading", "1/1"), ("ready", "2/1")])
+def test_an_engine_that_takes_the_place_of_one_on_a_drained_node_is_not_desired_beside_it(
+    state: str, said: str
+) -> None:
+    engines = (see.engine(), see.engine(app=f"search.chat-{see.REVISION}-1", state=state))
+
+    assert status_of(see.pool_seen(see.ready(engines=engines)))["replicas"]["summary"] == said
+
+
 def test_a_refused_spec_does_not_hide_that_the_earlier_one_serves() -> None:
     status = status_of(see.pool_seen(see.ready()), planned(gpu={"memory": "1Gi"}))
 
