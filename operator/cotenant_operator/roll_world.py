@@ -37,7 +37,8 @@ class Handover(msgspec.Struct, frozen=True):
     since_s: float
     """When it began, Unix seconds: gateways follow both from then on."""
     warm: Mapping[str, int] = {}
-    """model → engines that were ready here when it began: what the target loads."""
+    """model → engines that were ready here when it began, or at a step since then, the most of them: what the target
+    loads."""
     groups: Mapping[str, GroupHandover] = {}
     drain_s: float = 0.0
     """When it was told to finish its requests and start none, Unix seconds; 0: not yet."""
