@@ -163,6 +163,7 @@ class Operator:
         term, self._term = self._term, None
         if term is not None:
             await term.close()
+            self._secrets.want_only(ALWAYS)
 
     async def _follow_secrets(self) -> None:
         """The Secrets of every replica, from the start; the leader's planner adds those of tenants."""

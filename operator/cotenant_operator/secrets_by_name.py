@@ -61,10 +61,14 @@ class SecretsByName:
     async def want(self, names: Iterable[str]) -> None:
         """These and no others from now on; returns when each was read once. Raises ClusterError."""
         self._wanted = frozenset(names)
-        for name in self._found.keys() - self._wanted:
-            del self._found[name]
+        self._forget_others()
         new = [name for name in self._wanted if name not in self._found]
         await asyncio.gather(*(self._read(name) for name in new))
+
+    def want_only(self, names: Iterable[str]) -> None:
+        """Of those that are wanted now no others than these from now on."""
+        self._wanted &= frozenset(names)
+        self._forget_others()
 
     def put(self, secret: Object) -> None:
         """What was just written."""
@@ -89,7 +93,12 @@ class SecretsByName:
                 secret: Object | None = await self._cluster.get(SECRETS, name, self._namespace)
             except NotFoundError:
                 secret = None
-        self._store(name, secret)
+        if name in self._wanted:  # what is forgotten meanwhile must not be found there, old, when it is wanted again
+            self._store(name, secret)
+
+    def _forget_others(self) -> None:
+        for name in self._found.keys() - self._wanted:
+            del self._found[name]
 
     def _store(self, name: str, secret: Object | None) -> None:
         known = name in self._found

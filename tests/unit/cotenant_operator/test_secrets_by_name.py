@@ -1,5 +1,6 @@
 """Secrets are read by name only, and what cannot be read stays as it was."""
 
+import asyncio
 import base64
 
 import pytest
@@ -81,6 +82,22 @@ async def test_what_nobody_wants_any_more_is_forgotten() -> None:
     await secrets.want(["one"])
     await secrets.want([])
     assert secrets.get("one") is None
+
+
+async def test_who_leads_no_more_looks_at_its_own_alone_and_reads_the_others_anew_when_it_leads_again() -> None:
+    store = Store(own="first", tenants="second")
+    secrets = SecretsByName(store, "ours", lambda name: None)
+    await secrets.want(["own", "tenants"])
+    looking = asyncio.create_task(secrets.look())
+    await asyncio.sleep(0)  # it has begun
+    secrets.want_only(["own", "never wanted"])
+    await looking
+    store.reads.clear()
+    await secrets.look()
+    assert (store.reads, secrets.value("own", "token"), secrets.get("tenants")) == (["own"], "first", None)
+    store.put("tenants", "revoked meanwhile", 2)
+    await secrets.want(["own", "tenants"])
+    assert secrets.value("tenants", "token") == "revoked meanwhile"
 
 
 async def test_what_was_just_written_counts_at_once() -> None:
