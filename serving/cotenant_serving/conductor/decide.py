@@ -118,8 +118,9 @@ def missing(view: ModelView) -> EngineSpec | None:
 
 
 def asked_for(view: ModelView) -> bool:
-    """Is a request here now, or an engine missing that `min` promises? Only then may others make room."""
-    return view.demand.running + view.demand.queued > 0 or len(view.alive) < view.floor
+    """Is a request here now, or an engine missing that `min` promises, or soon, with its node? Only then may others
+    make room."""
+    return view.demand.running + view.demand.queued > 0 or len(view.staying) < view.floor
 
 
 def may_grow(view: ModelView) -> bool:

@@ -181,8 +181,7 @@ class Placing:
         for engine in sorted(self._evictable(view, device), key=self._cost):
             if sum(victim.args.share_bytes for victim in chosen) >= short:
                 break
-            same = [e for e in self.engines if e.model == engine.model and e.phase == "ready" and not self._goes(e)]
-            left = len(same) - sum(victim.model == engine.model for victim in chosen)
+            left = self._staying(engine.model) - sum(victim.model == engine.model for victim in chosen)
             if left > self.needs.get(engine.model, 0):
                 chosen.append(engine)
         return chosen if sum(victim.args.share_bytes for victim in chosen) >= short else []
@@ -210,6 +209,11 @@ class Placing:
 
     def _goes(self, engine: Engine) -> bool:
         return engine.args.app in self.going or engine.phase == "deleting"
+
+    def _staying(self, model: str) -> int:
+        """Engines of the model that are ready and go neither by themselves nor with their node."""
+        ready = (engine for engine in self.engines if engine.model == model and engine.phase == "ready")
+        return sum(not (self._goes(engine) or self.world.leaves(engine)) for engine in ready)
 
     def _ending_bytes(self, device: Device) -> int:
         return sum(engine.args.share_bytes for engine in self._on(device) if self._goes(engine))

@@ -45,6 +45,23 @@ def test_it_goes_once_its_successor_is_ready_though_it_runs_requests_which_it_fi
         assert decision.starts == ()
 
 
+def test_idle_engines_make_room_for_one_that_is_promised_before_its_node_has_gone():
+    there = (engine(share=6 * GIB, on=OLD), engine(model="a/a", share=6 * GIB, on=NEW, idle_s=60.0))
+    models = (model(share=6 * GIB, min_engines=1), model("a/a", share=6 * GIB))
+    lately = {"a/a": ModelMemory(last_demand_s=970.0)}
+    decision = decide(world(*models, engines=there, devices=(OLD, NEW), memory=lately))
+    assert deleted(decision) == [there[1].args.app]
+
+
+def test_no_engine_makes_room_that_takes_the_place_of_one_on_a_drained_node():
+    two = tuple(engine(share=6 * GIB, slot=slot, on=pod(slot, leaving=True)) for slot in (1, 2))
+    successor = engine(share=6 * GIB, slot=3, on=pod(3), idle_s=60.0)
+    models = (model(share=6 * GIB, min_engines=2, max_engines=2), model("a/a", share=4 * GIB))
+    where = (pod(1, leaving=True), pod(2, leaving=True), pod(3))
+    decision = decide(world(*models, engines=(*two, successor), devices=where, demand={"a/a": 1}))
+    assert deleted(decision) == []
+
+
 def on_its_own(leaving, *, share=2 * GIB, **old):
     """What is decided for a model that is asked for, where `old` alone holds 6 of the 8 GiB of the only device."""
     there = engine(share=6 * GIB, on=pod(1, leaving=leaving), idle_s=60.0, **old)
