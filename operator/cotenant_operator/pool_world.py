@@ -74,6 +74,7 @@ def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
     name = metadata["name"]
     pods = world.pods.get(name, ())
     conductor = world.conductors.get(name, ConductorSeen())
+    told = conductor.desired
     return ClusterSeen(
         name=name,
         created_s=_created_s(item),
@@ -81,7 +82,8 @@ def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
         deleting=bool(metadata.get("deletionTimestamp")),
         handover=handover_from_json(annotations.get(ROLL_ANNOTATION, "")),
         conductor=conductor.status,
-        told_warm=conductor.desired.warm if conductor.desired is not None else {},
+        told_warm=told.warm if told is not None else {},
+        told_to_go=told is not None and told.draining and not told.models,
         workers=_workers(pods),
         problem=head_problem(item, pods),
     )

@@ -55,7 +55,8 @@ def progress(old: ClusterSeen, target: ClusterSeen, *, routed: bool, drain_s: fl
     if not answers(target):
         return _serve_on(old, target, handover, warm)
     if handover is not None and handover.drain_s:
-        overlooked = Lacking.of(target, dict.fromkeys(warm_models(old), 1), now_s=now_s)
+        serves = {} if old.told_to_go else warm_models(old)
+        overlooked = Lacking.of(target, dict.fromkeys(serves, 1), now_s=now_s)
         if not routed or (overlooked.models and now_s < handover.since_s + WARM_S):
             return _serve_again(old, handover, warm, overlooked)
         return _drain(old, handover, drain_s=drain_s, now_s=now_s)

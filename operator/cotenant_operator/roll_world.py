@@ -84,6 +84,8 @@ class ClusterSeen:
     """None: it does not answer."""
     told_warm: Mapping[str, int] = field(default_factory=dict)
     """`Desired.warm` as its conductor was told last, by whichever operator; empty while it does not answer."""
+    told_to_go: bool = False
+    """It was told last to serve no model: what it says of models may be older than that."""
     workers: Workers = Workers()
     problem: str = ""
     """Why its head does not come up, for people: an image that cannot be pulled, a quota. Empty: nothing is known."""

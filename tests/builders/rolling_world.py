@@ -242,6 +242,7 @@ class RollingWorld:
             handover=cluster.handover,
             conductor=conductor if cluster.up else None,
             told_warm=cluster.told.warm if cluster.up else {},
+            told_to_go=cluster.told.without_models if cluster.up else False,
             workers=Workers(placed={GROUP: len(cluster.devices)}, waiting={GROUP: cluster.wants}),
             problem="ImagePullBackOff" if cluster.broken else "",
         )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import pytest
 from tests.builders.watched_api import deployment
 
 from cotenant_operator.actions import Actions, Apply, Merge, Remove
@@ -19,7 +20,7 @@ from cotenant_operator.pool_pass import Memory, PoolInput, decide
 from cotenant_operator.pool_world import CLUSTER_LABEL, NODE_TYPE_LABEL, RAY_GROUP_LABEL, ConductorSeen, PoolWorld
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Handover, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
-from cotenant_serving.contract import Desired, ModelStatus, PoolStatus, Reason
+from cotenant_serving.contract import Desired, DesiredModel, ModelStatus, PoolStatus, Reason
 
 NOW_S = 1_795_730_000.0
 NAME = "default-0123abcd"
@@ -217,6 +218,18 @@ def test_a_roll_sees_what_conductors_were_told_to_keep_warm() -> None:
         world = replace(settled_world(), conductors={NAME: conductor})
         decide(given(pool=pool_object(), world=world), rolling)
         assert [cluster.told_warm for cluster in rolling.seen] == [warm]
+
+
+@pytest.mark.parametrize(
+    ("models", "draining", "goes"), [(0, True, True), (1, True, False), (1, False, False), (0, False, False)]
+)
+def test_a_roll_sees_which_conductor_was_told_to_serve_no_model(models: int, draining: bool, goes: bool) -> None:
+    desired = tuple(DesiredModel(name=f"default/echo-{number}") for number in range(models))
+    told = Desired(generation=7, pool="default", models=desired, draining=draining)
+    rolling = Rolling(KEEP)
+    world = replace(settled_world(), conductors={NAME: ConductorSeen(answers().status, "", told)})
+    decide(given(pool=pool_object(), world=world), rolling)
+    assert [cluster.told_to_go for cluster in rolling.seen] == [goes]
 
 
 def test_each_conductor_of_a_roll_is_told_its_part() -> None:

@@ -218,6 +218,14 @@ def test_an_old_one_that_is_back_does_not_drain_while_only_it_serves_a_model() -
     assert (again.phase, again.steps, again.told) == ("HandingOver", (), found.told)
 
 
+def test_what_an_old_one_said_before_it_was_told_to_go_undoes_no_drain() -> None:
+    """It is asked every two seconds, and the new one lets go at once of what nobody asks for."""
+    drains = old(handover=handover(drain_s=NOW_S - 5), told_to_go=True)
+    found = roll(drains, new(conductor=status({"m": 0})), routed=(OLD, NEW))
+    assert (found.phase, found.steps) == ("Draining", ())
+    assert found.told == {OLD: Told(draining=True, without_models=True), NEW: Told()}
+
+
 def test_models_that_wake_all_the_time_do_not_hold_up_a_drain_for_ever() -> None:
     began = handover(since_s=NOW_S - WARM_S, drain_s=NOW_S - 5)
     wakes = {"handover": began, "conductor": status({"m": 1, "n": 1})}
