@@ -245,6 +245,7 @@ class Reconciler:
         return True
 
     async def _gateways(self, planned: Planned) -> float | None:
+        tenants = dict(self._caches.tenants.objects)  # as planned: they may be edited while this fits and writes
         given = GatewayInput(
             planned=planned,
             routes={name: self._routes.get(name) for name in self._pool_names()},
@@ -257,7 +258,7 @@ class Reconciler:
         if config is not None:
             await self._publish(config)
         self._fitted(fitting)
-        statuses = tenant_statuses(planned, self._caches.tenants.objects, self._wall(), fitting)
+        statuses = tenant_statuses(planned, tenants, self._wall(), fitting)
         if not await self._carry_out.statuses(statuses):
             raise RoundFailedError("tenants: not every status could be written, see above")
         return AGAIN_S if self._planner.troubled else None

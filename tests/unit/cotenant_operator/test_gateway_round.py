@@ -1,6 +1,7 @@
 """The leader's round over gateways: one write for each change, none without one, and it says what has no room."""
 
 import base64
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,8 +27,10 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.written: list[Object] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def apply(self, kind: Kind, item: Object) -> bytes:
+        self.meanwhile()
         self.written.append(item)
         metadata = {**item["metadata"], "resourceVersion": str(len(self.written))}
         return msgspec.json.encode({**item, "metadata": metadata})
@@ -53,6 +56,7 @@ class Stage:
         self.published = PublishedConfig()
         self.published.offer(in_secret.json())
         self.metrics = OperatorMetrics(leads=lambda: True, watched=(), calls=dict)
+        self.tenants = {("", "search"): tenant()}
         self.statuses: list[Any] = []
         self.plan = planned([tenant()], [secret(token=KEY)])
         self.reconciler = self._reconciler(secrets, in_secret, room)
@@ -61,7 +65,7 @@ class Stage:
         caches: Any = SimpleNamespace(
             pools=SimpleNamespace(objects={("", "default"): pool()}),
             models=SimpleNamespace(objects={("default", "echo"): deployment("echo", 1)}),
-            tenants=SimpleNamespace(objects={("", "search"): tenant()}),
+            tenants=SimpleNamespace(objects=self.tenants),
             endpoint_slices=SimpleNamespace(objects={}),
         )
         planner: Any = SimpleNamespace(planned=self._planned, troubled=False)
@@ -118,6 +122,16 @@ async def test_a_revoked_key_is_not_in_what_is_written_next() -> None:
     await stage.round()
     (after,) = stage.api.config.tenants
     assert (len(before.key_sha256), after.key_sha256) == (1, ())
+
+
+async def test_a_tenant_that_is_edited_meanwhile_gets_the_status_of_the_generation_that_was_planned() -> None:
+    stage = Stage()
+    edited = tenant()
+    edited["metadata"]["generation"] = 2
+    stage.api.meanwhile = lambda: stage.tenants.update({("", "search"): edited})
+    await stage.round()
+    (said,) = stage.statuses
+    assert said.status["observedGeneration"] == 1
 
 
 async def test_what_an_older_operator_wrote_is_written_anew_once_above_it() -> None:
