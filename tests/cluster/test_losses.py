@@ -145,7 +145,7 @@ def test_with_redis_warm_models_answer_while_the_head_is_lost(
         )
         kube.until(lambda: ready(kube) == 2, "both engines are ready", limit_s=300)
         phases("pool with Redis, every device taken while it rolled")
-        engines = instances(kube)
+        engines = both(kube)
         lose_head(installed, kube)
         phases("another head and conductor ready")
         kube.until(lambda: conductor(kube) == "True" and ready(kube) == 2, "the status is true again")
@@ -167,7 +167,7 @@ def test_without_redis_the_loss_of_the_head_is_told_truly_and_heals(
     )
     kube.until(lambda: ready(kube) == 2, "both engines are ready", limit_s=300)
     phases("pool without Redis")
-    engines = instances(kube)
+    engines = both(kube)
     lost = heads(installed)[0]["metadata"]["name"]
     kube.delete("Pod", lost, NAMESPACE, grace_s=0)
     kube.until(lambda: conductor(kube) in ("False", "Unknown"), "the pool says it")
@@ -213,6 +213,12 @@ def instances(kube: Kube) -> set[str]:
     placed = {one["engine"]: one["pod"] for one in placements if one["state"] == "ready"}
     pods = {engine: kube.get("Pod", pod, NAMESPACE)["status"] for engine, pod in placed.items()}
     return {f"{engine} in {pod['containerStatuses'][0].get('containerID')}" for engine, pod in pods.items()}
+
+
+def both(kube: Kube) -> set[str]:
+    """The two engines, once none of an earlier RayCluster is told of any more."""
+    kube.until(lambda: len(instances(kube)) == 2, "two engines are in pods that are there")
+    return instances(kube)
 
 
 @pytest.fixture
