@@ -27,13 +27,14 @@ def _missing(pool: GPUPool, manifests: Manifests) -> str:
     if secret is None:
         return (
             f"{said}is not in namespace {namespace}, {waits}; make it with key {key!r}: "
-            f"kubectl -n {namespace} create secret generic {name} --from-literal={key}=TOKEN"
+            f"kubectl -n {namespace} create secret generic {name} --from-file={key}=FILE, the token in FILE"
         )
     if key in secret.keys:
         return ""
     return (
-        f"{said}in namespace {namespace} has no key {key!r}, {waits}; add it: "
-        f'kubectl -n {namespace} patch secret {name} --type=merge -p \'{{"stringData":{{"{key}":"TOKEN"}}}}\''
+        f"{said}in namespace {namespace} has no key {key!r}, {waits}; add it, the token in FILE: "
+        f"kubectl -n {namespace} create secret generic {name} --from-file={key}=FILE --dry-run=client -o yaml | "
+        "kubectl apply -f -"
     )
 
 

@@ -87,6 +87,7 @@ class Reconciler:
         self._memories: dict[str, Memory] = {}
         self._refused: dict[str, str] = {}
         self._left_out: frozenset[str] = frozenset()
+        self._counts_left_out = (0, 0)
         """Models that the gateways' configuration has no room for."""
 
     def begin(self) -> None:
@@ -265,14 +266,16 @@ class Reconciler:
 
     def _fitted(self, fitting: Fitted) -> None:
         self._metrics.gateway_config(fitting.packed_bytes, len(fitting.models), len(fitting.tenants))
+        if (left_out := (len(fitting.models), len(fitting.tenants))) != self._counts_left_out:
+            self._counts_left_out = left_out
+            if any(left_out):
+                log.error(
+                    "the gateways' configuration is full; left out, the youngest first: models %d, tenants %d",
+                    *left_out,
+                )
         if fitting.models != self._left_out:
             self._left_out = fitting.models
             self.every_pool_changed()
-            if fitting.models:
-                log.error(
-                    "the gateways' configuration is full; left out, the youngest first: models %d, tenants %d",
-                    *(len(fitting.models), len(fitting.tenants)),
-                )
 
     def _in_secret(self) -> GatewayConfig | None:
         """What stands in the Secret, with a generation that is not below any that was handed out."""
@@ -311,7 +314,7 @@ class Reconciler:
             log.info("made the tokens of the programs: Secret %s", TOKENS_SECRET)
         except ConflictError:
             await self._secrets.look()
-            if not self._secrets.value(TOKENS_SECRET, POOL_TOKEN):
+            if not all(self._secrets.value(TOKENS_SECRET, key) for key in (POOL_TOKEN, CONTROL_TOKEN)):
                 raise RoundFailedError(f"Secret {TOKENS_SECRET} lacks a token; delete it, it is made anew") from None
 
     async def _default_pool(self) -> None:

@@ -220,12 +220,12 @@ async def test_a_hub_token_that_is_not_there_is_named_with_the_command_until_it_
 
     missing, refused = await now()
     assert missing.startswith("Secret 'hub' (spec.cache.hub.secretRef of GPUPool default) is not in namespace ours")
-    assert "kubectl -n ours create secret generic hub --from-literal=hf=TOKEN" in missing
+    assert "kubectl -n ours create secret generic hub --from-file=hf=FILE, the token in FILE" in missing
     assert refused == f"there is no such folder; {missing}", "the hub may have it, for those that have a token"
     kept.data["hub"] = {"other": "hf_0123456789"}
     missing, _ = await now()
     assert "in namespace ours has no key 'hf'" in missing
-    assert """kubectl -n ours patch secret hub --type=merge -p '{"stringData":{"hf":"TOKEN"}}'""" in missing
+    assert "kubectl -n ours create secret generic hub --from-file=hf=FILE --dry-run=client" in missing
     assert "hf_0123456789" not in missing
     kept.data["hub"] = {"hf": "hf_0123456789"}
     missing, refused = await now()
