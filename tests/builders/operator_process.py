@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ class OperatorProcess:
         self._settings.write_text(yaml.safe_dump({"namespace": NAMESPACE, **settings}))
         self._kubeconfig = proxy.kubeconfig(folder)
         self.process: ForkServerProcess | None = None
+        self._turn = threading.RLock()
+        """How a process ended can be read once, and the thread of the proxy kills while another one looks."""
 
     def start(self) -> "OperatorProcess":
         arguments = ["operator", "--settings", str(self._settings), "--port", str(self.port)]
@@ -55,18 +58,21 @@ class OperatorProcess:
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.is_alive()
+        with self._turn:
+            return self.process is not None and self.process.is_alive()
 
     @property
     def returncode(self) -> int | None:
         """Of its last start, as `subprocess` has it."""
-        return self.process.exitcode if self.process else None
+        with self._turn:
+            return self.process.exitcode if self.process else None
 
     def kill(self) -> None:
         """As `kill -9` does: it hands nothing over, and its Lease stays."""
-        self.signal(signal.SIGKILL)
-        if self.process:
-            self.process.join(30)
+        with self._turn:
+            self.signal(signal.SIGKILL)
+            if self.process:
+                self.process.join(30)
 
     def signal(self, number: int) -> None:
         if self.process and self.process.pid and self.alive:
