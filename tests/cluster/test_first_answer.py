@@ -7,7 +7,7 @@ from collections.abc import Callable
 import openai
 import pytest
 from tests.builders.calls import key_of
-from tests.builders.kube import Kube
+from tests.builders.kube import Kube, Object
 from tests.builders.pool_pods import containers, heads, is_ready, workers
 from tests.builders.release import Release
 from tests.builders.up import keys, model, tenant
@@ -68,9 +68,13 @@ def test_every_container_runs_as_user_1000_with_a_root_it_cannot_write_and_no_ca
     installed: Release, kube: Kube
 ):
     installed.text("search", "chat", "hello", max_tokens=4)
-    pods = [pod for pod in installed.pods() if is_ready(pod)]
-    assert len(pods) >= 6, "two operators, two gateways, a head and a worker"
-    for pod in pods:
+
+    def ready() -> list[Object]:
+        return [pod for pod in installed.pods() if is_ready(pod)]
+
+    # An engine answers before the probe of its pod has said so.
+    kube.until(lambda: len(ready()) >= 6, "two operators, two gateways, a head and a worker are ready")
+    for pod in ready():
         name = pod["metadata"]["name"]
         for container in containers(pod):
             command = "id -u; touch /written 2>/dev/null && echo written; grep CapEff /proc/self/status"
