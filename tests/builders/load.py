@@ -54,6 +54,14 @@ def echo_chats(
     return scenario(url, *streams, seed=seed, duration_s=duration_s)
 
 
+def whole_chats(
+    url: str, tenant: str | Sequence[str], models: Sequence[str], *, rate_per_s: float, seed: int, duration_s: float
+) -> Scenario:
+    """1 to 10 words each, none streamed: no answer has begun before it is whole."""
+    stream = _stream(tenant, models, rate_per_s, (1, 10), streamed=False)
+    return scenario(url, stream, seed=seed, duration_s=duration_s)
+
+
 def scenario(url: str, *streams: Mapping[str, Any], seed: int = 1, **fields: Any) -> Scenario:
     """`streams` and `fields` as they stand in YAML."""
     value = {"name": "test", "target": {"url": url}, "seed": seed, "drain_s": HANG_S, "streams": streams, **fields}

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.builders.bad_days import BadDays, Disk, conductor, may_mount, ready, workers
-from tests.builders.load import Load, echo_chats, usage_since
+from tests.builders.load import Load, echo_chats, usage_since, whole_chats
 from tests.builders.up import Up, echo, key_of, keys, kill, pool, tenant, until
 
 from cotenant_loadtests.record import Record
@@ -109,20 +109,28 @@ def test_nothing_is_lost_hangs_or_leaks_whatever_is_killed_stopped_or_starved(
     nothing_grew(before)
 
 
-def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_others(up: Up, tmp_path: Path):
+def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_others(
+    up: Up, tmp_path_factory: pytest.TempPathFactory
+):
     all_is_well(up)
     victim = next(engine for engine in ready(up).values() if engine.model == MODELS[0])
     left = retries(up, "silent")
-    os.kill(victim.pid, signal.SIGSTOP)
     try:
-        scenario = echo_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, words=WORDS, duration_s=4)
-        with Load(scenario, KEYS, tmp_path) as load:
+        whole = whole_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, duration_s=4)
+        with Load(whole, KEYS, tmp_path_factory.mktemp("whole")) as load:
+            until(lambda: load.succeeded > 5, "requests come")
+            # Seconds before anybody can miss it: some are given to it still.
+            os.kill(victim.pid, signal.SIGSTOP)
             until(lambda: load.ended, "every request is answered")
+        assert load.wrong("ok") == [], errors_of_gateway(up)
+        assert retries(up, "silent") > left
+        scenario = echo_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, words=WORDS, duration_s=4)
+        with Load(scenario, KEYS, tmp_path_factory.mktemp("streams")) as load:
+            until(lambda: load.ended, "every request is answered")
+        assert load.wrong("ok") == [], errors_of_gateway(up)
     finally:
         with contextlib.suppress(ProcessLookupError):  # Serve kills it some day
             os.kill(victim.pid, signal.SIGCONT)
-    assert load.wrong("ok") == [], errors_of_gateway(up)
-    assert retries(up, "silent") > left
     judge_usage(up, load)
 
 
