@@ -189,7 +189,8 @@ class Operator:
     def _secret_changed(self, name: str) -> None:
         if name == GATEWAY_SECRET:
             self._published.offer(self._gateway_secret.json())
-        if self._term is not None:
+            self._concerned().gateways_changed()  # somebody else may have changed it; no plan is made from it
+        elif self._term is not None:
             if name == TOKENS_SECRET:
                 self._term.first_changed()
             self._term.plan_changed()
