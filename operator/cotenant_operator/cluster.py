@@ -90,9 +90,9 @@ class Cluster:
     ) -> Listing:
         """All of them, page by page. Raises NotFoundError when there is no such kind."""
         query = _query(labelSelector=labels, limit=str(PAGE))
+        accept = METADATA if metadata_only else "application/json"
         items: list[Object] = []
         while True:
-            accept = METADATA if metadata_only else "application/json"
             page = _object(await self._call("GET", kind.path(namespace), query=query, accept=accept, limit_s=LIST_S))
             items += page.get("items") or []
             if not page["metadata"].get("continue"):

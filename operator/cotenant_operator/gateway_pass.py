@@ -1,6 +1,6 @@
 """One pass over what gateways must know: plan and routes → their configuration, and the status of tenants. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -10,8 +10,9 @@ from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import condition
 from cotenant_operator.gateway_room import Fitted, Room, fitted
 from cotenant_operator.instants import utc
-from cotenant_operator.kinds import MODELS, TENANTS, Key, Object
+from cotenant_operator.kinds import MODELS, TENANTS, Key, Kind, Object
 from cotenant_operator.kube_objects import instant
+from cotenant_operator.objects import Manifests
 from cotenant_operator.operator_settings import POOL_TOKEN, TOKENS_FOLDER
 from cotenant_operator.planner import Planned
 from cotenant_operator.render.gateway import render_gateway
@@ -33,10 +34,10 @@ class GatewayInput:
 
 def fitting_config(given: GatewayInput, room: Room) -> Fitted:
     """What gateways must know, without a generation, as far as it has room."""
-    created = given.planned.manifests.created
+    manifests = given.planned.manifests
     config = render_gateway(
         given.planned.plan,
-        given.planned.manifests,
+        manifests,
         generation=0,
         conductors=_conductors(given),
         pool_token_file=f"{TOKENS_FOLDER}/{POOL_TOKEN}",
@@ -45,12 +46,11 @@ def fitting_config(given: GatewayInput, room: Room) -> Fitted:
         config,
         gateways=max(1, given.gateways),
         models=tuple(
-            msgspec.structs.replace(model, created=_created(model.name, given.planned)) for model in config.models
+            msgspec.structs.replace(model, created=_created_s(manifests, MODELS, model.name))
+            for model in config.models
         ),
     )
-    tenants = {
-        tenant.name: int(instant(created.get((TENANTS.kind, "", tenant.name))) or 0) for tenant in config.tenants
-    }
+    tenants = {tenant.name: _created_s(manifests, TENANTS, tenant.name) for tenant in config.tenants}
     return fitted(config, tenants, room)
 
 
@@ -70,9 +70,9 @@ def _conductors(given: GatewayInput) -> list[str]:
     return sorted({*known, *before})
 
 
-def _created(model: str, planned: Planned) -> int:
-    namespace, _, name = model.partition("/")
-    return int(instant(planned.manifests.created.get((MODELS.kind, namespace, name))) or 0)
+def _created_s(manifests: Manifests, kind: Kind, full_name: str) -> int:
+    namespace, _, name = full_name.rpartition("/")
+    return int(instant(manifests.created.get((kind.kind, namespace, name))) or 0)
 
 
 def said_left_out(models: Mapping[Key, Object]) -> frozenset[str]:
@@ -85,11 +85,9 @@ def said_left_out(models: Mapping[Key, Object]) -> frozenset[str]:
 
 
 def tenant_statuses(
-    planned: Planned, tenants: Mapping[Key, Object], now_s: float, left_out: Fitted | None = None
+    planned: Planned, tenants: Mapping[Key, Object], now_s: float, fitting: Fitted
 ) -> tuple[SetStatus, ...]:
-    """Of the tenants whose status is not as it should be. `left_out`: tenants and models without room."""
-    no_models: Collection[str] = left_out.models if left_out else ()
-    no_tenants: Collection[str] = left_out.tenants if left_out else ()
+    """Of the tenants whose status is not as it should be."""
     plans = {tenant.name: tenant for tenant in planned.plan.tenants}
     now = utc(now_s)
     changed: list[SetStatus] = []
@@ -109,8 +107,8 @@ def tenant_statuses(
                 generation=metadata["generation"],
                 previous=previous,
                 now=now,
-                left_out=plan.name in no_tenants,
-                models_left_out=sum(name in no_models for name in plan.models) if no_models else 0,
+                left_out=plan.name in fitting.tenants,
+                models_left_out=len(fitting.models.intersection(plan.models)),
             )
         else:
             continue

@@ -23,13 +23,11 @@ class GatewaySecret:
     def json(self) -> bytes:
         """Of a GatewayConfig; one that an older operator wrote too. Empty when there is nothing that can be read."""
         try:
-            return unpacked(self._secrets.raw(GATEWAY_SECRET, GATEWAY_KEY)) or self._old()
+            packed = self._secrets.raw(GATEWAY_SECRET, GATEWAY_KEY)
+            return unpacked(packed) or self._secrets.raw(GATEWAY_SECRET, OLD_GATEWAY_KEY)
         except ValueError as problem:
             log.error("Secret %s: %s cannot be read, it is written anew: %s", GATEWAY_SECRET, GATEWAY_KEY, problem)
             return b""
-
-    def _old(self) -> bytes:
-        return self._secrets.raw(GATEWAY_SECRET, OLD_GATEWAY_KEY)
 
     def config(self) -> GatewayConfig | None:
         """None when nothing readable is there, or only what an older operator wrote: it is to be written anew."""

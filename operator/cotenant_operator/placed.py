@@ -16,7 +16,7 @@ def replicas(planned: ModelPlan, pool: PoolSeen | None) -> dict[str, Any]:
     place of others, in a pool that rolls or for a new revision, does not count twice, nor anything above `max`.
     """
     rows = pool.rows.get(planned.name, ()) if pool is not None else ()
-    warm = min(pool.warm.get(planned.name, 0), planned.max_engines) if pool is not None else 0
+    warm = pool.warm.get(planned.name, 0) if pool is not None else 0
     kept = max(planned.min_engines, warm) if planned.engine is not None else 0
     ready, desired = sum(row.ready_engines for row in rows), max(kept, *map(_desired, rows), 0)
     desired = min(desired, planned.max_engines)  # more are there while some take the place of others

@@ -87,8 +87,9 @@ class Reconciler:
         self._memories: dict[str, Memory] = {}
         self._refused: dict[str, str] = {}
         self._left_out: frozenset[str] = frozenset()
-        self._counts_left_out = (0, 0)
         """Models that the gateways' configuration has no room for."""
+        self._counts_left_out = (0, 0)
+        """Models and tenants, as logged last."""
 
     def begin(self) -> None:
         self._left_out = said_left_out(self._caches.models.objects)

@@ -17,12 +17,13 @@ from cotenant_operator.gateway_pass import (
     said_left_out,
     tenant_statuses,
 )
-from cotenant_operator.gateway_room import Room
+from cotenant_operator.gateway_room import Fitted, Room
 from cotenant_operator.kinds import SECRETS
 from cotenant_operator.planner import secret_names
 from cotenant_serving.contract_gateway import GatewayConfig
 
 NOW_S = 1_795_730_000.0
+ALL_FIT = Fitted(GatewayConfig(generation=0), packed_bytes=0)
 
 
 def new_config(given: GatewayInput) -> GatewayConfig | None:
@@ -80,7 +81,7 @@ def test_a_gateway_that_none_is_ready_of_still_divides_by_one() -> None:
 
 def test_a_secret_that_lacks_the_key_is_said_in_the_tenants_status() -> None:
     tenants = {("", "search"): tenant(key="other")}
-    found = tenant_statuses(planned([tenant(key="other")], [secret(token=KEY)]), tenants, NOW_S)
+    found = tenant_statuses(planned([tenant(key="other")], [secret(token=KEY)]), tenants, NOW_S, ALL_FIT)
     ready = next(item for item in found[0].status["conditions"] if item["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "KeyMissing")
     assert "has no key 'other'" in ready["message"]
@@ -89,9 +90,9 @@ def test_a_secret_that_lacks_the_key_is_said_in_the_tenants_status() -> None:
 
 def test_a_status_of_a_tenant_is_written_once() -> None:
     plans = planned([tenant()], [secret(token=KEY)])
-    (first,) = tenant_statuses(plans, {("", "search"): tenant()}, NOW_S)
+    (first,) = tenant_statuses(plans, {("", "search"): tenant()}, NOW_S, ALL_FIT)
     again = {("", "search"): {**tenant(), "status": first.status}}
-    assert tenant_statuses(plans, again, NOW_S + 60) == ()
+    assert tenant_statuses(plans, again, NOW_S + 60, ALL_FIT) == ()
 
 
 def test_only_the_secrets_that_objects_name_are_read() -> None:
