@@ -37,7 +37,7 @@ test: $(VENV)/.dev ## Install and run every test ring that can run here
 test-chaos: $(VENV)/.dev ## The chaos ring, and at full size the tests of which `make test` runs a tenth (up to 15 minutes)
 	$(RUN)/python -m pytest -q -ra $(PARALLEL) --full -m 'chaos or full' $(ARGS)
 
-test-cluster: $(VENV)/.dev ## The ring that needs a cluster with KubeRay: any that KUBECONFIG names (meant for 10 minutes)
+test-cluster: $(VENV)/.dev ## The ring that needs a cluster with KubeRay: any that KUBECONFIG names (7 minutes on two cores)
 	$(RUN)/python -m pytest -q -ra -m cluster tests/cluster $(ARGS)
 
 test-cluster-full: $(VENV)/.dev ## The same at full size (longer)
