@@ -188,8 +188,10 @@ class Operator:
 
     def _secret_changed(self, name: str) -> None:
         if name == GATEWAY_SECRET:
-            self._published.offer(self._gateway_secret.json())
-            self._concerned().gateways_changed()  # somebody else may have changed it; no plan is made from it
+            found = self._gateway_secret.json()
+            if found != self._published.raw:  # not what was just written here
+                self._published.offer(found)
+                self._concerned().gateways_changed()  # no plan is made from it
         elif self._term is not None:
             if name == TOKENS_SECRET:
                 self._term.first_changed()

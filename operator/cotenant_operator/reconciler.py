@@ -291,8 +291,8 @@ class Reconciler:
         raw = msgspec.json.encode(config)
         before = self._published.config
         said = await self._writes.apply(SECRETS, gateway_secret(self._settings.namespace, raw))
-        self._secrets.put(msgspec.json.decode(said))
         self._published.offer(raw)
+        self._secrets.put(msgspec.json.decode(said))
         log.info("published generation %d to gateways", config.generation)
         if before is None or before.conductors != config.conductors:
             self.every_pool_changed()
