@@ -98,8 +98,8 @@ class Followed:
         """`token_file` wins over the one that the configuration names."""
         self._source = source
         self._token_file = token_file
-        self._token_name = ""
-        self._token_seen: object = None
+        self._token_seen: tuple[str, object] = ("", None)
+        """Name and signature of its file."""
         self.directory: Directory | None = None
         self.pool_token = ""
 
@@ -136,13 +136,13 @@ class Followed:
     def _poll_token(self) -> None:
         named = self.directory.config.pool_token_file if self.directory else ""
         name = str(self._token_file) if self._token_file else named
-        signature = (name, signature_of(Path(name))) if name else None
-        if signature == self._token_seen:
+        seen = (name, signature_of(Path(name)) if name else None)
+        if seen == self._token_seen:
             return
         token = read_token(Path(name)) if name else ""
-        if token or name != self._token_name:
+        if token or name != self._token_seen[0]:
             self.pool_token = token
-        self._token_name, self._token_seen = name, signature
+        self._token_seen = seen
 
 
 def read_token(path: Path) -> str:
