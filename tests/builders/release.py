@@ -129,7 +129,7 @@ class Release(Calls):
 def until_served(kube: Kube) -> None:
     """A CRD is established a moment before the API server answers for its kind."""
     for kind in KINDS:
-        kube.until(lambda: kube.objects(kind) is not None, f"{kind}s are served")  # noqa: B023
+        kube.until(lambda: kube.call("GET", kube.path(kind)), f"{kind}s are served")  # noqa: B023
 
 
 def remove_objects(kube: Kube) -> None:

@@ -13,13 +13,13 @@ import yaml
 from tests.builders.kube import Kube, KubeError, namespace
 from tests.builders.nonsense import NONSENSE, UNUSUAL, Nonsense
 from tests.builders.printer import printed
+from tests.builders.release import until_served
 from tests.golden.conditions import Situation, situations
 
 from cotenant_operator.crd import CRDS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "charts" / "cotenant" / "files" / "crds").glob("*.yaml"))
-KINDS = [crd.model.__name__ for crd in CRDS]
 ACCEPTED = [*sorted((ROOT / "examples").glob("*.yaml")), *sorted((ROOT / "tests" / "golden").glob("*/models.yaml"))]
 WIDE = {situation.title for situation in situations()[::6]}
 """Those that are looked at with `-o wide` too: each look is a process."""
@@ -35,7 +35,7 @@ def api(api_server: Kube) -> Iterator[Kube]:
     try:
         kube.kubectl("apply", "--server-side", "--force-conflicts", *(f"-f={file}" for file in FILES))
         kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
-        kube.until(lambda: all(_served(kube, kind) for kind in KINDS), "the kinds are served", explain=str)
+        until_served(kube)
         kube.apply(namespace(SPACE))
         yield kube
     finally:
@@ -44,13 +44,6 @@ def api(api_server: Kube) -> Iterator[Kube]:
         kube.delete("Namespace", SPACE)
         for name in made:  # or the next file's would be taken for those that go
             kube.gone("CustomResourceDefinition", name)
-
-
-def _served(kube: Kube, kind: str) -> bool:
-    try:
-        return isinstance(kube.call("GET", kube.path(kind)).get("items"), list)
-    except KubeError:
-        return False
 
 
 @pytest.fixture
