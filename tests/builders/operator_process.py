@@ -1,7 +1,6 @@
 """A real `cotenant operator` in a process of its own, outside the cluster, with an `ApiProxy` in between."""
 
 import base64
-import gzip
 import json
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ import yaml
 
 from cotenant_operator.cli import main
 from cotenant_operator.processes import free_port
+from cotenant_serving.packed_config import unpacked
 from tests.builders.api_proxy import ApiProxy
 from tests.builders.kube import Kube, Object
 from tests.builders.release import NAMESPACE
@@ -26,6 +26,7 @@ from tests.builders.release import NAMESPACE
 QUIET_S = 3.0
 """So long without a write, and it has done what there was to do; one pass takes a fraction of that."""
 LEASE = "cotenant-operator"
+ROUNDS = ("first", "gateways", "pool")
 SERVER = multiprocessing.get_context("forkserver")
 """Forks operators from a process that has imported what they need: hundreds are started and killed."""
 SERVER.set_forkserver_preload(["__main__", __name__, "cotenant_operator.controller", "kubernetes", "uvloop"])
@@ -91,12 +92,21 @@ class OperatorProcess:
             time.sleep(0.1)
 
     def leads(self) -> bool:
+        return "\ncotenant_operator_leader 1.0" in self._metrics()
+
+    def looked(self) -> bool:
+        """Has it had a round of each kind that writes for objects, since it leads?"""
+        counts = (f'\ncotenant_operator_round_seconds_count{{kind="{kind}"}}' for kind in ROUNDS)
+        metrics = self._metrics()
+        return all(count in metrics for count in counts)
+
+    def _metrics(self) -> str:
         """As it says itself; one that is stopped or starts says nothing."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
-                return "\ncotenant_operator_leader 1.0" in answer.read().decode()
+                return str(answer.read().decode())
         except OSError:
-            return False
+            return ""
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
@@ -162,16 +172,12 @@ def _settled(value: Any) -> Any:
 
 def _readable(data: Mapping[str, str]) -> Object:
     """Of a Secret: JSON as it is without its generation, of the rest only that it is there."""
-    texts = {key: _text(base64.b64decode(value)) for key, value in data.items()}
+    texts = {key: unpacked(base64.b64decode(value)).decode() for key, value in data.items()}
     found = {key: json.loads(text) if text.startswith("{") else "…" for key, text in texts.items()}
     for value in found.values():
         if isinstance(value, dict):
             value.pop("generation", None)
     return found
-
-
-def _text(value: bytes) -> str:
-    return (gzip.decompress(value) if value.startswith(b"\x1f\x8b") else value).decode()
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:

@@ -111,8 +111,9 @@ def run_and_kill(
 
 
 def settled(kube: Kube, operator: OperatorProcess, wanted: dict[str, Object], what: str) -> None:
+    """As an operator leaves it that has looked at everything itself: the one before it may have done it all."""
     kube.until(
-        lambda: not differences(picture(kube), wanted),
+        lambda: operator.looked() and not differences(picture(kube), wanted),
         what,
         pause_s=PAUSE_S,
         explain=lambda: "\n".join([*differences(picture(kube), wanted), operator.said()]),
