@@ -70,11 +70,11 @@ def test_every_container_runs_as_user_1000_with_a_root_it_cannot_write_and_no_ca
     installed.text("search", "chat", "hello", max_tokens=4)
 
     def ready() -> list[Object]:
-        return [pod for pod in installed.pods() if is_ready(pod)]
+        """None before all are: an engine answers before the probe of its pod has said so."""
+        found = [pod for pod in installed.pods() if is_ready(pod)]
+        return found if len(found) >= 6 else []
 
-    # An engine answers before the probe of its pod has said so.
-    kube.until(lambda: len(ready()) >= 6, "two operators, two gateways, a head and a worker are ready")
-    for pod in ready():
+    for pod in kube.until(ready, "two operators, two gateways, a head and a worker are ready"):
         name = pod["metadata"]["name"]
         for container in containers(pod):
             command = "id -u; touch /written 2>/dev/null && echo written; grep CapEff /proc/self/status"

@@ -165,7 +165,7 @@ def test_without_redis_the_loss_of_the_head_is_told_truly_and_heals(
         "the pool has rolled",
         limit_s=600,
     )
-    kube.until(lambda: ready(kube) == 2, "both engines are ready", limit_s=300)
+    kube.until(lambda: conductor(kube) == "True" and ready(kube) == 2, "both engines are ready", limit_s=300)
     phases("pool without Redis")
     engines = both(kube)
     lost = heads(installed)[0]["metadata"]["name"]
@@ -178,7 +178,9 @@ def test_without_redis_the_loss_of_the_head_is_told_truly_and_heals(
         found = instances(kube)
         return len(found) == 2 and found.isdisjoint(engines)
 
-    kube.until(lambda: ready(kube) == 2 and renewed(), "new engines answer", limit_s=400)
+    kube.until(
+        lambda: conductor(kube) == "True" and ready(kube) == 2 and renewed(), "new engines answer", limit_s=400
+    )
     phases("recovered")
     assert "one two" in installed.text(WHO, "twice", "one two")
 
@@ -218,8 +220,12 @@ def instances(kube: Kube) -> set[str]:
 
 def both(kube: Kube) -> set[str]:
     """The two engines, once none of an earlier RayCluster is told of any more."""
-    kube.until(lambda: len(instances(kube)) == 2, "two engines are in pods that are there")
-    return instances(kube)
+
+    def found() -> set[str]:
+        seen = instances(kube)
+        return seen if len(seen) == 2 else set()
+
+    return set(kube.until(found, "two engines are in pods that are there"))
 
 
 @pytest.fixture
