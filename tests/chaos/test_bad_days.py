@@ -124,6 +124,7 @@ def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_
             until(lambda: load.ended, "every request is answered")
         assert load.wrong("ok") == [], errors_of_gateway(up)
         assert retries(up, "silent") > left
+        judge_usage(up, load)
         scenario = echo_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, words=WORDS, duration_s=4)
         with Load(scenario, KEYS, tmp_path_factory.mktemp("streams")) as load:
             until(lambda: load.ended, "every request is answered")
