@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvicorn
 from tests.builders.config_maps import ConfigMaps
 from tests.builders.gateway import KEYS, POOL_TOKEN, GatewayProcess, config, eventually, model_row, tenant
 from tests.builders.gateway_calls import get, post_chat, until_ready, with_conductor
@@ -17,6 +16,7 @@ from cotenant_operator.operator_server import OperatorApi
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.usage_ledger import usage_of
 from cotenant_operator.usage_store import UsageStore
+from cotenant_serving.inner_api import server_of
 
 pytestmark = pytest.mark.integration
 
@@ -31,9 +31,7 @@ async def replica(ledger: ConfigMaps, published: PublishedConfig) -> AsyncIterat
         metrics=lambda: b"",
         add_usage=UsageStore(ledger, "cotenant-system").add,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(api, port=0, lifespan="off", interface="asgi3", log_config=None, timeout_graceful_shutdown=1)
-    )
+    server = server_of(api, "127.0.0.1", 0, graceful_s=1)
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
     try:
