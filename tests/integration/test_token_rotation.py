@@ -1,7 +1,6 @@
 """The programs of a real `up` get new tokens while requests run: in three steps, without a restart or a refusal."""
 
 import secrets
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -9,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.builders.up import Up, echo, keys, pool, tenant, until
+from tests.builders.load import Load, echo_chats
+from tests.builders.up import Up, echo, key_of, keys, pool, tenant, until
 
 from cotenant_operator.control import ControlClient
 
@@ -25,25 +25,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     running = Up(tmp_path_factory.mktemp("up"), *documents).start()
     yield running
     running.stop()
-
-
-class Asking(threading.Thread):
-    """One request after another, until it is told to end."""
-
-    def __init__(self, up: Up) -> None:
-        super().__init__()
-        self._up = up
-        self._over = threading.Event()
-        self.statuses: list[int] = []
-
-    def run(self) -> None:
-        while not self._over.is_set():
-            self.statuses.append(ask(self._up, "warm"))
-
-    def end(self) -> list[int]:
-        self._over.set()
-        self.join()
-        return self.statuses
 
 
 def ask(up: Up, model: str) -> int:
@@ -69,17 +50,18 @@ def opens(up: Up, path: str, token: str) -> int:
 
 
 @pytest.mark.parametrize(("name", "path"), [("pool-token", "/v1/table?wait_s=0"), ("control-token", "/v1/status")])
-def test_a_token_is_changed_while_requests_run(up: Up, name: str, path: str) -> None:
-    assert ask(up, "warm") == 200
+def test_a_token_is_changed_while_requests_run(up: Up, name: str, path: str, tmp_path: Path) -> None:
     file = up.state / "secrets" / name
     old, new = file.read_text().strip(), secrets.token_urlsafe(32)
-    asking = Asking(up)
-    asking.start()
-    for tokens in ((old, new), (new, old), (new,)):
-        put(file, *tokens)
-        time.sleep(WAIT_S)
-    statuses = asking.end()
-    assert set(statuses) == {200}
+    scenario = echo_chats(up.url, "search", ["warm"], rate_per_s=40, seed=1, words=(1, 4))
+    with Load(scenario, {"search": key_of("search")}, tmp_path) as load:
+        until(lambda: load.succeeded > 10, "answers come", explain=up.said)
+        for tokens in ((old, new), (new, old), (new,)):
+            put(file, *tokens)
+            time.sleep(WAIT_S)
+        enough = load.succeeded + 40
+        until(lambda: load.succeeded > enough, "answers still come", explain=up.said)
+    assert load.wrong("ok") == []
     assert (opens(up, path, old), opens(up, path, new)) == (401, 200)
     warm = next(model for model in up.status().models if model.model == "search/warm")
     assert warm.ready_engines == 1, "its heartbeats are taken"
