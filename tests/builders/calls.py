@@ -55,6 +55,11 @@ class Calls:
         finally:
             connection.close()
 
+    def retries(self, reason: str) -> float:
+        """How often the gateway has sent a request back to its queue for it so far."""
+        name = f'cotenant_upstream_retries_total{{reason="{reason}"}} '
+        return sum(float(line.removeprefix(name)) for line in self.metrics().splitlines() if line.startswith(name))
+
 
 class Stream:
     """What came of a streamed answer."""

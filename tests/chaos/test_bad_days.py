@@ -114,7 +114,7 @@ def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_
 ):
     all_is_well(up)
     victim = next(engine for engine in ready(up).values() if engine.model == MODELS[0])
-    left = retries(up, "silent")
+    left = up.retries("silent")
     try:
         whole = whole_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, duration_s=4)
         with Load(whole, KEYS, tmp_path_factory.mktemp("whole")) as load:
@@ -123,7 +123,7 @@ def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_
             os.kill(victim.pid, signal.SIGSTOP)
             until(lambda: load.ended, "every request is answered")
         assert load.wrong("ok") == [], errors_of_gateway(up)
-        assert retries(up, "silent") > left
+        assert up.retries("silent") > left
         judge_usage(up, load)
         scenario = echo_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, words=WORDS, duration_s=4)
         with Load(scenario, KEYS, tmp_path_factory.mktemp("streams")) as load:
@@ -269,12 +269,6 @@ def every_slot_is_free(up: Up) -> None:
                 assert response.status == 200
         assert numbers(up) == (0, len(MODELS) * ENGINES * SLOTS)
     until(lambda: numbers(up) == (0, 0), "nothing runs or waits", explain=lambda: str(numbers(up)))
-
-
-def retries(up: Up, reason: str) -> float:
-    """So far."""
-    name = f'cotenant_upstream_retries_total{{reason="{reason}"}} '
-    return sum(float(line.removeprefix(name)) for line in up.metrics().splitlines() if line.startswith(name))
 
 
 def numbers(up: Up) -> tuple[float, float]:

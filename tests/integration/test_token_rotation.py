@@ -62,6 +62,7 @@ def test_a_token_is_changed_while_requests_run(up: Up, name: str, path: str, tmp
         enough = load.succeeded + 40
         until(lambda: load.succeeded > enough, "answers still come", explain=up.said)
     assert load.wrong("ok") == []
+    assert up.retries("foreign") == 0, "no engine has refused what the gateway showed"
     assert (opens(up, path, old), opens(up, path, new)) == (401, 200)
     warm = next(model for model in up.status().models if model.model == "search/warm")
     assert warm.ready_engines == 1, "its heartbeats are taken"
