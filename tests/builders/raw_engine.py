@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cotenant_serving.contract_gateway import EngineRow
 from tests.builders.gateway import row
+from tests.builders.loopback_server import LoopbackServer
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5\r\n\r\nhello"
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -90,35 +91,24 @@ class RawEngine:
     def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
         self.script, self.host, self.port = script, host, 0
         self.talks: list[Talk] = []
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = LoopbackServer(self._run, host, limit=1 << 20)
 
     @property
     def row(self) -> EngineRow:
         return row("i1", host=self.host, port=self.port, slots=64)
 
     async def __aenter__(self) -> "RawEngine":
-        self._server = await asyncio.start_server(self._connected, self.host, 0, limit=1 << 20)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for talk in self.talks:
             talk.reset()
-        await asyncio.sleep(0)
+        await self._server.stop()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.talks.append(Talk(reader, writer))
-        task = asyncio.create_task(self._run(self.talks[-1]))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, talk: Talk) -> None:
+    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = Talk(reader, writer)
+        self.talks.append(talk)
         try:
             await self.script(talk)
             talk.close()

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 
+from tests.builders.loopback_server import LoopbackServer
+
 
 class Service:
     """`endpoints`: ports that new connections go to; those that are open stay where they are."""
@@ -11,27 +13,18 @@ class Service:
         self.endpoints: list[int] = []
         self.port = 0
         self._turn = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = LoopbackServer(self._forward)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> "Service":
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._server.stop()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
