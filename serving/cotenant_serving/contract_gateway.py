@@ -58,8 +58,8 @@ class Table(Message, frozen=True, kw_only=True):
     models: tuple[ModelRow, ...] = ()
     gone: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
-    """Those of `gone` whose heartbeats stopped: they hang, perhaps for ever, and nobody should wait for their answer.
-    The others of `gone` finish what they have begun."""
+    """Those of `gone` whose heartbeats stopped without a word: they hang, perhaps for ever, or their node is lost.
+    Nobody should wait for their answer. The others of `gone` finish what they have begun."""
 
 
 class Limits(Message, frozen=True, kw_only=True):

@@ -107,6 +107,41 @@ async def test_a_request_that_a_hanging_engine_has_not_begun_to_answer_is_tried_
     assert {(record["outcome"], record["estimated"]) for record in gateway.usage()} == {("ok", False)}
 
 
+async def test_a_stream_that_stands_still_at_an_engine_that_its_conductor_misses_ends_with_an_error(
+    gateway, conductor, engine, other
+):
+    await run(gateway, conductor, engine, options=("--hang-timeout", "2"))
+    quiet, left = asyncio.Event(), asyncio.Event()
+
+    async def fall_silent(seen: Seen, wire: Wire) -> None:
+        await wire.stream_head()
+        for _ in range(30):
+            await wire.chunk(event("word"))
+            await asyncio.sleep(0.2)
+        quiet.set()
+        await seen.disconnected.wait()
+        left.set()
+
+    engine.scripts.append(fall_silent)
+    begun = asyncio.create_task(post_chat(gateway, stream=True))
+    await eventually(lambda: engine.requests)
+    conductor.publish(other.row(), models=(model_row(),), silent=(engine.row().instance,))
+    await asyncio.wait_for(quiet.wait(), 60)
+    assert not begun.done(), "as long as something comes it goes on"
+
+    status, _, body = await asyncio.wait_for(begun, 30)
+
+    assert status == 200
+    assert body.count(event("word")) == 30
+    assert b"no sign of life" in body.rpartition(event("word"))[2]
+    assert b"[DONE]" not in body
+    await asyncio.wait_for(left.wait(), 10)
+    await eventually(gateway.usage)
+    (record,) = gateway.usage()
+    assert (record["outcome"], record["completion_tokens"]) == ("upstream_error", 30)
+    assert (await post_chat(gateway))[0] == 200
+
+
 async def test_a_request_at_an_engine_that_finishes_what_it_has_is_waited_for(gateway, conductor, engine, other):
     finish = asyncio.Event()
 

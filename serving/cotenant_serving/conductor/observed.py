@@ -46,6 +46,8 @@ class Observed:
         self._demand: dict[str, tuple[Demand, float]] = {}
         self._gone: OrderedDict[str, bool] = OrderedDict()
         """instance → whether it left for good (deleted), so that its late heartbeats count no more."""
+        self._silent: set[str] = set()
+        """Of those: nobody heard them end, as when their node is lost."""
         self._strangers: dict[str, Heartbeat] = {}
         self._unheard: dict[str, float] = {}
         """Apps without a record, of which no engine has spoken → since when."""
@@ -68,6 +70,7 @@ class Observed:
         if record is None:
             self._strangers[beat.app] = beat
             return True
+        self._silent.discard(beat.instance)
         if self._gone.get(beat.instance) and not record.deleting:
             return False  # the app's name is in use again; this is the process before
         before = record.beat
@@ -139,8 +142,8 @@ class Observed:
         return tuple(self._gone)
 
     def silent(self) -> tuple[str, ...]:
-        """Those of `gone` that may be back."""
-        return tuple(instance for instance, for_good in self._gone.items() if not for_good)
+        """Those of `gone` whose heartbeats had stopped before. They may be back unless they are gone for good."""
+        return tuple(instance for instance in self._gone if instance in self._silent)
 
     @property
     def placements(self) -> dict[str, EngineArgs]:
@@ -162,8 +165,10 @@ class Observed:
 
     def _leave(self, instance: str, *, for_good: bool) -> None:
         self._gone[instance] = for_good or self._gone.get(instance, False)
+        if not for_good:
+            self._silent.add(instance)
         while len(self._gone) > _MOST_GONE:
-            self._gone.popitem(last=False)
+            self._silent.discard(self._gone.popitem(last=False)[0])
 
 
 _ABSENT = App("absent")

@@ -29,8 +29,8 @@ class Delivery:
     """`muted`: the request is being ended, and nothing of the engine's goes to the client any more."""
 
     __slots__ = (
-        "_answer", "_call", "_client", "_events", "_first_byte_s", "_gateway", "_kept", "_paused", "_span", "_usage",
-        "entry", "muted", "ran", "reply", "settled", "tokens",
+        "_answer", "_call", "_client", "_events", "_first_byte_s", "_gateway", "_kept", "_span", "_usage",
+        "entry", "muted", "paused", "ran", "reply", "settled", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -59,8 +59,13 @@ class Delivery:
         """An error of the engine that waits for its count, which comes after it."""
         self._answer: Answer | None = None
         """A stream that is being relayed."""
-        self._paused = False
+        self.paused = False
         """The client takes less than it is sent."""
+
+    @property
+    def came(self) -> int:
+        """Events of the engine's stream so far."""
+        return self._events.events if self._events is not None else 0
 
     def watch(self, gone: Callback) -> None:
         """Slows the engine while the client is slow. `gone`: as `Client.watch`."""
@@ -74,7 +79,7 @@ class Delivery:
         else:
             self.reply.start_stream(answers.stream_fields(answer, timing))
         self._answer = answer
-        if self._paused:
+        if self.paused:
             answer.pause()
         try:
             await answer.relay(self._forward)
@@ -184,11 +189,11 @@ class Delivery:
         self._gateway.metrics.first_byte(self._call.model, self._first_byte_s)
 
     def _pause(self) -> None:
-        self._paused = True
+        self.paused = True
         if self._answer is not None:
             self._answer.pause()
 
     def _resume(self) -> None:
-        self._paused = False
+        self.paused = False
         if self._answer is not None:
             self._answer.resume()

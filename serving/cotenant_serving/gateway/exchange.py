@@ -47,6 +47,7 @@ log = logging.getLogger("cotenant.gateway")
 
 MAX_BROKEN = 3
 """Times that one engine may break off with one request and live on. An engine that died is another one after it."""
+HANGS = "The engine gives no sign of life any more, in the middle of the answer."
 MAX_FOREIGN = 10
 """Times that another pool's engine may answer at the address of one that is gone, a second apart."""
 
@@ -62,8 +63,8 @@ class Sent(msgspec.Struct, frozen=True):
 class Exchange:
     __slots__ = (
         "_attempts", "_begun", "_broken", "_call", "_delivery", "_ending", "_failed_before", "_failure", "_gateway",
-        "_hold_until", "_leaving", "_problem", "_reply", "_row", "_sending", "_sent_as", "_span", "_stopping",
-        "_task", "_ticket", "_woken", "_working", "deadline",
+        "_heard", "_hold_until", "_leaving", "_problem", "_reply", "_row", "_sending", "_sent_as", "_span",
+        "_stopping", "_task", "_ticket", "_woken", "_working", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,8 @@ class Exchange:
         """No byte of an answer came yet to what was sent."""
         self._leaving = False
         """The engine hangs, and the wait for that byte is over."""
+        self._heard: tuple[int, float] | None = None
+        """What had come of an answer that has begun when its engine was first seen hanging so, and when that was."""
         self._attempts = 0
         self._broken: Counter[str] | None = None
         """Engine instance → times that it broke off before answering."""
@@ -155,11 +158,25 @@ class Exchange:
             self._stopping = asyncio.create_task(self._stop())
 
     def leave(self, silent: Collection[str]) -> None:
-        """Goes back to the line if its engine is one of these and nothing came of it yet."""
-        if self._sending and not self._leaving and self._row is not None and self._row.instance in silent:
+        """If its engine is one of these: goes back to the line if nothing came yet, ends if nothing more comes."""
+        if self._row is None or self._row.instance not in silent:
+            return
+        if self._sending and not self._leaving:
             assert self._task is not None
             self._leaving = True
             self._task.cancel()
+        elif self._delivery.ran and self._stopping is None:
+            self._end_unless_more_came(self._row)
+
+    def _end_unless_more_came(self, row: EngineRow) -> None:
+        """A node that is lost breaks no connection: its streams would last until the request's deadline."""
+        now, came = self._gateway.clock(), self._delivery.came
+        if self._heard is None or self._heard[0] != came or self._delivery.paused:
+            self._heard = (came, now)
+        elif now - self._heard[1] >= self._gateway.settings.hang_timeout_s:
+            log.warning("engine %s of %s hangs in the middle of an answer", row.instance, row.model)
+            self._sent_as = ""  # it would not answer a cancel either
+            self.end_early("upstream_error", error("upstream_error", HANGS))
 
     async def _stop(self) -> None:
         if self._row is not None and self._sent_as and not self._delivery.settled:

@@ -18,6 +18,8 @@ class Settings:
     """How long a request may wait for an engine."""
     comment_after_s: float = 10.0
     """A stream held so long begins with waiting comments, if the engine's arrival is known; and their period."""
+    hang_timeout_s: float = 15.0
+    """How long a begun answer may stand still while the conductor misses its engine, which may be back until then."""
     body_timeout_s: float = 30.0
     """Headers to the last byte of the body."""
     drain_timeout_s: float = 20.0

@@ -177,6 +177,17 @@ async def test_an_engine_that_goes_silent_leaves_the_table_and_may_come_back(ben
     assert bench.conductor.table.gone == bench.conductor.table.silent == ()
 
 
+async def test_an_engine_that_was_silent_when_serve_replaced_it_still_counts_as_silent(bench):
+    """It was killed, or its node is lost: what it had begun has no end that anybody would hear of."""
+    args = await bench.warm()
+    bench.clock.now_s += 4
+    await bench.conductor.step()
+    bench.say(args, instance="second")
+    await bench.conductor.step()
+    assert [row.instance for row in bench.conductor.table.engines] == ["second"]
+    assert bench.conductor.table.gone == bench.conductor.table.silent == (f"i-{args.app}",)
+
+
 async def test_a_restarted_engine_is_another_instance(bench):
     args = await bench.warm()
     bench.say(args, instance="second")
