@@ -1,9 +1,10 @@
 """Connections to a port on loopback, each given to a coroutine, and none of them left when the server is closed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 ROUNDS_OF_THE_LOOP = 4
 """What a connection takes from being accepted to `_connected`, and after an abort to its socket's end."""
@@ -46,9 +47,6 @@ class LoopbackServer:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers = {one for one in self._writers if not one.is_closing()} | {writer}
-        task = asyncio.get_running_loop().create_task(self._run(reader, writer))
+        task = asyncio.create_task(self._converse(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._converse(reader, writer)

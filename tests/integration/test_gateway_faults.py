@@ -110,14 +110,14 @@ async def test_a_request_that_a_hanging_engine_has_not_begun_to_answer_is_tried_
 async def test_a_stream_that_stands_still_at_an_engine_that_its_conductor_misses_ends_with_an_error(
     gateway, conductor, engine, other
 ):
-    await run(gateway, conductor, engine, options=("--hang-timeout", "2"))
+    await run(gateway, conductor, engine, options=("--hang-timeout", "4"))
     quiet, left = asyncio.Event(), asyncio.Event()
 
     async def fall_silent(seen: Seen, wire: Wire) -> None:
         await wire.stream_head()
-        for _ in range(30):
+        for _ in range(60):
             await wire.chunk(event("word"))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
         quiet.set()
         await seen.disconnected.wait()
         left.set()
@@ -132,13 +132,13 @@ async def test_a_stream_that_stands_still_at_an_engine_that_its_conductor_misses
     status, _, body = await asyncio.wait_for(begun, 30)
 
     assert status == 200
-    assert body.count(event("word")) == 30
+    assert body.count(event("word")) == 60
     assert b"no sign of life" in body.rpartition(event("word"))[2]
     assert b"[DONE]" not in body
     await asyncio.wait_for(left.wait(), 10)
     await eventually(gateway.usage)
     (record,) = gateway.usage()
-    assert (record["outcome"], record["completion_tokens"]) == ("upstream_error", 30)
+    assert (record["outcome"], record["completion_tokens"]) == ("upstream_error", 60)
     assert (await post_chat(gateway))[0] == 200
 
 

@@ -47,9 +47,9 @@ log = logging.getLogger("cotenant.gateway")
 
 MAX_BROKEN = 3
 """Times that one engine may break off with one request and live on. An engine that died is another one after it."""
-HANGS = "The engine gives no sign of life any more, in the middle of the answer."
 MAX_FOREIGN = 10
 """Times that another pool's engine may answer at the address of one that is gone, a second apart."""
+HANGS = "The engine gives no sign of life any more, in the middle of the answer."
 
 
 class Sent(msgspec.Struct, frozen=True):
