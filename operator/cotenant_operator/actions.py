@@ -29,10 +29,13 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
+    """`grace_s`: how long a pod may take; None: as it says itself."""
+
     kind: Kind
     namespace: str
     name: str
     uid: str
+    grace_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

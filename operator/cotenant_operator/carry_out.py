@@ -34,7 +34,9 @@ class Writer(Protocol):
 
     async def merge(self, kind: Kind, name: str, patch: Object, namespace: str = "") -> Object: ...
 
-    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None: ...
+    async def delete(
+        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
+    ) -> None: ...
 
 
 class CarryOut:
@@ -105,7 +107,7 @@ class CarryOut:
         elif isinstance(item, Merge):
             await self._writer.merge(item.kind, item.name, item.patch, item.namespace)
         else:
-            await self._writer.delete(item.kind, item.name, item.namespace, uid=item.uid)
+            await self._writer.delete(item.kind, item.name, item.namespace, uid=item.uid, grace_s=item.grace_s)
         log.info("%s %s", type(item).__name__.lower(), _name(item))
 
     async def _status(self, item: SetStatus) -> None:

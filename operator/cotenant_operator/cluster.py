@@ -141,9 +141,16 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER}
         return _object(await self._call("PUT", path, body=orjson.dumps(item), query=query, limit_s=limit_s))
 
-    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
-        """With `uid`, this very object and no later one of its name. Dependents go by their owner references."""
+    async def delete(
+        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
+    ) -> None:
+        """With `uid`, this very object and no later one of its name. Dependents go by their owner references.
+
+        `grace_s`: seconds that a pod may take, also one that is ending; None: as many as it says itself.
+        """
         options: Object = {"propagationPolicy": "Background"} | ({"preconditions": {"uid": uid}} if uid else {})
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
         await self._call("DELETE", kind.path(namespace, name), body=orjson.dumps(options))
 
     async def _call(

@@ -142,7 +142,9 @@ class Writes(Protocol):
 
     async def merge(self, kind: Kind, name: str, patch: Object, namespace: str = "") -> Object: ...
 
-    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None: ...
+    async def delete(
+        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
+    ) -> None: ...
 
 
 class LeaderWrites:
@@ -172,9 +174,11 @@ class LeaderWrites:
         self.check()
         return await self._bounded(self._writes.merge(kind, name, patch, namespace))
 
-    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
+    async def delete(
+        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
+    ) -> None:
         self.check()
-        await self._bounded(self._writes.delete(kind, name, namespace, uid=uid))
+        await self._bounded(self._writes.delete(kind, name, namespace, uid=uid, grace_s=grace_s))
 
     async def _bounded(self, call: Awaitable[T]) -> T:
         try:

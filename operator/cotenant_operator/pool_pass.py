@@ -21,19 +21,18 @@ from cotenant_operator.actions import (
     covers,
 )
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
+from cotenant_operator.ending_pods import ending_worker_writes, next_look_s
 from cotenant_operator.event_texts import events_of
 from cotenant_operator.instants import utc
-from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, PODS, POOLS, RAY_CLUSTERS, SERVICES, Key, Kind, Object
+from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, POOLS, RAY_CLUSTERS, SERVICES, Key, Kind, Object
 from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.planned import ModelPlan, PoolPlan
 from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.pool_status import POOL_CONDITIONS, pool_status
 from cotenant_operator.pool_world import (
-    RAY_GROUP_LABEL,
     PoolWorld,
     clusters_seen,
-    ending_workers,
     head_problem,
     head_state,
     kuberay,
@@ -117,7 +116,7 @@ def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) 
             item["metadata"]["name"]: conductor_url(item["metadata"]["name"], namespace) for item in _alive(world)
         },
         routed=tuple(conductor_url(name, namespace) for name in roll.routed) if world.kuberay_served else None,
-        again_s=roll.look_again_s,
+        again_s=_again_s(roll, world),
         faults=tuple(faults),
     )
 
@@ -145,15 +144,14 @@ def _writes(pool: GPUPool, uid: str, roll: Roll, world: PoolWorld, settings: Ope
             writes += _up_to_date(render_raycluster(pool, settings, name, uid=uid), live)
         writes += _service(pool, settings, live, world)
         writes += _policy(pool, settings, live, world)
-        writes += (_released(pod) for pod in ending_workers(world.pods.get(name, ())))
+        writes += ending_worker_writes(world.pods.get(name, ()), _status(world, name), world.now_s)
     return tuple(writes)
 
 
-def _released(pod: Object) -> Merge:
-    """A worker pod that ends, out of KubeRay's sight: counted, it would keep its successor from coming until its last
-    request has ended. (A ReplicaSet never counts such pods.)"""
-    metadata = pod["metadata"]
-    return Merge(PODS, metadata["namespace"], metadata["name"], {"metadata": {"labels": {RAY_GROUP_LABEL: None}}})
+def _again_s(roll: Roll, world: PoolWorld) -> float | None:
+    """Seconds until something may be due that no event announces."""
+    looks = [next_look_s(pods, _status(world, name), world.now_s) for name, pods in world.pods.items()]
+    return min((wait_s for wait_s in (roll.look_again_s, *looks) if wait_s is not None), default=None)
 
 
 def _up_to_date(rendered: Object, live: Object) -> list[Write]:

@@ -1,7 +1,7 @@
 """Kubernetes objects of one pool → what rolling and status look at. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ SILENT_S = 60.0
 """KubeRay that has not written a status of a RayCluster for so long does not run."""
 CLUSTER_LABEL, NODE_TYPE_LABEL = "ray.io/cluster", "ray.io/node-type"
 RAY_GROUP_LABEL = "ray.io/group"
-"""By which KubeRay counts the pods of a group; those that end are without it (`ending_workers`)."""
+"""By which KubeRay counts the pods of a group; those that end are without it (`ending_pods`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +112,6 @@ def _workers(pods: Iterable[Object]) -> Workers:
 def has_ended(pod: Object) -> bool:
     """It holds nothing of its node any more."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-
-def ending_workers(pods: Iterable[Object]) -> Iterator[Object]:
-    """Those that end, for KubeRay counts them still."""
-    for pod in pods:
-        labels = labels_of(pod)
-        ends = pod["metadata"].get("deletionTimestamp") and not has_ended(pod)
-        if labels.get(NODE_TYPE_LABEL) == "worker" and RAY_GROUP_LABEL in labels and ends:
-            yield pod
 
 
 def ready_workers(pods: Iterable[Object]) -> dict[str, int]:

@@ -358,3 +358,5 @@ class PoolStatus(Message, frozen=True, kw_only=True):
     """Requests in all engines now."""
     reconciled: bool = False
     """Whether the conductor has compared its state with Serve's since it started: before, engines may lack."""
+    pods_with_engines: tuple[str, ...] | None = None
+    """Pods from which an engine, whichever, has spoken within the last minute; None: it has not listened so long."""

@@ -173,6 +173,7 @@ class Conductor:
             self._decision,
             epoch=self._table.epoch,
             reconciled=self._table.sequence > 0,
+            pods_with_engines=self._observed.pods_with_engines(self._clock()),
             holder=holder,
         )
 

@@ -16,6 +16,8 @@ DEMAND_TIMEOUT_S = 5.0
 """A gateway that has not reported for this long has no demand any more."""
 SILENCE_S = 120.0
 """An engine without a heartbeat for this long blocks its device for nothing: Serve does not watch constructors."""
+POD_SILENCE_S = 60.0
+"""Engines speak twice a second: a pod from which none has spoken for this long has none, or none that serves."""
 _MOST_GONE = 200
 
 
@@ -51,6 +53,9 @@ class Observed:
         self._strangers: dict[str, Heartbeat] = {}
         self._unheard: dict[str, float] = {}
         """Apps without a record, of which no engine has spoken → since when."""
+        self._pods: dict[str, float] = {}
+        """Pod → when an engine last spoke from there, also one that is gone or that nobody knows."""
+        self._listens_since_s = now_s
 
     def started(self, args: EngineArgs, now_s: float) -> None:
         self._strangers.pop(args.app, None)
@@ -66,6 +71,8 @@ class Observed:
 
     def heard(self, beat: Heartbeat, now_s: float) -> bool:
         """Take a heartbeat in; True when it changes what there is to decide."""
+        if beat.pod:
+            self._pods[beat.pod] = now_s
         record = self._records.get(beat.app)
         if record is None:
             self._strangers[beat.app] = beat
@@ -88,6 +95,8 @@ class Observed:
         """This process stood still: what was said in that time could not be heard, so nobody was silent in it."""
         for record in self._records.values():
             record.beat_s = min(now_s, record.beat_s + for_s)
+        self._listens_since_s = min(now_s, self._listens_since_s + for_s)
+        self._pods = {pod: min(now_s, at_s + for_s) for pod, at_s in self._pods.items()}
         self._demand = {gateway: (demand, min(now_s, at + for_s)) for gateway, (demand, at) in self._demand.items()}
 
     def demanded(self, demand: Demand, now_s: float) -> bool:
@@ -114,6 +123,11 @@ class Observed:
     def strangers(self, now_s: float) -> dict[str, float]:
         """Apps that somebody else started, or we before we lost our state → seconds without a word of them."""
         return {app: now_s - since_s for app, since_s in self._unheard.items()}
+
+    def pods_with_engines(self, now_s: float) -> tuple[str, ...] | None:
+        """From which one has spoken in the last minute; None until there was a minute to hear them."""
+        self._pods = {pod: at_s for pod, at_s in self._pods.items() if now_s - at_s <= POD_SILENCE_S}
+        return tuple(sorted(self._pods)) if now_s - self._listens_since_s > POD_SILENCE_S else None
 
     def demand(self, now_s: float) -> dict[str, ModelDemand]:
         """Over all gateways that are alive."""

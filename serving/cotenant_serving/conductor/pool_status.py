@@ -7,7 +7,13 @@ from cotenant_serving.contract import DeviceStatus, PoolStatus
 
 
 def pool_status(
-    world: World, decision: Decision, *, epoch: str, reconciled: bool, holder: Callable[[str], str]
+    world: World,
+    decision: Decision,
+    *,
+    epoch: str,
+    reconciled: bool,
+    pods_with_engines: tuple[str, ...] | None,
+    holder: Callable[[str], str],
 ) -> PoolStatus:
     """`holder`: device id → the app that holds its start lease, or nothing."""
     desired = world.desired
@@ -23,6 +29,7 @@ def pool_status(
         busy_engines=sum(engine.running > 0 for engine in world.engines),
         in_flight=sum(engine.running for engine in world.engines),
         reconciled=reconciled,
+        pods_with_engines=pods_with_engines,
     )
 
 

@@ -36,7 +36,9 @@ class Server:
         self._take("merge", name)
         return patch
 
-    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
+    async def delete(
+        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
+    ) -> None:
         self._take(f"delete {uid}", name)
 
     def _take(self, verb: str, name: str) -> None:

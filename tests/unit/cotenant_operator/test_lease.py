@@ -181,7 +181,9 @@ class Writes:
         self.count += 1
         return patch
 
-    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
+    async def delete(
+        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
+    ) -> None:
         self.count += 1
 
 

@@ -11,6 +11,7 @@ from tests.builders.watched_api import deployment
 from cotenant_operator.actions import Actions, Apply, Merge, Remove
 from cotenant_operator.cluster_manifests import ManifestReader
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
+from cotenant_operator.instants import utc
 from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, PODS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
 from cotenant_operator.objects import World
 from cotenant_operator.operator_settings import OperatorSettings
@@ -181,6 +182,23 @@ def test_a_worker_pod_that_ends_is_no_longer_counted_by_kuberay_so_that_its_succ
     pods = (pod("stays"), pod("goes", **ends), pod("head", "head", **ends))
     actions = decide(given(pool=pool_object(), world=settled_world(pods={NAME: pods})), Rolling(KEEP))
     assert actions.writes == (Merge(PODS, "ours", "goes", {"metadata": {"labels": {RAY_GROUP_LABEL: None}}}),)
+
+
+def test_an_ending_pod_is_looked_at_again_when_it_may_be_hurried() -> None:
+    pod = PODS.new("goes", "ours", status={"phase": "Running"})
+    pod["metadata"] |= {
+        "uid": "uid-goes",
+        "labels": {CLUSTER_LABEL: NAME, NODE_TYPE_LABEL: "worker"},
+        "deletionTimestamp": utc(NOW_S - 50 + 930),
+        "deletionGracePeriodSeconds": 930,
+    }
+    status = PoolStatus(pool="default", epoch="e", generation=1, reconciled=True, pods_with_engines=())
+    world = settled_world(pods={NAME: (pod,)}, conductors={NAME: replace(answers(), status=status)})
+    actions = decide(given(pool=pool_object(), world=world), Rolling(KEEP))
+    assert actions.writes == ()
+    assert actions.again_s == pytest.approx(10, abs=1)
+    later = decide(given(pool=pool_object(), world=replace(world, now_s=NOW_S + 11)), Rolling(KEEP))
+    assert later.writes == (Remove(PODS, "ours", "goes", "uid-goes", grace_s=5),)
 
 
 def test_more_pods_for_a_group_change_the_ray_cluster_in_place() -> None:

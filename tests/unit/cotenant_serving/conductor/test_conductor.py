@@ -357,6 +357,23 @@ async def test_the_status_counts_requests_engines_and_devices(bench):
     assert shown.models[0].load_s == 5.0
 
 
+async def test_the_status_names_pods_from_which_engines_speak_once_it_has_listened_for_a_minute(bench):
+    args = await bench.warm()
+    bench.say(args, pod="a")
+    assert bench.conductor.status().pods_with_engines is None
+    bench.clock.now_s += 61
+    bench.say(args, pod="a")
+    bench.conductor.heard(beat(args, app="of-nobody", pod="b"))
+    assert bench.conductor.status().pods_with_engines == ("a", "b")
+    bench.clock.now_s += 30
+    bench.say(args, pod="a", state="draining")
+    bench.clock.now_s += 31
+    assert bench.conductor.status().pods_with_engines == ("a",)
+    bench.restart()
+    await bench.conductor.step()
+    assert bench.conductor.status().pods_with_engines is None
+
+
 async def test_an_engine_that_ends_counts_until_serve_has_forgotten_it(bench):
     args = await bench.warm()
     bench.conductor.set_desired(desired(generation=2))
