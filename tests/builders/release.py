@@ -177,11 +177,8 @@ def another_cotenant(kube: Kube) -> str:
 def reached(kube: Kube, service: str, namespace: str, port: int) -> Iterator[tuple[str, int]]:
     """(host, port): the Service itself where its name is known here, else through `kubectl port-forward`."""
     host = f"{service}.{namespace}.svc.cluster.local"
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        pass
-    else:
+    if knows_names_of_services():
+        kube.until(lambda: _connects(host, port), f"{host}:{port} is reached: its first pod was ready a moment ago")
         yield host, port
         return
     command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", f":{port}"]
@@ -197,6 +194,22 @@ def reached(kube: Kube, service: str, namespace: str, port: int) -> Iterator[tup
         process.terminate()
         process.wait(10)
         process.stdout.close()
+
+
+def knows_names_of_services() -> bool:
+    """This program runs in the cluster's network."""
+    try:
+        return bool(socket.getaddrinfo("kubernetes.default.svc.cluster.local", 443))
+    except OSError:
+        return False
+
+
+def _connects(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
