@@ -24,17 +24,17 @@ def ending_worker_writes(pods: Iterable[Object], said: PoolStatus | None, now_s:
     for pod in _ending_workers(pods):
         if RAY_GROUP_LABEL in labels_of(pod):
             yield _released(pod)
-        elif is_empty(pod, said) and now_s >= _hurried_from_s(pod):
+        elif _is_empty(pod, said) and now_s >= _hurried_from_s(pod):
             yield _hurried(pod)
 
 
 def next_look_s(pods: Iterable[Object], said: PoolStatus | None, now_s: float) -> float | None:
     """Seconds until the next of them is hurried; None when none will be."""
-    due = (_hurried_from_s(pod) - now_s for pod in _ending_workers(pods) if is_empty(pod, said))
+    due = (_hurried_from_s(pod) - now_s for pod in _ending_workers(pods) if _is_empty(pod, said))
     return min((wait_s for wait_s in due if wait_s > 0), default=None)
 
 
-def is_empty(pod: Object, said: PoolStatus | None) -> bool:
+def _is_empty(pod: Object, said: PoolStatus | None) -> bool:
     """No engine has spoken from there for as long as its conductor remembers, and not all of its grace is spent."""
     if said is None or said.pods_with_engines is None or not said.reconciled:
         return False

@@ -119,9 +119,9 @@ def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_
         whole = whole_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, duration_s=LONGEST_S)
         with Load(whole, KEYS, tmp_path_factory.mktemp("whole")) as load:
             victim = until(lambda: one_that_serves(up, MODELS[0]), "an engine serves", explain=up.said)
-            left = left_engines(up)
+            left = up.retries("silent")
             os.kill(victim.pid, signal.SIGSTOP)
-            until(lambda: left_engines(up) > left, "requests leave it", explain=up.said)
+            until(lambda: up.retries("silent") > left, "requests leave it", explain=up.said)
         assert load.wrong("ok") == [], errors_of_gateway(up)
         judge_usage(up, load)
         scenario = echo_chats(up.url, TENANTS, MODELS[:1], rate_per_s=10, seed=2, words=WORDS, duration_s=4)
@@ -129,8 +129,8 @@ def test_requests_that_a_stopped_engine_has_not_begun_to_answer_are_answered_by_
             until(lambda: load.ended, "every request is answered")
         assert load.wrong("ok") == [], errors_of_gateway(up)
     finally:
-        with contextlib.suppress(ProcessLookupError):  # Serve kills it some day
-            if victim is not None:
+        if victim is not None:
+            with contextlib.suppress(ProcessLookupError):  # Serve kills it some day
                 os.kill(victim.pid, signal.SIGCONT)
     judge_usage(up, load)
 
@@ -164,11 +164,6 @@ def test_a_full_disk_stops_nothing_and_what_waited_for_it_is_written(up: Up, dis
 def one_that_serves(up: Up, model: str) -> EngineStatus | None:
     """With a request at this moment, so the gateways know it and give it more."""
     return next((engine for engine in ready(up).values() if engine.model == model and engine.running), None)
-
-
-def left_engines(up: Up) -> float:
-    """How often a request went back to its line, whether its engine was missed or its connection broke first."""
-    return sum(up.retries(reason) for reason in ("silent", "lost", "unreachable"))
 
 
 def first_process(up: Up) -> psutil.Process:

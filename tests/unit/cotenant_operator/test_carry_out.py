@@ -7,7 +7,7 @@ from tests.builders.watched_api import deployment
 from cotenant_operator.actions import Apply, Merge, Remove, SetStatus, Tell
 from cotenant_operator.carry_out import CarryOut
 from cotenant_operator.cluster_errors import ConflictError, InvalidError, NotFoundError, UnreachableError
-from cotenant_operator.kinds import EVENTS, MODELS, RAY_CLUSTERS, SERVICES, Kind, Object
+from cotenant_operator.kinds import EVENTS, MODELS, PODS, RAY_CLUSTERS, SERVICES, Kind, Object
 
 
 class Server:
@@ -39,7 +39,7 @@ class Server:
     async def delete(
         self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
     ) -> None:
-        self._take(f"delete {uid}", name)
+        self._take(f"delete {uid}" + ("" if grace_s is None else f" within {grace_s} s"), name)
 
     def _take(self, verb: str, name: str) -> None:
         if name in self.fails:
@@ -69,9 +69,10 @@ async def test_every_kind_of_write_reaches_its_object() -> None:
         cluster("a"),
         Merge(RAY_CLUSTERS, "ours", "b", {"spec": {}}),
         Remove(RAY_CLUSTERS, "ours", "c", "uid-c"),
+        Remove(PODS, "ours", "d", "uid-d", grace_s=5),
     ]
     assert await carrying(server).write(writes) == (True, "")
-    assert server.taken == [("apply", "a"), ("merge", "b"), ("delete uid-c", "c")]
+    assert server.taken == [("apply", "a"), ("merge", "b"), ("delete uid-c", "c"), ("delete uid-d within 5 s", "d")]
 
 
 async def test_what_the_api_server_does_not_take_is_said_in_its_words_and_stops_no_other() -> None:

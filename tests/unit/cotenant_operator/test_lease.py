@@ -164,6 +164,7 @@ async def test_who_does_not_lead_releases_nothing() -> None:
 class Writes:
     def __init__(self) -> None:
         self.count = 0
+        self.deleted: list[tuple[str, str, int | None]] = []
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
         return {}
@@ -185,6 +186,7 @@ class Writes:
         self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
     ) -> None:
         self.count += 1
+        self.deleted.append((name, uid, grace_s))
 
 
 async def test_a_leader_that_lost_its_lease_writes_nothing() -> None:
@@ -197,6 +199,8 @@ async def test_a_leader_that_lost_its_lease_writes_nothing() -> None:
     await one.step()
     await fenced.create(CONFIG_MAPS, item, "ns")
     await fenced.apply(CONFIG_MAPS, item)
+    await fenced.delete(CONFIG_MAPS, "b", "ns", uid="uid-b", grace_s=5)
+    assert writes.deleted == [("b", "uid-b", 5)]
     clock.now_s += RENEW_S + 0.1
     for call in (
         fenced.create(CONFIG_MAPS, item, "ns"),
@@ -206,4 +210,4 @@ async def test_a_leader_that_lost_its_lease_writes_nothing() -> None:
     ):
         with pytest.raises(FencedError):
             await call
-    assert writes.count == 2
+    assert writes.count == 3

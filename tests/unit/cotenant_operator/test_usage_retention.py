@@ -39,9 +39,7 @@ class ApiServer:
         self.lists += 1
         return Listing(list(self.items), "1")
 
-    async def delete(
-        self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", grace_s: int | None = None
-    ) -> None:
+    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> None:
         if self.fails is not None:
             raise self.fails
         assert uid == next(item["metadata"]["uid"] for item in self.items if item["metadata"]["name"] == name)

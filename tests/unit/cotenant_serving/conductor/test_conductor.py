@@ -6,7 +6,7 @@ import pytest
 from tests.builders.conductor import beat, desired, device, group, model, pod
 
 from cotenant_serving.conductor.conductor import Conductor, Settings, StaleGenerationError
-from cotenant_serving.conductor.observed import App
+from cotenant_serving.conductor.observed import App, Observed
 from cotenant_serving.conductor.store import Store
 from cotenant_serving.contract import Reason
 from cotenant_serving.contract_gateway import Demand, ModelDemand
@@ -372,6 +372,16 @@ async def test_the_status_names_pods_from_which_engines_speak_once_it_has_listen
     bench.restart()
     await bench.conductor.step()
     assert bench.conductor.status().pods_with_engines is None
+
+
+async def test_time_in_which_a_conductor_stood_still_makes_no_pod_silent(bench):
+    observed = Observed({}, now_s=0.0)
+    observed.heard(beat(await bench.warm(), pod="a"), 70.0)
+    observed.overslept(100.0, 180.0)
+    assert observed.pods_with_engines(180.0) == ("a",)
+    early = Observed({}, now_s=0.0)
+    early.overslept(100.0, 110.0)
+    assert early.pods_with_engines(110.0) is None, "it has listened for ten seconds of these"
 
 
 async def test_an_engine_that_ends_counts_until_serve_has_forgotten_it(bench):
