@@ -6,7 +6,12 @@ CacheError
 ├── UnsafeFilesError                pickles instead of safetensors, code of its own, or files outside its folder
 ├── UnsupportedArchitectureError    config.json describes nothing that can be sized and served
 ├── CorruptWeightsError             a file is cut off or is not what it says
-└── HubUnreachableError             the hub did not answer, and the files are not here yet
+├── HubUnreachableError             the hub did not answer, and the files are not here yet
+├── CacheFullError                  the budget has no room, or the disk is too small for the budget
+├── DiskFullError                   the disk was full at a write, by somebody else's files
+├── NotSupportedError               nothing that this version can fetch
+├── NewerFormatError                the volume was written by a newer cotenant; this one changes nothing on it
+└── VolumeError                     the volume cannot be used: permissions, a failing disk, no space for locks
 """
 
 from typing import ClassVar
@@ -44,6 +49,26 @@ class CorruptWeightsError(CacheError):
 
 class HubUnreachableError(CacheError):
     reason = "HubUnreachable"
+
+
+class CacheFullError(CacheError):
+    reason = "CacheFull"
+
+
+class DiskFullError(CacheError):
+    reason = "DiskFull"
+
+
+class NotSupportedError(CacheError):
+    reason = "NotSupported"
+
+
+class NewerFormatError(CacheError):
+    reason = "NewerFormat"
+
+
+class VolumeError(CacheError):
+    reason = "VolumeUnusable"
 
 
 def _legible(text: str) -> str:
