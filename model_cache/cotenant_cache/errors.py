@@ -6,7 +6,9 @@ CacheError
 ├── UnsafeFilesError                pickles instead of safetensors, code of its own, or files outside its folder
 ├── UnsupportedArchitectureError    config.json describes nothing that can be sized and served
 ├── CorruptWeightsError             a file is cut off or is not what it says
-└── HubUnreachableError             the hub did not answer, and the files are not here yet
+├── HubUnreachableError             the hub did not answer, and the files are not here yet
+├── NotSupportedError               a source or a file of a kind that is not served yet
+└── FetchStoppedError               the one who wanted the files wants them no more
 """
 
 from typing import ClassVar
@@ -43,7 +45,21 @@ class CorruptWeightsError(CacheError):
 
 
 class HubUnreachableError(CacheError):
+    """`transient`: it may answer when it is asked again, after `retry_after_s` if it named a time."""
+
     reason = "HubUnreachable"
+
+    def __init__(self, message: str, *, transient: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.transient, self.retry_after_s = transient, retry_after_s
+
+
+class NotSupportedError(CacheError):
+    reason = "NotSupported"
+
+
+class FetchStoppedError(CacheError):
+    reason = "Stopped"
 
 
 def _legible(text: str) -> str:
