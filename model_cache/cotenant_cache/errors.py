@@ -9,9 +9,11 @@ CacheError
 ├── HubUnreachableError             the hub did not answer, and the files are not here yet
 ├── CacheFullError                  the budget has no room, or the disk is too small for the budget
 ├── DiskFullError                   the disk was full at a write, by somebody else's files
-├── NotSupportedError               nothing that this version can fetch
+├── NotSupportedError               a source or a file of a kind that is not served yet
 ├── NewerFormatError                the volume was written by a newer cotenant; this one changes nothing on it
-└── VolumeError                     the volume cannot be used: permissions, a failing disk, no space for locks
+├── VolumeError                     the volume cannot be used: permissions, a failing disk, no space for locks
+├── FetchStoppedError               the one who wanted the files wants them no more
+└── TooLateError                    it took longer than the caller wanted to wait
 """
 
 from typing import ClassVar
@@ -48,7 +50,21 @@ class CorruptWeightsError(CacheError):
 
 
 class HubUnreachableError(CacheError):
+    """`transient`: it may answer when it is asked again, after `retry_after_s` if it named a time."""
+
     reason = "HubUnreachable"
+
+    def __init__(self, message: str, *, transient: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.transient, self.retry_after_s = transient, retry_after_s
+
+
+class NotSupportedError(CacheError):
+    reason = "NotSupported"
+
+
+class FetchStoppedError(CacheError):
+    reason = "Stopped"
 
 
 class CacheFullError(CacheError):
@@ -59,16 +75,16 @@ class DiskFullError(CacheError):
     reason = "DiskFull"
 
 
-class NotSupportedError(CacheError):
-    reason = "NotSupported"
-
-
 class NewerFormatError(CacheError):
     reason = "NewerFormat"
 
 
 class VolumeError(CacheError):
     reason = "VolumeUnusable"
+
+
+class TooLateError(CacheError):
+    """The status word is the general one: what lacks is patience."""
 
 
 def _legible(text: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from cotenant_cache.errors import ModelNotFoundError
+from cotenant_cache.errors import ModelNotFoundError, NotSupportedError
 
 _HF = re.compile(r"hf://(?P<repo>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?:@(?P<revision>[\w][\w./+-]*))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -20,6 +20,8 @@ class HubAccess:
 
     endpoint: str = ""
     token: str = field(default="", repr=False)
+    token_file: str = ""
+    """Path of a file that holds the token, as a mounted Secret is; read at each call, and before `token`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,11 @@ class HubSource:
 
 
 def parse_source(source: str) -> FolderSource | HubSource:
-    """Raises ModelNotFoundError for anything else."""
+    """Raises ModelNotFoundError for anything else, NotSupportedError for `oci://`."""
+    if source.startswith("oci://"):
+        raise NotSupportedError(
+            f"{source!r}: models in OCI registries are not supported yet; use hf://owner/name@revision or file:///folder"
+        )
     path = source.removeprefix("file://")
     if source.startswith("file:///") and source.isprintable() and ".." not in path.split("/"):
         return FolderSource(path)
