@@ -6,7 +6,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO meta VALUES ('epoch', lower(hex(randomblob(8)))), ('reconciled', 0)",
         """CREATE TABLE models(
             id INTEGER PRIMARY KEY, repo TEXT NOT NULL, commit_id TEXT NOT NULL,
-            files BLOB NOT NULL, file_count INTEGER NOT NULL, linked INTEGER NOT NULL DEFAULT 0,
+            files BLOB NOT NULL, file_count INTEGER NOT NULL, found INTEGER NOT NULL,
             used_at REAL NOT NULL DEFAULT 0, uses REAL NOT NULL DEFAULT 0,
             stale INTEGER NOT NULL DEFAULT 1, size_bytes INTEGER, present_bytes INTEGER, own_bytes INTEGER,
             complete INTEGER, verified_at REAL, fetched_bytes INTEGER, fetch_s REAL, UNIQUE(repo, commit_id))""",

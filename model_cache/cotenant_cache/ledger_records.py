@@ -41,6 +41,10 @@ class Blob:
     named: bool
     """By a model of the ledger."""
 
+    @property
+    def verified(self) -> bool:
+        return self.present and self.verified_at > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
@@ -59,8 +63,8 @@ class LedgerModel:
     files: tuple[ModelFile, ...]
     present: frozenset[str]
     """Digests of its blobs that are on disk."""
-    linked: bool
-    """Its snapshot was whole once (`model_linked`)."""
+    found: bool
+    """Its listing is what was on the disk, put there by another tool, and may lack files; no hub was asked."""
     pinned: bool
     preload: int | None
     used_at: float
@@ -72,8 +76,8 @@ class LedgerModel:
 
     @property
     def whole(self) -> bool:
-        """Every blob is there and every link was made."""
-        return self.linked and not self.missing
+        """Every blob is on disk; whether the snapshot has its links only the disk knows."""
+        return not self.missing
 
 
 @dataclass
@@ -120,23 +124,21 @@ class Tx:
 
     # models
 
-    def put_model(self, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
-        """Its listing. Blobs that the ledger does not know count as not on disk."""
+    def put_model(self, repo: str, commit: str, files: Sequence[ModelFile], *, found: bool = False) -> None:
+        """Its listing. Blobs that the ledger does not know count as not on disk. `found`: as in LedgerModel."""
         listing = msgspec.json.encode(sorted(files, key=lambda file: file.name))
-        found = self._run("SELECT id, files FROM models WHERE repo = ? AND commit_id = ?", (repo, commit)).fetchone()
-        if found and bytes(found[1]) == listing:
+        known = self._run(
+            "SELECT id, files, found FROM models WHERE repo = ? AND commit_id = ?", (repo, commit)
+        ).fetchone()
+        if known and (bytes(known[1]), bool(known[2])) == (listing, found):
             return
-        if found:
-            self._run("DELETE FROM parts WHERE model = ?", (found[0],))
-            self._run(
-                "UPDATE models SET files = ?, file_count = ?, linked = 0 WHERE id = ?",
-                (listing, len(files), found[0]),
-            )
-        else:
-            self._run(
-                "INSERT INTO models(repo, commit_id, files, file_count) VALUES (?, ?, ?, ?)",
-                (repo, commit, listing, len(files)),
-            )
+        if known:
+            self._run("DELETE FROM parts WHERE model = ?", known[:1])
+        self._run(
+            "INSERT INTO models(repo, commit_id, files, file_count, found) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO "
+            "UPDATE SET files = excluded.files, file_count = excluded.file_count, found = excluded.found",
+            (repo, commit, listing, len(files), found),
+        )
         self._name_blobs(repo, commit, {file.digest: file.size_bytes for file in files})
         self._forget_nameless(repo)
 
@@ -152,36 +154,40 @@ class Tx:
             [(repo, commit, digest) for digest in sizes],
         )
 
-    def model_linked(self, repo: str, commit: str) -> None:
-        """Its snapshot has all its links now."""
-        self._run("UPDATE models SET linked = 1 WHERE repo = ? AND commit_id = ?", (repo, commit))
-
-    def model_unlinked(self, repo: str, commit: str) -> None:
-        self._run("UPDATE models SET linked = 0 WHERE repo = ? AND commit_id = ?", (repo, commit))
-
     def model(self, repo: str, commit: str) -> LedgerModel | None:
-        row = self._run(
-            "SELECT m.id, m.files, m.linked, m.used_at, m.uses, p.repo IS NOT NULL, l.priority FROM models m "
-            "LEFT JOIN pins p USING (repo, commit_id) LEFT JOIN preload l USING (repo, commit_id) "
-            "WHERE m.repo = ? AND m.commit_id = ?",
-            (repo, commit),
-        ).fetchone()
-        if row is None:
-            return None
-        present = self._run(
-            "SELECT b.digest FROM parts JOIN blobs b ON b.id = blob WHERE model = ? AND b.present", (row[0],)
+        return next(iter(self._listings("WHERE m.repo = ? AND m.commit_id = ?", (repo, commit))), None)
+
+    def listings(self, repo: str | None = None) -> tuple[LedgerModel, ...]:
+        """Models with their files, of one repository or all; slower than `models`."""
+        return self._listings(*(("", ()) if repo is None else ("WHERE m.repo = ?", (repo,))))
+
+    def _listings(self, where: str, values: tuple[str, ...]) -> tuple[LedgerModel, ...]:
+        rows = self._run(
+            "SELECT m.id, m.repo, m.commit_id, m.files, m.found, m.used_at, m.uses, p.repo IS NOT NULL, l.priority "  # noqa: S608
+            "FROM models m LEFT JOIN pins p USING (repo, commit_id) LEFT JOIN preload l USING (repo, commit_id) "
+            f"{where} ORDER BY m.repo, m.commit_id",
+            values,
+        ).fetchall()
+        return tuple(
+            LedgerModel(
+                repo=repo,
+                commit=commit,
+                files=_FILES.decode(files),
+                present=self._present(id_),
+                found=bool(found),
+                used_at=used_at,
+                uses=uses,
+                pinned=bool(pinned),
+                preload=preload,
+            )
+            for id_, repo, commit, files, found, used_at, uses, pinned, preload in rows
         )
-        return LedgerModel(
-            repo=repo,
-            commit=commit,
-            files=_FILES.decode(row[1]),
-            present=frozenset(digest for (digest,) in present),
-            linked=bool(row[2]),
-            used_at=row[3],
-            uses=row[4],
-            pinned=bool(row[5]),
-            preload=row[6],
+
+    def _present(self, model: int) -> frozenset[str]:
+        rows = self._run(
+            "SELECT b.digest FROM parts JOIN blobs b ON b.id = blob WHERE model = ? AND b.present", (model,)
         )
+        return frozenset(digest for (digest,) in rows)
 
     def models(self, alive: Collection[str] | None = None) -> tuple[CachedModel, ...]:
         """All, by name, without `revisions`, which only the disk knows."""
@@ -300,8 +306,11 @@ class Tx:
 
     # promised bytes
 
-    def reserve(self, flight: str, size_bytes: int, *, for_: Key) -> None:
-        """Promises bytes that are not on disk yet to the fetch of a (repo, commit); replaces what was promised it."""
+    def reserve(self, flight: str, size_bytes: int, *, for_: Key = ("", "")) -> None:
+        """Promises bytes that are not on disk yet to a fetch; replaces what was promised it.
+
+        `for_` is the (repo, commit) that counts as being fetched then, and is not evicted.
+        """
         self._run(
             "INSERT OR REPLACE INTO reservations(flight, holder, repo, commit_id, bytes) VALUES (?, ?, ?, ?, ?)",
             (flight, self._holder, *for_, size_bytes),
@@ -478,7 +487,7 @@ class Tx:
         self._run(REFRESH)
         fetched, took_s = self._run("SELECT sum(fetched_bytes), sum(fetch_s) FROM models").fetchone()
         rows = self._run(
-            "SELECT id, repo, commit_id, file_count, linked AND complete, used_at, uses, size_bytes, present_bytes, "  # noqa: S608
+            "SELECT id, repo, commit_id, file_count, complete, used_at, uses, size_bytes, present_bytes, "  # noqa: S608
             f"own_bytes, verified_at, fetch_s + (size_bytes - fetched_bytes) * ? FROM models ORDER BY {order}",
             (took_s / fetched if fetched and took_s else _GUESSED_S_PER_BYTE,),
         )
