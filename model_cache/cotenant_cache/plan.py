@@ -4,11 +4,11 @@ What can go, in this order: the quarantine, blobs that no model names, models by
 priority. What is leased, pinned or being fetched never goes.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from cotenant_cache.amounts import bytes_text
 from cotenant_cache.contract import Eviction, LooseBlob, RoomPlan
@@ -21,8 +21,7 @@ _LISTED = 50
 """Of what stays, in a plan."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True):
     """A model of the ledger, with what of it is on disk."""
 
     repo: str
@@ -30,9 +29,9 @@ class Held:
     size_bytes: int
     own_bytes: int = 0
     """On disk, of blobs that no other model names."""
-    shared: Mapping[str, int] = field(default_factory=dict)
+    shared: Mapping[str, int] = {}
     """On disk, of blobs that other models of the repository name as well: digest → bytes."""
-    partials: Mapping[str, int] = field(default_factory=dict)
+    partials: Mapping[str, int] = {}
     """Begun and cut off: digest → bytes so far."""
     whole: bool = True
     used_at: float = 0.0
@@ -49,6 +48,10 @@ class Held:
     @property
     def source(self) -> str:
         return f"hf://{self.repo}@{self.commit}"
+
+    @property
+    def shared_bytes(self) -> int:
+        return sum(self.shared.values())
 
     @property
     def present_bytes(self) -> int:
@@ -186,27 +189,34 @@ class _Namers:
     """How many staying models name each blob of which that matters, while models go and come back."""
 
     def __init__(self, models: Iterable[Held]) -> None:
-        self._count: Counter[tuple[str, str]] = Counter()
+        self._models: dict[str, list[Held]] = defaultdict(list)
+        self._counts: dict[str, Counter[str]] = {}
         for held in models:
             if held.shared or held.partials:
-                self._count.update((held.repo, digest) for digest in _counted(held))
-
-    def shared_bytes(self, held: Held) -> int:
-        """Of it, what another model that has not gone names too."""
-        if not (held.shared or held.partials):
-            return 0
-        return sum(size for digest, size in _counted(held).items() if self._count[held.repo, digest] > 1)
+                self._models[held.repo].append(held)
 
     def go(self, held: Held) -> int:
         """Bytes that this frees."""
-        freed = held.present_bytes - self.shared_bytes(held)
-        self._count.subtract((held.repo, digest) for digest in _counted(held))
+        freed, blobs = held.own_bytes, _counted(held)
+        if blobs:
+            count = self._of(held.repo)
+            count.subtract(blobs.keys())
+            freed += sum(size for digest, size in blobs.items() if not count[digest])
         return freed
 
     def come_back(self, held: Held) -> int:
         """Bytes that this takes again."""
-        self._count.update((held.repo, digest) for digest in _counted(held))
-        return held.present_bytes - self.shared_bytes(held)
+        taken, blobs = held.own_bytes, _counted(held)
+        if blobs:
+            count = self._of(held.repo)
+            taken += sum(size for digest, size in blobs.items() if not count[digest])
+            count.update(blobs.keys())
+        return taken
+
+    def _of(self, repo: str) -> Counter[str]:
+        if repo not in self._counts:
+            self._counts[repo] = Counter(digest for held in self._models[repo] for digest in _counted(held))
+        return self._counts[repo]
 
 
 def _counted(held: Held) -> Mapping[str, int]:
@@ -224,7 +234,7 @@ def _chosen(candidates: Sequence[Held], models: Iterable[Held], short: int, now:
         return ()
     namers = _Namers(models)
     going: list[Held] = []
-    for held in sorted(candidates, key=lambda held: _order(held, namers.shared_bytes(held), now)):
+    for held in sorted(candidates, key=lambda held: _order(held, now)):
         if short <= 0:
             break
         short -= namers.go(held)
@@ -240,10 +250,10 @@ def _chosen(candidates: Sequence[Held], models: Iterable[Held], short: int, now:
     return tuple(held for held in going if held.key not in kept)
 
 
-def _order(held: Held, shared_bytes: int, now: float) -> tuple[float, float, float, str, str]:
+def _order(held: Held, now: float) -> tuple[float, float, float, str, str]:
     """Of two that cost the same (never used: nothing), the one whose last use is longer ago goes first."""
     preload = float("-inf") if held.preload is None else held.preload
-    return preload, eviction_cost(held, shared_bytes, now), held.used_at, held.repo, held.commit
+    return preload, eviction_cost(held, held.shared_bytes, now), held.used_at, held.repo, held.commit
 
 
 def _evictions(going: Sequence[Held], models: Iterable[Held], now: float) -> tuple[Eviction, ...]:
@@ -252,15 +262,10 @@ def _evictions(going: Sequence[Held], models: Iterable[Held], now: float) -> tup
     namers = _Namers(models)
     found = []
     for held in going:
-        cost = eviction_cost(held, namers.shared_bytes(held), now)
+        freed = namers.go(held)
+        cost = eviction_cost(held, held.present_bytes - freed, now)
         found.append(
-            Eviction(
-                repo=held.repo,
-                commit=held.commit,
-                frees_bytes=namers.go(held),
-                refetch_s=held.refetch_s,
-                cost=cost,
-            )
+            Eviction(repo=held.repo, commit=held.commit, frees_bytes=freed, refetch_s=held.refetch_s, cost=cost)
         )
     return tuple(found)
 
