@@ -6,7 +6,6 @@ tool fetched everything: that says the hub's listing, or, when the hub is away, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import CacheError
@@ -28,13 +27,12 @@ class Adopted:
 def adopt_all(store: Store) -> tuple[Adopted, ...]:
     """Every model that was found on the disk and not listed by a hub since."""
     with store.transaction() as tx:
-        found = [(model.repo, model.commit) for model in tx.models() if model.found]
+        shown = [(model.repo, model.commit) for model in tx.models()]
+        found = [key for key in shown if (model := tx.model(*key)) is not None and not model.linked]
     return tuple(adopt(store, repo, commit, lambda file, done: None, float("inf")) for repo, commit in found)
 
 
-def adopt(
-    store: Store, repo: str, commit: str, report: Callable[[ModelFile, int], None], until: float
-) -> Adopted:
+def adopt(store: Store, repo: str, commit: str, report: Callable[[ModelFile, int], None], until: float) -> Adopted:
     """Checks every blob of the model and whether it is complete. Raises TooLateError."""
     source = HubSource(repo, commit).at(commit)
     with store.transaction() as tx:
@@ -51,5 +49,5 @@ def adopt(
     except CacheError as error:
         return Adopted(repo, commit, error.message)
     with store.transaction() as tx:
-        tx.put_model(repo, commit, model.files)
+        tx.model_linked(repo, commit)
     return Adopted(repo, commit)

@@ -19,12 +19,12 @@ from cotenant_cache.adopting import Adopted
 from cotenant_cache.contract import CachedModel, PreloadList, Progress, RoomPlan, Usage
 from cotenant_cache.ensuring import Ask, Ensuring
 from cotenant_cache.errors import ModelNotFoundError
-from cotenant_cache.supply import HubSupply, Supply
 from cotenant_cache.plan import plan_room
 from cotenant_cache.repair import Repaired, repair
 from cotenant_cache.shelving import Leased, lease_if_whole, missing
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
 from cotenant_cache.store import Clock, Store
+from cotenant_cache.supply import HubSupply, Supply
 from cotenant_cache.verifying import BadBlob, Verified
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from cotenant_cache.folders import folder_facts
 from cotenant_cache.errors import CacheError, HubUnreachableError
 from cotenant_cache.facts import ModelFacts
+from cotenant_cache.folders import folder_facts
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
 
 ENVIRONMENT = HubAccess()

@@ -8,15 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cotenant_cache import errors
 from cotenant_cache.contract import Progress
 from cotenant_cache.errors import CacheError, TooLateError
 from cotenant_cache.flying import Flying
 from cotenant_cache.holders import Flight, flight_progress
-from cotenant_cache.supply import Supply
 from cotenant_cache.shelving import Leased, lease_if_whole
 from cotenant_cache.source import HubSource
 from cotenant_cache.store import Store, flight_key
+from cotenant_cache.supply import Supply
 
 POLL_S = 0.2
 _FINAL = ("done", "failed")
@@ -108,8 +107,8 @@ class Ensuring:
 
 def error_of(said: Progress) -> CacheError:
     """The error of another instance, as it was raised there."""
-    kinds = {kind.reason: kind for kind in CacheError.__subclasses__()}
-    return kinds.get(said.reason, errors.CacheError)(said.message)
+    kinds = {kind.reason: kind for kind in CacheError.__subclasses__() if "reason" in vars(kind)}
+    return kinds.get(said.reason, CacheError)(said.message)
 
 
 def _described(said: Progress | None) -> str:

@@ -10,14 +10,22 @@ from dataclasses import replace
 
 from cotenant_cache.contract import Eviction, RoomPlan
 from cotenant_cache.errors import CacheFullError, DiskFullError
-from cotenant_cache.ledger import Tx
+from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory, plan_eviction, plan_room, why_kept
-from cotenant_cache.store import Store
+from cotenant_cache.store import Store, flight_key
 
 
-def make_room(store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str], priority: int | None = None) -> RoomPlan:
+def make_room(
+    store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str], priority: int | None = None
+) -> RoomPlan:
     """Lets go what the plan names. Raises CacheFullError, DiskFullError with the arithmetic; nothing is gone then."""
-    plan = plan_room(needed_bytes, store.inventory(tx), for_=for_, now=store.clock.now(), priority=priority)
+    plan = plan_room(
+        needed_bytes,
+        store.inventory(tx, flight=flight_key(for_[0])),
+        for_=for_,
+        now=store.clock.now(),
+        priority=priority,
+    )
     if not plan.fits:
         by_budget = plan.used_bytes + plan.reserved_bytes + needed_bytes > plan.budget_bytes
         raise CacheFullError(plan.refusal) if by_budget else DiskFullError(plan.refusal)
@@ -38,13 +46,8 @@ def carry_out(store: Store, tx: Tx, plan: RoomPlan) -> None:
 
 def remove_model(store: Store, tx: Tx, repo: str, commit: str) -> None:
     """Its names first, so that no tool sees it half; then the blobs that no other model of the repository names."""
-    model = tx.model(repo, commit)
-    if model is None:
-        return
-    tx.remove_model(repo, commit)
     store.volume.unlink_snapshot(repo, commit)
-    kept = {file.digest for other in tx.models(repo) for file in other.files}
-    for digest in {file.digest for file in model.files} - kept:
+    for digest in tx.remove_model(repo, commit):
         store.volume.remove_blob(repo, digest)
         store.volume.remove_partial(repo, digest)
         tx.blob_gone(repo, digest)
@@ -64,7 +67,9 @@ def plan_for(store: Store, inventory: Inventory, models: Sequence[tuple[str, str
     chosen = [held for held in inventory.models if held.key in set(models)]
     kept = tuple(f"{held.source}: {why}" for held in chosen if (why := why_kept(held)))
     if kept:
-        return _told(inventory, kept=kept, refusal=f"{'; '.join(kept)}; end what uses it, or unpin it, then evict again")
+        return _told(
+            inventory, kept=kept, refusal=f"{'; '.join(kept)}; end what uses it, or unpin it, then evict again"
+        )
     return _told(inventory, evict=plan_eviction(chosen, inventory, now=store.clock.now()))
 
 

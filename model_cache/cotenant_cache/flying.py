@@ -7,7 +7,7 @@ Every step can be cut off at any point, and is then done again by whoever comes 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cotenant_cache.adopting import adopt
@@ -15,10 +15,9 @@ from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError, HubUnreachableError, TooLateError
 from cotenant_cache.evicting import make_room
 from cotenant_cache.holders import Flight
-from cotenant_cache.ledger import Tx
-from cotenant_cache.supply import Listed, Supply, Watch
 from cotenant_cache.shelving import Leased, missing, shelve, take
 from cotenant_cache.store import Store, flight_key, volume_errors
+from cotenant_cache.supply import Listed, Supply, Watch
 from cotenant_cache.telling import Teller
 from cotenant_cache.verifying import verify_files
 
@@ -142,7 +141,7 @@ class Flying:
             if lacking:
                 self._teller.phase("making room")
                 make_room(self._store, tx, needed, (self._repo, listed.commit))
-                tx.reserve(self._key, sum(file.size_bytes for file in lacking))
+                tx.reserve(self._key, sum(file.size_bytes for file in lacking), for_=(self._repo, listed.commit))
         return lacking
 
     def _fetch(self, commit: str, file: ModelFile) -> None:
@@ -188,7 +187,7 @@ class Flying:
         with store.transaction() as tx:
             if missing(store, tx, self._repo, listed.files):
                 return None
-            shelve(store, self._repo, listed.commit, listed.files)
+            shelve(store, tx, self._repo, listed.commit, listed.files)
             if not source.pinned:
                 store.volume.record_revision(self._repo, source.revision, listed.commit)
             return take(store, tx, self._repo, listed.commit, self._ask.lease)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.disk import FoundModel
-from cotenant_cache.ledger import Tx
+from cotenant_cache.holders import sweep_holders
+from cotenant_cache.ledger_records import Tx
 from cotenant_cache.shelving import shelve
 from cotenant_cache.store import Store
 
@@ -31,12 +32,14 @@ class Repaired:
 
 def repair(store: Store) -> Repaired:
     with store.transaction() as tx:
-        tx.forget_dead(store.alive())
+        tx.forget_dead(store.alive(tx))
+        sweep_holders(store.root)
         store.volume.sweep()
         on_disk = {model.repo: model for model in store.volume.scan()}
         found_blobs, lost_blobs = _blobs(tx, on_disk)
         found_models = _adoptable(tx, on_disk)
         finished, lost = _models(store, tx, on_disk)
+        tx.reconciled()
         return Repaired(found_blobs, lost_blobs, found_models, lost, finished)
 
 
@@ -63,26 +66,29 @@ def _adoptable(tx: Tx, on_disk: Mapping[str, FoundModel]) -> int:
             files = [
                 ModelFile(name=name, size_bytes=found.blobs[digest], digest=digest) for name, digest in names.items()
             ]
-            tx.put_model(repo, commit, files, found=True)
+            tx.put_model(repo, commit, files)
             count += 1
     return count
 
 
 def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[int, int]:
-    """Names are completed where every blob is there, and taken away where one is not."""
+    """Names are completed where every blob is there, and taken away where they lead to one that is not."""
     finished = lost = 0
-    for model in tx.models():
-        found = on_disk.get(model.repo)
-        blobs = found.blobs if found else {}
-        names = found.commits.get(model.commit, {}) if found else {}
-        if not any(file.digest in blobs or (found and file.digest in found.partials) for file in model.files):
-            if not model.pinned: 
-                tx.remove_model(model.repo, model.commit)
+    for repo, commit in [(shown.repo, shown.commit) for shown in tx.models()]:
+        model, found = tx.model(repo, commit), on_disk.get(repo)
+        if model is None:
+            continue
+        there = found.blobs.keys() | found.partials.keys() if found else set()
+        names = found.commits.get(commit, {}) if found else {}
+        digests = {file.digest for file in model.files}
+        if model.missing:
+            if names and (model.linked or not set(names.values()) <= model.present):
+                store.volume.unlink_snapshot(repo, commit)
+                tx.model_unlinked(repo, commit)
+            if not digests & there and not model.pinned:
+                tx.remove_model(repo, commit)
                 lost += 1
-        elif all(blobs.get(file.digest) == file.size_bytes for file in model.files):
-            if any(names.get(file.name) != file.digest for file in model.files):
-                shelve(store, model.repo, model.commit, model.files)
-                finished += 1
-        elif names and not model.found:
-            store.volume.unlink_snapshot(model.repo, model.commit)
+        elif any(names.get(file.name) != file.digest for file in model.files):
+            shelve(store, tx, repo, commit, model.files)
+            finished += 1
     return finished, lost

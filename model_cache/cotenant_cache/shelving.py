@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotenant_cache.contract import ModelFile, Progress
-from cotenant_cache.ledger import Tx
+from cotenant_cache.ledger_records import Tx
 from cotenant_cache.store import Store
 
 
@@ -40,7 +40,7 @@ def lease_if_whole(store: Store, repo: str, commit: str, lease: str) -> Leased |
 def take(store: Store, tx: Tx, repo: str, commit: str, lease: str) -> Leased | None:
     """As `lease_if_whole`, in a transaction that is open."""
     model = tx.model(repo, commit)
-    if model is None or model.found or missing(store, tx, repo, model.files):
+    if model is None or not model.linked or missing(store, tx, repo, model.files):
         return None
     folder = store.volume.snapshot(repo, commit)
     if not all(_is_linked(folder / file.name, file) for file in model.files):
@@ -52,24 +52,27 @@ def take(store: Store, tx: Tx, repo: str, commit: str, lease: str) -> Leased | N
 
 def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:
     """Files whose blob is not there, or was not verified; one for each digest. What left the disk is noticed."""
-    blobs = tx.blobs(repo)
+    blobs = {blob.digest: blob for blob in tx.blobs(repo)}
     lacking = {}
     for file in files:
         blob = blobs.get(file.digest)
-        if blob is not None and store.volume.blob_bytes(repo, file.digest) is None:
+        if blob is not None and blob.present and store.volume.blob_bytes(repo, file.digest) != file.size_bytes:
             tx.blob_gone(repo, file.digest)
             blob = None
-        if blob is None or not blob.verified:
+        if blob is None or not blob.present or not blob.verified_at:
             lacking[file.digest] = file
     return tuple(lacking.values())
 
 
-def shelve(store: Store, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
+def shelve(store: Store, tx: Tx, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
     """Gives a model whose blobs are all there its names."""
     folder = store.volume.snapshot(repo, commit)
-    for file in files:
-        if not _is_linked(folder / file.name, file):
-            store.volume.link(repo, commit, file.name, file.digest)
+    unnamed = [file for file in files if not _is_linked(folder / file.name, file)]
+    for file in unnamed:
+        store.volume.link(repo, commit, file.name, file.digest)
+    if unnamed:
+        store.volume.sync_snapshot(repo, commit)
+    tx.model_linked(repo, commit)
 
 
 def _is_linked(path: Path, file: ModelFile) -> bool:

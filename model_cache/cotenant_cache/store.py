@@ -6,15 +6,20 @@ import random
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cotenant_cache.disk import Volume
+import msgspec
+
+from cotenant_cache.contract import CachedModel, Usage
+from cotenant_cache.disk import CONTROL, Volume, repo_key
 from cotenant_cache.errors import CacheError, DiskFullError, VolumeError
 from cotenant_cache.holders import Holder, living
-from cotenant_cache.ledger import Ledger, Tx
+from cotenant_cache.ledger import Ledger
+from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory
 
 
@@ -40,7 +45,7 @@ class Store:
         root: Path,
         budget_bytes: int | None,
         *,
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.root = root
@@ -50,7 +55,7 @@ class Store:
         self.volume = Volume(root, step)
         self.holder = Holder.enter(root)
         try:
-            self.ledger = Ledger.open(root / ".cotenant" / "ledger.sqlite", holder=self.holder.id, clock=clock.now)
+            self.ledger = Ledger.open(root / CONTROL / "ledger.sqlite", holder=self.holder.id, clock=clock.now)
         except BaseException:
             self.holder.leave()
             raise
@@ -66,12 +71,61 @@ class Store:
         with self._turn, volume_errors(self.root), self.ledger.transaction() as tx:
             yield tx
 
-    def alive(self) -> frozenset[str]:
-        """Ids of the instances that live."""
-        return living(self.root, os.listdir(self.root / ".cotenant" / "holders"))
+    def alive(self, tx: Tx) -> frozenset[str]:
+        """Of the instances that the ledger knows, those that live."""
+        return living(self.root, tx.holders())
 
-    def inventory(self, tx: Tx) -> Inventory:
-        raise NotImplementedError
+    def inventory(self, tx: Tx, *, flight: str = "") -> Inventory:
+        """`flight`: the own fetch, whose promised bytes do not count.
+
+        What live fetches have written is on the disk and also still promised to them, so that they need not say so
+        after each block: it counts once, as bytes on the disk.
+        """
+        alive, partials = self.alive(tx), self.volume.partials()
+        found = tx.inventory(
+            self.budget_bytes(),
+            self.volume.disk(),
+            sum(partials.values()),
+            self.volume.quarantined_bytes(),
+            alive,
+            partials=partials,
+            flight=flight,
+        )
+        fetching = tx.fetching(alive, flight=flight)
+        written = sum(size for (repo, _), size in partials.items() if repo in fetching)
+        return replace(found, reserved_bytes=max(0, found.reserved_bytes - written))
+
+    def shown(self, tx: Tx) -> tuple[CachedModel, ...]:
+        """Every model, with the branches that are recorded as its commit."""
+        revisions: dict[str, dict[str, list[str]]] = {}
+        models = tx.models(self.alive(tx))
+        for repo in {model.repo for model in models}:
+            revisions[repo] = defaultdict(list)
+            for revision, commit in self.volume.revisions(repo).items():
+                revisions[repo][commit].append(revision)
+        return tuple(
+            msgspec.structs.replace(model, revisions=tuple(sorted(names)))
+            if (names := revisions[model.repo].get(model.commit))
+            else model
+            for model in models
+        )
+
+    def usage(self, tx: Tx) -> Usage:
+        inventory, disk = self.inventory(tx), self.volume.disk()
+        models, blobs = tx.counts()
+        return Usage(
+            path=str(self.root),
+            budget_bytes=inventory.budget_bytes,
+            used_bytes=inventory.used_bytes,
+            reserved_bytes=inventory.reserved_bytes,
+            partial_bytes=inventory.partial_bytes,
+            quarantined_bytes=inventory.quarantined_bytes,
+            disk_free_bytes=disk.free_bytes,
+            disk_total_bytes=disk.total_bytes,
+            models=models,
+            blobs=blobs,
+            instances=len(living(self.root, os.listdir(self.root / CONTROL / "holders"))),
+        )
 
     def budget_bytes(self) -> int:
         """What may be used; the whole disk when nobody set a budget."""
@@ -80,7 +134,7 @@ class Store:
 
 def flight_key(repo: str) -> str:
     """One flight for each repository: its commits share blobs."""
-    return "models--" + repo.replace("/", "--")
+    return repo_key(repo)
 
 
 @contextmanager

@@ -41,6 +41,11 @@ class Teller:
             self._totals = {file.name: file.size_bytes for file in files}
             self._done = dict.fromkeys(self._totals, 0)
 
+    def here(self, names: Iterable[str]) -> None:
+        """Files that are whole and verified."""
+        with self._turn:
+            self._done |= {name: self._totals[name] for name in names}
+
     def file(self, name: str, done_bytes: int, *, fetched: bool = False) -> None:
         """`fetched`: whether these bytes count for the rate."""
         with self._turn:
@@ -56,9 +61,11 @@ class Teller:
 
     def failed(self, error: CacheError) -> None:
         """Nothing is lost when the disk is too full to say it: those that wait then try themselves."""
-        said = Progress(source=self._source, phase="failed", commit=self._commit, reason=error.reason)
+        said = Progress(
+            source=self._source, phase="failed", commit=self._commit, reason=error.reason, message=error.message
+        )
         with self._turn, suppress(OSError, CacheError):
-            self._publish(_with_message(said, error.message))
+            self._publish(said)
 
     def _say(self) -> None:
         done, total = sum(self._done.values()), sum(self._totals.values())
@@ -73,8 +80,10 @@ class Teller:
             total_bytes=total,
             rate_bytes_per_s=rate,
             eta_s=(total - self._most) / rate if rate else None,
-            files=tuple(FileProgress(name=name, done_bytes=self._done[name], total_bytes=size)
-                        for name, size in self._totals.items()),
+            files=tuple(
+                FileProgress(name=name, done_bytes=self._done[name], total_bytes=size)
+                for name, size in self._totals.items()
+            ),
         )
         self._publish(said)
 

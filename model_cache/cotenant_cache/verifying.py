@@ -4,13 +4,13 @@ A blob that does not match goes to quarantine together with the snapshots that s
 it open keeps its pages, and nobody opens it again.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cotenant_cache.contract import ModelFile
+from cotenant_cache.digests import new_hash
 from cotenant_cache.errors import TooLateError
 from cotenant_cache.store import Store, volume_errors
 
@@ -60,7 +60,7 @@ def look(path: Path, digest: str, report: Callable[[int], None], *, fresh: bool 
         if fresh:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         status = os.fstat(descriptor)
-        hasher = hasher_for(digest, status.st_size)
+        hasher = new_hash(digest, status.st_size)
         buffer = memoryview(bytearray(READ_BYTES))
         while count := os.readv(descriptor, [buffer]):
             hasher.update(buffer[:count])
@@ -70,13 +70,6 @@ def look(path: Path, digest: str, report: Callable[[int], None], *, fresh: bool 
         return Looked(status.st_ino, status.st_size, hasher.hexdigest())
     finally:
         os.close(descriptor)
-
-
-def hasher_for(digest: str, size_bytes: int) -> "hashlib._Hash":
-    """SHA-256, or for 40 digits git's SHA-1 of a file: that of its length and its bytes."""
-    if len(digest) == 64:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
 
 
 def verify(
@@ -119,8 +112,8 @@ def verify_files(
     Raises TooLateError when the store's monotonic clock passes `until`.
     """
     with store.transaction() as tx:
-        blobs = tx.blobs(repo)
-        unsure = [file for file in files if file.digest in blobs and not blobs[file.digest].verified]
+        blobs = {blob.digest for blob in tx.blobs(repo) if blob.present and not blob.verified_at}
+        unsure = {file.digest: file for file in files if file.digest in blobs}.values()
     for file in unsure:
         done = 0
 
@@ -144,13 +137,13 @@ def judge(store: Store, repo: str, digest: str, looked: Looked) -> BadBlob | Non
         if looked.digest == digest:
             tx.blob_verified(repo, digest)
             return None
-        names = [model for model in tx.models(repo) if digest in {file.digest for file in model.files}]
-        leased = {(lease.repo, lease.commit) for lease in tx.leases(store.alive())}
-        for model in names:
-            store.volume.unlink_snapshot(repo, model.commit)
+        commits = tx.naming(repo, digest)
+        leased = {(lease.repo, lease.commit) for lease in tx.leases(store.alive(tx))}
+        for commit in commits:
+            store.volume.unlink_snapshot(repo, commit)
+            tx.model_unlinked(repo, commit)
         store.volume.quarantine(repo, digest)
         tx.blob_gone(repo, digest)
-        commits = tuple(model.commit for model in names)
         return BadBlob(repo, digest, commits, any((repo, commit) in leased for commit in commits))
 
 
@@ -167,7 +160,9 @@ def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[s
         if models is not None:
             found = [tx.model(repo, commit) for repo, commit in models]
             wanted = {(model.repo, file.digest) for model in found if model is not None for file in model.files}
-        blobs = [blob for blob in tx.blobs() if blob.present and (wanted is None or (blob.repo, blob.digest) in wanted)]
+        blobs = [
+            blob for blob in tx.blobs() if blob.present and (wanted is None or (blob.repo, blob.digest) in wanted)
+        ]
     blobs.sort(key=lambda blob: blob.verified_at)
     return [(blob.repo, blob.digest) for blob in blobs]
 

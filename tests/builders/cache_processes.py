@@ -55,7 +55,9 @@ class CacheProcesses:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def start(self, root: Path, *calls: list[Any], budget: int | None = None, die_at: str = "", **more: Any) -> Instance:
+    def start(
+        self, root: Path, *calls: list[Any], budget: int | None = None, die_at: str = "", **more: Any
+    ) -> Instance:
         """`die_at`: `STEP` or `STEP#2`, its second time; the process kills itself there."""
         case = {"root": str(root), "calls": calls, "budget": budget, "die_at": die_at, **more}
         assert self._program.stdin is not None
@@ -211,7 +213,9 @@ def _ensure(cache: Any, source: str, lease: str = "", deadline_s: float | None =
             _say("progress", phase=said.phase, done=said.done_bytes, total=said.total_bytes)
 
     leased = cache.ensure(source, lease, progress, deadline_s)
-    files = {str(path.relative_to(leased.folder)): _digest(path) for path in leased.folder.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(leased.folder)): _digest(path) for path in leased.folder.rglob("*") if path.is_file()
+    }
     return {"folder": str(leased.folder), "commit": leased.commit, "lease": leased.lease_id, "files": files}
 
 
