@@ -27,8 +27,7 @@ class Adopted:
 def adopt_all(store: Store) -> tuple[Adopted, ...]:
     """Every model that was found on the disk and not listed by a hub since."""
     with store.transaction() as tx:
-        shown = [(model.repo, model.commit) for model in tx.models()]
-        found = [key for key in shown if (model := tx.model(*key)) is not None and not model.linked]
+        found = [(model.repo, model.commit) for model in tx.listings() if model.found]
     return tuple(adopt(store, repo, commit, lambda file, done: None, float("inf")) for repo, commit in found)
 
 
@@ -49,5 +48,5 @@ def adopt(store: Store, repo: str, commit: str, report: Callable[[ModelFile, int
     except CacheError as error:
         return Adopted(repo, commit, error.message)
     with store.transaction() as tx:
-        tx.model_linked(repo, commit)
+        tx.put_model(repo, commit, model.files)
     return Adopted(repo, commit)

@@ -16,7 +16,7 @@ from typing import Self
 
 from cotenant_cache import adopting, evicting, verifying
 from cotenant_cache.adopting import Adopted
-from cotenant_cache.contract import CachedModel, PreloadList, Progress, RoomPlan, Usage
+from cotenant_cache.contract import CachedModel, Progress, RoomPlan, Usage
 from cotenant_cache.ensuring import Ask, Ensuring
 from cotenant_cache.errors import ModelNotFoundError
 from cotenant_cache.plan import plan_room
@@ -115,7 +115,7 @@ class Cache:
             return self._store.usage(tx)
 
     def evict(self, sources: Iterable[str] = (), room_bytes: int = 0, *, yes: bool = False) -> RoomPlan:
-        """Without `yes` only the plan. What is leased or pinned is refused, with the reason, and then nothing goes."""
+        """Without `yes` only the plan. What is leased or pinned is refused with the reason; then nothing goes."""
         return evicting.evict(self._store, [self._known(source) for source in sources], room_bytes, yes=yes)
 
     def lease(self, source: str, name: str) -> Leased:
@@ -160,8 +160,8 @@ class Cache:
     def repair(self) -> Repaired:
         return repair(self._store)
 
-    def set_preload(self, items: PreloadList) -> None:
-        """Which models are evicted last, by priority."""
+    def set_preload(self, items: Iterable[tuple[str, str, int]]) -> None:
+        """(repo, commit, priority) of what is evicted last, by priority; replaces the list before."""
         with self._store.transaction() as tx:
             tx.set_preload(items)
 

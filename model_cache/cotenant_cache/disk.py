@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -281,7 +281,7 @@ class Volume:
 class Partial:
     """The bytes of a file so far. `size` is true whatever happens."""
 
-    def __init__(self, descriptor: int, path: Path, step: Callable[[str], "_Step"]) -> None:
+    def __init__(self, descriptor: int, path: Path, step: Callable[[str], AbstractContextManager[None]]) -> None:
         self._descriptor, self._path, self._step = descriptor, path, step
         self.size = os.fstat(descriptor).st_size
 

@@ -187,7 +187,7 @@ class Flying:
         with store.transaction() as tx:
             if missing(store, tx, self._repo, listed.files):
                 return None
-            shelve(store, tx, self._repo, listed.commit, listed.files)
+            shelve(store, self._repo, listed.commit, listed.files)
             if not source.pinned:
                 store.volume.record_revision(self._repo, source.revision, listed.commit)
             return take(store, tx, self._repo, listed.commit, self._ask.lease)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.disk import FoundModel
 from cotenant_cache.holders import sweep_holders
-from cotenant_cache.ledger_records import Tx
+from cotenant_cache.ledger_records import LedgerModel, Tx
 from cotenant_cache.shelving import shelve
 from cotenant_cache.store import Store
 
@@ -66,7 +66,7 @@ def _adoptable(tx: Tx, on_disk: Mapping[str, FoundModel]) -> int:
             files = [
                 ModelFile(name=name, size_bytes=found.blobs[digest], digest=digest) for name, digest in names.items()
             ]
-            tx.put_model(repo, commit, files)
+            tx.put_model(repo, commit, files, found=True)
             count += 1
     return count
 
@@ -74,21 +74,23 @@ def _adoptable(tx: Tx, on_disk: Mapping[str, FoundModel]) -> int:
 def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[int, int]:
     """Names are completed where every blob is there, and taken away where they lead to one that is not."""
     finished = lost = 0
-    for repo, commit in [(shown.repo, shown.commit) for shown in tx.models()]:
-        model, found = tx.model(repo, commit), on_disk.get(repo)
-        if model is None:
-            continue
-        there = found.blobs.keys() | found.partials.keys() if found else set()
-        names = found.commits.get(commit, {}) if found else {}
-        digests = {file.digest for file in model.files}
+    verified = {(blob.repo, blob.digest) for blob in tx.blobs() if blob.verified}
+    for model in tx.listings():
+        repo, found = model.repo, on_disk.get(model.repo)
+        names = found.commits.get(model.commit, {}) if found else {}
         if model.missing:
-            if names and (model.linked or not set(names.values()) <= model.present):
-                store.volume.unlink_snapshot(repo, commit)
-                tx.model_unlinked(repo, commit)
-            if not digests & there and not model.pinned:
-                tx.remove_model(repo, commit)
+            if names:
+                store.volume.unlink_snapshot(repo, model.commit)
+            if model.found or not (model.pinned or model.present or _begun(model, found)):
+                tx.remove_model(repo, model.commit)
                 lost += 1
-        elif any(names.get(file.name) != file.digest for file in model.files):
-            shelve(store, tx, repo, commit, model.files)
+        elif all((repo, file.digest) in verified for file in model.files) and any(
+            names.get(file.name) != file.digest for file in model.files
+        ):
+            shelve(store, repo, model.commit, model.files)
             finished += 1
     return finished, lost
+
+
+def _begun(model: LedgerModel, found: FoundModel | None) -> bool:
+    return found is not None and any(file.digest in found.partials for file in model.files)

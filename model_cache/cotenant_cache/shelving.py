@@ -40,7 +40,7 @@ def lease_if_whole(store: Store, repo: str, commit: str, lease: str) -> Leased |
 def take(store: Store, tx: Tx, repo: str, commit: str, lease: str) -> Leased | None:
     """As `lease_if_whole`, in a transaction that is open."""
     model = tx.model(repo, commit)
-    if model is None or not model.linked or missing(store, tx, repo, model.files):
+    if model is None or model.found or missing(store, tx, repo, model.files):
         return None
     folder = store.volume.snapshot(repo, commit)
     if not all(_is_linked(folder / file.name, file) for file in model.files):
@@ -59,12 +59,12 @@ def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tupl
         if blob is not None and blob.present and store.volume.blob_bytes(repo, file.digest) != file.size_bytes:
             tx.blob_gone(repo, file.digest)
             blob = None
-        if blob is None or not blob.present or not blob.verified_at:
+        if blob is None or not blob.verified:
             lacking[file.digest] = file
     return tuple(lacking.values())
 
 
-def shelve(store: Store, tx: Tx, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
+def shelve(store: Store, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
     """Gives a model whose blobs are all there its names."""
     folder = store.volume.snapshot(repo, commit)
     unnamed = [file for file in files if not _is_linked(folder / file.name, file)]
@@ -72,7 +72,6 @@ def shelve(store: Store, tx: Tx, repo: str, commit: str, files: Sequence[ModelFi
         store.volume.link(repo, commit, file.name, file.digest)
     if unnamed:
         store.volume.sync_snapshot(repo, commit)
-    tx.model_linked(repo, commit)
 
 
 def _is_linked(path: Path, file: ModelFile) -> bool:

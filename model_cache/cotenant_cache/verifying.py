@@ -48,8 +48,8 @@ class Verified:
 def look(path: Path, digest: str, report: Callable[[int], None], *, fresh: bool = False) -> Looked | None:
     """Reads a blob and computes the kind of digest that `digest` is; None when it is not there.
 
-    `report` takes the bytes read with this call, after each few MiB; what it raises ends the reading. `fresh` asks the
-    kernel for the disk's bytes instead of those in memory, and to forget them afterwards: a round over everything
+    `report` takes the bytes read with this call, after each few MiB; what it raises ends the reading. `fresh` asks
+    the kernel for the disk's bytes instead of those in memory, and to forget them afterwards: a round over everything
     must not push out what engines read.
     """
     try:
@@ -141,7 +141,6 @@ def judge(store: Store, repo: str, digest: str, looked: Looked) -> BadBlob | Non
         leased = {(lease.repo, lease.commit) for lease in tx.leases(store.alive(tx))}
         for commit in commits:
             store.volume.unlink_snapshot(repo, commit)
-            tx.model_unlinked(repo, commit)
         store.volume.quarantine(repo, digest)
         tx.blob_gone(repo, digest)
         return BadBlob(repo, digest, commits, any((repo, commit) in leased for commit in commits))
@@ -160,11 +159,8 @@ def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[s
         if models is not None:
             found = [tx.model(repo, commit) for repo, commit in models]
             wanted = {(model.repo, file.digest) for model in found if model is not None for file in model.files}
-        blobs = [
-            blob for blob in tx.blobs() if blob.present and (wanted is None or (blob.repo, blob.digest) in wanted)
-        ]
-    blobs.sort(key=lambda blob: blob.verified_at)
-    return [(blob.repo, blob.digest) for blob in blobs]
+        blobs = sorted((blob for blob in tx.blobs() if blob.present), key=lambda blob: blob.verified_at)
+    return [key for blob in blobs if (key := (blob.repo, blob.digest)) and (wanted is None or key in wanted)]
 
 
 class _Pace:
