@@ -7,8 +7,13 @@ CacheError
 ├── UnsupportedArchitectureError    config.json describes nothing that can be sized and served
 ├── CorruptWeightsError             a file is cut off or is not what it says
 ├── HubUnreachableError             the hub did not answer, and the files are not here yet
+├── CacheFullError                  the budget has no room, or the disk is too small for the budget
+├── DiskFullError                   the disk was full at a write, by somebody else's files
 ├── NotSupportedError               a source or a file of a kind that is not served yet
-└── FetchStoppedError               the one who wanted the files wants them no more
+├── NewerFormatError                the volume was written by a newer cotenant; this one changes nothing on it
+├── VolumeError                     the volume cannot be used: permissions, a failing disk, no space for locks
+├── FetchStoppedError               the one who wanted the files wants them no more
+└── TooLateError                    it took longer than the caller wanted to wait
 """
 
 from typing import ClassVar
@@ -60,6 +65,26 @@ class NotSupportedError(CacheError):
 
 class FetchStoppedError(CacheError):
     reason = "Stopped"
+
+
+class CacheFullError(CacheError):
+    reason = "CacheFull"
+
+
+class DiskFullError(CacheError):
+    reason = "DiskFull"
+
+
+class NewerFormatError(CacheError):
+    reason = "NewerFormat"
+
+
+class VolumeError(CacheError):
+    reason = "VolumeUnusable"
+
+
+class TooLateError(CacheError):
+    """The status word is the general one: what lacks is patience."""
 
 
 def _legible(text: str) -> str:
