@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.builders.archives import parts, write_archive
 from tests.builders.operator import model_folder
-from tests.integration.test_hub_download import FakeHub
+from tests.integration.test_hub_download import SmallHub
 
 from cotenant_cache.client import open_model, read_facts
 from cotenant_cache.errors import CacheError, CorruptWeightsError, HubUnreachableError, UnsafeFilesError
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallHub]:
     from huggingface_hub import close_session
 
-    fake = FakeHub()
+    fake = SmallHub()
     monkeypatch.setenv("HF_ENDPOINT", fake.url)
     yield fake
     close_session()
@@ -78,7 +78,7 @@ HUB_NAMES = (
 )
 
 
-def test_nothing_of_a_repository_is_written_beside_its_snapshot(hub: FakeHub, tmp_path: Path) -> None:
+def test_nothing_of_a_repository_is_written_beside_its_snapshot(hub: SmallHub, tmp_path: Path) -> None:
     """TorchServe's archives with `../` in the names of their files, and zip-slip in general: names out of a listing
     of the hub are matched, never joined. The download has the files that an engine reads, below its own folder."""
     hub.files |= dict.fromkeys(HUB_NAMES, b"{}")
@@ -95,9 +95,9 @@ def test_nothing_of_a_repository_is_written_beside_its_snapshot(hub: FakeHub, tm
 @pytest.mark.parametrize(
     "commit", ["../../../evil", "/tmp/evil", "main", "c0ffee", "C0FFEE" * 6 + "BEEF", "a" * 39 + "\n"]
 )
-def test_a_hub_that_names_no_commit_is_not_believed(commit: str, hub: FakeHub, tmp_path: Path) -> None:
+def test_a_hub_that_names_no_commit_is_not_believed(commit: str, hub: SmallHub, tmp_path: Path) -> None:
     """As above: the commit that a hub resolves a branch to becomes the name of a folder."""
-    hub.commit = commit
+    hub.small.commit = commit
     with pytest.raises(HubUnreachableError, match="named no commit"):
         open_model("hf://org/small", str(tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()

@@ -1,16 +1,12 @@
-"""Against a small HTTP server that speaks what huggingface_hub asks of the hub."""
+"""Facts and downloads from a fake hub on loopback, which real huggingface_hub talks to."""
 
-import contextlib
-import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
+from tests.builders.fake_hub import Content, FakeHub, Repo
 from tests.builders.folders import archive, sentence_files
 from tests.builders.operator import CONFIG, safetensors
 
@@ -29,12 +25,12 @@ COMMIT = "c0ffee" * 6 + "beef"
 OTHER_COMMIT = "0dd" * 13 + "1"
 
 
-class FakeHub:
-    """One repository `org/small`, its files by name. `log` is every request, `tokens` every Authorization header."""
+class SmallHub(FakeHub):
+    """With one repository `org/small`, whose files and commit a test changes in place."""
 
     def __init__(self) -> None:
-        self.commit = COMMIT
-        self.files: dict[str, bytes] = {
+        super().__init__(token="hf_secretsecret")
+        files: dict[str, Content] = {
             "config.json": json.dumps(CONFIG).encode(),
             "tokenizer.json": b"{}",
             "model.safetensors": safetensors(),
@@ -43,103 +39,27 @@ class FakeHub:
             "modeling_small.py": b"print('never')",
             "onnx/config.json": b"{}",
         }
-        self.log: list[tuple[str, str]] = []
-        self.tokens: set[str] = set()
-        self.sent = 0
-        """Bytes of answers."""
-        self.down = False
-        self.takes_range = True
-        self.listed_bytes: dict[str, int] = {}
-        """Sizes in the listing that are not the true ones."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
+        self.small = self.repos["org/small"] = Repo(files, COMMIT)
+        self.repos["org/gated"] = Repo({}, COMMIT, gated="listing")
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def files(self) -> dict[str, Content]:
+        return self.small.files
+
+    @files.setter
+    def files(self, files: dict[str, Content]) -> None:
+        self.small.files = files
 
     def fetched(self) -> set[str]:
-        return {path.rpartition("/")[2] for method, path in self.log if method == "GET" and "/resolve/" in path}
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and whole body."""
-        if self.down:
-            return 503, {}, b"down"
-        parts = unquote(urlsplit(path).path).strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
-            return self._info(parts[2:])
-        repo, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
-        if repo != "org/small" or revision not in ("main", self.commit):
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if name not in self.files:
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit}, b""
-        body = self.files[name]
-        return 200, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": self.commit}, body
-
-    def _info(self, parts: list[str]) -> tuple[int, dict[str, str], bytes]:
-        if parts[:2] == ["org", "gated"]:
-            return 403, {"X-Error-Code": "GatedRepo"}, b""
-        if parts[:2] != ["org", "small"]:
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if parts[3] not in ("main", self.commit):
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        siblings = [
-            {"rfilename": name, "size": self.listed_bytes.get(name, len(body))} for name, body in self.files.items()
-        ]
-        info = {"id": "org/small", "modelId": "org/small", "sha": self.commit, "siblings": siblings}
-        return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self) -> None:
-                self._answer(send_body=False)
-
-            def do_GET(self) -> None:
-                self._answer(send_body=True)
-
-            def _answer(self, *, send_body: bool) -> None:
-                hub.log.append((self.command, self.path))
-                hub.tokens.add(self.headers.get("authorization", ""))
-                status, headers, body = hub.answer(self.path)
-                if status == 200 and hub.takes_range and (wanted := self.headers.get("range")):
-                    first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
-                    status, body = 206, body[first : last + 1]
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if send_body:
-                    self._send(body)
-
-            def _send(self, body: bytes) -> None:
-                """Until the client has enough."""
-                with contextlib.suppress(ConnectionError):
-                    for at in range(0, len(body), 2**16):
-                        self.wfile.write(body[at : at + 2**16])
-                        hub.sent += len(body[at : at + 2**16])
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
+        """Names of files whose bytes were asked for, of the hub or of the host that has the large ones."""
+        return {urlsplit(path).path.rpartition("/")[2] for _, path in self.requests("GET") if "/api/" not in path}
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallHub]:
     from huggingface_hub import close_session
 
-    fake = FakeHub()
+    fake = SmallHub()
     monkeypatch.setenv("HF_ENDPOINT", fake.url)
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     yield fake
@@ -147,7 +67,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     fake.close()
 
 
-def test_facts_come_from_headers_without_the_weights(hub: FakeHub, tmp_path: Path) -> None:
+def test_facts_come_from_headers_without_the_weights(hub: SmallHub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = safetensors({"w": ("F32", [1000, 1000], 4_000_000)})
     facts = read_facts("hf://org/small", str(tmp_path))
 
@@ -158,7 +78,7 @@ def test_facts_come_from_headers_without_the_weights(hub: FakeHub, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_is_the_plain_layout_without_code_or_pickles(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_download_is_the_plain_layout_without_code_or_pickles(hub: SmallHub, tmp_path: Path) -> None:
     folder = open_model("hf://org/small@main", str(tmp_path))
 
     assert folder == tmp_path / "models--org--small" / "snapshots" / COMMIT
@@ -168,7 +88,7 @@ def test_a_download_is_the_plain_layout_without_code_or_pickles(hub: FakeHub, tm
     assert hub.fetched() == {"config.json", "tokenizer.json", "model.safetensors"}
 
 
-def test_progress_ends_at_the_whole(hub: FakeHub, tmp_path: Path) -> None:
+def test_progress_ends_at_the_whole(hub: SmallHub, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     open_model("hf://org/small", str(tmp_path), lambda done, total: seen.append((done, total)))
     total = sum(len(hub.files[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
@@ -177,7 +97,7 @@ def test_progress_ends_at_the_whole(hub: FakeHub, tmp_path: Path) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_commit_on_disk_needs_no_hub(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_commit_on_disk_needs_no_hub(hub: SmallHub, tmp_path: Path) -> None:
     folder = open_model(f"hf://org/small@{COMMIT}", str(tmp_path))
     hub.log.clear()
 
@@ -186,7 +106,7 @@ def test_a_commit_on_disk_needs_no_hub(hub: FakeHub, tmp_path: Path) -> None:
     assert hub.log == []
 
 
-def test_a_branch_on_disk_serves_while_the_hub_is_down(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_branch_on_disk_serves_while_the_hub_is_down(hub: SmallHub, tmp_path: Path) -> None:
     folder = open_model("hf://org/small", str(tmp_path))
     hub.down = True
 
@@ -194,22 +114,22 @@ def test_a_branch_on_disk_serves_while_the_hub_is_down(hub: FakeHub, tmp_path: P
     assert read_facts("hf://org/small", str(tmp_path)).source == f"hf://org/small@{COMMIT}"
 
 
-def test_a_branch_that_moved_is_fetched_again(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_branch_that_moved_is_fetched_again(hub: SmallHub, tmp_path: Path) -> None:
     open_model("hf://org/small", str(tmp_path))
-    hub.commit = OTHER_COMMIT
+    hub.small.commit = OTHER_COMMIT
     hub.files["model.safetensors"] = safetensors({"w": ("F32", [2], 8)})
 
     assert open_model("hf://org/small", str(tmp_path)).name == OTHER_COMMIT
 
 
-def test_an_interrupted_download_is_finished_later(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_finished_later(hub: SmallHub, tmp_path: Path) -> None:
     folder = open_model(f"hf://org/small@{COMMIT}", str(tmp_path))
     (folder / "model.safetensors").unlink()
 
     assert (open_model(f"hf://org/small@{COMMIT}", str(tmp_path)) / "model.safetensors").exists()
 
 
-def test_a_hub_that_is_down_is_unreachable(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_hub_that_is_down_is_unreachable(hub: SmallHub, tmp_path: Path) -> None:
     hub.down = True
 
     with pytest.raises(HubUnreachableError, match="HTTP 503"):
@@ -217,7 +137,7 @@ def test_a_hub_that_is_down_is_unreachable(hub: FakeHub, tmp_path: Path) -> None
 
 
 def test_a_hub_that_refuses_connections_is_unreachable(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubUnreachableError, match="check the network"):
@@ -232,41 +152,41 @@ def test_a_hub_that_refuses_connections_is_unreachable(
         ("hf://org/gated", "is gated"),
     ],
 )
-def test_what_the_hub_does_not_have_is_not_found(hub: FakeHub, tmp_path: Path, source: str, said: str) -> None:
+def test_what_the_hub_does_not_have_is_not_found(hub: SmallHub, tmp_path: Path, source: str, said: str) -> None:
     with pytest.raises(ModelNotFoundError, match=said) as caught:
         read_facts(source, str(tmp_path))
     assert "hf_secretsecret" not in str(caught.value)
     assert "Bearer hf_secretsecret" in hub.tokens
 
 
-def test_pickles_alone_are_refused_before_a_byte_of_them(hub: FakeHub, tmp_path: Path) -> None:
+def test_pickles_alone_are_refused_before_a_byte_of_them(hub: SmallHub, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
     with pytest.raises(UnsafeFilesError, match=r"pytorch_model\.bin"):
         open_model("hf://org/small", str(tmp_path))
     assert hub.fetched() == {"config.json"}
 
 
-def test_code_of_its_own_is_refused_before_the_weights(hub: FakeHub, tmp_path: Path) -> None:
+def test_code_of_its_own_is_refused_before_the_weights(hub: SmallHub, tmp_path: Path) -> None:
     hub.files["config.json"] = json.dumps({**CONFIG, "auto_map": {"AutoModel": "modeling_small.X"}}).encode()
     with pytest.raises(UnsafeFilesError, match="auto_map"):
         open_model("hf://org/small", str(tmp_path))
     assert "model.safetensors" not in hub.fetched()
 
 
-def test_a_shard_the_repository_lacks_is_named(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_shard_the_repository_lacks_is_named(hub: SmallHub, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
     hub.files["model.safetensors.index.json"] = b'{"weight_map": {"a": "model-1.safetensors"}}'
     with pytest.raises(FileMissingError, match=r"model-1\.safetensors"):
         read_facts("hf://org/small", str(tmp_path))
 
 
-def test_truncated_weights_on_the_hub_are_found_without_reading_them(hub: FakeHub, tmp_path: Path) -> None:
+def test_truncated_weights_on_the_hub_are_found_without_reading_them(hub: SmallHub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = safetensors({"w": ("F32", [1000], 4000)})[:1000]
     with pytest.raises(CorruptWeightsError, match="cut off"):
         read_facts("hf://org/small", str(tmp_path))
 
 
-def test_a_sentence_model_comes_with_its_modules_and_nothing_else(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_sentence_model_comes_with_its_modules_and_nothing_else(hub: SmallHub, tmp_path: Path) -> None:
     hub.files = sentence_files()
     folder = open_model("hf://org/small", str(tmp_path))
     here = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
@@ -285,7 +205,7 @@ def test_a_sentence_model_comes_with_its_modules_and_nothing_else(hub: FakeHub, 
     assert (tmp_path / "models--org--small" / "refs" / "main").read_text() == COMMIT
 
 
-def test_facts_of_a_sentence_model_are_the_same_from_the_hub_and_from_disk(hub: FakeHub, tmp_path: Path) -> None:
+def test_facts_of_a_sentence_model_are_the_same_from_the_hub_and_from_disk(hub: SmallHub, tmp_path: Path) -> None:
     hub.files = sentence_files()
     remote = read_facts("hf://org/small", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -295,7 +215,7 @@ def test_facts_of_a_sentence_model_are_the_same_from_the_hub_and_from_disk(hub: 
     assert read_facts(f"hf://org/small@{COMMIT}", str(tmp_path)) == remote
 
 
-def test_a_module_that_the_repository_lacks_is_named_before_the_weights(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_module_that_the_repository_lacks_is_named_before_the_weights(hub: SmallHub, tmp_path: Path) -> None:
     hub.files = sentence_files()
     del hub.files["1_Pooling/config.json"]
     with pytest.raises(FileMissingError, match=r"has no 1_Pooling/config\.json"):
@@ -303,44 +223,44 @@ def test_a_module_that_the_repository_lacks_is_named_before_the_weights(hub: Fak
     assert "model.safetensors" not in hub.fetched()
 
 
-def test_an_archive_is_sized_from_its_end_and_comes_without_a_config(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_archive_is_sized_from_its_end_and_comes_without_a_config(hub: SmallHub, tmp_path: Path) -> None:
     whole = archive(data__weights__weight_1=bytes(3_000_000))
     hub.files = {"net.pt2": whole, "README.md": b"", "pytorch_model.bin": b"pickle", "net.py": b"print('never')"}
     remote = read_facts("hf://org/small", str(tmp_path))
 
-    assert hub.sent < 300_000
+    assert hub.bytes_sent() < 300_000
     folder = open_model("hf://org/small", str(tmp_path))
     assert {path.name for path in folder.iterdir()} == {"net.pt2"}
     assert (folder / "net.pt2").read_bytes() == whole
     assert read_facts(f"hf://org/small@{COMMIT}", str(tmp_path)) == remote
 
 
-def test_an_archive_that_would_run_code_is_refused_without_fetching_it(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_archive_that_would_run_code_is_refused_without_fetching_it(hub: SmallHub, tmp_path: Path) -> None:
     hub.files = {"net.pt2": archive(data__constants__opaque_obj_0=b"x", data__weights__weight_1=bytes(3_000_000))}
     with pytest.raises(UnsafeFilesError, match="opaque_obj_0' is a pickle"):
         read_facts("hf://org/small", str(tmp_path))
-    assert hub.sent < 300_000
+    assert hub.bytes_sent() < 300_000
 
 
-def test_a_description_that_is_listed_as_huge_is_not_fetched(hub: FakeHub, tmp_path: Path) -> None:
-    hub.listed_bytes = {"config.json": 65 * 2**20}
+def test_a_description_that_is_listed_as_huge_is_not_fetched(hub: SmallHub, tmp_path: Path) -> None:
+    hub.small.listed_bytes = {"config.json": 65 * 2**20}
     with pytest.raises(CorruptWeightsError, match=r"config\.json has 68157440 bytes"):
         read_facts("hf://org/small", str(tmp_path))
     assert hub.fetched() == set()
 
 
-def test_a_description_that_is_longer_than_listed_is_read_up_to_a_limit(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_description_that_is_longer_than_listed_is_read_up_to_a_limit(hub: SmallHub, tmp_path: Path) -> None:
     hub.files["config.json"] = b" " * (80 * 2**20)
-    hub.listed_bytes = {"config.json": 100}
+    hub.small.listed_bytes = {"config.json": 100}
     with pytest.raises(CorruptWeightsError, match=r"config\.json is longer than"):
         read_facts("hf://org/small", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "net.pt2"])
-def test_weights_are_not_read_whole_from_a_hub_that_sends_no_parts(hub: FakeHub, tmp_path: Path, name: str) -> None:
+def test_weights_are_not_read_whole_from_a_hub_that_sends_no_parts(hub: SmallHub, tmp_path: Path, name: str) -> None:
     whole = safetensors({"w": ("F32", [10, 2**20], 40 * 2**20)}), archive(data__weights__w=bytes(40 * 2**20))
     hub.files = {"config.json": json.dumps(CONFIG).encode(), name: whole[name == "net.pt2"]}
     hub.takes_range = False
     with pytest.raises(HubUnreachableError, match=f"answers no part of {name}.*takes Range"):
         read_facts("hf://org/small", str(tmp_path))
-    assert hub.sent < 20 * 2**20
+    assert hub.bytes_sent() < 20 * 2**20
