@@ -16,7 +16,7 @@ from typing import Self
 
 from cotenant_cache import adopting, evicting, verifying
 from cotenant_cache.adopting import Adopted
-from cotenant_cache.contract import CachedModel, Progress, RoomPlan, Usage
+from cotenant_cache.contract import CachedModel, ModelFile, Progress, RoomPlan, Usage
 from cotenant_cache.ensuring import Ask, Ensuring
 from cotenant_cache.errors import ModelNotFoundError
 from cotenant_cache.plan import plan_room
@@ -109,6 +109,20 @@ class Cache:
     def models(self) -> tuple[CachedModel, ...]:
         with self._store.transaction() as tx:
             return self._store.shown(tx)
+
+    def listing(self, repo: str, commit: str) -> tuple[ModelFile, ...]:
+        """The files of a model that is whole and verified here; none of any other."""
+        with self._store.transaction() as tx:
+            model = tx.model(repo, commit)
+            if model is None or model.found or missing(self._store, tx, repo, model.files):
+                return ()
+            return tuple(model.files)
+
+    def blob(self, repo: str, digest: str) -> Path | None:
+        """Where a blob is that is published and verified. Raises CacheError for what is no repository or digest."""
+        with self._store.transaction() as tx:
+            verified = any(blob.digest == digest and blob.verified for blob in tx.blobs(repo))
+        return self._store.volume.blob(repo, digest) if verified else None
 
     def usage(self) -> Usage:
         with self._store.transaction() as tx:

@@ -1,6 +1,7 @@
-"""What the small HTTP APIs inside a cluster share, the conductor's and the operator's: raw ASGI, JSON, tokens."""
+"""What the small HTTP APIs inside a cluster share, conductor's, operator's and weight cache's: ASGI, JSON, tokens."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -25,7 +26,16 @@ class Answer(NamedTuple):
     kind: bytes = b"application/json"
 
 
-Handler = Callable[[Scope, bytes], Awaitable[Answer]]
+class Stream(NamedTuple):
+    """An answer that comes bit by bit. Its generator is closed, wherever it is, when the one who asked has left."""
+
+    status: int
+    chunks: AsyncGenerator[bytes, None]
+    kind: bytes = b"application/x-ndjson"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+Handler = Callable[[Scope, bytes], Awaitable[Answer | Stream]]
 """Of a request with its whole body. A body of which it raises MsgspecError was not what the route takes."""
 
 
@@ -42,12 +52,15 @@ class InnerApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
-        status, body, kind = await self._answer(scope, receive)
+        answer = await self._answer(scope, receive)
+        if isinstance(answer, Stream):
+            return await _relay(answer, receive, send)
+        status, body, kind = answer
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer | Stream:
         route = self._routes.get((scope["method"], scope["path"]))
         if route is None:
             return refusal(404, f"no route {scope['method']} {scope['path']}")
@@ -99,6 +112,34 @@ def server_of(api: InnerApi, host: str, port: int, *, graceful_s: int | None = N
         timeout_graceful_shutdown=graceful_s,
     )
     return QuietServer(config)
+
+
+async def _relay(answer: Stream, receive: Receive, send: Send) -> None:
+    """Until its end, or until the one who asked has left."""
+    headers = [(b"content-type", answer.kind), *answer.headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    sending = asyncio.create_task(_send_all(answer, send))
+    leaving = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+        await answer.chunks.aclose()
+
+
+async def _send_all(answer: Stream, send: Send) -> None:
+    async for chunk in answer.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -1,0 +1,155 @@
+"""`python -m cotenant_serving.weight_cache`: keeps models on this node's volume, and tells others what is there."""
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cotenant_cache.cache import Cache
+from cotenant_cache.errors import CacheError
+from cotenant_cache.source import HubAccess
+from cotenant_cache.supply import HubSupply
+from cotenant_serving.inner_api import InnerApi, server_of
+from cotenant_serving.logs import log_to_stderr
+from cotenant_serving.tokens import TokenFile, shown
+from cotenant_serving.weight_cache.api import CacheApi
+from cotenant_serving.weight_cache.metrics import CacheMetrics
+from cotenant_serving.weight_cache.node import CacheNode
+from cotenant_serving.weight_cache.peers import Addresses, PeerSupply
+from cotenant_serving.weight_cache.preload import Preload
+from cotenant_serving.weight_cache.verification import Verification
+
+log = logging.getLogger("cotenant.cache")
+
+_SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SUFFIXES |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_QUANTITY = re.compile(r"(\d{1,15})([kMGT]|[KMGT]i)?")
+
+
+def quantity(text: str) -> int:
+    """`500Gi` → bytes. Raises ValueError."""
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no quantity of bytes; write one such as 500Gi or 20M")
+    return int(found[1]) * _SUFFIXES[found[2] or ""]
+
+
+def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="cotenant cache serve", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="the volume's folder")
+    parser.add_argument("--budget", type=quantity, help="bytes that it may use, such as 500Gi; default: the disk")
+    parser.add_argument("--socket", type=Path, help="Unix socket for the engines of this pod")
+    parser.add_argument("--listen", default="", help="host:port for the conductor, the operator and other nodes")
+    parser.add_argument(
+        "--token-file", type=Path, help="the pool's token, which --listen asks for and peers are shown"
+    )
+    parser.add_argument("--preload", type=Path, help="preload list (JSON), looked at again and again")
+    parser.add_argument(
+        "--at-once", type=int, default=2, help="models of the preload list that come at the same time"
+    )
+    parser.add_argument("--peers-file", type=Path, help="a line host:port for each other node")
+    parser.add_argument("--peers-dns", default="", help="name:port, of which all addresses are other nodes")
+    parser.add_argument("--hub-endpoint", default="", help="default: HF_ENDPOINT, or https://huggingface.co")
+    parser.add_argument("--hub-token-file", type=Path, help="default: HF_TOKEN, or the file of the `hf` tool")
+    parser.add_argument("--rate", type=quantity, default=0, help="bytes a second that all fetches take; 0: no limit")
+    parser.add_argument("--verify-rate", type=quantity, default=20 * 2**20, help="bytes a second; 0: never again")
+    parser.add_argument("--node", default="", help="name in reports; default: the host's")
+    args = parser.parse_args(words)
+    if not args.socket and not args.listen:
+        parser.error("--socket and --listen are both missing: nobody could ask")
+    if args.listen and not args.token_file:
+        parser.error("--listen needs --token-file: what is asked over the network needs the pool's token")
+    if args.listen and not _host_port(args.listen)[1]:
+        parser.error(f"--listen {args.listen!r} is no host:port, such as 0.0.0.0:8790")
+    return args
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port) if port.isdigit() else 0
+
+
+async def serve(args: argparse.Namespace) -> int:
+    """Until SIGTERM or SIGINT. Raises CacheError, OSError."""
+    token = TokenFile(args.token_file) if args.token_file else None
+    cache, fetched_bytes = _cache(args, token)
+    with cache:
+        node = CacheNode(cache, args.node or socket.gethostname())
+        verification = Verification(cache, args.verify_rate)
+        metrics = CacheMetrics(node, verification, fetched_bytes)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        jobs = [verification.run(), stop.wait()]
+        if args.preload:
+            jobs.append(Preload(node, args.preload, at_once=args.at_once).run())
+        if args.socket:
+            jobs.append(_serve_socket(CacheApi(node, metrics.text, None), args.socket))
+        if token is not None and args.listen:
+            jobs.append(
+                server_of(CacheApi(node, metrics.text, token), *_host_port(args.listen), graceful_s=1).serve()
+            )
+        log.info("weight cache of %s on %s", node.name, args.root)
+        tasks = [asyncio.create_task(job) for job in jobs]
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await node.close()
+        for task in done:
+            task.result()
+        return 0 if stop.is_set() else 1
+
+
+def _cache(args: argparse.Namespace, token: TokenFile | None) -> tuple[Cache, Callable[[], dict[str, int]]]:
+    """And what counts the bytes of whole files, by where they came from."""
+    from cotenant_cache.pace import Pace
+
+    pace = Pace(args.rate, asyncio.get_running_loop().time)
+    hub_token = args.hub_token_file.read_text().strip() if args.hub_token_file else ""
+    hub = HubSupply(pace=pace)
+    addresses = Addresses(args.peers_file, args.peers_dns)
+    supply = PeerSupply(addresses, lambda: shown(token()) if token else "", hub, pace=pace)
+    cache = Cache(args.root, args.budget, access=HubAccess(args.hub_endpoint, hub_token), supply=supply)
+    if cache.repaired:
+        log.info("repaired after an earlier instance: %s", cache.repaired)
+    return cache, lambda: supply.fetched_bytes
+
+
+async def _serve_socket(api: InnerApi, path: Path) -> None:
+    """A socket that another instance left is taken over: the lock on the volume tells the living, not this file."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.unlink(missing_ok=True)
+    before = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(128)
+    with listener:
+        await server_of(api, "", 0, graceful_s=1).serve(sockets=[listener])
+
+
+def main() -> int:
+    args = read_arguments()
+    log_to_stderr()
+    try:
+        return asyncio.run(serve(args))
+    except (CacheError, OSError, UnicodeDecodeError) as error:
+        said = error.message if isinstance(error, CacheError) else f"{type(error).__name__}: {error}"
+        log.error("ending: %s", said)
+        return 1
+
+
+if __name__ == "__main__":
+    code = main()
+    # Threads that fetch or verify would be waited for; whatever they have written so far is kept.
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,131 @@
+"""One cache instance at work: what it fetches, for whom, and what it could not have.
+
+Calls of the cache block, so each runs in a thread; everything here is touched by the event loop alone.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+from cotenant_cache.cache import Cache
+from cotenant_cache.contract import NodeReport, Progress
+from cotenant_cache.errors import CacheError
+from cotenant_cache.shelving import Leased
+
+EVERY_S = 1.0
+"""Those who wait hear something at least so often."""
+CALLS_AT_ONCE = 64
+"""Threads: most of them wait for one that fetches."""
+
+log = logging.getLogger("cotenant.cache")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """An `ensure` that runs, and everyone who hears of it."""
+
+    task: "asyncio.Task[Leased]"
+    said: Progress
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class CacheNode:
+    """`name` of the node, as it stands in its reports."""
+
+    def __init__(self, cache: Cache, name: str) -> None:
+        self.cache, self.name = cache, name
+        self.failed: dict[str, Progress] = {}
+        """Of the preload list: what could not be had, and why."""
+        self.ended: dict[str, int] = {}
+        """Reason (`done`, or a CacheError's) → fetches that ended with it."""
+        self._fetches: dict[str, _Fetch] = {}
+        self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "cache")
+
+    async def close(self) -> None:
+        """Fetches that run are left to themselves: the process ends, and what came is kept."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In a thread. Raises what it raises."""
+        bound = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, bound)
+
+    async def report(self) -> NodeReport:
+        usage, models = await self.call(self.cache.usage), await self.call(self.cache.models)
+        fetching = tuple(fetch.said for fetch in self._fetches.values())
+        return NodeReport(
+            node=self.name, usage=usage, models=models, fetching=fetching, failed=tuple(self.failed.values())
+        )
+
+    def ensure(self, source: str) -> "asyncio.Task[Leased]":
+        """The one fetch of this source, begun now if it does not run. It goes on whoever leaves."""
+        return self._fetch(source).task
+
+    async def follow(self, source: str) -> AsyncGenerator[Progress, None]:
+        """What it says until its end, which is the last: `done`, or `failed` with the reason."""
+        fetch = self._fetch(source)
+        while not fetch.task.done():
+            yield fetch.said
+            fetch.news.clear()
+            await asyncio.wait(
+                {fetch.task, asyncio.ensure_future(_within(fetch.news))}, return_when="FIRST_COMPLETED"
+            )
+        yield ending(source, fetch.task)
+
+    def _fetch(self, source: str) -> _Fetch:
+        found = self._fetches.get(source)
+        if found is None:
+            loop = asyncio.get_running_loop()
+            said = functools.partial(loop.call_soon_threadsafe, self._said, source)
+            task = asyncio.create_task(self.call(self.cache.ensure, source, "", said), name=f"ensure {source}")
+            found = self._fetches[source] = _Fetch(task, Progress(source=source, phase="waiting"))
+            task.add_done_callback(functools.partial(self._ended, source))
+        return found
+
+    def _said(self, source: str, said: Progress) -> None:
+        if (fetch := self._fetches.get(source)) is not None:
+            fetch.said = said
+            fetch.news.set()
+
+    def _ended(self, source: str, task: "asyncio.Task[Leased]") -> None:
+        self._fetches.pop(source, None)
+        said = ending(source, task)
+        outcome = "done" if said.phase == "done" else said.reason
+        self.ended[outcome] = self.ended.get(outcome, 0) + 1
+        if said.phase == "done":
+            log.info("%s is here: %d bytes", source, said.total_bytes)
+        else:
+            log.warning("%s could not be had (%s): %s", source, said.reason, said.message)
+
+
+def ending(source: str, task: "asyncio.Task[Leased]") -> Progress:
+    """Of a task that is done. What is no CacheError is our own mistake: logged whole, told without details."""
+    error = None if task.cancelled() else task.exception()
+    if task.cancelled():
+        return Progress(source=source, phase="failed", reason="Stopped", message="this cache instance is ending")
+    if error is None:
+        return task.result().progress(source)
+    if isinstance(error, CacheError):
+        return Progress(source=source, phase="failed", reason=error.reason, message=error.message)
+    log.error("%s: %s", source, type(error).__name__, exc_info=error)
+    message = f"{source}: {type(error).__name__} in the cache; its log says more"
+    return Progress(source=source, phase="failed", reason=CacheError.reason, message=message)
+
+
+async def _within(news: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(news.wait(), EVERY_S)
+    except TimeoutError:
+        pass
+
+
+def line(message: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(message) + b"\n"

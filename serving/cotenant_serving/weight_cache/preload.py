@@ -1,0 +1,147 @@
+"""The preload list: a file that says what should be on this node, looked at every few seconds.
+
+A list that cannot be read leaves the one before in force. What could not be had is tried again, ever later; while the
+hub is gone that is all that happens.
+"""
+
+import asyncio
+import logging
+import random as randomness
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cotenant_cache.contract import PreloadItem, PreloadList
+from cotenant_cache.errors import CacheError, HubUnreachableError
+from cotenant_cache.shelving import Leased
+from cotenant_cache.source import HubSource, parse_source
+from cotenant_serving.file_changes import signature_of
+from cotenant_serving.weight_cache.node import CacheNode, ending
+
+LOOK_S = 2.0
+AGAIN_S = 60.0
+"""What is here is looked at again: it may have been evicted, or found bad."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+
+log = logging.getLogger("cotenant.cache")
+
+
+@dataclass(slots=True)
+class _Try:
+    """How it went with one source."""
+
+    failures: int = 0
+    not_before: float = 0.0
+    task: "asyncio.Task[Leased] | None" = None
+    commit: str = ""
+
+
+def pause_s(failures: int, asked_s: float, chance: float) -> float:
+    """After so many failures in a row: doubling, spread over the upper half, at least as asked."""
+    doubled: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - 1, 10))
+    return max(doubled * (0.5 + chance / 2), asked_s)
+
+
+def in_order(items: tuple[PreloadItem, ...]) -> list[PreloadItem]:
+    """Once each, the most important first; among equals as they stand in the list."""
+    best: dict[str, PreloadItem] = {}
+    for item in items:
+        if item.source not in best or item.priority > best[item.source].priority:
+            best[item.source] = item
+    return sorted(best.values(), key=lambda item: -item.priority)
+
+
+class Preload:
+    """`at_once` fetches at most run for the list at a time."""
+
+    def __init__(
+        self,
+        node: CacheNode,
+        path: Path,
+        *,
+        at_once: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self._node, self._path, self._at_once, self._clock, self._random = node, path, at_once, clock, random
+        self._seen: object = ()
+        self._items: list[PreloadItem] = []
+        self._tries: dict[str, _Try] = {}
+        self._kept: tuple[tuple[str, str, int], ...] | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """One pass: reads the list if it changed, takes note of what ended, begins what is due."""
+        self._read()
+        for source, tried in self._tries.items():
+            if tried.task is not None and tried.task.done():
+                self._note(source, tried, tried.task)
+        await self._keep()
+        for item in self._items:
+            tried = self._tries[item.source]
+            running = sum(one.task is not None for one in self._tries.values())
+            if running >= self._at_once:
+                return
+            if tried.task is None and self._clock() >= tried.not_before:
+                tried.task = self._node.ensure(item.source)
+
+    def _read(self) -> None:
+        seen = signature_of(self._path)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            items = in_order(msgspec.json.decode(self._path.read_bytes(), type=PreloadList).items)
+        except (OSError, msgspec.MsgspecError) as error:
+            log.error("preload list %s cannot be read, the one before stays in force: %s", self._path, error)
+            return
+        self._items = items
+        sources = {item.source for item in items}
+        self._tries = {source: self._tries.get(source, _Try()) for source in sources}
+        for gone in self._node.failed.keys() - sources:
+            del self._node.failed[gone]
+
+    def _note(self, source: str, tried: _Try, task: "asyncio.Task[Leased]") -> None:
+        tried.task = None
+        said = ending(source, task)
+        if said.phase == "done":
+            tried.failures, tried.not_before, tried.commit = 0, self._clock() + AGAIN_S, said.commit
+            self._node.failed.pop(source, None)
+            return
+        tried.failures += 1
+        error = None if task.cancelled() else task.exception()
+        asked_s = (error.retry_after_s or 0.0) if isinstance(error, HubUnreachableError) else 0.0
+        tried.not_before = self._clock() + pause_s(tried.failures, asked_s, self._random())
+        self._node.failed[source] = said
+
+    async def _keep(self) -> None:
+        """Tells the ledger what is evicted last."""
+        kept = tuple(
+            (parsed.repo, commit, item.priority)
+            for item in self._items
+            if (parsed := _on_hub(item.source)) is not None
+            and (commit := parsed.revision if parsed.pinned else self._tries[item.source].commit)
+        )
+        if kept == self._kept:
+            return
+        try:
+            await self._node.call(self._node.cache.set_preload, kept)
+            self._kept = kept
+        except CacheError as error:
+            log.warning("the preload list cannot be noted in the ledger, it is tried again: %s", error)
+
+
+def _on_hub(source: str) -> HubSource | None:
+    try:
+        parsed = parse_source(source)
+    except CacheError:
+        return None
+    return parsed if isinstance(parsed, HubSource) else None
