@@ -54,7 +54,8 @@ class InnerApi:
         assert scope["type"] == "http"
         answer = await self._answer(scope, receive)
         if isinstance(answer, Stream):
-            return await _relay(answer, receive, send)
+            await _relay(answer, receive, send)
+            return
         status, body, kind = answer
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,1 +1,1 @@
-"""The weight cache as a program: the sidecar of worker pods, and the agent of nodes. `cotenant_cache` does the work."""
+"""The weight cache as a program: sidecar of worker pods, and agent of nodes. `cotenant_cache` does the work."""

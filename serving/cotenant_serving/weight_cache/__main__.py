@@ -46,13 +46,9 @@ def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", type=quantity, help="bytes that it may use, such as 500Gi; default: the disk")
     parser.add_argument("--socket", type=Path, help="Unix socket for the engines of this pod")
     parser.add_argument("--listen", default="", help="host:port for the conductor, the operator and other nodes")
-    parser.add_argument(
-        "--token-file", type=Path, help="the pool's token, which --listen asks for and peers are shown"
-    )
+    parser.add_argument("--token-file", type=Path, help="the pool's token: --listen asks for it, peers are shown it")
     parser.add_argument("--preload", type=Path, help="preload list (JSON), looked at again and again")
-    parser.add_argument(
-        "--at-once", type=int, default=2, help="models of the preload list that come at the same time"
-    )
+    parser.add_argument("--at-once", type=int, default=2, help="models of the preload list that come together")
     parser.add_argument("--peers-file", type=Path, help="a line host:port for each other node")
     parser.add_argument("--peers-dns", default="", help="name:port, of which all addresses are other nodes")
     parser.add_argument("--hub-endpoint", default="", help="default: HF_ENDPOINT, or https://huggingface.co")
@@ -92,9 +88,8 @@ async def serve(args: argparse.Namespace) -> int:
         if args.socket:
             jobs.append(_serve_socket(CacheApi(node, metrics.text, None), args.socket))
         if token is not None and args.listen:
-            jobs.append(
-                server_of(CacheApi(node, metrics.text, token), *_host_port(args.listen), graceful_s=1).serve()
-            )
+            api = CacheApi(node, metrics.text, token)
+            jobs.append(server_of(api, *_host_port(args.listen), graceful_s=1).serve())
         log.info("weight cache of %s on %s", node.name, args.root)
         tasks = [asyncio.create_task(job) for job in jobs]
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -124,16 +119,24 @@ def _cache(args: argparse.Namespace, token: TokenFile | None) -> tuple[Cache, Ca
 
 async def _serve_socket(api: InnerApi, path: Path) -> None:
     """A socket that another instance left is taken over: the lock on the volume tells the living, not this file."""
+    with _listening(path) as listener:
+        await server_of(api, "", 0, graceful_s=1).serve(sockets=[listener])
+
+
+def _listening(path: Path) -> socket.socket:
+    """For the user and the group of this process only."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     path.unlink(missing_ok=True)
     before = os.umask(0o117)
     try:
         listener.bind(str(path))
+    except BaseException:
+        listener.close()
+        raise
     finally:
         os.umask(before)
     listener.listen(128)
-    with listener:
-        await server_of(api, "", 0, graceful_s=1).serve(sockets=[listener])
+    return listener
 
 
 def main() -> int:

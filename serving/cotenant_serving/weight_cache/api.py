@@ -147,13 +147,11 @@ def refused(error: CacheError) -> Answer:
 def _bad_name(field: str, value: str) -> Answer | None:
     if len(value) <= MOST_NAME and value.isprintable():
         return None
-    return refusal(
-        400, f"{field} has {len(value)} characters; at most {MOST_NAME}, all printable, name who uses a model"
-    )
+    return refusal(400, f"{field} has {len(value)} characters; at most {MOST_NAME} printable ones name who uses it")
 
 
 def _file(handle: int, wanted: bytes) -> Answer | Stream:
-    """Takes the handle. Of ranges, one from anywhere to anywhere; of anything else the whole is sent, as HTTP has it."""
+    """Takes the handle. One range is understood; for anything else the whole is sent, as HTTP has it."""
     size = os.fstat(handle).st_size
     found = _RANGE.fullmatch(wanted)
     first = int(found[1]) if found else 0

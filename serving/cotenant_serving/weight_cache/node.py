@@ -75,17 +75,20 @@ class CacheNode:
         while not fetch.task.done():
             yield fetch.said
             fetch.news.clear()
-            await asyncio.wait(
-                {fetch.task, asyncio.ensure_future(_within(fetch.news))}, return_when="FIRST_COMPLETED"
-            )
+            news = asyncio.create_task(fetch.news.wait())
+            await asyncio.wait((fetch.task, news), timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
         yield ending(source, fetch.task)
 
     def _fetch(self, source: str) -> _Fetch:
         found = self._fetches.get(source)
         if found is None:
             loop = asyncio.get_running_loop()
-            said = functools.partial(loop.call_soon_threadsafe, self._said, source)
-            task = asyncio.create_task(self.call(self.cache.ensure, source, "", said), name=f"ensure {source}")
+
+            def told(progress: Progress) -> None:
+                loop.call_soon_threadsafe(self._said, source, progress)
+
+            task = asyncio.create_task(self.call(self.cache.ensure, source, "", told), name=f"ensure {source}")
             found = self._fetches[source] = _Fetch(task, Progress(source=source, phase="waiting"))
             task.add_done_callback(functools.partial(self._ended, source))
         return found
@@ -118,13 +121,6 @@ def ending(source: str, task: "asyncio.Task[Leased]") -> Progress:
     log.error("%s: %s", source, type(error).__name__, exc_info=error)
     message = f"{source}: {type(error).__name__} in the cache; its log says more"
     return Progress(source=source, phase="failed", reason=CacheError.reason, message=message)
-
-
-async def _within(news: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(news.wait(), EVERY_S)
-    except TimeoutError:
-        pass
 
 
 def line(message: msgspec.Struct) -> bytes:

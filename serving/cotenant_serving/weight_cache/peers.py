@@ -100,7 +100,7 @@ class PeerSupply:
             return self._then.listed(source)
         except HubUnreachableError:
             for peer in self._peers():
-                if (found := self._quietly(peer, lambda peer=peer: self._of_peer(peer, source))) is not None:
+                if (found := self._quietly(peer, source)) is not None:
                     log.info("hf://%s: the hub does not answer; %s says what it is", source.repo, peer)
                     return found
             raise
@@ -169,9 +169,9 @@ class PeerSupply:
         finally:
             connection.close()
 
-    def _quietly(self, peer: str, ask: Callable[[], T | None]) -> T | None:
+    def _quietly(self, peer: str, source: HubSource) -> Listed | None:
         try:
-            return ask()
+            return self._of_peer(peer, source)
         except (OSError, ValueError, http.client.HTTPException, CacheError) as error:
             self._leave(peer, LEFT_S, error)
             return None
