@@ -65,7 +65,7 @@ def open_source(args: EngineArgs, progress: Progress) -> "OpenModel":
         progress(f"fetching its weights: {of_bytes(done, total)}", 0.1 * done / max(1, total), fetched=(done, total))
 
     progress("checking files", 0.0)
-    opened = open_checked(args.spec.source, args.cache_dir, fetched, socket=args.cache_socket)
+    opened = open_checked(args.spec.source, args.cache_dir, fetched, lease=args.app, socket=args.cache_socket)
     try:
         if args.spec.task != "tensor":
             check_tokenizer(opened.folder)

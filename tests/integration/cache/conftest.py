@@ -1,8 +1,10 @@
 """A fake hub, and instances of the cache in processes of their own that ask it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.builders.cache_nodes import CacheNodes, cache_nodes
 from tests.builders.cache_processes import CacheProcesses
 from tests.builders.fake_hub import FakeHub
 
@@ -18,3 +20,9 @@ def hub() -> Iterator[FakeHub]:
 def instances(hub: FakeHub) -> Iterator[CacheProcesses]:
     with CacheProcesses({"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_DISABLE_TELEMETRY": "1"}) as processes:
         yield processes
+
+
+@pytest.fixture
+def nodes(hub: FakeHub, tmp_path: Path) -> Iterator[CacheNodes]:
+    with cache_nodes(tmp_path, {"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_DISABLE_TELEMETRY": "1"}) as made:
+        yield made

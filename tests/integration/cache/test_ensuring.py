@@ -1,16 +1,11 @@
 """`ensure`, by processes that share a volume: one download, progress for all, and whoever dies is replaced."""
 
-import os
-import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.builders.cache_processes import KILLED, CacheProcesses, Instance
-from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
-from tests.builders.fake_hub import FakeHub, Fault
-
-from cotenant_cache.contract import BLOCK_BYTES
+from tests.builders.cache_processes import CacheProcesses
+from tests.builders.cached_models import digests, model_files, volume_bytes
+from tests.builders.fake_hub import FakeHub
 
 pytestmark = pytest.mark.integration
 
