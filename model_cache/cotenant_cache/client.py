@@ -8,7 +8,7 @@ from types import ModuleType
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import Progress
-from cotenant_cache.errors import CacheError, HubUnreachableError, VolumeError
+from cotenant_cache.errors import CacheError, DiskFullError, HubUnreachableError, VolumeError
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.folders import folder_facts
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
@@ -56,7 +56,7 @@ def open_checked(
         return OpenModel(folder, folder_facts(folder, source=source))
     try:
         return _open_through_cache(parsed, source, Path(cache_dir), progress, lease, budget_bytes)
-    except VolumeError:  # a volume that is read-only here: what another instance has put there serves
+    except (VolumeError, DiskFullError):  # read-only here, or not a byte is free: what is there whole still serves
         there = _facts_on_disk(parsed, Path(cache_dir))
         if there is None:
             raise

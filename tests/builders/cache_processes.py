@@ -21,6 +21,8 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.builders.cached_models import volume_bytes
+
 DEADLINE_S = 60.0
 KILLED = -signal.SIGKILL
 
@@ -176,20 +178,23 @@ def _act(case: dict[str, Any]) -> None:
     from cotenant_cache.supply import HubSupply
 
     supply = HubSupply(FetchLimits(**case.get("limits", {})))
+    most = [0]
     try:
-        with Cache(Path(case["root"]), case["budget"], supply=supply, step=_deadly(case)) as cache:
+        with Cache(Path(case["root"]), case["budget"], supply=supply, step=_deadly(case, most)) as cache:
             _say("open", repaired=asdict(cache.repaired))
             for name, *arguments in case["calls"]:
                 try:
                     _say(name, **_CALLS[name](cache, *arguments))
                 except CacheError as error:
                     _say(name, error=error.reason, message=error.message)
+            if case.get("watch_bytes"):
+                _say("most", bytes=most[0])
     except CacheError as error:
         _say("open", error=error.reason, message=error.message)
 
 
-def _deadly(case: dict[str, Any]) -> Callable[[str], None]:
-    """Counts steps; says each when asked to, and dies at one."""
+def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
+    """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
     seen: Counter[str] = Counter()
     name, _, number = case["die_at"].partition("#")
 
@@ -197,6 +202,8 @@ def _deadly(case: dict[str, Any]) -> Callable[[str], None]:
         seen[what] += 1
         if case.get("tell_steps"):
             _say("step", step=what)
+        if case.get("watch_bytes"):
+            most[0] = max(most[0], volume_bytes(Path(case["root"])))
         if what == name and seen[what] == int(number or 1):
             os.kill(os.getpid(), signal.SIGKILL)
 
