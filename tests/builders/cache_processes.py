@@ -220,10 +220,18 @@ def _ensure(cache: Any, source: str, lease: str = "", deadline_s: float | None =
             _say("progress", phase=said.phase, done=said.done_bytes, total=said.total_bytes)
 
     leased = cache.ensure(source, lease, progress, deadline_s)
+    if leased.lease_id:
+        _TAKEN.append(leased.lease_id)
     files = {
         str(path.relative_to(leased.folder)): _digest(path) for path in leased.folder.rglob("*") if path.is_file()
     }
     return {"folder": str(leased.folder), "commit": leased.commit, "lease": leased.lease_id, "files": files}
+
+
+def _release_all(cache: Any) -> dict[str, Any]:
+    while _TAKEN:
+        cache.release(_TAKEN.pop())
+    return {}
 
 
 def _digest(path: Path) -> str:
@@ -242,12 +250,15 @@ def _hold(cache: Any) -> dict[str, Any]:
     return {}
 
 
+_TAKEN: list[str] = []
 _CALLS: dict[str, Callable[..., dict[str, Any]]] = {
     "ensure": _ensure,
     "evict": _evict,
     "hold": _hold,
     "lease": lambda cache, source, name: {"lease": cache.lease(source, name).lease_id},
     "release": lambda cache, lease: cache.release(lease) or {},
+    "release_all": _release_all,
+    "plan": lambda cache, source: msgspec.to_builtins(cache.plan(source)),
     "pin": lambda cache, source: cache.pin(source) or {},
     "unpin": lambda cache, source: cache.unpin(source) or {},
     "verify": lambda cache: asdict(cache.verify()),
