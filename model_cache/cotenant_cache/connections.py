@@ -58,10 +58,11 @@ class _Stream(io.RawIOBase):
         """Raises TryAgainError when nothing comes, FetchStoppedError, OSError."""
         waits = self._waits
         until = min(self.until, waits.clock() + waits.stall_s)
+        late = f"no whole answer came in {waits.answer_s:g} s" if until == self.until else ""
         while not waits.stop():
             left_s = until - waits.clock()
             if left_s <= 0:
-                raise TryAgainError(f"nothing came for {waits.stall_s:g} s")
+                raise TryAgainError(late or f"nothing came for {waits.stall_s:g} s")
             self._sock.settimeout(min(left_s, _LOOK_S))
             try:
                 return self._sock.recv_into(buffer)

@@ -39,7 +39,8 @@ def repair(store: Store) -> Repaired:
         found_blobs, lost_blobs = _blobs(tx, on_disk)
         found_models = _adoptable(tx, on_disk)
         finished, lost = _models(store, tx, on_disk)
-        tx.reconciled()
+        if store.ledger.rebuilt:
+            tx.reconciled()
         return Repaired(found_blobs, lost_blobs, found_models, lost, finished)
 
 

@@ -53,28 +53,28 @@ class _Drawn:
 
 @st.composite
 def inventories(draw: st.DrawFn) -> Inventory:
-    """Up to eight models of three repositories, in bytes small enough to tell by eye."""
-    sizes = {f"b{n}": draw(st.integers(0, 40)) for n in range(6)}
-    keys = draw(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("1234")), max_size=8, unique=True))
+    """Up to eight models of three repositories, in bytes small enough to tell by eye; most are nearly full."""
+    sizes = {f"b{n}": draw(st.integers(0, 40)) for n in range(12)}
+    key = st.tuples(st.sampled_from("xyz"), st.sampled_from("1234"))
+    keys = draw(st.lists(key, min_size=draw(st.integers(0, 6)), max_size=8, unique=True))
     drawn = [_drawn(draw, repo, commit) for repo, commit in keys]
     models = _with_sharing(drawn, sizes)
-    loose = draw(
-        st.dictionaries(st.tuples(st.sampled_from("xyz"), st.sampled_from(["l1", "l2"])), st.integers(0, 30))
-    )
+    loose = draw(st.dictionaries(st.tuples(st.sampled_from("xyz"), st.just("l1")), st.integers(0, 30), max_size=2))
+    used = blob_bytes(models) + sum(loose.values())
     return Inventory(
-        budget_bytes=draw(st.integers(0, 400)),
+        budget_bytes=draw(st.one_of(st.integers(max(0, used - 30), used + 100), st.integers(0, 400))),
         models=models,
-        blob_bytes=blob_bytes(models) + sum(loose.values()),
+        blob_bytes=used,
         reserved_bytes=draw(st.integers(0, 60)),
         partial_bytes=sum(distinct(models, "partials").values()) + draw(st.integers(0, 20)),
         quarantined_bytes=draw(st.integers(0, 30)),
         loose=loose,
-        disk_free_bytes=draw(st.integers(0, 300)),
+        disk_free_bytes=draw(st.one_of(st.just(10_000), st.integers(0, 300))),
     )
 
 
 def _drawn(draw: st.DrawFn, repo: str, commit: str) -> _Drawn:
-    blobs = draw(st.frozensets(st.sampled_from([f"b{n}" for n in range(6)]), max_size=5))
+    blobs = draw(st.frozensets(st.sampled_from([f"b{n}" for n in range(12)]), max_size=5))
     partials = draw(st.frozensets(st.sampled_from(["p1", "p2"]), max_size=1))
     fields = {
         "used_at": NOW - draw(st.sampled_from([-50.0, 0.0, 3600.0, 86_400.0, 1e7])),

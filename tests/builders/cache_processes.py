@@ -21,6 +21,8 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.builders.cached_models import volume_bytes
+
 DEADLINE_S = 60.0
 KILLED = -signal.SIGKILL
 
@@ -176,20 +178,23 @@ def _act(case: dict[str, Any]) -> None:
     from cotenant_cache.supply import HubSupply
 
     supply = HubSupply(FetchLimits(**case.get("limits", {})))
+    most = [0]
     try:
-        with Cache(Path(case["root"]), case["budget"], supply=supply, step=_deadly(case)) as cache:
+        with Cache(Path(case["root"]), case["budget"], supply=supply, step=_deadly(case, most)) as cache:
             _say("open", repaired=asdict(cache.repaired))
             for name, *arguments in case["calls"]:
                 try:
                     _say(name, **_CALLS[name](cache, *arguments))
                 except CacheError as error:
                     _say(name, error=error.reason, message=error.message)
+            if case.get("watch_bytes"):
+                _say("most", bytes=most[0])
     except CacheError as error:
         _say("open", error=error.reason, message=error.message)
 
 
-def _deadly(case: dict[str, Any]) -> Callable[[str], None]:
-    """Counts steps; says each when asked to, and dies at one."""
+def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
+    """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
     seen: Counter[str] = Counter()
     name, _, number = case["die_at"].partition("#")
 
@@ -197,6 +202,8 @@ def _deadly(case: dict[str, Any]) -> Callable[[str], None]:
         seen[what] += 1
         if case.get("tell_steps"):
             _say("step", step=what)
+        if case.get("watch_bytes"):
+            most[0] = max(most[0], volume_bytes(Path(case["root"])))
         if what == name and seen[what] == int(number or 1):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -213,10 +220,18 @@ def _ensure(cache: Any, source: str, lease: str = "", deadline_s: float | None =
             _say("progress", phase=said.phase, done=said.done_bytes, total=said.total_bytes)
 
     leased = cache.ensure(source, lease, progress, deadline_s)
+    if leased.lease_id:
+        _TAKEN.append(leased.lease_id)
     files = {
         str(path.relative_to(leased.folder)): _digest(path) for path in leased.folder.rglob("*") if path.is_file()
     }
     return {"folder": str(leased.folder), "commit": leased.commit, "lease": leased.lease_id, "files": files}
+
+
+def _release_all(cache: Any) -> dict[str, Any]:
+    while _TAKEN:
+        cache.release(_TAKEN.pop())
+    return {}
 
 
 def _digest(path: Path) -> str:
@@ -235,12 +250,15 @@ def _hold(cache: Any) -> dict[str, Any]:
     return {}
 
 
+_TAKEN: list[str] = []
 _CALLS: dict[str, Callable[..., dict[str, Any]]] = {
     "ensure": _ensure,
     "evict": _evict,
     "hold": _hold,
     "lease": lambda cache, source, name: {"lease": cache.lease(source, name).lease_id},
     "release": lambda cache, lease: cache.release(lease) or {},
+    "release_all": _release_all,
+    "plan": lambda cache, source: msgspec.to_builtins(cache.plan(source)),
     "pin": lambda cache, source: cache.pin(source) or {},
     "unpin": lambda cache, source: cache.unpin(source) or {},
     "verify": lambda cache: asdict(cache.verify()),
