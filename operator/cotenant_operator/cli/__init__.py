@@ -7,6 +7,7 @@
     logs.py      logs                usage.py      usage
     talking.py   chat, embed         doctor.py     doctor
     loadtest.py  loadtest …          about.py      version
+    cache.py     cache ls, ensure, plan, evict, verify, pin, unpin, du, serve
     completion.py names for the shell
 
 Everything heavy is imported by the command that needs it, so that `cotenant --help` is quick.
@@ -18,6 +19,7 @@ import sys
 import typer
 
 from cotenant_operator.cli.about import version
+from cotenant_operator.cli.cache import cache_app
 from cotenant_operator.cli.doctor import doctor
 from cotenant_operator.cli.keys import create_key, list_keys, revoke_key
 from cotenant_operator.cli.loadtest import loadtest_app
@@ -49,6 +51,7 @@ for panel, command in ((SERVE, plan), (SERVE, up), (SERVE, demo), (SERVE, doctor
 app.add_typer(get_app, name="get", rich_help_panel=LOOK)
 app.add_typer(explain_app, name="explain", rich_help_panel=LOOK)
 app.add_typer(key_app, name="key", rich_help_panel=CALL)
+app.add_typer(cache_app, name="cache", rich_help_panel=LOOK)
 app.command(rich_help_panel=CALL)(chat)
 app.command(rich_help_panel=CALL)(embed)
 app.add_typer(loadtest_app, name="loadtest", rich_help_panel=CALL)
