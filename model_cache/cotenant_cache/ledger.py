@@ -19,7 +19,7 @@ from urllib.parse import quote
 from cotenant_cache.contract import FORMAT
 from cotenant_cache.errors import CacheError, DiskFullError, NewerFormatError, VolumeError
 from cotenant_cache.ledger_format import MIGRATIONS, TABLES
-from cotenant_cache.ledger_records import Blob, Kept, Lease, LedgerModel, Tx
+from cotenant_cache.ledger_records import Blob, DamagedError, Kept, Lease, LedgerModel, Tx
 
 __all__ = ["Blob", "Lease", "Ledger", "LedgerModel", "Tx"]
 
@@ -85,6 +85,7 @@ class Ledger:
             tx = Tx(self._connection, self.holder, self._clock, self._kept.copy())
             try:
                 yield tx
+                tx.settle()
                 self._connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -124,7 +125,7 @@ class Ledger:
         with _alone(self.path, self._busy_s):
             try:
                 connection = self._checked()
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter: a name in the schema
                 if not _is_damage(error):
                     raise
                 _set_aside(self.path)
@@ -166,12 +167,6 @@ class Ledger:
             raise
 
 
-class _DamagedError(sqlite3.DatabaseError):
-    """Sound for SQLite, and yet no ledger."""
-
-    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-
-
 def _refuse_newer(connection: sqlite3.Connection, path: Path, known: int) -> None:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > known:
@@ -189,7 +184,7 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise _DamagedError("tables without a format")
+            raise DamagedError("tables without a format")
         for step in migrations[found:]:
             for statement in step:
                 connection.execute(statement)
@@ -206,17 +201,17 @@ def _refuse_damage(connection: sqlite3.Connection) -> None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     meta = dict(connection.execute("SELECT name, value FROM meta")) if "meta" in tables else {}
     if not tables >= TABLES or not {"epoch", "reconciled"} <= set(meta):
-        raise _DamagedError("tables are missing")
+        raise DamagedError("tables are missing")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise _DamagedError(verdict)
+        raise DamagedError(verdict)
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    return _code(error) in _DAMAGED
+def _is_damage(error: Exception) -> bool:
+    return _code(error) in _DAMAGED or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     """The primary one; 0 for errors of Python's own module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -289,6 +284,11 @@ def _refused_by_system(path: Path, error: OSError) -> CacheError:
 
 
 def _refused_by_sqlite(path: Path, error: sqlite3.DatabaseError) -> CacheError | None:
+    if _is_damage(error):
+        return VolumeError(
+            f"{path} was damaged ({error}) and is set aside as {path.name}.damaged; "
+            "try again: it is made anew from what is on the disk"
+        )
     match _code(error):
         case sqlite3.SQLITE_FULL:
             return DiskFullError(_no_space(path))
@@ -296,11 +296,6 @@ def _refused_by_sqlite(path: Path, error: sqlite3.DatabaseError) -> CacheError |
             return VolumeError(_locked(path))
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return VolumeError(f"{path} cannot be written ({error}); let this user write below {path.parent}")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return VolumeError(
-                f"{path} was damaged ({error}) and is set aside as {path.name}.damaged; "
-                "try again: it is made anew from what is on the disk"
-            )
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOLFS | sqlite3.SQLITE_PROTOCOL:
             return VolumeError(f"{path}: the disk reports an error ({error}); check the disk and the kernel's log")
     return None
