@@ -6,19 +6,21 @@ Commits are durable (rollback journal, fsync). A process that dies in the middle
 
 import errno
 import fcntl
+import itertools
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
 from cotenant_cache.contract import FORMAT
 from cotenant_cache.errors import CacheError, DiskFullError, NewerFormatError, VolumeError
-from cotenant_cache.ledger_format import MIGRATIONS, TABLES
+from cotenant_cache.ledger_format import MIGRATIONS
 from cotenant_cache.ledger_records import Blob, DamagedError, Kept, Lease, LedgerModel, Tx
 
 __all__ = ["Blob", "Lease", "Ledger", "LedgerModel", "Tx"]
@@ -28,6 +30,8 @@ assert len(MIGRATIONS) == FORMAT
 BUSY_S = 30.0
 """How long a transaction of another process is waited for."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE_WORDS = ("decode to UTF-8", "unsupported file format")
+"""Where SQLite or Python's module have no code of its own for it."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -147,7 +151,7 @@ class Ledger:
             connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = FULL")
             _migrate(connection, self._migrations)
-            _refuse_damage(connection)
+            _refuse_damage(connection, self._migrations)
         except BaseException:
             connection.close()
             raise
@@ -196,19 +200,37 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
         raise
 
 
-def _refuse_damage(connection: sqlite3.Connection) -> None:
+def _refuse_damage(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
     """Raises sqlite3.DatabaseError that is damage."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    meta = dict(connection.execute("SELECT name, value FROM meta")) if "meta" in tables else {}
-    if not tables >= TABLES or not {"epoch", "reconciled"} <= set(meta):
-        raise DamagedError("tables are missing")
+    if _schema(connection) != _schema_of(tuple(tuple(step) for step in migrations)):
+        raise DamagedError("its tables are not as its format has them")
+    if not {"epoch", "reconciled"} <= set(dict(connection.execute("SELECT name, value FROM meta"))):
+        raise DamagedError("rows are missing")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise DamagedError(verdict)
 
 
+@cache
+def _schema_of(migrations: tuple[tuple[str, ...], ...]) -> frozenset[str]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for statement in itertools.chain(*migrations):
+            connection.execute(statement)
+        return _schema(connection)
+
+
+def _schema(connection: sqlite3.Connection) -> frozenset[str]:
+    """Statements that made it, spaces aside."""
+    rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    return frozenset(" ".join(sql.split()) for (sql,) in rows)
+
+
 def _is_damage(error: Exception) -> bool:
-    return _code(error) in _DAMAGED or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
+    return (
+        _code(error) in _DAMAGED
+        or isinstance(error, UnicodeDecodeError)
+        or any(words in str(error) for words in _DAMAGE_WORDS)
+    )
 
 
 def _code(error: Exception) -> int:
