@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from cotenant_cache.disk import folder_facts
-from cotenant_cache.errors import CacheError, HubUnreachableError
+from cotenant_cache.cache import Cache
+from cotenant_cache.contract import Progress
+from cotenant_cache.errors import CacheError, DiskFullError, HubUnreachableError, VolumeError
 from cotenant_cache.facts import ModelFacts
+from cotenant_cache.folders import folder_facts
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
 
 ENVIRONMENT = HubAccess()
@@ -20,6 +22,13 @@ class OpenModel:
 
     folder: Path
     facts: ModelFacts
+    holding: Cache | None = None
+    """The cache instance that holds the lease."""
+
+    def close(self) -> None:
+        """Gives the lease back."""
+        if self.holding is not None:
+            self.holding.close()
 
 
 def open_model(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -27,17 +36,31 @@ def open_model(source: str, cache_dir: str, progress: Callable[[int, int], None]
     return open_checked(source, cache_dir, progress).folder
 
 
-def open_checked(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> OpenModel:
+def open_checked(
+    source: str,
+    cache_dir: str,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    lease: str = "",
+    budget_bytes: int | None = None,
+) -> OpenModel:
     """`file:///dir` or `hf://repo@revision` → a local folder whose files are all there and are what they say.
 
-    A revision that is on disk already is used without asking the hub when it is a commit.
-    `progress(done_bytes, total_bytes)` is called while files come. Raises CacheError.
+    A revision that is on disk already is used without asking the hub when it is a commit. `progress(done_bytes,
+    total_bytes)` is called while files come. `lease` is the name under which the model is kept from eviction until
+    `OpenModel.close`, or until this process ends; empty: not at all. Raises CacheError.
     """
     parsed = parse_source(source)
     if isinstance(parsed, FolderSource):
         folder = Path(parsed.path)
         return OpenModel(folder, folder_facts(folder, source=source))
-    return _open_from_hub(parsed, source, Path(cache_dir), progress)
+    try:
+        return _open_through_cache(parsed, source, Path(cache_dir), progress, lease, budget_bytes)
+    except (VolumeError, DiskFullError):  # read-only here, or not a byte is free: what is there whole still serves
+        there = _facts_on_disk(parsed, Path(cache_dir))
+        if there is None:
+            raise
+        return OpenModel(_snapshot(parsed.repo, there.fingerprint, Path(cache_dir)), there)
 
 
 def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> ModelFacts:
@@ -63,22 +86,28 @@ def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> 
         return stale
 
 
-def _open_from_hub(
-    parsed: HubSource, source: str, cache_dir: Path, progress: Callable[[int, int], None] | None
+def _open_through_cache(
+    parsed: HubSource,
+    source: str,
+    cache_dir: Path,
+    progress: Callable[[int, int], None] | None,
+    lease: str,
+    budget_bytes: int | None,
 ) -> OpenModel:
-    there = _facts_on_disk(parsed, cache_dir) if parsed.pinned else None
-    if there is not None:
-        return OpenModel(_snapshot(parsed.repo, parsed.revision, cache_dir), there)
-    hub = _hub(f"hf://{parsed.repo}")
+    def told(said: Progress) -> None:
+        if progress is not None and said.total_bytes:
+            progress(said.done_bytes, said.total_bytes)
+
+    cache = Cache(cache_dir, budget_bytes, access=parsed.access)
     try:
-        listing = hub.resolve(parsed)
-    except HubUnreachableError:
-        stale = _facts_on_disk(parsed, cache_dir)
-        if stale is None:
-            raise
-        return OpenModel(_snapshot(parsed.repo, stale.fingerprint, cache_dir), stale)
-    folder: Path = hub.download(parsed, listing, cache_dir, progress or _ignore)
-    return OpenModel(folder, folder_facts(folder, source=source, fingerprint=listing.commit))
+        leased = cache.ensure(source, lease or "opening", told)
+        facts = folder_facts(leased.folder, source=parsed.at(leased.commit), fingerprint=leased.commit)
+    except BaseException:
+        cache.close()
+        raise
+    if not lease:
+        cache.close()
+    return OpenModel(leased.folder, facts, cache if lease else None)
 
 
 def _facts_on_disk(parsed: HubSource, cache_dir: Path) -> ModelFacts | None:
@@ -107,10 +136,6 @@ def _snapshot(repo: str, commit: str, cache_dir: Path) -> Path:
 def _repo_folder(repo: str, cache_dir: Path) -> Path:
     """`models--owner--name`, as every Hugging Face tool lays it out."""
     return cache_dir / ("models--" + repo.replace("/", "--"))
-
-
-def _ignore(done_bytes: int, total_bytes: int) -> None:
-    del done_bytes, total_bytes
 
 
 def _hub(source: str) -> ModuleType:

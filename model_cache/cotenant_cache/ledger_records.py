@@ -255,6 +255,15 @@ class Tx:
             list(items),
         )
 
+    def naming(self, repo: str, digest: str) -> tuple[str, ...]:
+        """Commits of the models that name a blob."""
+        rows = self._run(
+            "SELECT m.commit_id FROM blobs b JOIN parts p ON p.blob = b.id JOIN models m ON m.id = p.model "
+            "WHERE b.repo = ? AND b.digest = ? ORDER BY m.commit_id",
+            (repo, digest),
+        )
+        return tuple(commit for (commit,) in rows)
+
     # blobs
 
     def blob_published(
@@ -330,6 +339,10 @@ class Tx:
     def reserved_others(self, alive: Collection[str] | None = None, *, flight: str = "") -> int:
         """Bytes promised to all fetches but this one, whose holders live."""
         return sum(size for *_, size in self._promised(alive, flight))
+
+    def fetching(self, alive: Collection[str] | None = None, *, flight: str = "") -> frozenset[str]:
+        """Repositories of all fetches but this one, whose holders live."""
+        return frozenset(repo for repo, *_ in self._promised(alive, flight))
 
     def _promised(self, alive: Collection[str] | None, flight: str) -> list[tuple[str, str, int]]:
         rows = self._run("SELECT holder, repo, commit_id, bytes FROM reservations WHERE flight <> ?", (flight,))

@@ -100,7 +100,8 @@ def test_a_hub_that_names_no_commit_is_not_believed(commit: str, hub: SmallHub, 
     hub.small.commit = commit
     with pytest.raises(HubUnreachableError, match="named no commit"):
         open_model("hf://org/small", str(tmp_path / "cache"))
-    assert not (tmp_path / "cache").exists()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".cotenant"]
+    assert not list(tmp_path.rglob("*evil*"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Models that other Hugging Face tools put into the layout: seen by `repair`, checked here, then served as any other.
+
+The names of their blobs are the hub's digests, so the check needs no hub. What the check cannot say is whether the
+tool fetched everything: that says the hub's listing, or, when the hub is away, the model's own files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cotenant_cache.contract import ModelFile
+from cotenant_cache.errors import CacheError
+from cotenant_cache.folders import folder_facts
+from cotenant_cache.shelving import missing
+from cotenant_cache.source import HubSource
+from cotenant_cache.store import Store
+from cotenant_cache.verifying import verify_files
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    repo: str
+    commit: str
+    refusal: str = ""
+    """Why it is not served as it is; empty: it is."""
+
+
+def adopt_all(store: Store) -> tuple[Adopted, ...]:
+    """Every model that was found on the disk and not listed by a hub since."""
+    with store.transaction() as tx:
+        found = [(model.repo, model.commit) for model in tx.listings() if model.found]
+    return tuple(adopt(store, repo, commit, lambda file, done: None, float("inf")) for repo, commit in found)
+
+
+def adopt(store: Store, repo: str, commit: str, report: Callable[[ModelFile, int], None], until: float) -> Adopted:
+    """Checks every blob of the model and whether it is complete. Raises TooLateError."""
+    source = HubSource(repo, commit).at(commit)
+    with store.transaction() as tx:
+        model = tx.model(repo, commit)
+    if model is None:
+        return Adopted(repo, commit, f"{source}: is not on this volume")
+    verify_files(store, repo, model.files, report, until)
+    with store.transaction() as tx:
+        lacking = missing(store, tx, repo, model.files)
+    if lacking:
+        return Adopted(repo, commit, f"{source}: {lacking[0].name} is not there or not what its digest says")
+    try:
+        folder_facts(store.volume.snapshot(repo, commit), source=source, fingerprint=commit)
+    except CacheError as error:
+        return Adopted(repo, commit, error.message)
+    with store.transaction() as tx:
+        tx.put_model(repo, commit, model.files)
+    return Adopted(repo, commit)

@@ -1,0 +1,197 @@
+"""The weight cache on one volume, for one instance. Everything that an instance can be asked stands here.
+
+    with Cache(Path("/var/lib/cotenant/models"), budget_bytes=500 * 2**30) as cache:
+        leased = cache.ensure("hf://Qwen/Qwen3-4B", lease_name="engine 7")
+
+Instances are processes, any number of them on one volume, and any of them may die at any time. Nothing here needs
+another instance to be up, and nothing needs the hub for what is on disk.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cotenant_cache import adopting, evicting, verifying
+from cotenant_cache.adopting import Adopted
+from cotenant_cache.contract import CachedModel, Progress, RoomPlan, Usage
+from cotenant_cache.ensuring import Ask, Ensuring
+from cotenant_cache.errors import ModelNotFoundError
+from cotenant_cache.plan import plan_room
+from cotenant_cache.repair import Repaired, repair
+from cotenant_cache.shelving import Leased, lease_if_whole, missing
+from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
+from cotenant_cache.store import Clock, Store
+from cotenant_cache.supply import HubSupply, Supply
+from cotenant_cache.verifying import BadBlob, Verified
+
+
+class Cache:
+    """Threads may share one. Opening repairs what a crash left. Raises VolumeError, NewerFormatError, CacheError.
+
+    `budget_bytes` None: only the disk bounds it. `supply` is where files come from: the hub, if it is None.
+    `step` is called before and after each operation that changes the volume; tests die there.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        budget_bytes: int | None = None,
+        *,
+        access: HubAccess = HubAccess(),  # noqa: B008 - frozen
+        supply: Supply | None = None,
+        clock: Clock = Clock(),  # noqa: B008 - frozen
+        step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._access = access
+        self._supply = supply
+        self._store = Store(root, budget_bytes, clock=clock, step=step)
+        try:
+            self.repaired = repair(self._store)
+        except BaseException:
+            self._store.close()
+            raise
+
+    @property
+    def root(self) -> Path:
+        return self._store.root
+
+    @property
+    def holder(self) -> str:
+        """This instance's id; its leases end when it closes or dies."""
+        return self._store.holder.id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._store.close()
+
+    def ensure(
+        self,
+        source: str,
+        lease_name: str = "",
+        progress: Callable[[Progress], None] | None = None,
+        deadline_s: float | None = None,
+    ) -> Leased:
+        """Whole and verified on the volume, and leased if that has a name. Blocks.
+
+        A commit that is here needs no hub; a branch is resolved, or, when the hub is gone, what it last was. A folder
+        of its own (`file://`) passes through. Raises CacheError; TooLateError when `deadline_s` is over.
+        """
+        parsed = self._parsed(source)
+        if isinstance(parsed, FolderSource):
+            return Leased(Path(parsed.path))
+        limit_s = math.inf if deadline_s is None else deadline_s
+        ask = Ask(
+            parsed, lease_name, progress or _ignore, until=self._store.clock.monotonic() + limit_s, deadline_s=limit_s
+        )
+        return Ensuring(self._store, self._hub(), ask).run()
+
+    def plan(self, source: str) -> RoomPlan:
+        """What `ensure` would let go. Asks the hub; changes nothing. Raises CacheError."""
+        parsed = self._on_hub(source)
+        listed = self._hub().listed(parsed)
+        with self._store.transaction() as tx:
+            lacking = missing(self._store, tx, parsed.repo, listed.files)
+            begun = sum(self._store.volume.partial_bytes(parsed.repo, file.digest) for file in lacking)
+            needed = sum(file.size_bytes for file in lacking) - begun
+            inventory = self._store.inventory(tx)
+        return plan_room(needed, inventory, for_=(parsed.repo, listed.commit), now=self._store.clock.now())
+
+    def models(self) -> tuple[CachedModel, ...]:
+        with self._store.transaction() as tx:
+            return self._store.shown(tx)
+
+    def usage(self) -> Usage:
+        with self._store.transaction() as tx:
+            return self._store.usage(tx)
+
+    def evict(self, sources: Iterable[str] = (), room_bytes: int = 0, *, yes: bool = False) -> RoomPlan:
+        """Without `yes` only the plan. What is leased or pinned is refused with the reason; then nothing goes."""
+        return evicting.evict(self._store, [self._known(source) for source in sources], room_bytes, yes=yes)
+
+    def lease(self, source: str, name: str) -> Leased:
+        """Of what is whole on the volume; the hub is not asked. Raises ModelNotFoundError."""
+        repo, commit = self._known(source)
+        leased = lease_if_whole(self._store, repo, commit, name)
+        if leased is None:
+            raise ModelNotFoundError(f"{source}: is not whole on {self.root}; ensure it first")
+        return leased
+
+    def release(self, lease_id: str) -> None:
+        with self._store.transaction() as tx:
+            tx.unlease(lease_id)
+
+    def pin(self, source: str) -> None:
+        """Never evicted until it is unpinned. Raises ModelNotFoundError."""
+        repo, commit = self._known(source)
+        with self._store.transaction() as tx:
+            tx.pin(repo, commit)
+
+    def unpin(self, source: str) -> None:
+        repo, commit = self._known(source)
+        with self._store.transaction() as tx:
+            tx.unpin(repo, commit)
+
+    def verify(
+        self,
+        sources: Iterable[str] | None = None,
+        rate_bytes_per_s: float = 0.0,
+        stop: Callable[[], bool] = lambda: False,
+        told: Callable[[BadBlob], None] = lambda bad: None,
+    ) -> Verified:
+        """Reads blobs again, the longest unverified first; a bad one is quarantined and its models are not whole."""
+        models = None if sources is None else [self._known(source) for source in sources]
+        return verifying.verify(self._store, models=models, rate_bytes_per_s=rate_bytes_per_s, stop=stop, told=told)
+
+    def adopt(self) -> tuple[Adopted, ...]:
+        """Checks what other Hugging Face tools have put into the layout since, so that it is served."""
+        repair(self._store)
+        return adopting.adopt_all(self._store)
+
+    def repair(self) -> Repaired:
+        return repair(self._store)
+
+    def set_preload(self, items: Iterable[tuple[str, str, int]]) -> None:
+        """(repo, commit, priority) of what is evicted last, by priority; replaces the list before."""
+        with self._store.transaction() as tx:
+            tx.set_preload(items)
+
+    def _known(self, source: str) -> tuple[str, str]:
+        """(repo, commit) of a model on the volume. Raises ModelNotFoundError."""
+        parsed = self._on_hub(source)
+        volume = self._store.volume
+        commit = parsed.revision if parsed.pinned else volume.revisions(parsed.repo).get(parsed.revision)
+        if commit is not None:
+            with self._store.transaction() as tx:
+                if tx.model(parsed.repo, commit) is not None:
+                    return parsed.repo, commit
+        raise ModelNotFoundError(f"{source}: is not on {self.root}; `cotenant cache ls` lists what is")
+
+    def _on_hub(self, source: str) -> HubSource:
+        parsed = self._parsed(source)
+        if isinstance(parsed, FolderSource):
+            raise ModelNotFoundError(f"{source}: is a folder of its own, which the cache neither holds nor evicts")
+        return parsed
+
+    def _parsed(self, source: str) -> FolderSource | HubSource:
+        parsed = parse_source(source)
+        return replace(parsed, access=self._access) if isinstance(parsed, HubSource) else parsed
+
+    def _hub(self) -> Supply:
+        """Made when it is needed: the base install has no client of the hub."""
+        if self._supply is None:
+            self._supply = HubSupply()
+        return self._supply
+
+
+def _ignore(progress: Progress) -> None:
+    del progress

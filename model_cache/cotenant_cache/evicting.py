@@ -1,0 +1,102 @@
+"""Letting models go: a plan first, then the same plan carried out in the transaction in which it was made.
+
+A kill in the middle leaves a ledger that still has the model and a disk that has less of it. The model then is not
+whole for anyone who asks, and the next repair puts the ledger right.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cotenant_cache.contract import Eviction, RoomPlan
+from cotenant_cache.errors import CacheFullError, DiskFullError
+from cotenant_cache.ledger_records import Tx
+from cotenant_cache.plan import Inventory, plan_eviction, plan_room, why_kept
+from cotenant_cache.store import Store, flight_key
+
+
+def make_room(
+    store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str], priority: int | None = None
+) -> RoomPlan:
+    """Lets go what the plan names. Raises CacheFullError, DiskFullError with the arithmetic; nothing is gone then."""
+    plan = plan_room(
+        needed_bytes,
+        store.inventory(tx, flight=flight_key(for_[0])),
+        for_=for_,
+        now=store.clock.now(),
+        priority=priority,
+    )
+    if not plan.fits:
+        by_budget = plan.used_bytes + plan.reserved_bytes + needed_bytes > plan.budget_bytes
+        raise CacheFullError(plan.refusal) if by_budget else DiskFullError(plan.refusal)
+    carry_out(store, tx, plan)
+    return plan
+
+
+def carry_out(store: Store, tx: Tx, plan: RoomPlan) -> None:
+    if plan.quarantine_bytes:
+        store.volume.empty_quarantine()
+    for blob in plan.loose:
+        store.volume.remove_blob(blob.repo, blob.digest)
+        store.volume.remove_partial(blob.repo, blob.digest)
+        tx.blob_gone(blob.repo, blob.digest)
+    for eviction in plan.evict:
+        remove_model(store, tx, eviction.repo, eviction.commit)
+
+
+def remove_model(store: Store, tx: Tx, repo: str, commit: str) -> None:
+    """Its names first, so that no tool sees it half; then the blobs that no other model of the repository names."""
+    store.volume.unlink_snapshot(repo, commit)
+    for digest in tx.remove_model(repo, commit):
+        store.volume.remove_blob(repo, digest)
+        store.volume.remove_partial(repo, digest)
+        tx.blob_gone(repo, digest)
+    store.volume.remove_repo_if_empty(repo)
+
+
+def plan_for(store: Store, inventory: Inventory, models: Sequence[tuple[str, str]], room_bytes: int) -> RoomPlan:
+    """What goes when these models are to go, or that many bytes. A refusal names each model that stays, and why."""
+    if not models:
+        full = replace(
+            inventory,
+            budget_bytes=inventory.used_bytes + inventory.reserved_bytes,
+            disk_free_bytes=sys.maxsize,
+        )
+        plan = plan_room(room_bytes, full, for_=("", ""), now=store.clock.now())
+        return plan if plan.fits else _told(inventory, refusal=_too_little(plan))
+    chosen = [held for held in inventory.models if held.key in set(models)]
+    kept = tuple(f"{held.source}: {why}" for held in chosen if (why := why_kept(held)))
+    if kept:
+        return _told(
+            inventory, kept=kept, refusal=f"{'; '.join(kept)}; end what uses it, or unpin it, then evict again"
+        )
+    return _told(inventory, evict=plan_eviction(chosen, inventory, now=store.clock.now()))
+
+
+def evict(store: Store, models: Sequence[tuple[str, str]], room_bytes: int, *, yes: bool) -> RoomPlan:
+    """Plans, and with `yes` does what it planned, in one transaction."""
+    with store.transaction() as tx:
+        plan = plan_for(store, store.inventory(tx), models, room_bytes)
+        if yes and plan.fits:
+            carry_out(store, tx, plan)
+    return plan
+
+
+def _told(
+    inventory: Inventory, *, evict: tuple[Eviction, ...] = (), kept: tuple[str, ...] = (), refusal: str = ""
+) -> RoomPlan:
+    return RoomPlan(
+        needed_bytes=0,
+        budget_bytes=inventory.budget_bytes,
+        used_bytes=inventory.used_bytes,
+        reserved_bytes=inventory.reserved_bytes,
+        disk_free_bytes=inventory.disk_free_bytes,
+        evict=evict,
+        kept=kept,
+        refusal=refusal,
+    )
+
+
+def _too_little(plan: RoomPlan) -> str:
+    stays = "; ".join(plan.kept)
+    return f"{plan.needed_bytes} bytes cannot be let go: {stays or 'there is not that much'}; ask for less"

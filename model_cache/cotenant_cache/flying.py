@@ -1,0 +1,193 @@
+"""What the holder of a flight does: list, check what is here, make room, fetch, publish, give names.
+
+Every step can be cut off at any point, and is then done again by whoever comes next: bytes that arrived stay in
+`partial/`, blobs that were published stay published, and no name in `snapshots/` appears before its model is whole.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cotenant_cache.adopting import adopt
+from cotenant_cache.contract import ModelFile
+from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError, HubUnreachableError, TooLateError
+from cotenant_cache.evicting import make_room
+from cotenant_cache.holders import Flight
+from cotenant_cache.shelving import Leased, missing, shelve, take
+from cotenant_cache.store import Store, flight_key, volume_errors
+from cotenant_cache.supply import Listed, Supply, Watch
+from cotenant_cache.telling import Teller
+from cotenant_cache.verifying import verify_files
+
+if TYPE_CHECKING:
+    from cotenant_cache.ensuring import Ask
+
+FILES_AT_ONCE = 4
+_ROUNDS = 3
+"""How often a blob may go bad, or somebody else fill the disk, while the others are fetched."""
+_FETCHING = "fetching"
+"""Name of the lease that keeps what was fetched of a model until the rest is here."""
+
+
+class Flying:
+    """One flight. Used up by `run`."""
+
+    def __init__(self, store: Store, supply: Supply, ask: "Ask", flight: Flight) -> None:
+        self._store, self._supply, self._ask = store, supply, ask
+        self._repo, self._key = ask.source.repo, flight_key(ask.source.repo)
+        self._teller = Teller(ask.text, flight, ask.tell, store.clock)
+        self._stopped = threading.Event()
+
+    def run(self) -> Leased:
+        """Raises CacheError, and says so to those that wait, unless it is only this call whose time was up."""
+        try:
+            with volume_errors(self._store.root):
+                leased = self._listed_or_recorded()
+        except TooLateError:
+            raise
+        except CacheError as error:
+            self._teller.failed(error)
+            raise
+        self._teller.done(leased)
+        return leased
+
+    def _listed_or_recorded(self) -> Leased:
+        self._teller.phase("resolving")
+        try:
+            listed = self._supply.listed(self._ask.source)
+        except HubUnreachableError:
+            there = self._without_hub()
+            if there is None:
+                raise
+            return there
+        lease_id = self._begin(listed)
+        try:
+            return self._complete(listed, lease_id)
+        finally:
+            with self._store.transaction() as tx:
+                tx.release(self._key)
+                tx.unlease(lease_id)
+
+    def _without_hub(self) -> Leased | None:
+        """The commit that the source last was, or names, if it is whole here."""
+        source = self._ask.source
+        commit = source.revision if source.pinned else self._store.volume.revisions(self._repo).get(source.revision)
+        if commit is None:
+            return None
+        with self._store.transaction() as tx:
+            model = tx.model(self._repo, commit)
+        if model is None:
+            return None
+        self._teller.model(commit, model.files)
+        self._teller.phase("verifying")
+        report = lambda file, done: self._teller.file(file.name, done)  # noqa: E731
+        adopt(self._store, self._repo, commit, report, self._ask.until)
+        with self._store.transaction() as tx:
+            return take(self._store, tx, self._repo, commit, self._ask.lease)
+
+    def _begin(self, listed: Listed) -> str:
+        """From here on nobody evicts what there is of this model."""
+        with self._store.transaction() as tx:
+            tx.put_model(self._repo, listed.commit, listed.files)
+            lease_id = tx.lease(self._repo, listed.commit, _FETCHING)
+        self._teller.model(listed.commit, listed.files)
+        return lease_id
+
+    def _complete(self, listed: Listed, lease_id: str) -> Leased:
+        for last in (False,) * (_ROUNDS - 1) + (True,):
+            self._check(listed.files)
+            try:
+                self._fetch_all(listed)
+            except DiskFullError:  # the next round looks at the disk as it is now, and evicts for it if it can
+                if last:
+                    raise
+                continue
+            leased = self._finish(listed, lease_id)
+            if leased is not None:
+                return leased
+        raise CorruptWeightsError(
+            f"{self._ask.text}: files turned out bad, or went, as fast as they came; check the disk under "
+            f"{self._store.root}"
+        )
+
+    def _check(self, files: Sequence[ModelFile]) -> None:
+        self._teller.phase("verifying")
+        report = lambda file, done: self._teller.file(file.name, done)  # noqa: E731
+        verify_files(self._store, self._repo, files, report, self._ask.until)
+
+    def _fetch_all(self, listed: Listed) -> None:
+        lacking = self._make_room(listed)
+        self._teller.here([file.name for file in listed.files if file.digest not in {one.digest for one in lacking}])
+        self._teller.phase("fetching")
+        self._stopped.clear()
+        with ThreadPoolExecutor(FILES_AT_ONCE, "fetch") as threads:
+            fetches = [threads.submit(self._fetch, listed.commit, file) for file in lacking]
+            ended, _ = wait(fetches, return_when=FIRST_EXCEPTION)
+            self._stopped.set()  # for the others, if one failed
+            errors = [error for fetch in ended if (error := fetch.exception()) is not None]
+            if errors:
+                for fetch in fetches:
+                    fetch.cancel()
+                raise errors[0]
+
+    def _make_room(self, listed: Listed) -> tuple[ModelFile, ...]:
+        """What lacks. Its bytes are this instance's from here on."""
+        with self._store.transaction() as tx:
+            lacking = missing(self._store, tx, self._repo, listed.files)
+            begun = {file.digest: self._store.volume.partial_bytes(self._repo, file.digest) for file in lacking}
+            needed = sum(max(0, file.size_bytes - begun[file.digest]) for file in lacking)
+            if lacking:
+                self._teller.phase("making room")
+                make_room(self._store, tx, needed, (self._repo, listed.commit))
+                tx.reserve(self._key, sum(file.size_bytes for file in lacking), for_=(self._repo, listed.commit))
+        return lacking
+
+    def _fetch(self, commit: str, file: ModelFile) -> None:
+        """One file, until it is published."""
+        store, began = self._store, self._store.clock.monotonic()
+        with volume_errors(store.root), store.volume.open_partial(self._repo, file.digest) as partial:
+            first = partial.size
+            watch = Watch(lambda done: self._teller.file(file.name, done, fetched=True), self._room, self._stop)
+            try:
+                self._supply.fetch(replace(self._ask.source, revision=commit), file, partial, watch)
+            except CacheError:
+                self._in_time(file)
+                raise
+            partial.sync()
+        took_s = (store.clock.monotonic() - began) * file.size_bytes / max(1, file.size_bytes - first)
+        with store.transaction() as tx:
+            store.volume.publish(self._repo, file.digest)
+            tx.blob_published(self._repo, file.digest, file.size_bytes, verified=True, fetch_s=took_s)
+            tx.shrink_reservation(self._key, file.size_bytes)
+
+    def _stop(self) -> bool:
+        return self._stopped.is_set() or self._store.clock.monotonic() >= self._ask.until
+
+    def _in_time(self, file: ModelFile) -> None:
+        if self._store.clock.monotonic() >= self._ask.until:
+            raise TooLateError(
+                f"{self._ask.text}: not here after {self._ask.deadline_s:g} s; it was fetching {file.name}; what "
+                "arrived is kept: ask again, with a longer deadline"
+            )
+
+    def _room(self, count: int) -> None:
+        """Before each block: the reservation is only worth something while nobody else fills the disk."""
+        free = self._store.volume.disk().free_bytes
+        if free < count:
+            raise DiskFullError(
+                f"{self._store.root}: {free} bytes are free, the next block of {self._ask.text} needs {count}; "
+                "something that is not the cache fills the disk: make room on it"
+            )
+
+    def _finish(self, listed: Listed, lease_id: str) -> Leased | None:
+        """Names, record of the branch, and the caller's lease, in one step; None when something is not there."""
+        source, store = self._ask.source, self._store
+        with store.transaction() as tx:
+            if missing(store, tx, self._repo, listed.files):
+                return None
+            shelve(store, self._repo, listed.commit, listed.files)
+            if not source.pinned:
+                store.volume.record_revision(self._repo, source.revision, listed.commit)
+            return take(store, tx, self._repo, listed.commit, self._ask.lease)

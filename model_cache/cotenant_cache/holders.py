@@ -1,0 +1,134 @@
+"""Who lives and who fetches, by locks that the kernel lets go when a process ends, however it ends.
+
+No pid and no clock says anything here: pids come back, containers see others' differently, and clocks jump. A lock
+belongs to an open file, so a process must not fork while it holds one and go on in the child.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from cotenant_cache.contract import Progress
+from cotenant_cache.disk import CONTROL
+
+_PROGRESS = msgspec.json.Decoder(Progress)
+
+
+class Holder:
+    """An instance, for as long as it lives."""
+
+    def __init__(self, id_: str, path: Path, descriptor: int) -> None:
+        self.id = id_
+        self._path, self._descriptor = path, descriptor
+
+    @classmethod
+    def enter(cls, root: Path) -> Self:
+        """Raises OSError."""
+        while True:
+            id_ = secrets.token_hex(8)
+            path = _holders(root) / id_
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _names(path, descriptor):
+                return cls(id_, path, descriptor)
+            os.close(descriptor)  # taken for dead, and swept, before it was locked
+
+    def leave(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def living(root: Path, ids: Iterable[str]) -> frozenset[str]:
+    """Which of these instances live."""
+    return frozenset(id_ for id_ in ids if _is_locked(_holders(root) / id_))
+
+
+def sweep_holders(root: Path) -> None:
+    """Takes away the files of dead instances."""
+    for name in os.listdir(_holders(root)):
+        path = _holders(root) / name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+class Flight:
+    """The right to fetch, of one at a time. Its file stays: removing it would give two processes two locks."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    @classmethod
+    def try_enter(cls, root: Path, key: str) -> Self | None:
+        path = _flights(root) / key
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(path, descriptor)
+
+    def say(self, progress: Progress) -> None:
+        """To everyone who waits. Raises OSError."""
+        made = self._path.with_name(f"{self._path.name}.saying")
+        made.write_bytes(msgspec.json.encode(progress))
+        os.replace(made, self._path.with_name(f"{self._path.name}.progress"))
+
+    def leave(self) -> None:
+        os.close(self._descriptor)
+
+
+def flight_progress(root: Path, key: str) -> Progress | None:
+    """What the last that fetched has said, over now or not."""
+    try:
+        return _PROGRESS.decode((_flights(root) / f"{key}.progress").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def flight_taken(root: Path, key: str) -> bool:
+    return _is_locked(_flights(root) / key)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Whether the file still has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _holders(root: Path) -> Path:
+    return root / CONTROL / "holders"
+
+
+def _flights(root: Path) -> Path:
+    return root / CONTROL / "flights"

@@ -1,0 +1,82 @@
+"""Models that are on the volume: whether one is whole, and taking it for use in the same step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotenant_cache.contract import ModelFile, Progress
+from cotenant_cache.ledger_records import Tx
+from cotenant_cache.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A model on the volume, whole and verified. Without a lease it may be evicted at any time."""
+
+    folder: Path
+    repo: str = ""
+    """Empty, as commit and lease, for a folder of its own that the cache does not manage."""
+    commit: str = ""
+    lease_id: str = ""
+    size_bytes: int = 0
+
+    def progress(self, source: str) -> Progress:
+        return Progress(
+            source=source,
+            phase="done",
+            commit=self.commit,
+            folder=str(self.folder),
+            done_bytes=self.size_bytes,
+            total_bytes=self.size_bytes,
+        )
+
+
+def lease_if_whole(store: Store, repo: str, commit: str, lease: str) -> Leased | None:
+    """Whether every file is there and verified is judged, and the lease taken, in one transaction."""
+    with store.transaction() as tx:
+        return take(store, tx, repo, commit, lease)
+
+
+def take(store: Store, tx: Tx, repo: str, commit: str, lease: str) -> Leased | None:
+    """As `lease_if_whole`, in a transaction that is open."""
+    model = tx.model(repo, commit)
+    if model is None or model.found or missing(store, tx, repo, model.files):
+        return None
+    folder = store.volume.snapshot(repo, commit)
+    if not all(_is_linked(folder / file.name, file) for file in model.files):
+        return None
+    tx.touch(repo, commit)
+    lease_id = tx.lease(repo, commit, lease) if lease else ""
+    return Leased(folder, repo, commit, lease_id, sum(file.size_bytes for file in model.files))
+
+
+def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:
+    """Files whose blob is not there, or was not verified; one for each digest. What left the disk is noticed."""
+    blobs = {blob.digest: blob for blob in tx.blobs(repo)}
+    lacking = {}
+    for file in files:
+        blob = blobs.get(file.digest)
+        if blob is not None and blob.present and store.volume.blob_bytes(repo, file.digest) != file.size_bytes:
+            tx.blob_gone(repo, file.digest)
+            blob = None
+        if blob is None or not blob.verified:
+            lacking[file.digest] = file
+    return tuple(lacking.values())
+
+
+def shelve(store: Store, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
+    """Gives a model whose blobs are all there its names."""
+    folder = store.volume.snapshot(repo, commit)
+    unnamed = [file for file in files if not _is_linked(folder / file.name, file)]
+    for file in unnamed:
+        store.volume.link(repo, commit, file.name, file.digest)
+    if unnamed:
+        store.volume.sync_snapshot(repo, commit)
+
+
+def _is_linked(path: Path, file: ModelFile) -> bool:
+    """Whether this name leads to this file's blob."""
+    try:
+        return path.resolve().name == file.digest and path.stat().st_size == file.size_bytes
+    except OSError:
+        return False

@@ -1,0 +1,164 @@
+"""One instance's hold on a volume: its files, its ledger, and its place among the other instances."""
+
+import errno
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from cotenant_cache.contract import CachedModel, Usage
+from cotenant_cache.disk import CONTROL, Volume, repo_key
+from cotenant_cache.errors import CacheError, DiskFullError, VolumeError
+from cotenant_cache.holders import Holder, living
+from cotenant_cache.ledger import Ledger
+from cotenant_cache.ledger_records import Tx
+from cotenant_cache.plan import Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time and chance as the cache sees them. Seconds."""
+
+    now: Callable[[], float] = time.time
+    """Since the epoch: shown to people, and used for costs."""
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    random: Callable[[], float] = random.random
+
+
+class Store:
+    """One instance on a volume. Its threads may share it: their transactions take turns.
+
+    `budget_bytes` None: only the disk's free space is a bound. Raises VolumeError, NewerFormatError.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        budget_bytes: int | None,
+        *,
+        clock: Clock = Clock(),
+        step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.root = root
+        self.clock = clock
+        self._budget_bytes = budget_bytes
+        self._turn = threading.RLock()
+        self.volume = Volume(root, step)
+        self.holder = Holder.enter(root)
+        try:
+            self.ledger = Ledger.open(root / CONTROL / "ledger.sqlite", holder=self.holder.id, clock=clock.now)
+        except BaseException:
+            self.holder.leave()
+            raise
+
+    def close(self) -> None:
+        """Gives up whatever this instance holds: its leases and reservations end with it."""
+        self.ledger.close()
+        self.holder.leave()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tx]:
+        """All or nothing, and alone on the volume. Raises DiskFullError, VolumeError."""
+        with self._turn, volume_errors(self.root), self.ledger.transaction() as tx:
+            yield tx
+
+    def alive(self, tx: Tx) -> frozenset[str]:
+        """Of the instances that the ledger knows, those that live."""
+        return living(self.root, tx.holders())
+
+    def inventory(self, tx: Tx, *, flight: str = "") -> Inventory:
+        """`flight`: the own fetch, whose promised bytes do not count.
+
+        What live fetches have written is on the disk and also still promised to them, so that they need not say so
+        after each block: it counts once, as bytes on the disk.
+        """
+        alive, partials = self.alive(tx), self.volume.partials()
+        found = tx.inventory(
+            self.budget_bytes(),
+            self.volume.disk(),
+            sum(partials.values()),
+            self.volume.quarantined_bytes(),
+            alive,
+            partials=partials,
+            flight=flight,
+        )
+        fetching = tx.fetching(alive, flight=flight)
+        written = sum(size for (repo, _), size in partials.items() if repo in fetching)
+        return replace(found, reserved_bytes=max(0, found.reserved_bytes - written))
+
+    def shown(self, tx: Tx) -> tuple[CachedModel, ...]:
+        """Every model, with the branches that are recorded as its commit."""
+        revisions: dict[str, dict[str, list[str]]] = {}
+        models = tx.models(self.alive(tx))
+        for repo in {model.repo for model in models}:
+            revisions[repo] = defaultdict(list)
+            for revision, commit in self.volume.revisions(repo).items():
+                revisions[repo][commit].append(revision)
+        return tuple(
+            msgspec.structs.replace(model, revisions=tuple(sorted(names)))
+            if (names := revisions[model.repo].get(model.commit))
+            else model
+            for model in models
+        )
+
+    def usage(self, tx: Tx) -> Usage:
+        inventory, disk = self.inventory(tx), self.volume.disk()
+        models, blobs = tx.counts()
+        return Usage(
+            path=str(self.root),
+            budget_bytes=inventory.budget_bytes,
+            used_bytes=inventory.used_bytes,
+            reserved_bytes=inventory.reserved_bytes,
+            partial_bytes=inventory.partial_bytes,
+            quarantined_bytes=inventory.quarantined_bytes,
+            disk_free_bytes=disk.free_bytes,
+            disk_total_bytes=disk.total_bytes,
+            models=models,
+            blobs=blobs,
+            instances=len(living(self.root, os.listdir(self.root / CONTROL / "holders"))),
+        )
+
+    def budget_bytes(self) -> int:
+        """What may be used; the whole disk when nobody set a budget."""
+        return self.volume.disk().total_bytes if self._budget_bytes is None else self._budget_bytes
+
+
+def flight_key(repo: str) -> str:
+    """One flight for each repository: its commits share blobs."""
+    return repo_key(repo)
+
+
+@contextmanager
+def volume_errors(root: Path) -> Iterator[None]:
+    """What the file system or the ledger has against writing → DiskFullError, VolumeError."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(root) from error
+        raise VolumeError(f"{root}: {error.strerror or error}; check the disk and who may write there") from error
+    except sqlite3.Error as error:
+        if "full" in str(error):
+            raise _full(root) from error
+        raise VolumeError(
+            f"{root / '.cotenant'}: the ledger cannot be used ({error}); look whether another instance hangs, "
+            "then start this one again"
+        ) from error
+
+
+def _full(root: Path) -> DiskFullError:
+    return DiskFullError(
+        f"{root}: the disk is full, by files that are not the cache's or a budget that is too large for it; "
+        "make room on it or lower the budget"
+    )

@@ -1,0 +1,185 @@
+"""Blobs against their digests: before they are served for the first time, and again in the background.
+
+A blob that does not match goes to quarantine together with the snapshots that show it, in one transaction; what has
+it open keeps its pages, and nobody opens it again.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotenant_cache.contract import ModelFile
+from cotenant_cache.digests import new_hash
+from cotenant_cache.errors import TooLateError
+from cotenant_cache.store import Store, volume_errors
+
+READ_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One blob, read from beginning to end."""
+
+    inode: int
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadBlob:
+    repo: str
+    digest: str
+    commits: tuple[str, ...]
+    """Of the models that had it, which are not whole any more."""
+    leased: bool
+    """Whether one of them was in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a round of verification found."""
+
+    blobs: int = 0
+    bytes: int = 0
+    bad: tuple[BadBlob, ...] = ()
+
+
+def look(path: Path, digest: str, report: Callable[[int], None], *, fresh: bool = False) -> Looked | None:
+    """Reads a blob and computes the kind of digest that `digest` is; None when it is not there.
+
+    `report` takes the bytes read with this call, after each few MiB; what it raises ends the reading. `fresh` asks
+    the kernel for the disk's bytes instead of those in memory, and to forget them afterwards: a round over everything
+    must not push out what engines read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if fresh:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        status = os.fstat(descriptor)
+        hasher = new_hash(digest, status.st_size)
+        buffer = memoryview(bytearray(READ_BYTES))
+        while count := os.readv(descriptor, [buffer]):
+            hasher.update(buffer[:count])
+            report(count)
+        if fresh:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return Looked(status.st_ino, status.st_size, hasher.hexdigest())
+    finally:
+        os.close(descriptor)
+
+
+def verify(
+    store: Store,
+    *,
+    models: Iterable[tuple[str, str]] | None = None,
+    rate_bytes_per_s: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+    told: Callable[[BadBlob], None] = lambda bad: None,
+) -> Verified:
+    """Every blob of these models (None: of the volume, loose ones too), the longest unverified first.
+
+    `rate_bytes_per_s`: at most so fast; 0: as fast as the disk. Ends early when `stop` says so.
+    """
+    pace = _Pace(store, rate_bytes_per_s, stop)
+    blobs, bad = 0, []
+    for repo, digest in _due(store, models):
+        if stop():
+            break
+        with volume_errors(store.root):
+            try:
+                looked = look(store.volume.blob(repo, digest), digest, pace.read, fresh=True)
+            except _StoppedError:
+                break
+        if looked is None:
+            continue
+        blobs += 1
+        condemned = judge(store, repo, digest, looked)
+        if condemned is not None:
+            bad.append(condemned)
+            told(condemned)
+    return Verified(blobs, pace.bytes, tuple(bad))
+
+
+def verify_files(
+    store: Store, repo: str, files: Iterable[ModelFile], report: Callable[[ModelFile, int], None], until: float
+) -> None:
+    """The files of one model whose blobs are here and were never checked. Bad ones are gone afterwards.
+
+    Raises TooLateError when the store's monotonic clock passes `until`.
+    """
+    with store.transaction() as tx:
+        blobs = {blob.digest for blob in tx.blobs(repo) if blob.present and not blob.verified_at}
+        unsure = {file.digest: file for file in files if file.digest in blobs}.values()
+    for file in unsure:
+        done = 0
+
+        def read(count: int, file: ModelFile = file) -> None:
+            nonlocal done
+            done += count
+            report(file, done)
+            if store.clock.monotonic() >= until:
+                raise TooLateError(f"{repo}: time was up while {file.name} was checked against its digest; ask again")
+
+        looked = look(store.volume.blob(repo, file.digest), file.digest, read)
+        if looked is not None:
+            judge(store, repo, file.digest, looked)
+
+
+def judge(store: Store, repo: str, digest: str, looked: Looked) -> BadBlob | None:
+    """What was read → verified, or quarantined. Nothing when the file is another one by now."""
+    with store.transaction() as tx:
+        if _inode(store.volume.blob(repo, digest)) != looked.inode:
+            return None
+        if looked.digest == digest:
+            tx.blob_verified(repo, digest)
+            return None
+        commits = tx.naming(repo, digest)
+        leased = {(lease.repo, lease.commit) for lease in tx.leases(store.alive(tx))}
+        for commit in commits:
+            store.volume.unlink_snapshot(repo, commit)
+        store.volume.quarantine(repo, digest)
+        tx.blob_gone(repo, digest)
+        return BadBlob(repo, digest, commits, any((repo, commit) in leased for commit in commits))
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[str, str]]:
+    with store.transaction() as tx:
+        wanted = None
+        if models is not None:
+            found = [tx.model(repo, commit) for repo, commit in models]
+            wanted = {(model.repo, file.digest) for model in found if model is not None for file in model.files}
+        blobs = sorted((blob for blob in tx.blobs() if blob.present), key=lambda blob: blob.verified_at)
+    return [key for blob in blobs if (key := (blob.repo, blob.digest)) and (wanted is None or key in wanted)]
+
+
+class _Pace:
+    """Keeps the reading to a rate, and to the moment at which it should end."""
+
+    def __init__(self, store: Store, rate_bytes_per_s: float, stop: Callable[[], bool]) -> None:
+        self._clock, self._rate, self._stop = store.clock, rate_bytes_per_s, stop
+        self._began = store.clock.monotonic()
+        self.bytes = 0
+
+    def read(self, count: int) -> None:
+        self.bytes += count
+        ahead_s = self.bytes / self._rate - (self._clock.monotonic() - self._began) if self._rate else 0.0
+        while ahead_s > 0 and not self._stop():
+            self._clock.sleep(min(ahead_s, 1.0))
+            ahead_s -= 1.0
+        if self._stop():
+            raise _StoppedError
+
+
+class _StoppedError(Exception):
+    """The round was ended in the middle of a file."""

@@ -1,0 +1,272 @@
+"""Cache instances in processes of their own, which can be killed at any step, and the program that they run.
+
+One program with everything imported forks a process for each instance: an instance then costs milliseconds. It is
+told what to do as a list of calls (`["ensure", "hf://org/a", "lease"]`), and answers a JSON line for each.
+"""
+
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from tests.builders.cached_models import volume_bytes
+
+DEADLINE_S = 60.0
+KILLED = -signal.SIGKILL
+
+
+@dataclass
+class Instance:
+    """A running instance, or one that was."""
+
+    pid: int
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    exit: int | None = None
+    """What the process ended with; minus the signal when one ended it."""
+
+    def of(self, call: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["call"] == call]
+
+
+class CacheProcesses:
+    """Starts instances, on any volume. `environment` is added to theirs."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._program = subprocess.Popen(
+            [sys.executable, "-m", "tests.builders.cache_processes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        )
+        self._changed = threading.Condition()
+        self._instances: dict[int, Instance] = {}
+        self._started: list[Instance] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def start(
+        self, root: Path, *calls: list[Any], budget: int | None = None, die_at: str = "", **more: Any
+    ) -> Instance:
+        """`die_at`: `STEP` or `STEP#2`, its second time; the process kills itself there."""
+        case = {"root": str(root), "calls": calls, "budget": budget, "die_at": die_at, **more}
+        assert self._program.stdin is not None
+        count = len(self._started)
+        self._program.stdin.write(json.dumps(case) + "\n")
+        self._program.stdin.flush()
+        self._wait(lambda: len(self._started) > count, "an instance to start")
+        return self._started[-1]
+
+    def run(self, root: Path, *calls: list[Any], **more: Any) -> Instance:
+        """As `start`, until it has ended."""
+        return self.ended(self.start(root, *calls, **more))
+
+    def ended(self, instance: Instance) -> Instance:
+        self._wait(lambda: instance.exit is not None, f"instance {instance.pid} to end")
+        return instance
+
+    def said(self, instance: Instance, call: str, **fields: Any) -> dict[str, Any]:
+        """Waits for a line of it."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in instance.of(call) if fields.items() <= line.items()]
+
+        self._wait(lambda: bool(found()) or instance.exit is not None, f"{call} of instance {instance.pid}")
+        assert found(), f"it ended with {instance.exit} and {instance.lines}"
+        return found()[0]
+
+    def kill(self, instance: Instance) -> None:
+        os.kill(instance.pid, signal.SIGKILL)
+        self.ended(instance)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for instance in self._started:
+            if instance.exit is None:
+                os.kill(instance.pid, signal.SIGKILL)
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._program.stdin.close()
+        self._program.wait()
+        self._reader.join()
+        self._program.stdout.close()
+
+    def _wait(self, true: Callable[[], bool], what: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(true, DEADLINE_S):
+                raise AssertionError(f"waited {DEADLINE_S:g} s for {what}; said so far: {self._instances}")
+
+    def _read(self) -> None:
+        assert self._program.stdout is not None
+        for text in self._program.stdout:
+            line = json.loads(text)
+            with self._changed:
+                instance = self._instances.get(line["pid"])
+                if line["call"] == "start" or instance is None:
+                    instance = Instance(line["pid"])
+                    self._instances[line["pid"]] = instance
+                    self._started.append(instance)
+                if line["call"] == "exit":
+                    instance.exit = line["exit"]
+                elif line["call"] != "start":
+                    instance.lines.append(line)
+                self._changed.notify_all()
+
+
+def main() -> None:
+    """Reads cases, one a line, and forks for each. Says what they are called, and how they end."""
+    import cotenant_cache.cache
+    import cotenant_cache.fetch
+    import cotenant_cache.hub  # noqa: F401 - so that an instance need not
+
+    waiting, pending, running = b"", True, 0
+    while pending or running:
+        if pending and select.select([0], [], [], 0.01)[0]:
+            more = os.read(0, 2**16)
+            pending = bool(more)
+            *cases, waiting = (waiting + more).split(b"\n")
+            for case in cases:
+                running += 1
+                _fork(json.loads(case))
+        elif not pending:
+            time.sleep(0.01)
+        while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            running -= 1
+            _say("exit", pid=ended[0], exit=os.waitstatus_to_exitcode(ended[1]))
+
+
+def _fork(case: dict[str, Any]) -> None:
+    gate, opened = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(opened)
+        os.read(gate, 1)  # until its start was said
+        status = 1
+        try:
+            _act(case)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(gate)
+    _say("start", pid=pid)
+    os.close(opened)
+
+
+def _say(call: str, *, pid: int = 0, **fields: Any) -> None:
+    os.write(1, json.dumps({"pid": pid or os.getpid(), "call": call, **fields}).encode() + b"\n")
+
+
+def _act(case: dict[str, Any]) -> None:
+    """What one instance does, in a process of its own."""
+    from cotenant_cache.cache import Cache
+    from cotenant_cache.errors import CacheError
+    from cotenant_cache.fetch import FetchLimits
+    from cotenant_cache.supply import HubSupply
+
+    supply = HubSupply(FetchLimits(**case.get("limits", {})))
+    most = [0]
+    try:
+        with Cache(Path(case["root"]), case["budget"], supply=supply, step=_deadly(case, most)) as cache:
+            _say("open", repaired=asdict(cache.repaired))
+            for name, *arguments in case["calls"]:
+                try:
+                    _say(name, **_CALLS[name](cache, *arguments))
+                except CacheError as error:
+                    _say(name, error=error.reason, message=error.message)
+            if case.get("watch_bytes"):
+                _say("most", bytes=most[0])
+    except CacheError as error:
+        _say("open", error=error.reason, message=error.message)
+
+
+def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
+    """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
+    seen: Counter[str] = Counter()
+    name, _, number = case["die_at"].partition("#")
+
+    def step(what: str) -> None:
+        seen[what] += 1
+        if case.get("tell_steps"):
+            _say("step", step=what)
+        if case.get("watch_bytes"):
+            most[0] = max(most[0], volume_bytes(Path(case["root"])))
+        if what == name and seen[what] == int(number or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
+
+
+def _ensure(cache: Any, source: str, lease: str = "", deadline_s: float | None = None) -> dict[str, Any]:
+    last = [""]
+
+    def progress(said: Any) -> None:
+        shown = f"{said.phase} {said.done_bytes}"
+        if shown != last[0]:
+            last[0] = shown
+            _say("progress", phase=said.phase, done=said.done_bytes, total=said.total_bytes)
+
+    leased = cache.ensure(source, lease, progress, deadline_s)
+    if leased.lease_id:
+        _TAKEN.append(leased.lease_id)
+    files = {
+        str(path.relative_to(leased.folder)): _digest(path) for path in leased.folder.rglob("*") if path.is_file()
+    }
+    return {"folder": str(leased.folder), "commit": leased.commit, "lease": leased.lease_id, "files": files}
+
+
+def _release_all(cache: Any) -> dict[str, Any]:
+    while _TAKEN:
+        cache.release(_TAKEN.pop())
+    return {}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _evict(cache: Any, sources: list[str], room_bytes: int = 0, yes: bool = True) -> dict[str, Any]:
+    plan = cache.evict(sources, room_bytes, yes=yes)
+    return {"gone": [[item.repo, item.commit] for item in plan.evict], "refusal": plan.refusal}
+
+
+def _hold(cache: Any) -> dict[str, Any]:
+    del cache
+    _say("holding")
+    time.sleep(DEADLINE_S * 10)
+    return {}
+
+
+_TAKEN: list[str] = []
+_CALLS: dict[str, Callable[..., dict[str, Any]]] = {
+    "ensure": _ensure,
+    "evict": _evict,
+    "hold": _hold,
+    "lease": lambda cache, source, name: {"lease": cache.lease(source, name).lease_id},
+    "release": lambda cache, lease: cache.release(lease) or {},
+    "release_all": _release_all,
+    "plan": lambda cache, source: msgspec.to_builtins(cache.plan(source)),
+    "pin": lambda cache, source: cache.pin(source) or {},
+    "unpin": lambda cache, source: cache.unpin(source) or {},
+    "verify": lambda cache: asdict(cache.verify()),
+    "adopt": lambda cache: {"adopted": [asdict(one) for one in cache.adopt()]},
+    "models": lambda cache: {"models": [msgspec.to_builtins(model) for model in cache.models()]},
+    "usage": lambda cache: msgspec.to_builtins(cache.usage()),
+}
+
+
+if __name__ == "__main__":
+    main()

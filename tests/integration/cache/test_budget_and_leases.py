@@ -1,0 +1,133 @@
+"""The budget of a volume that several processes fill, and what keeps a model on it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.builders.cache_processes import CacheProcesses
+from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
+from tests.builders.fake_hub import FakeHub
+
+from cotenant_cache.contract import BLOCK_BYTES
+
+pytestmark = pytest.mark.integration
+
+MIB = 2**20
+
+
+def put(hub: FakeHub, *names: str, size_bytes: int = 3 * MIB) -> dict[str, dict[str, bytes]]:
+    files = {f"org/{name}": model_files(size_bytes, seed=seed) for seed, name in enumerate(names)}
+    for repo, content in files.items():
+        hub.put(repo, content)
+    return files
+
+
+def test_three_models_that_compete_for_the_room_of_two_never_have_more_than_it(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path, full_size: Callable[[int], int]
+) -> None:
+    files = put(hub, "a", "b", "c")
+    budget = 7 * MIB
+    for seed in range(full_size(30)):
+        root, draw = tmp_path / str(seed), random.Random(seed)
+        sources = [f"hf://{draw.choice(sorted(files))}" for _ in range(12)]
+        askers = [
+            instances.start(root, *(["ensure", source] for source in sources[n::3]), budget=budget, watch_bytes=True)
+            for n in range(3)
+        ]
+        for asker in askers:
+            instances.ended(asker)
+
+        said = [line for asker in askers for line in asker.of("ensure")]
+        assert len(said) == len(sources)
+        assert {line.get("error", "") for line in said} <= {"", "CacheFull"}, f"seed {seed}"
+        assert any("error" not in line for line in said), f"seed {seed}"
+        most = max(asker.of("most")[0]["bytes"] for asker in askers)
+        assert most <= budget + BLOCK_BYTES
+        assert most <= budget, f"seed {seed}: with files in so small blocks not even one is too much"
+        assert wrong_files(root) == []
+
+
+def test_what_does_not_fit_evicts_the_cheapest_and_takes_its_names_away(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = put(hub, "a", "b", "c")
+    one = instances.run(
+        tmp_path,
+        *(["ensure", "hf://org/a"], ["ensure", "hf://org/b"], ["ensure", "hf://org/b"], ["ensure", "hf://org/c"]),
+        ["models"],
+        budget=7 * MIB,
+    )
+    assert [line["files"] for line in one.of("ensure")][-1] == digests(files["org/c"])
+    assert [model["repo"] for model in one.of("models")[0]["models"]] == ["org/b", "org/c"]
+    assert not (tmp_path / "models--org--a").exists()
+
+
+def test_a_refusal_has_the_arithmetic_and_comes_before_the_first_byte(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    put(hub, "a")
+    [refused] = instances.run(tmp_path, ["ensure", "hf://org/a"], budget=2 * MIB).of("ensure")
+    assert refused["error"] == "CacheFull"
+    assert "3.0 MiB more do not fit: of the budget of 2.0 MiB" in refused["message"]
+    assert hub.bytes_sent("org/a", "model.safetensors") == 0
+    assert volume_bytes(tmp_path) == 0
+
+
+@pytest.mark.parametrize("kept", ["leased", "pinned"])
+def test_what_is_leased_or_pinned_stays_and_the_reason_is_told(
+    kept: str, hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = put(hub, "a", "b")
+    calls = {
+        "leased": (["ensure", "hf://org/a", "engine 7"],),
+        "pinned": (["ensure", "hf://org/a"], ["pin", "hf://org/a"]),
+    }
+    holder = instances.start(tmp_path, *calls[kept], ["hold"])
+    instances.said(holder, "holding")
+    other = instances.run(tmp_path, ["ensure", "hf://org/b"], ["evict", ["hf://org/a"]], budget=4 * MIB)
+
+    why = {"leased": "in use by 1 lease", "pinned": "pinned"}[kept]
+    assert why in other.of("ensure")[0]["message"]
+    assert why in other.of("evict")[0]["refusal"]
+    assert other.of("evict")[0]["gone"] == []
+    instances.kill(holder)
+    after = instances.run(tmp_path, ["ensure", "hf://org/b"], budget=4 * MIB).of("ensure")[0]
+    assert after.get("files") == (digests(files["org/b"]) if kept == "leased" else None)
+
+
+def test_a_model_that_is_ensured_and_leased_is_never_evicted_in_between(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path, full_size: Callable[[int], int]
+) -> None:
+    """One process asks for a model with a lease and looks at its files, another evicts everything all the time."""
+    files = put(hub, "a", size_bytes=50_000)
+    rounds = full_size(200)
+    evictor = instances.start(tmp_path, ["ensure", "hf://org/a"], *([["evict", ["hf://org/a"]]] * rounds))
+    taker = instances.start(tmp_path, *([["ensure", "hf://org/a", "engine"], ["release_all"]] * (rounds // 4)))
+    instances.ended(evictor)
+    instances.ended(taker)
+    assert [line.get("files") for line in taker.of("ensure")] == [digests(files["org/a"])] * (rounds // 4)
+    assert wrong_files(tmp_path) == []
+
+
+def test_a_plan_says_what_would_go_and_changes_nothing(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    put(hub, "a", "b")
+    one = instances.run(
+        tmp_path,
+        *(["ensure", "hf://org/a"], ["ensure", "hf://org/b"]),
+        *(["evict", ["hf://org/a"], 0, False], ["evict", [], MIB, False], ["plan", "hf://org/a"], ["models"]),
+        *(["evict", [], MIB, True], ["models"]),
+    )
+    named, room = [line["gone"] for line in one.of("evict")][:2]
+    assert [repo for repo, _ in named] == ["org/a"]
+    assert [repo for repo, _ in room] == ["org/a"]
+    assert one.of("plan")[0]["needed_bytes"] == 0
+    assert [len(line["models"]) for line in one.of("models")] == [2, 1]
+
+
+def test_evicting_what_is_not_here_says_so(instances: CacheProcesses, tmp_path: Path) -> None:
+    [refused] = instances.run(tmp_path, ["evict", ["hf://org/a"]]).of("evict")
+    assert refused["error"] == "ModelNotFound"
+    assert "hf://org/a: is not on" in refused["message"]

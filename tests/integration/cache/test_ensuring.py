@@ -1,0 +1,184 @@
+"""`ensure`, by processes that share a volume: one download, progress for all, and whoever dies is replaced."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.builders.cache_processes import KILLED, CacheProcesses
+from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
+from tests.builders.fake_hub import FakeHub, Fault
+
+from cotenant_cache.contract import BLOCK_BYTES
+
+pytestmark = pytest.mark.integration
+
+
+IMPATIENT = {"connect_s": 1.0, "stall_s": 1.0}
+
+
+def test_a_model_comes_whole_with_its_names_and_a_lease(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = model_files()
+    commit = hub.put("org/a", {**files, "model.py": b"print('never')", "pytorch_model.bin": b"pickle"})
+    one = instances.run(tmp_path, ["ensure", "hf://org/a", "engine"], ["models"], ["usage"])
+
+    [done] = one.of("ensure")
+    assert done["files"] == digests(files)
+    assert done["commit"] == commit
+    assert done["folder"] == str(tmp_path / "models--org--a" / "snapshots" / commit)
+    assert (tmp_path / "models--org--a" / "refs" / "main").read_text() == commit
+    [model] = one.of("models")[0]["models"]
+    assert (model["leases"], model["verified"], model["revisions"]) == (1, True, ["main"])
+    assert one.of("usage")[0]["used_bytes"] == volume_bytes(tmp_path) == sum(map(len, files.values()))
+    assert one.of("progress")[-1]["done"] == one.of("progress")[-1]["total"] == volume_bytes(tmp_path)
+
+
+def test_fifty_askers_cause_one_download_and_see_how_far_it_is(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = model_files(12 * 2**20, shards=2)
+    hub.put("org/a", files)
+    instances.run(tmp_path / "alone", ["ensure", "hf://org/a"])
+    of_one = hub.bytes_sent()
+    hub.forget()
+
+    first = instances.start(tmp_path / "all", ["ensure", "hf://org/a"], limits={"bytes_per_s": 4 * 2**20})
+    instances.said(first, "progress", phase="fetching")
+    with hub.lock:  # not a byte comes while the others arrive
+        others = [instances.start(tmp_path / "all", ["ensure", "hf://org/a", "engine"]) for _ in range(49)]
+        for asker in others:
+            instances.said(asker, "progress")
+    ended = [instances.ended(asker) for asker in (first, *others)]
+
+    assert [asker.of("ensure")[0]["files"] for asker in ended] == [digests(files)] * 50
+    assert {asker.of("progress")[0]["phase"] for asker in others} == {"fetching"}
+    assert hub.bytes_sent() == of_one
+    assert hub.listings() == 1
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_who_fetches_may_be_killed_at_any_byte_and_a_waiter_goes_on_from_there(
+    shards: int, hub: FakeHub, instances: CacheProcesses, tmp_path: Path, full_size: Callable[[int], int]
+) -> None:
+    files = model_files(20 * 2**20, shards=shards)
+    hub.put("org/a", files)
+    for seed in range(full_size(30) // 2 or 1):
+        root, write = tmp_path / str(seed), random.Random(seed).randint(1, 20)
+        hub.forget()
+        with hub.lock:
+            first = instances.start(root, ["ensure", "hf://org/a"], die_at=f"partial.write:after#{write}")
+            instances.said(first, "progress")
+            second = instances.start(root, ["ensure", "hf://org/a"])
+            instances.said(second, "progress")
+        instances.ended(first)
+        instances.ended(second)
+
+        assert first.exit == KILLED, f"seed {seed}"
+        assert second.of("ensure")[0]["files"] == digests(files), f"seed {seed}"
+        again = hub.bytes_sent() - sum(len(content) for content in files.values())
+        assert again < (shards + 1) * BLOCK_BYTES, f"seed {seed}: {again} bytes came twice"
+
+
+def test_a_killed_download_goes_on_from_its_last_written_byte(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = model_files(20 * 2**20)
+    hub.put("org/a", files)
+    instances.run(tmp_path, ["ensure", "hf://org/a"], die_at="partial.write:after#15")
+    [partial] = [path for path in (tmp_path / ".cotenant/partial").rglob("*") if path.stat().st_size > 2**20]
+    there = partial.stat().st_size
+    hub.forget()
+
+    [done] = instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")
+    assert done["files"] == digests(files)
+    assert hub.bytes_sent("org/a", "model.safetensors") == len(files["model.safetensors"]) - there
+    assert not list((tmp_path / ".cotenant/partial").rglob("*"))
+
+
+def test_what_is_here_needs_no_hub(hub: FakeHub, instances: CacheProcesses, tmp_path: Path) -> None:
+    commit = hub.put("org/a", model_files())
+    instances.run(tmp_path, ["ensure", "hf://org/a"])
+    hub.forget()
+    pinned = instances.run(tmp_path, ["ensure", f"hf://org/a@{commit}", "engine"])
+    assert pinned.of("ensure")[0]["commit"] == commit
+    assert hub.log == []
+
+    hub.set_down(True)
+    branch = instances.run(tmp_path, ["ensure", "hf://org/a"], ["ensure", "hf://org/b"], limits=IMPATIENT)
+    found, lacking = branch.of("ensure")
+    assert found["commit"] == commit
+    assert lacking["error"] == "HubUnreachable"
+
+
+def test_a_branch_that_moved_comes_anew_and_shares_what_stayed(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    old = model_files(shards=2)
+    first = hub.put("org/a", old)
+    instances.run(tmp_path, ["ensure", "hf://org/a"])
+    new = {
+        **old,
+        "model-00002-of-00002.safetensors": model_files(shards=2, seed=9)["model-00002-of-00002.safetensors"],
+    }
+    second = hub.put("org/a", new)
+    hub.forget()
+    [done] = instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")
+
+    assert (done["commit"], done["files"]) == (second, digests(new))
+    assert hub.bytes_sent("org/a", "model-00001-of-00002.safetensors") == 0
+    still = instances.run(tmp_path, ["ensure", f"hf://org/a@{first}"]).of("ensure")[0]
+    assert still["files"] == digests(old)
+
+
+def test_a_folder_of_its_own_passes_through(instances: CacheProcesses, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    [done] = instances.run(tmp_path / "cache", ["ensure", f"file://{tmp_path / 'model'}", "engine"]).of("ensure")
+    assert (done["folder"], done["commit"], done["lease"]) == (str(tmp_path / "model"), "", "")
+
+
+def test_a_file_that_breaks_its_digest_is_never_seen(hub: FakeHub, instances: CacheProcesses, tmp_path: Path) -> None:
+    files = model_files()
+    hub.put("org/a", files)
+    hub.fault(Fault("flip", "model.safetensors", at=5_000, times=-1))
+    [failed] = instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")
+    assert failed["error"] == "CorruptWeights"
+    assert not list(tmp_path.glob("models--*/snapshots/*"))
+
+    hub.heal()
+    [done] = instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")
+    assert done["files"] == digests(files)
+    assert wrong_files(tmp_path) == []
+
+
+def test_waiters_hear_why_it_failed_without_asking_again(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    with hub.lock:
+        askers = [instances.start(tmp_path, ["ensure", "hf://org/none"]) for _ in range(10)]
+        for asker in askers:
+            instances.said(asker, "progress")
+    said = [instances.ended(asker).of("ensure")[0] for asker in askers]
+
+    assert {line["error"] for line in said} == {"ModelNotFound"}
+    assert len({line["message"] for line in said}) == 1
+    assert hub.listings() == 1
+
+
+def test_a_wait_ends_when_the_caller_said_and_names_what_it_waited_for(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = model_files(4 * 2**20)
+    hub.put("org/a", files)
+    hub.fault(Fault("stall", "model.safetensors", at=2**20))
+    fetcher = instances.start(tmp_path, ["ensure", "hf://org/a", "", 3.0])
+    instances.said(fetcher, "progress", phase="fetching")
+    [waiter] = instances.run(tmp_path, ["ensure", "hf://org/a", "", 0.5]).of("ensure")
+    [stalled] = instances.ended(fetcher).of("ensure")
+
+    assert (
+        "not here after 0.5 s; it waited for another cache instance that fetches it (fetching, " in waiter["message"]
+    )
+    assert "not here after 3 s; it was fetching model.safetensors" in stalled["message"]
+    assert instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]["files"] == digests(files)
