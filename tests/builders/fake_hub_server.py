@@ -117,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.say(302, {"Location": "http://no-such-host.invalid/file"})
             case "tls":
                 self.say(302, {"Location": f"https://127.0.0.1:{port}/file"})
+            case "nowhere":
+                self.say(302, {"Location": "ftp://elsewhere/file"})
             case "gone":
                 self.say(404, {"X-Error-Code": "RevisionNotFound"})
         return True
