@@ -134,6 +134,15 @@ class CacheProcesses:
             self._changed.notify_all()
 
 
+def fill_disk(file: Path) -> None:
+    """Somebody else's file, as large as the disk lets it be."""
+    with file.open("ab", buffering=0) as stream, suppress(OSError):
+        for size in (2**20, 4096):
+            with suppress(OSError):
+                while stream.write(bytes(size)) == size:
+                    pass
+
+
 def main() -> None:
     """Reads cases, one a line, and forks for each. Says what they are called, and how they end."""
     import cotenant_cache.cache
@@ -203,7 +212,7 @@ def _act(case: dict[str, Any]) -> None:
 def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
     """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
     seen: Counter[str] = Counter()
-    name, _, number = case["die_at"].partition("#")
+    die_at, full_at = (at if "#" in at else f"{at}#1" for at in (case["die_at"], case.get("fill_at", "")))
 
     def step(what: str) -> None:
         seen[what] += 1
@@ -211,7 +220,9 @@ def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
             _say("step", step=what)
         if case.get("watch_bytes"):
             most[0] = max(most[0], volume_bytes(Path(case["root"])))
-        if what == name and seen[what] == int(number or 1):
+        if f"{what}#{seen[what]}" == full_at:
+            fill_disk(Path(case["root"]) / "filler")
+        if f"{what}#{seen[what]}" == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return step
