@@ -193,13 +193,19 @@ class Fetch:
     def _attempt(self, offset: int) -> None:
         """One connection. Raises TryAgainError unless it brought something and ended in order."""
         floor = Floor(self._limits.slow_bytes_per_s, self._limits.slow_s)
-        with ask(self._origin, offset, self._waits) as answer:
+        with self._ask(offset) as answer:
             start = body_start(answer.status, answer.headers, offset=offset, size=self._file.size_bytes)
             self._skip(answer, offset - start, floor)
             while self._partial.size < self._file.size_bytes and self._take(answer, floor):
                 pass
         if self._partial.size < self._file.size_bytes:
             raise TryAgainError(f"the connection ended after {self._partial.size} of {self._file.size_bytes} bytes")
+
+    def _ask(self, offset: int) -> Answer:
+        try:
+            return ask(self._origin, offset, self._waits)
+        except HubUnreachableError as error:  # of a connection, which knows no files
+            raise HubUnreachableError(f"{self._shown}: {error.message}") from None
 
     def _skip(self, answer: Answer, count: int, floor: Floor) -> None:
         """Reads over what is on disk already, of a whole file that came instead of a part."""

@@ -3,14 +3,11 @@
 Pickles, Python files and unknown binaries are never fetched. Bodies come by `fetch.py`.
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+from huggingface_hub import HfApi
 
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest
@@ -101,70 +98,5 @@ def remote_facts(source: HubSource) -> ModelFacts:
     return read_facts(HubFiles(pinned, listing.files), source=pinned.at(listing.commit), fingerprint=listing.commit)
 
 
-def download(source: HubSource, listing: Listing, cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
-    """What an engine needs of the resolved commit → its snapshot folder. Raises CacheError.
-
-    Files that are there already are not fetched again. The branch's commit is recorded last, so a snapshot
-    that a branch points to is whole.
-    """
-    pinned = replace(source, revision=listing.commit)
-    files = wanted(source, listing)
-    bar = _progress_bar(progress, total=sum(file.size_bytes for file in files))
-    with mapped_errors(pinned):
-        for file in files:
-            path = Path(
-                hf_hub_download(
-                    source.repo,
-                    file.name,
-                    revision=listing.commit,
-                    cache_dir=cache_dir,
-                    etag_timeout=TIMEOUT_S,
-                    endpoint=endpoint(source),
-                    token=token(source),
-                    tqdm_class=bar,
-                )
-            )
-            bar.finished(file.size_bytes)
-    repo_folder = path.parents[2] if "/" not in file.name else path.parents[3]
-    with mapped_errors(source):
-        _record_revision(repo_folder, source, listing.commit)
-    return repo_folder / "snapshots" / listing.commit
-
-
-def _record_revision(repo_folder: Path, source: HubSource, commit: str) -> None:
-    """`refs/main` → commit, as the Hugging Face layout has it; written whole or not at all."""
-    if source.pinned:
-        return
-    reference = repo_folder / "refs" / source.revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    partial = reference.with_name(f".{reference.name}.{os.getpid()}")
-    partial.write_text(commit)
-    partial.replace(reference)
-
-
 def _api(source: HubSource) -> HfApi:
     return HfApi(endpoint=endpoint(source), token=token(source))
-
-
-def _progress_bar(report: Callable[[int, int], None], *, total: int) -> Any:
-    """A tqdm class that reports the bytes of all files together, and prints nothing."""
-
-    class Bar(tqdm):  # type: ignore[misc, unused-ignore]
-        whole_files = 0
-        current = 0
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs["disable"] = True
-            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> None:
-            Bar.current += int(n or 0)
-            report(min(Bar.whole_files + Bar.current, total), total)
-
-        @staticmethod
-        def finished(size: int) -> None:
-            Bar.whole_files += size
-            Bar.current = 0
-            report(Bar.whole_files, total)
-
-    return Bar

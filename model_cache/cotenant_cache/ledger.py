@@ -6,20 +6,22 @@ Commits are durable (rollback journal, fsync). A process that dies in the middle
 
 import errno
 import fcntl
+import itertools
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
 from cotenant_cache.contract import FORMAT
 from cotenant_cache.errors import CacheError, DiskFullError, NewerFormatError, VolumeError
-from cotenant_cache.ledger_format import MIGRATIONS, TABLES
-from cotenant_cache.ledger_records import Blob, Kept, Lease, LedgerModel, Tx
+from cotenant_cache.ledger_format import MIGRATIONS
+from cotenant_cache.ledger_records import Blob, DamagedError, Kept, Lease, LedgerModel, Tx
 
 __all__ = ["Blob", "Lease", "Ledger", "LedgerModel", "Tx"]
 
@@ -28,6 +30,8 @@ assert len(MIGRATIONS) == FORMAT
 BUSY_S = 30.0
 """How long a transaction of another process is waited for."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE_WORDS = ("decode to UTF-8", "unsupported file format")
+"""Where SQLite or Python's module have no code of its own for it."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -85,6 +89,7 @@ class Ledger:
             tx = Tx(self._connection, self.holder, self._clock, self._kept.copy())
             try:
                 yield tx
+                tx.settle()
                 self._connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -124,7 +129,7 @@ class Ledger:
         with _alone(self.path, self._busy_s):
             try:
                 connection = self._checked()
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter: a name in the schema
                 if not _is_damage(error):
                     raise
                 _set_aside(self.path)
@@ -146,7 +151,7 @@ class Ledger:
             connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = FULL")
             _migrate(connection, self._migrations)
-            _refuse_damage(connection)
+            _refuse_damage(connection, self._migrations)
         except BaseException:
             connection.close()
             raise
@@ -166,12 +171,6 @@ class Ledger:
             raise
 
 
-class _DamagedError(sqlite3.DatabaseError):
-    """Sound for SQLite, and yet no ledger."""
-
-    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-
-
 def _refuse_newer(connection: sqlite3.Connection, path: Path, known: int) -> None:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > known:
@@ -189,7 +188,7 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise _DamagedError("tables without a format")
+            raise DamagedError("tables without a format")
         for step in migrations[found:]:
             for statement in step:
                 connection.execute(statement)
@@ -201,22 +200,40 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
         raise
 
 
-def _refuse_damage(connection: sqlite3.Connection) -> None:
+def _refuse_damage(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
     """Raises sqlite3.DatabaseError that is damage."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    meta = dict(connection.execute("SELECT name, value FROM meta")) if "meta" in tables else {}
-    if not tables >= TABLES or not {"epoch", "reconciled"} <= set(meta):
-        raise _DamagedError("tables are missing")
+    if _schema(connection) != _schema_of(tuple(tuple(step) for step in migrations)):
+        raise DamagedError("its tables are not as its format has them")
+    if not {"epoch", "reconciled"} <= set(dict(connection.execute("SELECT name, value FROM meta"))):
+        raise DamagedError("rows are missing")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise _DamagedError(verdict)
+        raise DamagedError(verdict)
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    return _code(error) in _DAMAGED
+@cache
+def _schema_of(migrations: tuple[tuple[str, ...], ...]) -> frozenset[str]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for statement in itertools.chain(*migrations):
+            connection.execute(statement)
+        return _schema(connection)
 
 
-def _code(error: sqlite3.Error) -> int:
+def _schema(connection: sqlite3.Connection) -> frozenset[str]:
+    """Statements that made it, spaces aside."""
+    rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    return frozenset(" ".join(sql.split()) for (sql,) in rows)
+
+
+def _is_damage(error: Exception) -> bool:
+    return (
+        _code(error) in _DAMAGED
+        or isinstance(error, UnicodeDecodeError)
+        or any(words in str(error) for words in _DAMAGE_WORDS)
+    )
+
+
+def _code(error: Exception) -> int:
     """The primary one; 0 for errors of Python's own module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -289,6 +306,11 @@ def _refused_by_system(path: Path, error: OSError) -> CacheError:
 
 
 def _refused_by_sqlite(path: Path, error: sqlite3.DatabaseError) -> CacheError | None:
+    if _is_damage(error):
+        return VolumeError(
+            f"{path} was damaged ({error}) and is set aside as {path.name}.damaged; "
+            "try again: it is made anew from what is on the disk"
+        )
     match _code(error):
         case sqlite3.SQLITE_FULL:
             return DiskFullError(_no_space(path))
@@ -296,11 +318,6 @@ def _refused_by_sqlite(path: Path, error: sqlite3.DatabaseError) -> CacheError |
             return VolumeError(_locked(path))
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return VolumeError(f"{path} cannot be written ({error}); let this user write below {path.parent}")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return VolumeError(
-                f"{path} was damaged ({error}) and is set aside as {path.name}.damaged; "
-                "try again: it is made anew from what is on the disk"
-            )
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOLFS | sqlite3.SQLITE_PROTOCOL:
             return VolumeError(f"{path}: the disk reports an error ({error}); check the disk and the kernel's log")
     return None

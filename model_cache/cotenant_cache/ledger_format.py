@@ -1,4 +1,7 @@
-"""Tables of the ledger, by format. A format is never changed once released: a later one is a step after it."""
+"""Tables of the ledger, by format. A format is never changed once released: a later one is a step after it.
+
+A step has CREATE and ADD COLUMN only: their text is compared at each opening, and every SQLite keeps it alike.
+"""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -54,6 +57,3 @@ REFRESH = """UPDATE models SET stale = 0,
         FROM parts JOIN blobs ON blobs.id = parts.blob WHERE parts.model = models.id)
     WHERE stale = 1"""
 """`verified_at`: of the blob that was checked longest ago; 0: one never was."""
-
-TABLES = frozenset({"meta", "models", "blobs", "parts", "reservations", "leases", "pins", "preload"})
-"""Without one of these a file is no ledger, whatever its format says."""

@@ -20,6 +20,12 @@ _GUESSED_S_PER_BYTE = 1 / 100e6
 _FILES = msgspec.json.Decoder(tuple[ModelFile, ...])
 
 
+class DamagedError(sqlite3.DatabaseError):
+    """Sound for SQLite, and yet no ledger."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 class Disk(Protocol):
     """What an inventory must know of the disk."""
 
@@ -122,6 +128,10 @@ class Tx:
         self._run("UPDATE meta SET value = 1 WHERE name = 'reconciled'")
         self.was_reconciled = True
 
+    def settle(self) -> None:
+        """Sums are kept up to date by who writes, so that reading writes nothing, also on a disk that is full."""
+        self._run(REFRESH)
+
     # models
 
     def put_model(self, repo: str, commit: str, files: Sequence[ModelFile], *, found: bool = False) -> None:
@@ -172,7 +182,7 @@ class Tx:
             LedgerModel(
                 repo=repo,
                 commit=commit,
-                files=_FILES.decode(files),
+                files=_decoded(files),
                 present=self._present(id_),
                 found=bool(found),
                 used_at=used_at,
@@ -497,7 +507,7 @@ class Tx:
 
     def _sums(self, order: str = "id") -> "list[_Sums]":
         """Per model, over its blobs."""
-        self._run(REFRESH)
+        self.settle()  # after writes of this transaction
         fetched, took_s = self._run("SELECT sum(fetched_bytes), sum(fetch_s) FROM models").fetchone()
         rows = self._run(
             "SELECT id, repo, commit_id, file_count, complete, used_at, uses, size_bytes, present_bytes, "  # noqa: S608
@@ -505,6 +515,13 @@ class Tx:
             (took_s / fetched if fetched and took_s else _GUESSED_S_PER_BYTE,),
         )
         return [_Sums(*row) for row in rows]
+
+
+def _decoded(listing: bytes) -> tuple[ModelFile, ...]:
+    try:
+        return _FILES.decode(listing)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        raise DamagedError("a listing is no listing") from None
 
 
 class _Sums(msgspec.Struct):

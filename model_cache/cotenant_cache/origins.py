@@ -27,7 +27,8 @@ class Origin:
     def without_secrets(self, text: str) -> str:
         """What others said, for messages: they may repeat what they were sent."""
         for secret in self.secret.values():
-            text = text.replace(secret, "…").replace(secret.rpartition(" ")[2], "…")
+            for part in (secret, secret.rpartition(" ")[2]):
+                text = text.replace(part, "…") if part else text
         return text
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,7 +74,7 @@ def reserve_until_full(root: str, holder: str, budget_bytes: int, step_bytes: in
     told.send(taken)
 
 
-def die_in_a_transaction(root: str, spilled: bool) -> None:
+def die_in_a_transaction(root: str, spilled: bool, _: Connection) -> None:
     """Writes much, so that pages reach the file before the commit, which never comes."""
     ledger = Ledger.open(ledger_path(Path(root)), holder="dying")
     with ledger.transaction() as tx:
@@ -106,11 +105,21 @@ def _outcome(ledger: Ledger) -> str:
         return error.reason
 
 
-def add_uses(root: str, holder: str, count: int) -> None:
+def add_uses(root: str, holder: str, count: int, _: Connection) -> None:
     ledger = Ledger.open(ledger_path(Path(root)), holder=holder, clock=lambda: 0.0)
     for _ in range(count):
         with ledger.transaction() as tx:
             tx.touch("org/a", "1")
 
 
-Program = Callable[..., None]
+def pin_in_pairs(root: str, holder: str, told: Connection) -> None:
+    """Two pins in each transaction, until it is killed."""
+    ledger = Ledger.open(ledger_path(Path(root)), holder=holder)
+    told.send("begun")
+    number = 0
+    while True:
+        with ledger.transaction() as tx:
+            tx.pin(f"{holder}/{number}", "left")
+            tx.pin(f"{holder}/{number}", "right")
+        number += 1
+        time.sleep(0.01)

@@ -9,9 +9,10 @@ from pathlib import Path
 Content = bytes | Path
 """A file's bytes, or where they lie: files on disk are sent by sendfile."""
 
-ANSWER_FAULTS = ("rate_limit", "rate_limit_after", "burst", "loop", "dns", "tls", "gone")
+ANSWER_FAULTS = ("rate_limit", "rate_limit_after", "burst", "loop", "dns", "tls", "nowhere", "gone")
 """Of the answer to a GET of a file: 429 without and with Retry-After (of `value` s), a 5xx, a redirect to itself, to
-a name that is none, to https where none is spoken, and 404 as if the revision was deleted."""
+a name that is none, to https where none is spoken, to an address that is none, and 404 as if the revision was
+deleted."""
 BODY_FAULTS = (
     "cut",  # reset at byte `at`
     "stall",  # nothing more after byte `at`; the connection stays

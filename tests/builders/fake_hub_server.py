@@ -117,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.say(302, {"Location": "http://no-such-host.invalid/file"})
             case "tls":
                 self.say(302, {"Location": f"https://127.0.0.1:{port}/file"})
+            case "nowhere":
+                self.say(302, {"Location": "ftp://elsewhere/file"})
             case "gone":
                 self.say(404, {"X-Error-Code": "RevisionNotFound"})
         return True
@@ -289,17 +291,22 @@ class _Body:
         self.handler.wfile.flush()
         with path.open("rb") as stream:
             while start < end:
-                count = os.sendfile(self.handler.connection.fileno(), stream.fileno(), start, min(end - start, 2**23))
+                asked, count = min(end - start, 2**23), 0
+                self._count(asked)
+                try:
+                    count = os.sendfile(self.handler.connection.fileno(), stream.fileno(), start, asked)
+                finally:
+                    self._count(count - asked)
                 if count == 0:
                     return
                 start += count
-                self._count(count)
 
     def _write(self, data: bytes | memoryview) -> None:
-        self.handler.wfile.write(data)
         self._count(len(data))
+        self.handler.wfile.write(data)
 
     def _count(self, count: int) -> None:
+        """Before the bytes are sent: a client that has them all must find them counted."""
         with self.hub.lock:
             self.hub.sent[self.key] += count
 

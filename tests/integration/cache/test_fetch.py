@@ -1,8 +1,10 @@
 """One file from a fake hub: what it costs, what it asks before it writes, and to whom it says what."""
 
+import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -10,11 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import try_to_load_from_cache
 from tests.builders.fake_hub import FakeHub, Fault, HubProcess
 from tests.builders.fetching import SHORT, TOKEN, Fetching, fetch_in_process, source_of
+from tests.builders.operator import CONFIG, safetensors
+from tests.builders.partial import CountedPartial
 
 from cotenant_cache.backoff import Patience
 from cotenant_cache.contract import BLOCK_BYTES, ModelFile
+from cotenant_cache.disk import Volume
 from cotenant_cache.errors import (
     CacheFullError,
     DiskFullError,
@@ -22,7 +28,9 @@ from cotenant_cache.errors import (
     FileMissingError,
     HubUnreachableError,
     ModelNotFoundError,
+    UnsafeFilesError,
 )
+from cotenant_cache.fetch import fetch_file
 from cotenant_cache.hub import resolve, wanted
 from cotenant_cache.source import HubAccess, HubSource
 
@@ -116,16 +124,12 @@ def test_no_room_stops_before_the_block_that_has_none(fetching: Fetching) -> Non
     assert fetching.path.read_bytes() == CONTENT[:BLOCK_BYTES]
 
 
-def test_a_full_disk_keeps_what_came(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.builders.partial import CountedPartial
-
+def test_a_full_disk_keeps_what_came(fetching: Fetching) -> None:
     class FullDisk(CountedPartial):
         def write(self, data: memoryview) -> None:
             if self.size > BLOCK_BYTES:
                 raise DiskFullError("the disk is full")
             super().write(data)
-
-    from cotenant_cache.fetch import fetch_file
 
     with FullDisk(fetching.path, len(CONTENT)) as partial, pytest.raises(DiskFullError):
         fetch_file(fetching.source, fetching.file, partial, limits=SHORT)
@@ -225,10 +229,6 @@ def test_offline_is_said_at_once(hub: FakeHub, fetching: Fetching, monkeypatch: 
 
 
 def test_a_file_without_a_digest_is_not_wanted(hub: FakeHub) -> None:
-    import json
-
-    from tests.builders.operator import CONFIG, safetensors
-
     hub.put("org/small", {"config.json": json.dumps(CONFIG).encode(), NAME: safetensors()})
     source = source_of(hub, "org/small")
     listing = resolve(source)
@@ -236,6 +236,22 @@ def test_a_file_without_a_digest_is_not_wanted(hub: FakeHub) -> None:
     bare = {name: ModelFile(name=name, size_bytes=file.size_bytes, digest="") for name, file in listing.files.items()}
     with pytest.raises(HubUnreachableError, match="lists no digest"):
         wanted(source, replace(listing, files=bare))
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "pytorch_model.bin", "model.onnx"])
+def test_weights_of_a_kind_that_is_not_read_are_named_and_not_fetched(hub: FakeHub, name: str) -> None:
+    hub.put("org/other", {"config.json": json.dumps(CONFIG).encode(), name: b"x", "run.py": b"print('never')"})
+    source = source_of(hub, "org/other")
+    with pytest.raises(UnsafeFilesError, match=re.escape(name)):
+        wanted(source, resolve(source))
+    assert {path.rpartition("/")[2] for _, path in hub.requests("GET", "/resolve/")} == {"config.json"}
+
+
+def test_a_redirect_that_is_not_followed_is_told_with_the_file(hub: FakeHub, fetching: Fetching) -> None:
+    hub.fault(Fault("nowhere", times=-1))
+    with pytest.raises(HubUnreachableError, match=r"model\.safetensors: .*is no http or https address"):
+        fetching.run()
+    assert fetching.slept_s == 0.0
 
 
 def test_a_proxy_of_the_environment_is_used(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +265,20 @@ def test_a_proxy_of_the_environment_is_used(hub: FakeHub, tmp_path: Path, monkey
 
     assert Fetching(source, file, tmp_path / "partial").run() == b'{"a": 1}'
     assert [path for _, path in hub.requests()] == [f"http://hub.example/org/big/resolve/{commit}/config.json"]
+
+
+def test_a_file_goes_through_a_volume_to_where_hugging_face_tools_look(hub: FakeHub, tmp_path: Path) -> None:
+    commit = hub.repos["org/big"].commit
+    source = source_of(hub, "org/big", commit)
+    volume = Volume(tmp_path)
+    for file in resolve(source).files.values():
+        with volume.open_partial("org/big", file.digest) as partial:
+            fetch_file(source, file, partial, limits=SHORT)
+        volume.publish("org/big", file.digest)
+        volume.link("org/big", commit, file.name, file.digest)
+
+    assert Path(try_to_load_from_cache("org/big", NAME, tmp_path, commit) or "").read_bytes() == CONTENT
+    assert (volume.partials(), volume.blob_bytes("org/big", file.digest)) == ({}, file.size_bytes)
 
 
 def test_who_takes_over_from_a_killed_process_fetches_at_most_a_block_again(tmp_path: Path) -> None:

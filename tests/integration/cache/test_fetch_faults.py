@@ -17,7 +17,7 @@ LARGE, SMALL = "model.safetensors", "tokenizer.json"
 NOTHING_LOST = ("cut", "stall", "truncated_wrong", "drip")
 """Faults after which what came is kept, and only the rest is fetched."""
 WRONG_BYTES = ("flip", "other_content", "revision")
-REFUSED = {"gone": ModelNotFoundError}
+REFUSED = {"gone": ModelNotFoundError, "nowhere": HubUnreachableError}
 SEEDS = 30
 
 

@@ -5,6 +5,7 @@ import pytest
 from cotenant_cache.backoff import TryAgainError
 from cotenant_cache.errors import HubUnreachableError
 from cotenant_cache.http_answers import body_start, is_inner, is_transient, next_url, origin_of, retry_after_s, shown
+from cotenant_cache.origins import Origin
 
 
 def test_a_whole_file_begins_at_zero_and_a_part_where_it_was_asked_for() -> None:
@@ -97,3 +98,9 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 def test_what_may_be_asked_again() -> None:
     assert [status for status in range(200, 600) if is_transient(status)] == [408, 425, 429, *range(500, 600)]
+
+
+def test_what_a_server_repeats_of_a_secret_is_not_passed_on() -> None:
+    origin = Origin("http://hub", "hub", secret={"authorization": "Bearer hf_secret", "x-peer": ""})
+    assert origin.without_secrets("you sent hf_secret (Bearer hf_secret)") == "you sent … (…)"
+    assert "hf_secret" not in repr(origin)

@@ -5,12 +5,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders.cache_ledger import NEWER, Clock, Disk, files, ledger_path, opened, put
 
 from cotenant_cache.contract import FORMAT
-from cotenant_cache.errors import NewerFormatError, VolumeError
+from cotenant_cache.errors import DiskFullError, NewerFormatError, VolumeError
 from cotenant_cache.ledger import Ledger, Tx
 from cotenant_cache.plan import Inventory
 
@@ -42,7 +42,7 @@ def test_what_was_committed_is_there_for_the_next(tmp_path: Path) -> None:
 
 def test_a_transaction_that_fails_has_done_nothing(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    with pytest.raises(ZeroDivisionError), ledger.transaction() as tx:
+    with pytest.raises(ZeroDivisionError), ledger.transaction() as tx:  # noqa: PT012
         put(tx, "org/a", d1=10)
         tx.lease("org/a", "1", "engine")
         raise ZeroDivisionError
@@ -313,6 +313,7 @@ def test_a_database_of_something_else_is_set_aside(tmp_path: Path) -> None:
     assert opened(tmp_path).rebuilt
 
 
+@settings(max_examples=30)
 @given(st.data())
 def test_a_ledger_with_flipped_bytes_opens_whatever_they_hit(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -336,7 +337,7 @@ def test_a_ledger_with_flipped_bytes_opens_whatever_they_hit(
     for _ in range(2):
         try:
             with ledger.transaction() as tx:
-                tx.models(), inventory(tx), tx.blobs()
+                tx.models(), tx.listings(), inventory(tx), tx.blobs()
                 put(tx, "org/new", d=1)
             break
         except VolumeError:
@@ -397,11 +398,29 @@ def test_a_ledger_that_stays_locked_is_told_with_the_way_to_find_who_has_it(tmp_
         first.transaction(),
         pytest.raises(VolumeError, match="stayed locked by another process; find it with `fuser"),
     ):
-        with second.transaction():
-            pass
+        second.transaction().__enter__()
 
     with second.transaction() as tx:
         assert tx.models() == ()
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with ledger.transaction() as tx:
+        put(tx, "org/a", d1=10)
+        tx._run("PRAGMA max_page_count = 1")  # answers as a full disk does
+
+    with pytest.raises(DiskFullError, match="the disk is full; make room on the disk that holds"):
+        fill(ledger)
+
+    with ledger.transaction() as tx:
+        assert [model.repo for model in tx.models()] == ["org/a"]
+
+
+def fill(ledger: Ledger) -> None:
+    with ledger.transaction() as tx:
+        for number in range(1000):
+            put(tx, f"org/{number}", **{f"d{number}": 10})
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
