@@ -122,7 +122,7 @@ def test_a_disk_without_room_refuses_before_the_first_byte_or_evicts(
 
 
 @pytest.mark.parametrize(
-    "at", ["partial.write:after#4", "publish.rename:before#2", "link.make:before", "ref.make:before"]
+    "at", ["partial.write:after#4", "publish.rename:before#3", "link.make:before", "ref.make:before"]
 )
 def test_a_disk_that_somebody_else_fills_meanwhile_loses_nothing(
     at: str, hub: FakeHub, instances: CacheProcesses, tmp_path: Path
