@@ -104,7 +104,8 @@ class Cache:
             begun = sum(self._store.volume.partial_bytes(parsed.repo, file.digest) for file in lacking)
             needed = sum(file.size_bytes for file in lacking) - begun
             inventory = self._store.inventory(tx)
-        return plan_room(needed, inventory, for_=(parsed.repo, listed.commit), now=self._store.clock.now())
+        plan = plan_room(needed, inventory, for_=(parsed.repo, listed.commit), now=self._store.clock.now())
+        return self._store.told(plan)
 
     def models(self) -> tuple[CachedModel, ...]:
         with self._store.transaction() as tx:
@@ -130,7 +131,8 @@ class Cache:
 
     def evict(self, sources: Iterable[str] = (), room_bytes: int = 0, *, yes: bool = False) -> RoomPlan:
         """Without `yes` only the plan. What is leased or pinned is refused with the reason; then nothing goes."""
-        return evicting.evict(self._store, [self._known(source) for source in sources], room_bytes, yes=yes)
+        models = [self._known(source) for source in sources]
+        return self._store.told(evicting.evict(self._store, models, room_bytes, yes=yes))
 
     def lease(self, source: str, name: str) -> Leased:
         """Of what is whole on the volume; the hub is not asked. Raises ModelNotFoundError."""

@@ -107,6 +107,7 @@ class RoomPlan(Message, frozen=True, kw_only=True):
 
     needed_bytes: int
     budget_bytes: int
+    """0: nobody set one."""
     used_bytes: int
     reserved_bytes: int
     disk_free_bytes: int
@@ -131,6 +132,7 @@ class Usage(Message, frozen=True, kw_only=True):
 
     path: str
     budget_bytes: int
+    """0: nobody set one; then only the disk bounds it."""
     used_bytes: int
     reserved_bytes: int
     partial_bytes: int

@@ -7,6 +7,7 @@ Every step can be cut off at any point, and is then done again by whoever comes 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError, HubUnreachableError, TooLateError
 from cotenant_cache.evicting import make_room
 from cotenant_cache.holders import Flight
+from cotenant_cache.ledger_records import Tx
 from cotenant_cache.shelving import Leased, missing, shelve, take
 from cotenant_cache.store import Store, flight_key, volume_errors
 from cotenant_cache.supply import Listed, Supply, Watch
@@ -65,10 +67,14 @@ class Flying:
         lease_id = self._begin(listed)
         try:
             return self._complete(listed, lease_id)
-        finally:
-            with self._store.transaction() as tx:
-                tx.release(self._key)
-                tx.unlease(lease_id)
+        except BaseException:
+            with suppress(CacheError), self._store.transaction() as tx:  # else they end with this process
+                self._let_go(tx, lease_id)
+            raise
+
+    def _let_go(self, tx: Tx, lease_id: str) -> None:
+        tx.release(self._key)
+        tx.unlease(lease_id)
 
     def _without_hub(self) -> Leased | None:
         """The commit that the source last was, or names, if it is whole here."""
@@ -190,4 +196,5 @@ class Flying:
             shelve(store, self._repo, listed.commit, listed.files)
             if not source.pinned:
                 store.volume.record_revision(self._repo, source.revision, listed.commit)
+            self._let_go(tx, lease_id)
             return take(store, tx, self._repo, listed.commit, self._ask.lease)

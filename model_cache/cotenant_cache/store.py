@@ -14,13 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from cotenant_cache.contract import CachedModel, Usage
+from cotenant_cache.contract import CachedModel, RoomPlan, Usage
 from cotenant_cache.disk import CONTROL, Volume, repo_key
 from cotenant_cache.errors import CacheError, DiskFullError, VolumeError
 from cotenant_cache.holders import Holder, living
 from cotenant_cache.ledger import Ledger
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory
+
+
+_UNBOUNDED = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Store:
         """
         alive, partials = self.alive(tx), self.volume.partials()
         found = tx.inventory(
-            self.budget_bytes(),
+            _UNBOUNDED if self._budget_bytes is None else self._budget_bytes,
             self.volume.disk(),
             sum(partials.values()),
             self.volume.quarantined_bytes(),
@@ -115,7 +118,7 @@ class Store:
         models, blobs = tx.counts()
         return Usage(
             path=str(self.root),
-            budget_bytes=inventory.budget_bytes,
+            budget_bytes=self._budget_bytes or 0,
             used_bytes=inventory.used_bytes,
             reserved_bytes=inventory.reserved_bytes,
             partial_bytes=inventory.partial_bytes,
@@ -127,9 +130,9 @@ class Store:
             instances=len(living(self.root, os.listdir(self.root / CONTROL / "holders"))),
         )
 
-    def budget_bytes(self) -> int:
-        """What may be used; the whole disk when nobody set a budget."""
-        return self.volume.disk().total_bytes if self._budget_bytes is None else self._budget_bytes
+    def told(self, plan: RoomPlan) -> RoomPlan:
+        """As people see it: without a budget where nobody set one."""
+        return plan if self._budget_bytes is not None else msgspec.structs.replace(plan, budget_bytes=0)
 
 
 def flight_key(repo: str) -> str:

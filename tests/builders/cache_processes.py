@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +55,8 @@ class CacheProcesses:
         self._changed = threading.Condition()
         self._instances: dict[int, Instance] = {}
         self._started: list[Instance] = []
+        self._over = False
+        """The program has ended."""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -66,7 +69,7 @@ class CacheProcesses:
         count = len(self._started)
         self._program.stdin.write(json.dumps(case) + "\n")
         self._program.stdin.flush()
-        self._wait(lambda: len(self._started) > count, "an instance to start")
+        self.until(lambda: len(self._started) > count, "an instance to start")
         return self._started[-1]
 
     def run(self, root: Path, *calls: list[Any], **more: Any) -> Instance:
@@ -74,7 +77,7 @@ class CacheProcesses:
         return self.ended(self.start(root, *calls, **more))
 
     def ended(self, instance: Instance) -> Instance:
-        self._wait(lambda: instance.exit is not None, f"instance {instance.pid} to end")
+        self.until(lambda: instance.exit is not None, f"instance {instance.pid} to end")
         return instance
 
     def said(self, instance: Instance, call: str, **fields: Any) -> dict[str, Any]:
@@ -83,7 +86,7 @@ class CacheProcesses:
         def found() -> list[dict[str, Any]]:
             return [line for line in instance.of(call) if fields.items() <= line.items()]
 
-        self._wait(lambda: bool(found()) or instance.exit is not None, f"{call} of instance {instance.pid}")
+        self.until(lambda: bool(found()) or instance.exit is not None, f"{call} of instance {instance.pid}")
         assert found(), f"it ended with {instance.exit} and {instance.lines}"
         return found()[0]
 
@@ -105,9 +108,10 @@ class CacheProcesses:
         self._reader.join()
         self._program.stdout.close()
 
-    def _wait(self, true: Callable[[], bool], what: str) -> None:
+    def until(self, true: Callable[[], bool], what: str) -> None:
         with self._changed:
-            if not self._changed.wait_for(true, DEADLINE_S):
+            met = self._changed.wait_for(lambda: true() or self._over, DEADLINE_S)
+            if not met or (self._over and not true()):
                 raise AssertionError(f"waited {DEADLINE_S:g} s for {what}; said so far: {self._instances}")
 
     def _read(self) -> None:
@@ -125,6 +129,18 @@ class CacheProcesses:
                 elif line["call"] != "start":
                     instance.lines.append(line)
                 self._changed.notify_all()
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+
+def fill_disk(file: Path) -> None:
+    """Somebody else's file, as large as the disk lets it be."""
+    with file.open("ab", buffering=0) as stream, suppress(OSError):
+        for size in (2**20, 4096):
+            with suppress(OSError):
+                while stream.write(bytes(size)) == size:
+                    pass
 
 
 def main() -> None:
@@ -196,7 +212,7 @@ def _act(case: dict[str, Any]) -> None:
 def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
     """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
     seen: Counter[str] = Counter()
-    name, _, number = case["die_at"].partition("#")
+    die_at, full_at = (at if "#" in at else f"{at}#1" for at in (case["die_at"], case.get("fill_at", "")))
 
     def step(what: str) -> None:
         seen[what] += 1
@@ -204,7 +220,9 @@ def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
             _say("step", step=what)
         if case.get("watch_bytes"):
             most[0] = max(most[0], volume_bytes(Path(case["root"])))
-        if what == name and seen[what] == int(number or 1):
+        if f"{what}#{seen[what]}" == full_at:
+            fill_disk(Path(case["root"]) / "filler")
+        if f"{what}#{seen[what]}" == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return step
@@ -234,6 +252,24 @@ def _release_all(cache: Any) -> dict[str, Any]:
     return {}
 
 
+def _take_turns(cache: Any, source: str) -> dict[str, Any]:
+    """Ensures with a lease, reads every file, and gives the lease back, until it is killed."""
+    while True:
+        _say("turn", **_ensure(cache, source, "engine"))
+        _release_all(cache)
+
+
+def _evict_always(cache: Any, source: str) -> dict[str, Any]:
+    """Whenever the model is there, until it is killed."""
+    from cotenant_cache.errors import ModelNotFoundError
+
+    while True:
+        with suppress(ModelNotFoundError):
+            plan = cache.evict([source], yes=True)
+            _say("evicted" if plan.fits else "refused", why=plan.refusal)
+        time.sleep(0.001)
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -254,6 +290,8 @@ _TAKEN: list[str] = []
 _CALLS: dict[str, Callable[..., dict[str, Any]]] = {
     "ensure": _ensure,
     "evict": _evict,
+    "take_turns": _take_turns,
+    "evict_always": _evict_always,
     "hold": _hold,
     "lease": lambda cache, source, name: {"lease": cache.lease(source, name).lease_id},
     "release": lambda cache, lease: cache.release(lease) or {},

@@ -101,12 +101,19 @@ def test_a_model_that_is_ensured_and_leased_is_never_evicted_in_between(
 ) -> None:
     """One process asks for a model with a lease and looks at its files, another evicts everything all the time."""
     files = put(hub, "a", size_bytes=50_000)
-    rounds = full_size(200)
-    evictor = instances.start(tmp_path, ["ensure", "hf://org/a"], *([["evict", ["hf://org/a"]]] * rounds))
-    taker = instances.start(tmp_path, *([["ensure", "hf://org/a", "engine"], ["release_all"]] * (rounds // 4)))
-    instances.ended(evictor)
-    instances.ended(taker)
-    assert [line.get("files") for line in taker.of("ensure")] == [digests(files["org/a"])] * (rounds // 4)
+    turns = full_size(200)
+    taker = instances.start(tmp_path, ["take_turns", "hf://org/a"])
+    evictor = instances.start(tmp_path, ["evict_always", "hf://org/a"])
+    instances.until(lambda: len(taker.of("turn")) >= turns, f"{turns} turns")
+    instances.until(lambda: len(evictor.of("refused")) >= 3, "evictions that were refused")
+    instances.until(lambda: len(evictor.of("evicted")) >= 3, "evictions")
+    instances.kill(taker)
+    instances.kill(evictor)
+    assert [line for line in taker.of("turn") if line["files"] != digests(files["org/a"])] == []
+    assert {line["why"].split(": ")[1].split(";")[0] for line in evictor.of("refused")} <= {
+        "in use by 1 lease",
+        "in use by 2 leases",
+    }
     assert wrong_files(tmp_path) == []
 
 
