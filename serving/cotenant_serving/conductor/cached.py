@@ -1,6 +1,7 @@
 """Which models are on which nodes' disks, as far as their weight caches have told. Pure."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cotenant_cache.contract import CachedModel, NodeReport
 from cotenant_cache.errors import CacheError
@@ -18,6 +19,7 @@ class NodeCache:
         return cls(frozenset(name for model in report.models if model.whole for name in _names(model)))
 
 
+@lru_cache(maxsize=10_000)
 def cache_name(source: str) -> str:
     """How `NodeCache` names a source; empty for what no weight cache has: folders, and engines without files."""
     if not source:

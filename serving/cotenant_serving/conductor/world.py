@@ -172,13 +172,17 @@ class World:
 
     def on_disk(self, spec: EngineSpec, device: Device) -> bool | None:
         """Are the engine's weights on the device's node? None when nobody knows."""
-        name, cache = cache_name(spec.source), self.caches.get(device.node)
-        return None if not name or cache is None else name in cache.sources
+        cache = self.caches.get(device.node)
+        name = cache_name(spec.source) if cache is not None else ""
+        return name in cache.sources if cache is not None and name else None
 
     def downloads(self, spec: EngineSpec) -> bool | None:
         """Will the next engine have to fetch its weights, wherever it starts? None when nobody knows."""
-        devices = [device for one in spec.candidates for device in self.devices_of(one.group)]
-        found = {self.on_disk(spec, device) for device in devices}
+        if not self.caches:
+            return None
+        groups = {candidate.group for candidate in spec.candidates}
+        there = (device for device in self.devices if device.group in groups and not device.leaving)
+        found = {self.on_disk(spec, device) for device in there}
         return False if True in found else None if None in found or not found else True
 
     def group(self, name: str) -> WorkerGroup | None:
@@ -232,7 +236,7 @@ class ModelView:
     leaving: frozenset[str] = frozenset()
     """Apps of those of its engines whose node is being drained."""
     on_disk: Mapping[str, bool] = field(default_factory=dict)
-    """App of one of its engines → whether its node has the weights. Those of which nobody knows are absent."""
+    """App of one of its engines that are not ready → whether its node has the weights; absent where nobody knows."""
     downloads: bool | None = None
     """Whether the next engine has to fetch them, wherever it starts; None when nobody knows."""
     loads: LoadTimes = field(default_factory=LoadTimes)

@@ -168,6 +168,15 @@ def test_the_time_of_a_load_from_disk_is_not_promised_of_a_download() -> None:
     assert model_row(status(given)).eta_s is None
 
 
+@pytest.mark.parametrize(("cache", "expected_s"), [(HERE, 15), (NOT_HERE, 90)])
+def test_an_engine_that_starts_is_expected_by_what_its_own_node_has(cache: NodeCache, expected_s: float) -> None:
+    """Another node has the weights, which is of no use to it."""
+    one = engine("starting", on=pod(1), source=SOURCE, weights=8 * GB)
+    caches = {pod(1).node: cache, pod(2).node: HERE}
+    given = world(CHAT, devices=(pod(1), pod(2)), engines=(one,), demand=ASKED, caches=caches, loads=RATES)
+    assert model_row(status(given)).eta_s == expected_s
+
+
 # What is said of it.
 
 
@@ -194,3 +203,12 @@ def test_a_client_that_is_refused_reads_it_too_and_when_to_come_back() -> None:
 def test_a_client_whose_hold_is_longer_waits() -> None:
     row = model_row(status(fetching()), CHAT)
     assert holding.refusal(NAME, row, eta_s=row.eta_s, remaining_s=60.0, unreachable_s=None) is None
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"), [(HERE, "its weights are on this node"), (NOT_HERE, "its weights must be fetched")]
+)
+def test_its_owner_reads_of_an_engine_that_starts_where_its_weights_are(cache: NodeCache, words: str) -> None:
+    one = engine("starting", on=pod(1), source=SOURCE)
+    given = world(CHAT, devices=(pod(1),), engines=(one,), demand=ASKED, caches={pod(1).node: cache})
+    assert status(given).message == f"search.chat-r1-0 starts on 10.0.1.1/cpu/0; {words}"
