@@ -5,8 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from cotenant_operator.cluster_names import MANAGER, MANAGER_LABEL
+from cotenant_operator.cluster_names import MANAGER, MANAGER_LABEL, POOL_LABEL
 from cotenant_operator.kinds import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
     ENDPOINT_SLICES,
     MODELS,
     NETWORK_POLICIES,
@@ -52,6 +54,8 @@ class Caches:
         self.ray_clusters = watched(RAY_CLUSTERS, namespace, labels=ours, changed=self._of_pool)
         self.services = watched(SERVICES, namespace, labels=ours, changed=self._of_pool)
         self.policies = watched(NETWORK_POLICIES, namespace, labels=ours, changed=self._of_pool)
+        self.preloads = watched(CONFIG_MAPS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
+        self.agents = watched(DAEMON_SETS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
         self.pods = watched(PODS, namespace, labels=CLUSTER_LABEL, changed=self._pod, kept=_pod_kept)
         self.endpoint_slices = watched(
             ENDPOINT_SLICES,
@@ -71,6 +75,8 @@ class Caches:
             self.ray_clusters,
             self.services,
             self.policies,
+            self.preloads,
+            self.agents,
             self.pods,
             self.endpoint_slices,
             self.nodes,

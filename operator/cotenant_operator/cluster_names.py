@@ -6,6 +6,8 @@ from cotenant_operator.operator_settings import CONDUCTOR_PORT
 
 POOL_LABEL = "cotenant.dev/pool"
 GROUP_LABEL = "cotenant.dev/group"
+CACHE_LABEL = "cotenant.dev/cache"
+"""On pods with a weight cache: the pool."""
 MANAGER_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "cotenant"
 OURS: Mapping[str, str] = {MANAGER_LABEL: MANAGER, "app.kubernetes.io/part-of": "cotenant"}
@@ -20,6 +22,7 @@ ROLL_ANNOTATION = "cotenant.dev/roll"
 HEAD_CONTAINER = "ray-head"
 WORKER_CONTAINER = "ray-worker"
 CONDUCTOR_CONTAINER = "conductor"
+CACHE_CONTAINER = "cache"
 AUTOSCALER_CONTAINER = "autoscaler"
 """KubeRay adds it to the head."""
 WAIT_CONTAINER = "wait-gcs-ready"
@@ -38,6 +41,11 @@ def raycluster_name(pool: str, template_hash: str, taken: Iterable[str] = ()) ->
     while (name := f"{first}-{number:08x}") in used:
         number = (number + 1) % 2**32
     return name
+
+
+def cache_objects(pool: str) -> str:
+    """Name of the preload list, the Service and the agents of a pool's weight caches."""
+    return f"cotenant-cache-{pool}"
 
 
 def conductor_service(raycluster: str) -> str:

@@ -40,6 +40,7 @@ RAY_CLUSTERS = Kind("ray.io/v1", "RayCluster", "rayclusters")
 SECRETS = Kind("v1", "Secret", "secrets")
 CONFIG_MAPS = Kind("v1", "ConfigMap", "configmaps")
 SERVICES = Kind("v1", "Service", "services")
+DAEMON_SETS = Kind("apps/v1", "DaemonSet", "daemonsets")
 PODS = Kind("v1", "Pod", "pods")
 NODES = Kind("v1", "Node", "nodes", namespaced=False)
 ENDPOINT_SLICES = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
@@ -59,6 +60,7 @@ BY_KIND: Mapping[str, Kind] = {
         SECRETS,
         CONFIG_MAPS,
         SERVICES,
+        DAEMON_SETS,
         PODS,
         NODES,
         ENDPOINT_SLICES,

@@ -24,6 +24,7 @@ OLD_GATEWAY_KEY = "gateway.json"
 """Where operators wrote it before it was packed; read once, and never written."""
 TOKENS_FOLDER = "/etc/cotenant/tokens"
 CONDUCTOR_PORT = 8700
+CACHE_PORT = 8790
 STOPPING_S = 30
 """What an engine that ends may take beyond its longest request."""
 
@@ -66,6 +67,10 @@ class PodSizes(Spec):
     worker: Resources = Field(
         default=Resources(requests={"cpu": "500m", "memory": "1Gi"}),
         description="Container ray-worker, beside the device; a group's own resources win.",
+    )
+    cache: Resources = Field(
+        default=Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "1Gi"}),
+        description="Container cache, of worker pods and of nodes' agents.",
     )
 
 

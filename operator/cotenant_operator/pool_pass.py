@@ -20,11 +20,22 @@ from cotenant_operator.actions import (
     changed_status,
     covers,
 )
-from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
+from cotenant_operator.cluster_names import ROLL_ANNOTATION, cache_objects, conductor_service, conductor_url
 from cotenant_operator.ending_pods import ending_worker_writes, next_look_s
 from cotenant_operator.event_texts import events_of
 from cotenant_operator.instants import utc
-from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, POOLS, RAY_CLUSTERS, SERVICES, Key, Kind, Object
+from cotenant_operator.kinds import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    MODELS,
+    NETWORK_POLICIES,
+    POOLS,
+    RAY_CLUSTERS,
+    SERVICES,
+    Key,
+    Kind,
+    Object,
+)
 from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.planned import ModelPlan, PoolPlan
@@ -39,6 +50,7 @@ from cotenant_operator.pool_world import (
     pods_seen,
     ready_workers,
 )
+from cotenant_operator.render.cache_parts import render_agent, render_cache_policy, render_peers, render_preload
 from cotenant_operator.render.desired import render_desired
 from cotenant_operator.render.network_policy import render_network_policy
 from cotenant_operator.render.pool_template import digest
@@ -104,13 +116,16 @@ def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) 
     pool, world = given.pool, given.world
     roll = plan_roll(pool, given.settings, clusters_seen(world), world.routed, world.now_s)
     seen = replace(_seen(pool, roll, world), missing_secret=given.missing_secret)
-    uid = given.pool_object["metadata"]["uid"]
+    uid, base = given.pool_object["metadata"]["uid"], desired_of(given.plan, pool)
     statuses = (*_pool(given, seen), *_models(given, seen, memory, faults))
     namespace = given.settings.namespace
     return Actions(
         events=_events(statuses),
-        writes=_writes(pool, uid, roll, world, given.settings) if world.kuberay_served else (),
-        puts=_puts(given.plan, pool, roll, world),
+        writes=(
+            *_cache_writes(given, pool, base, uid),
+            *(_writes(pool, uid, roll, world, given.settings) if world.kuberay_served else ()),
+        ),
+        puts=_puts(base, roll, world),
         statuses=statuses,
         follow={
             item["metadata"]["name"]: conductor_url(item["metadata"]["name"], namespace) for item in _alive(world)
@@ -146,6 +161,29 @@ def _writes(pool: GPUPool, uid: str, roll: Roll, world: PoolWorld, settings: Ope
         writes += _policy(pool, settings, live, world)
         writes += ending_worker_writes(world.pods.get(name, ()), _status(world, name), world.now_s)
     return tuple(writes)
+
+
+def _cache_writes(given: PoolInput, pool: GPUPool, base: Desired, uid: str) -> list[Write]:
+    """What stands beside pods for the pool's weight caches."""
+    world, settings = given.world, given.settings
+    name = cache_objects(pool.metadata.name)
+    wanted: list[tuple[Kind, Object | None, Object | None]] = [
+        (CONFIG_MAPS, world.preload, render_preload(pool, settings, base, uid=uid)),
+        (SERVICES, world.services.get(name), render_peers(pool, settings, uid=uid)),
+        (DAEMON_SETS, world.agent, render_agent(pool, settings, uid=uid) if pool.spec.cache.path else None),
+        (
+            NETWORK_POLICIES,
+            world.policies.get(name),
+            render_cache_policy(pool, settings, uid=uid) if settings.network_policies else None,
+        ),
+    ]
+    writes: list[Write] = []
+    for kind, have, rendered in wanted:
+        if rendered is None:
+            writes += [_removed(kind, have)] if have is not None else []
+        elif have is None or not covers(have, _stamped(rendered)):
+            writes.append(Apply(kind, _stamped(rendered)))
+    return writes
 
 
 def _again_s(roll: Roll, world: PoolWorld) -> float | None:
@@ -198,9 +236,8 @@ def _merged(live: Object, patch: Object) -> Merge:
     return Merge(RAY_CLUSTERS, metadata["namespace"], metadata["name"], patch)
 
 
-def _puts(plan: PoolPlan, pool: GPUPool, roll: Roll, world: PoolWorld) -> tuple[Put, ...]:
+def _puts(base: Desired, roll: Roll, world: PoolWorld) -> tuple[Put, ...]:
     """For each conductor that answers and has been told something else."""
-    base = desired_of(plan, pool)
     puts = []
     for name, told in roll.told.items():
         conductor = world.conductors.get(name)

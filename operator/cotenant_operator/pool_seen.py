@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from cotenant_operator.spec import GPUPool
-from cotenant_serving.contract import ModelState, ModelStatus, PoolStatus
+from cotenant_serving.contract import ModelState, ModelStatus, NodeWeights, PoolStatus
 
 KubeRay = Literal["present", "missing", "silent"]
 """`missing`: the API server does not serve ray.io/v1. `silent`: it does, and nobody acts on the RayCluster."""
@@ -73,6 +73,11 @@ class PoolSeen:
     def models(self) -> Mapping[str, ModelStatus]:
         """`namespace/name` → its status over all conductors that answer."""
         return {model: reduce(_together, rows) for model, rows in self.rows.items()}
+
+    @cached_property
+    def weights(self) -> tuple[NodeWeights, ...]:
+        """By node, as the first conductor that knows any has heard of their weight caches."""
+        return next((status.weights for status in self.statuses if status.weights), ())
 
     @property
     def redis(self) -> bool:

@@ -38,9 +38,13 @@ class PoolWorld:
     clusters: tuple[Object, ...] = ()
     """RayClusters with the pool's label, oldest first."""
     services: Mapping[str, Object] = field(default_factory=dict)
-    """Services of their conductors, by name."""
+    """Services of their conductors and of the pool's weight caches, by name."""
     policies: Mapping[str, Object] = field(default_factory=dict)
-    """Their NetworkPolicies, by name."""
+    """NetworkPolicies of them and of the pool's weight caches, by name."""
+    preload: Object | None = None
+    """ConfigMap with what weight caches are to have."""
+    agent: Object | None = None
+    """DaemonSet of the weight caches of nodes."""
     pods: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
     """RayCluster → its pods."""
     conductors: Mapping[str, ConductorSeen] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import secrets as random_tokens
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -214,6 +214,8 @@ class Reconciler:
             clusters=tuple(clusters),
             services={key[1]: item for key, item in caches.services.objects.items() if pool_of(item) == name},
             policies={key[1]: item for key, item in caches.policies.objects.items() if pool_of(item) == name},
+            preload=_first_of(caches.preloads.objects.values(), name),
+            agent=_first_of(caches.agents.objects.values(), name),
             pods={cluster: tuple(found) for cluster, found in pods.items()},
             conductors={cluster: self._conductors.seen(cluster) for cluster in names},
             kuberay_served=not caches.ray_clusters.absent,
@@ -335,3 +337,7 @@ class Reconciler:
             await self._writes.create(CONFIG_MAPS, pool_mark(namespace), namespace)
         except ConflictError:
             pass
+
+
+def _first_of(items: Iterable[Object], pool: str) -> Object | None:
+    return next((item for item in items if pool_of(item) == pool), None)

@@ -149,14 +149,37 @@ class Hub(Spec):
 class Cache(Spec):
     size: Size | None = Field(
         default=None,
-        description="Disk that the models of a pod may use without path, a quantity such as 500Gi. " + IN_A_CLUSTER,
+        description="Bytes that models may use on a node's disk (without path and claimName: on a pod's), a quantity "
+        "such as 500Gi. Default: the disk.",
     )
     path: Annotated[str, Field(max_length=1024, pattern="^/")] | None = Field(
         default=None,
         description="Folder on each node that its pods share: it must exist, writable for user 1000, in a namespace "
-        "whose pod security allows hostPath. Without it each pod keeps its own models. " + IN_A_CLUSTER,
+        "whose pod security allows hostPath. Nodes without a worker pod are preloaded, too. Without it and claimName "
+        "each pod keeps its own models. " + IN_A_CLUSTER,
+    )
+    claim_name: Name | None = Field(
+        default=None,
+        description="PersistentVolumeClaim in the operator's namespace that all worker pods share, instead of path. "
+        "It must be ReadWriteMany where pods are on several nodes. " + IN_A_CLUSTER,
+    )
+    download_rate: Size | None = Field(
+        default=None,
+        description="Bytes a second that the downloads of one cache instance may take, a quantity such as 200Mi. "
+        "Default: no limit. " + IN_A_CLUSTER,
+    )
+    verify_rate: Size | None = Field(
+        default=None,
+        description="Bytes a second at which files are read again and compared with their digests, a quantity. "
+        "Default: 20Mi. " + IN_A_CLUSTER,
     )
     hub: Hub = Field(default=Hub(), description="Where hf:// models come from. " + IN_A_CLUSTER)
+
+    @model_validator(mode="after")
+    def _one_volume(self) -> Self:
+        if self.path is not None and self.claim_name is not None:
+            raise wrong("claimName", "stands beside path; keep one of them: models are on one volume")
+        return self
 
 
 class GPUPoolSpec(Spec):

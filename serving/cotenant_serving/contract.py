@@ -396,6 +396,18 @@ class GroupStatus(Message, frozen=True, kw_only=True):
     """How much longer it counts as unavailable."""
 
 
+class NodeWeights(Message, frozen=True, kw_only=True):
+    """What the weight cache of one node has of the models that are desired here."""
+
+    node: str
+    here: dict[str, int] = {}
+    """Source → bytes, of those that are whole and verified."""
+    fetching: dict[str, int] = {}
+    """Source → percent."""
+    failed: dict[str, tuple[str, str]] = {}
+    """Source → reason and message of what could not be had; it is tried again."""
+
+
 class PoolStatus(Message, frozen=True, kw_only=True):
     """The conductor's whole view: its answer to `GET /v1/status`."""
 
@@ -414,6 +426,8 @@ class PoolStatus(Message, frozen=True, kw_only=True):
     """Requests in all engines now."""
     rates: dict[Rung, float] = {}
     """Bytes/s at which weights were fetched and read lately."""
+    weights: tuple[NodeWeights, ...] = ()
+    """By node, as far as their weight caches have told."""
     reconciled: bool = False
     """Whether the conductor has compared its state with Serve's since it started: before, engines may lack."""
     pods_with_engines: tuple[str, ...] | None = None

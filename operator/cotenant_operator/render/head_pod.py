@@ -4,6 +4,7 @@ from typing import Any
 
 from cotenant_operator.cluster_names import CONDUCTOR_CONTAINER, HEAD_CONTAINER, conductor_url
 from cotenant_operator.operator_settings import (
+    CACHE_PORT,
     CONDUCTOR_PORT,
     CONTROL_TOKEN,
     POOL_TOKEN,
@@ -12,6 +13,7 @@ from cotenant_operator.operator_settings import (
     OperatorSettings,
 )
 from cotenant_operator.ray_environment import RAY_START
+from cotenant_operator.render.cache_parts import cache_folder, cache_host
 from cotenant_operator.render.pod_parts import (
     CONTAINER_SECURITY,
     container,
@@ -23,7 +25,7 @@ from cotenant_operator.render.pod_parts import (
     secret_volume,
     volumes,
 )
-from cotenant_operator.render.worker_group import LOGS_FOLDER, cache_folder
+from cotenant_operator.render.worker_group import LOGS_FOLDER
 from cotenant_operator.spec import GPUPool
 
 GCS_PORT = 6379
@@ -131,6 +133,8 @@ def _conductor(pool: GPUPool, settings: OperatorSettings, raycluster: str) -> di
         "pool-token-file": f"{TOKENS_FOLDER}/{POOL_TOKEN}",
         "control-token-file": f"{TOKENS_FOLDER}/{CONTROL_TOKEN}",
         "cache-dir": cache_folder(pool),
+        "cache-port": CACHE_PORT,
+        "cache-name": cache_host(pool, settings),
         "log-dir": LOGS_FOLDER,
         "request-timeout-s": f"{settings.request_timeout:g}",
     }

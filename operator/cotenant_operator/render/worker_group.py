@@ -6,6 +6,13 @@ from cotenant_operator.cluster_names import GROUP_LABEL, WORKER_CONTAINER
 from cotenant_operator.operator_settings import POOL_TOKEN, TOKENS_FOLDER, TOKENS_SECRET, OperatorSettings
 from cotenant_operator.quantity import MIB
 from cotenant_operator.ray_environment import RAY_START
+from cotenant_operator.render.cache_parts import (
+    SOCKET,
+    cache_labels,
+    cache_volumes,
+    reader_mounts,
+    sidecar,
+)
 from cotenant_operator.render.pod_parts import (
     container,
     environment,
@@ -26,7 +33,6 @@ SHELL = "[ -n \"$KUBERAY_GEN_RAY_START_CMD\" ] || trap 'exit 143' TERM\n"
 is not wanted any more before its head answers would hold its device for all of its grace. Ray's own container has
 that variable, and must have no trap: only without one does bash hand its place, and so the signal, over to Ray."""
 LOGS_FOLDER = "/var/log/cotenant"
-HUB_TOKEN_FOLDER = "/etc/cotenant/hub"  # noqa: S105 - a folder
 SUCCESSOR_S = 300
 """So long the engines of a node that is drained serve on, when no other is ready. It costs time only then."""
 RAY_STOPS_S = 30
@@ -55,12 +61,13 @@ def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, rayc
             pool,
             settings,
             worker,
-            labels={"app.kubernetes.io/component": "worker", GROUP_LABEL: worker.name},
+            labels={"app.kubernetes.io/component": "worker", GROUP_LABEL: worker.name, **cache_labels(pool)},
             annotations={SHELL_ANNOTATION: SHELL},
             spec={
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
                 "terminationGracePeriodSeconds": SUCCESSOR_S + settings.drain_s + RAY_STOPS_S,
+                "initContainers": [sidecar(pool, settings)],
                 "containers": [_ray(pool, worker, settings)],
                 "volumes": [*volumes(settings, raycluster), *_own_volumes(pool)],
             },
@@ -68,21 +75,14 @@ def worker_group(pool: GPUPool, worker: Worker, settings: OperatorSettings, rayc
     }
 
 
-def cache_folder(pool: GPUPool) -> str:
-    """Where engines keep models, in the pod."""
-    return pool.spec.cache.path or "/var/lib/cotenant/models"
-
-
 def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str, Any]:
-    hub = pool.spec.cache.hub
     own: dict[str, Any] = {
         "NODE_NAME": field_of_the_pod("spec.nodeName"),
         "POD_NAME": field_of_the_pod("metadata.name"),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(SUCCESSOR_S + settings.drain_s),
-        "HF_ENDPOINT": hub.endpoint,
+        "COTENANT_CACHE_SOCKET": SOCKET,
         "BASH_ENV": f"{SHELL_FOLDER}/env",
     }
-    own |= {"HF_TOKEN_PATH": f"{HUB_TOKEN_FOLDER}/{hub.secret_ref.key}"} if hub.secret_ref else {}
     return container(
         settings,
         WORKER_CONTAINER,
@@ -94,8 +94,7 @@ def _ray(pool: GPUPool, worker: Worker, settings: OperatorSettings) -> dict[str,
             {"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True},
             {"name": "logs", "mountPath": LOGS_FOLDER},
             {"name": "shell", "mountPath": SHELL_FOLDER, "readOnly": True},
-            {"name": "models", "mountPath": cache_folder(pool)},
-            *([{"name": "hub-token", "mountPath": HUB_TOKEN_FOLDER, "readOnly": True}] if hub.secret_ref else []),
+            *reader_mounts(pool),
         ],
     )
 
@@ -112,17 +111,11 @@ def _resources(worker: Worker, settings: OperatorSettings) -> dict[str, Any]:
 
 
 def _own_volumes(pool: GPUPool) -> list[dict[str, Any]]:
-    cache, hub = pool.spec.cache, pool.spec.cache.hub
-    models: dict[str, Any] = {"emptyDir": {"sizeLimit": str(cache.size)} if cache.size else {}}
-    if cache.path is not None:
-        # The folder must be there, writable for our user: one that kubelet makes belongs to root.
-        models = {"hostPath": {"path": cache.path, "type": "Directory"}}
     return [
         secret_volume("tokens", TOKENS_SECRET, [POOL_TOKEN]),
         {"name": "logs", "emptyDir": {}},
         {"name": "shell", "downwardAPI": {"items": [_annotation_file("env", SHELL_ANNOTATION)]}},
-        {"name": "models", **models},
-        *([secret_volume("hub-token", hub.secret_ref.name, [hub.secret_ref.key])] if hub.secret_ref else []),
+        *cache_volumes(pool),
     ]
 
 

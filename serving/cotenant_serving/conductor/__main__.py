@@ -59,6 +59,9 @@ def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         default=os.environ.get("COTENANT_CACHE_PORT") or "0",
         help="where nodes' weight caches say which models they have; default: COTENANT_CACHE_PORT, or 0: none does",
     )
+    parser.add_argument(
+        "--cache-name", default="", help="DNS name, all of whose addresses are asked on --cache-port, too"
+    )
     parser.add_argument("--log-dir", default="", help="folder for the engines' own logs")
     parser.add_argument("--engine-host", default="", help="address that engines listen on; default: their node's")
     parser.add_argument(
@@ -91,7 +94,7 @@ async def _run(args: argparse.Namespace) -> int:
         pod_timeout_s=args.pod_timeout_s,
     )
     pool_token = _token(args.pool_token_file)
-    caches = Caches(args.cache_port, pool_token)
+    caches = Caches(args.cache_port, pool_token, name=args.cache_name)
     conductor = Conductor(Store(args.state), settings, caches=caches.known)
     api = Api(conductor, pool_token=pool_token, control_token=_token(args.control_token_file))
     stop = asyncio.Event()

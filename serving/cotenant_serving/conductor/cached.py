@@ -1,11 +1,13 @@
 """Which models are on which nodes' disks, as far as their weight caches have told. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from cotenant_cache.contract import CachedModel, NodeReport
+from cotenant_cache.contract import CachedModel, NodeReport, Progress
 from cotenant_cache.errors import CacheError
 from cotenant_cache.source import HubSource, parse_source
+from cotenant_serving.contract import NodeWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +15,45 @@ class NodeCache:
     """What one node has, whole: `hf://repo@revision` of each commit, and of each branch that is recorded as one."""
 
     sources: frozenset[str] = frozenset()
+    node: str = ""
+    here: Mapping[str, int] = field(default_factory=dict)
+    """Of `sources`: bytes."""
+    fetching: Mapping[str, int] = field(default_factory=dict)
+    """Source → percent."""
+    failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Source → reason and message."""
 
     @classmethod
     def of(cls, report: NodeReport) -> "NodeCache":
-        return cls(frozenset(name for model in report.models if model.whole for name in _names(model)))
+        here = {name: model.size_bytes for model in report.models if model.whole for name in _names(model)}
+        return cls(
+            frozenset(here),
+            report.node,
+            {name: size for name, size in here.items()},
+            {cache_name(said.source): _percent(said) for said in report.fetching},
+            {cache_name(said.source): (said.reason, said.message) for said in report.failed},
+        )
+
+
+def node_weights(caches: Iterable[NodeCache], sources: Collection[str]) -> tuple[NodeWeights, ...]:
+    """What nodes have of these sources, as they stand there; several caches of one node are one."""
+    names = {cache_name(source): source for source in sources if cache_name(source)}
+    found: dict[str, NodeWeights] = {}
+    for cache in caches:
+        own = {
+            "here": {names[name]: size for name, size in cache.here.items() if name in names},
+            "fetching": {names[name]: part for name, part in cache.fetching.items() if name in names},
+            "failed": {names[name]: said for name, said in cache.failed.items() if name in names},
+        }
+        before = found.get(cache.node, NodeWeights(node=cache.node))
+        merged = {field: {**getattr(before, field), **values} for field, values in own.items()}
+        found[cache.node] = NodeWeights(node=cache.node, **merged)  # type: ignore[arg-type]
+    return tuple(found[node] for node in sorted(found)) if names else ()
+
+
+def _percent(said: Progress) -> int:
+    """In tens, so that it does not change all the time."""
+    return 100 * said.done_bytes // max(1, said.total_bytes) // 10 * 10
 
 
 @lru_cache(maxsize=10_000)

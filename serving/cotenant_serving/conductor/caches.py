@@ -5,6 +5,7 @@ GET http://NODE:PORT/v1/models → cotenant_cache.contract.NodeReport      pool 
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
@@ -31,9 +32,12 @@ log = logging.getLogger("cotenant.conductor")
 class Caches:
     """Owns the last word of each node. A node that is silent is asked again, and holds nobody up."""
 
-    def __init__(self, port: int, token: Callable[[], str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`token` gives the text of a token file (see `tokens`)."""
-        self._port, self._token, self._clock = port, token, clock
+    def __init__(
+        self, port: int, token: Callable[[], str], *, name: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`token` gives the text of a token file (see `tokens`). `name` is one whose addresses are asked, too: nodes
+        without a worker pod have caches of their own."""
+        self._port, self._token, self._name, self._clock = port, token, name, clock
         self._said: dict[str, tuple[NodeCache, float]] = {}
         """Address → what it has, and when it said so."""
         self._complained: dict[str, str] = {}
@@ -54,8 +58,17 @@ class Caches:
             trust_env=False,
         ) as session:
             while True:
-                await self.ask(session, nodes())
+                await self.ask(session, {*nodes(), *await self._named()})
                 await asyncio.sleep(EVERY_S)
+
+    async def _named(self) -> set[str]:
+        if not self._name:
+            return set()
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(self._name, self._port, type=socket.SOCK_STREAM)
+        except OSError:  # nobody is there yet
+            return set()
+        return {str(address[0]) for *_, address in found}
 
     async def ask(self, session: "aiohttp.ClientSession", nodes: Collection[str]) -> None:
         """All of them, once. Those that are not among `nodes` any more are forgotten."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from cotenant_serving.conductor.cached import node_weights
 from cotenant_serving.conductor.world import Decision, Device, Engine, World
 from cotenant_serving.contract import DeviceStatus, PoolStatus
 
@@ -29,9 +30,15 @@ def pool_status(
         busy_engines=sum(engine.running > 0 for engine in world.engines),
         in_flight=sum(engine.running for engine in world.engines),
         rates={rung: round(rate) for rung, rate in world.loads.bytes_per_s.items()},
+        weights=node_weights(world.caches.values(), _sources(world)),
         reconciled=reconciled,
         pods_with_engines=pods_with_engines,
     )
+
+
+def _sources(world: World) -> set[str]:
+    models = world.desired.models if world.desired else ()
+    return {model.engine.source for model in models if model.engine is not None}
 
 
 def _device(device: Device, here: tuple[Engine, ...], lease: str) -> DeviceStatus:

@@ -107,11 +107,15 @@ def _cache(args: argparse.Namespace, token: TokenFile | None) -> tuple[Cache, Ca
     from cotenant_cache.pace import Pace
 
     pace = Pace(args.rate, asyncio.get_running_loop().time)
-    hub_token = args.hub_token_file.read_text().strip() if args.hub_token_file else ""
     hub = HubSupply(pace=pace)
     addresses = Addresses(args.peers_file, args.peers_dns)
     supply = PeerSupply(addresses, lambda: shown(token()) if token else "", hub, pace=pace)
-    cache = Cache(args.root, args.budget, access=HubAccess(args.hub_endpoint, hub_token), supply=supply)
+    cache = Cache(
+        args.root,
+        args.budget,
+        access=HubAccess(args.hub_endpoint, token_file=str(args.hub_token_file or "")),
+        supply=supply,
+    )
     if cache.repaired:
         log.info("repaired after an earlier instance: %s", cache.repaired)
     return cache, lambda: supply.fetched_bytes
