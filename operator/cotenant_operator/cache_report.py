@@ -12,14 +12,14 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def model_rows(models: Iterable[CachedModel], *, now: float, wide: bool) -> Table:
-    columns = ("MODEL", "REVISION", "SIZE", "STATE", "USED", "KEPT")
+    columns: tuple[str, ...] = ("MODEL", "REVISION", "SIZE", "STATE", "USED", "KEPT")
     if wide:
         columns += ("COMMIT", "FILES", "VERIFIED", "REFETCH")
     return columns, [_row(model, now, wide) for model in sorted(models, key=lambda one: (one.repo, one.commit))]
 
 
 def _row(model: CachedModel, now: float, wide: bool) -> tuple[str, ...]:
-    row = (
+    row: tuple[str, ...] = (
         model.repo,
         ",".join(model.revisions) or model.commit[:12],
         show_bytes(model.size_bytes),

@@ -26,9 +26,10 @@ from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.pool_status import pool_status
 from cotenant_operator.spec import GPUPool, ModelDeployment, Tenant
 from cotenant_operator.tenant_status import invalid_status, tenant_status
-from cotenant_serving.contract import Reason
+from cotenant_serving.contract import NodeWeights, Reason
 
 PAGE = Path(__file__).parents[2] / "docs" / "conditions.md"
+GIB = 2**30
 NOW = "2026-11-26T10:11:12Z"
 URL = "http://cotenant-gateway.cotenant-system.svc"
 _PART = re.compile(r"(<!-- situations -->\n).*(<!-- end of situations -->)", re.DOTALL)
@@ -93,6 +94,18 @@ def _models() -> list[Situation]:
     return [*_models_that_run(), *_models_refused(), *_models_without_a_device(), *_models_without_a_conductor()]
 
 
+def _source() -> str:
+    planned = _planned()
+    assert planned.engine is not None
+    return planned.engine.source
+
+
+def _kept(**weights: Any) -> PoolSeen:
+    """A cold model, and what the first of two nodes' weight caches says of it."""
+    nodes = (NodeWeights(node="node1", **weights), NodeWeights(node="node2"))
+    return see.pool_seen(statuses=(msgspec.structs.replace(see.said(see.seen()), weights=nodes),))
+
+
 def _models_that_run() -> list[Situation]:
     loading = see.engine(state="loading", stage="reading weights", progress=0.43)
     two = (see.engine(), see.engine(app=f"search.chat-{see.REVISION}-1", state="starting", device_id=""))
@@ -130,6 +143,13 @@ def _models_that_run() -> list[Situation]:
                 _planned(), see.pool_seen(see.ready()), generation=1, previous=None, now=NOW, url=URL
             ),
         ),
+        _model("The caches of nodes have it", _kept(here={_source(): 8 * GIB})),
+        _model("A node's cache fetches it before anybody asks", _kept(fetching={_source(): 40})),
+        _model(
+            "A node's cache has no room for it",
+            _kept(failed={_source(): ("CacheFull", "8.0 GiB more do not fit: of the budget of 20.0 GiB, …")}),
+        ),
+        _model("Caches answer, and none has it yet", _kept()),
         _model(
             "Another model of the same name was there first",
             see.pool_seen(see.seen()),

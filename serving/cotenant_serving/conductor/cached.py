@@ -1,5 +1,6 @@
 """Which models are on which nodes' disks, as far as their weight caches have told. Pure."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,7 +30,7 @@ class NodeCache:
         return cls(
             frozenset(here),
             report.node,
-            {name: size for name, size in here.items()},
+            here,
             {cache_name(said.source): _percent(said) for said in report.fetching},
             {cache_name(said.source): (said.reason, said.message) for said in report.failed},
         )
@@ -38,17 +39,19 @@ class NodeCache:
 def node_weights(caches: Iterable[NodeCache], sources: Collection[str]) -> tuple[NodeWeights, ...]:
     """What nodes have of these sources, as they stand there; several caches of one node are one."""
     names = {cache_name(source): source for source in sources if cache_name(source)}
-    found: dict[str, NodeWeights] = {}
+    here: dict[str, dict[str, int]] = defaultdict(dict)
+    fetching: dict[str, dict[str, int]] = defaultdict(dict)
+    failed: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
+    nodes = set()
     for cache in caches:
-        own = {
-            "here": {names[name]: size for name, size in cache.here.items() if name in names},
-            "fetching": {names[name]: part for name, part in cache.fetching.items() if name in names},
-            "failed": {names[name]: said for name, said in cache.failed.items() if name in names},
-        }
-        before = found.get(cache.node, NodeWeights(node=cache.node))
-        merged = {field: {**getattr(before, field), **values} for field, values in own.items()}
-        found[cache.node] = NodeWeights(node=cache.node, **merged)  # type: ignore[arg-type]
-    return tuple(found[node] for node in sorted(found)) if names else ()
+        nodes.add(cache.node)
+        here[cache.node] |= {names[name]: size for name, size in cache.here.items() if name in names}
+        fetching[cache.node] |= {names[name]: part for name, part in cache.fetching.items() if name in names}
+        failed[cache.node] |= {names[name]: said for name, said in cache.failed.items() if name in names}
+    return tuple(
+        NodeWeights(node=node, here=here[node], fetching=fetching[node], failed=failed[node])
+        for node in sorted(nodes if names else ())
+    )
 
 
 def _percent(said: Progress) -> int:

@@ -110,12 +110,8 @@ def _cache(args: argparse.Namespace, token: TokenFile | None) -> tuple[Cache, Ca
     hub = HubSupply(pace=pace)
     addresses = Addresses(args.peers_file, args.peers_dns)
     supply = PeerSupply(addresses, lambda: shown(token()) if token else "", hub, pace=pace)
-    cache = Cache(
-        args.root,
-        args.budget,
-        access=HubAccess(args.hub_endpoint, token_file=str(args.hub_token_file or "")),
-        supply=supply,
-    )
+    access = HubAccess(args.hub_endpoint, token_file=str(args.hub_token_file or ""))
+    cache = Cache(args.root, args.budget, access=access, supply=supply)
     if cache.repaired:
         log.info("repaired after an earlier instance: %s", cache.repaired)
     return cache, lambda: supply.fetched_bytes
