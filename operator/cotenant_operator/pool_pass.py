@@ -121,10 +121,9 @@ def decide(given: PoolInput, plan_roll: PlanRoll, memory: Memory | None = None) 
     namespace = given.settings.namespace
     return Actions(
         events=_events(statuses),
-        writes=(
-            *_cache_writes(given, pool, base, uid),
-            *(_writes(pool, uid, roll, world, given.settings) if world.kuberay_served else ()),
-        ),
+        writes=(*_writes(pool, uid, roll, world, given.settings), *_cache_writes(given, pool, base, uid))
+        if world.kuberay_served
+        else (),
         puts=_puts(base, roll, world),
         statuses=statuses,
         follow={

@@ -46,9 +46,9 @@ def cache_folder(pool: GPUPool) -> str:
     return pool.spec.cache.path or "/var/lib/cotenant/models"
 
 
-def cache_host(pool: GPUPool, settings: OperatorSettings) -> str:
-    """DNS name, whose addresses are those of all of the pool's caches."""
-    return f"{cache_objects(pool.metadata.name)}.{settings.namespace}.svc"
+def cache_host(pool: GPUPool) -> str:
+    """DNS name in our namespace, whose addresses are those of all of the pool's caches."""
+    return cache_objects(pool.metadata.name)
 
 
 def cache_labels(pool: GPUPool) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _cache(pool: GPUPool, settings: OperatorSettings, more: list[str], mounts: l
         "listen": f"0.0.0.0:{CACHE_PORT}",
         "token-file": f"{TOKENS_FOLDER}/{POOL_TOKEN}",
         "preload": f"{PRELOAD_FOLDER}/{PRELOAD_FILE}",
-        "peers-dns": f"{cache_host(pool, settings)}:{CACHE_PORT}",
+        "peers-dns": f"{cache_host(pool)}:{CACHE_PORT}",
         "hub-endpoint": hub.endpoint,
         "node": "$(NODE_NAME)",
         "budget": cache.size,

@@ -134,7 +134,7 @@ def _conductor(pool: GPUPool, settings: OperatorSettings, raycluster: str) -> di
         "control-token-file": f"{TOKENS_FOLDER}/{CONTROL_TOKEN}",
         "cache-dir": cache_folder(pool),
         "cache-port": CACHE_PORT,
-        "cache-name": cache_host(pool, settings),
+        "cache-name": cache_host(pool),
         "log-dir": LOGS_FOLDER,
         "request-timeout-s": f"{settings.request_timeout:g}",
     }

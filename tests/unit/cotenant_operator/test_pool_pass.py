@@ -12,7 +12,19 @@ from cotenant_operator.actions import Actions, Apply, Merge, Remove
 from cotenant_operator.cluster_manifests import ManifestReader
 from cotenant_operator.cluster_names import ROLL_ANNOTATION, conductor_service, conductor_url
 from cotenant_operator.instants import utc
-from cotenant_operator.kinds import MODELS, NETWORK_POLICIES, PODS, POOLS, RAY_CLUSTERS, SERVICES, Key, Object, key_of
+from cotenant_operator.kinds import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    MODELS,
+    NETWORK_POLICIES,
+    PODS,
+    POOLS,
+    RAY_CLUSTERS,
+    SERVICES,
+    Key,
+    Object,
+    key_of,
+)
 from cotenant_operator.objects import World
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.plan import plan
@@ -107,7 +119,8 @@ def settled_world(**more: Any) -> PoolWorld:
         {item["metadata"]["name"]: stored(item) for item in said(actions, kind)}
         for kind in (SERVICES, NETWORK_POLICIES)
     )
-    return replace(world, services=services, policies=policies, **more)
+    (preload,) = map(stored, said(actions, CONFIG_MAPS))
+    return replace(world, services=services, policies=policies, preload=preload, **more)
 
 
 def carried_out(models: Sequence[Object], actions: Actions) -> list[Object]:
@@ -132,8 +145,7 @@ def test_a_new_pool_gets_a_ray_cluster_that_it_owns() -> None:
 def test_a_ray_cluster_gets_the_service_of_its_conductor_which_it_owns() -> None:
     world = PoolWorld(clusters=(made_cluster(),), now_s=NOW_S)
     actions = decide(given(pool=pool_object(), world=world), Rolling(KEEP))
-    (service,) = said(actions, SERVICES)
-    assert service["metadata"]["name"] == conductor_service(NAME)
+    service = next(item for item in said(actions, SERVICES) if item["metadata"]["name"] == conductor_service(NAME))
     assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [f"uid-{NAME}"]
     assert not said(actions, RAY_CLUSTERS)
     assert actions.follow == {NAME: conductor_url(NAME, "ours")}
@@ -149,6 +161,21 @@ def test_a_pass_over_what_is_as_wanted_wants_nothing() -> None:
     again = decide(given(carried_out(models, first), pool=pool, world=later), Rolling(KEEP))
     assert len(first.statuses) == 21
     assert (again.writes, again.puts, again.statuses, again.events) == ((), (), (), ())
+
+
+def test_a_pool_with_a_folder_on_nodes_gets_agents_there_and_loses_them_with_it() -> None:
+    world = settled_world()
+    assert not said(decide(given(pool=pool_object(), world=world), Rolling(KEEP)), DAEMON_SETS)
+    on_nodes = pool_object(cache={"path": "/models", "size": "10Gi"})
+    (agent,) = said(decide(given(pool=on_nodes, world=world), Rolling(KEEP)), DAEMON_SETS)
+    there = replace(world, agent=stored(agent))
+    assert not said(decide(given(pool=on_nodes, world=there), Rolling(KEEP)), DAEMON_SETS)
+    gone = [
+        item
+        for item in decide(given(pool=pool_object(), world=there), Rolling(KEEP)).writes
+        if isinstance(item, Remove)
+    ]
+    assert [(item.kind, item.name) for item in gone] == [(DAEMON_SETS, "cotenant-cache-default")]
 
 
 def test_numbers_of_pods_are_the_autoscalers_and_are_not_taken_back() -> None:

@@ -59,6 +59,9 @@ FIELDS: dict[str, tuple[Any, str]] = {
     **{f"spec.head.{name}": (value, HEAD) for name, value in PASSED_ON.items()},
     "spec.cache.size": ("10Gi", GROUP),
     "spec.cache.path": ("/models", ALL),  # the conductor tells engines where
+    "spec.cache.claimName": ("models", GROUP),
+    "spec.cache.downloadRate": ("100Mi", GROUP),
+    "spec.cache.verifyRate": ("10Mi", GROUP),
     "spec.cache.hub.endpoint": ("https://hub.example", GROUP),
     "spec.cache.hub.secretRef.name": ("other", GROUP),
     "spec.cache.hub.secretRef.key": ("other", GROUP),
@@ -83,6 +86,8 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "resources.conductor.limits": (SIZES["requests"], HEAD),
     "resources.worker.requests": (SIZES["requests"], GROUP),
     "resources.worker.limits": (SIZES["requests"], GROUP),
+    "resources.cache.requests": (SIZES["requests"], GROUP),
+    "resources.cache.limits": (SIZES["requests"], GROUP),
     "extraEnv": ([{"name": "HTTPS_PROXY", "value": "http://proxy"}], ALL),
     "extraVolumes": ([{"name": "more", "emptyDir": {}}], ALL),
     "extraVolumeMounts": ([{"name": "more", "mountPath": "/more"}], ALL),

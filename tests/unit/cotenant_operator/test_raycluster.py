@@ -48,7 +48,7 @@ def pods(cluster: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def containers(cluster: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(pod's spec, container), KubeRay's autoscaler too, which gets the head's volumes."""
     for template in pods(cluster).values():
-        for container in template["spec"]["containers"]:
+        for container in (*template["spec"].get("initContainers", ()), *template["spec"]["containers"]):
             yield template["spec"], container
     yield pods(cluster)["head"]["spec"], cluster["spec"]["autoscalerOptions"]
 
@@ -133,13 +133,14 @@ def test_every_pod_satisfies_restricted() -> None:
         assert {next(iter(volume.keys() - {"name"})) for volume in template["spec"]["volumes"]} <= {
             "emptyDir",
             "secret",
+            "configMap",
             "downwardAPI",
         }
 
 
 def test_every_container_satisfies_restricted_with_a_root_that_is_read_only() -> None:
     found = list(containers(rendered()))
-    assert len(found) == 2 + len(WORKERS) + 1
+    assert len(found) == 2 + 2 * len(WORKERS) + 1
     for _, container in found:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -263,24 +264,49 @@ def test_a_worker_that_waits_for_its_head_takes_sigterm_and_ray_gets_it_itself(
     assert subprocess.run(["bash", "-c", asked], env=variables, check=False).returncode == code
 
 
-def test_a_worker_knows_its_node_and_pod_and_the_hub() -> None:
+def test_a_worker_knows_its_node_and_pod_and_where_its_weight_cache_listens() -> None:
     found = env(worker(cache=HUB))
     assert found["NODE_NAME"]["fieldRef"]["fieldPath"] == "spec.nodeName"
     assert found["POD_NAME"]["fieldRef"]["fieldPath"] == "metadata.name"
-    assert (found["HF_ENDPOINT"], found["HF_TOKEN_PATH"]) == ("https://hub.example", "/etc/cotenant/hub/token")
+    assert found["COTENANT_CACHE_SOCKET"] == "/run/cotenant/cache.sock"
+    assert not any(name.startswith("HF_") for name in found), "engines ask the cache, and never a hub"
 
 
-def test_models_stand_in_the_pod_unless_the_cache_has_a_folder_on_the_node() -> None:
-    def models(**cache: Any) -> Any:
-        volumes = pods(rendered(WORKERS[0], cache=cache))["shared"]["spec"]["volumes"]
-        return next(volume for volume in volumes if volume["name"] == "models")
+def models_volume(**cache: Any) -> Any:
+    volumes = pods(rendered(WORKERS[0], cache=cache))["shared"]["spec"]["volumes"]
+    return next(volume for volume in volumes if volume["name"] == "models")
 
-    assert models() == {"name": "models", "emptyDir": {}}
-    assert models(size="10Gi") == {"name": "models", "emptyDir": {"sizeLimit": str(10 * 2**30)}}
-    assert models(path="/models", size="10Gi") == {
+
+def test_models_stand_in_the_pod_unless_the_cache_has_a_folder_or_a_claim() -> None:
+    assert models_volume() == models_volume(size="10Gi") == {"name": "models", "emptyDir": {}}
+    assert models_volume(path="/models", size="10Gi") == {
         "name": "models",
         "hostPath": {"path": "/models", "type": "Directory"},
     }
+    assert models_volume(claimName="weights") == {
+        "name": "models",
+        "persistentVolumeClaim": {"claimName": "weights"},
+    }
+
+
+def test_the_sidecar_alone_writes_to_the_volume_and_has_the_hubs_token() -> None:
+    cache = {**HUB, "size": "10Gi", "downloadRate": "100Mi", "verifyRate": "1Mi"}
+    spec = pods(rendered(WORKERS[0], cache=cache))["shared"]["spec"]
+    (sidecar,), (ray,) = spec["initContainers"], spec["containers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("cache", "Always"), "there before Ray, and after it"
+    mounts = [
+        {mount["name"]: mount.get("readOnly", False) for mount in one["volumeMounts"]} for one in (sidecar, ray)
+    ]
+    assert [one["models"] for one in mounts] == [False, True]
+    assert ["hub-token" in one for one in mounts] == [True, False]
+    assert [one["cache-socket"] for one in mounts] == [False, False]
+    words = dict(word.removeprefix("--").partition("=")[::2] for word in sidecar["command"][3:])
+    assert (words["budget"], words["rate"], words["verify-rate"]) == (
+        str(10 * 2**30),
+        str(100 * 2**20),
+        str(2**20),
+    )
+    assert (words["hub-endpoint"], words["hub-token-file"]) == ("https://hub.example", "/etc/cotenant/hub/token")
 
 
 # ---- passing on

@@ -1,0 +1,84 @@
+"""What stands beside a pool's pods for its weight caches: preload list, Service, policy, agents of nodes."""
+
+import json
+from typing import Any
+
+from cotenant_operator.operator_settings import OperatorSettings
+from cotenant_operator.render.cache_parts import render_agent, render_cache_policy, render_peers, render_preload
+from cotenant_operator.spec import GPUPool
+from cotenant_serving.contract import Desired, DesiredModel, EngineSpec
+
+SETTINGS = OperatorSettings()
+WORKER: dict[str, Any] = {"name": "gpu", "device": "cuda", "resource": "nvidia.com/gpu", "memory": "80Gi"}
+
+
+def pool(*workers: dict[str, Any], **spec: Any) -> GPUPool:
+    return GPUPool.model_validate({"metadata": {"name": "default"}, "spec": {"workers": workers, **spec}})
+
+
+def desired(*models: DesiredModel) -> Desired:
+    return Desired(pool="default", generation=1, models=models)
+
+
+def model(name: str, source: str, **more: Any) -> DesiredModel:
+    engine = EngineSpec(model=name, revision="r", task="generate", source=source, candidates=(), device="cuda")
+    return DesiredModel(name=name, engine=engine, **more)
+
+
+def listed(*models: DesiredModel) -> list[dict[str, Any]]:
+    made = render_preload(pool(WORKER), SETTINGS, desired(*models), uid="u")
+    found: list[dict[str, Any]] = json.loads(made["data"]["preload.json"]).get("items", [])
+    return found
+
+
+def test_models_of_which_an_engine_is_kept_are_preloaded_first_and_each_source_once() -> None:
+    found = listed(
+        model("a/cold", "hf://org/x@c"),
+        model("a/folder", "file:///models/x"),
+        model("a/warm", "hf://org/y@c", min_engines=1),
+        model("b/same", "hf://org/x@c", min_engines=2),
+        DesiredModel(name="a/refused", message="does not fit"),
+    )
+    assert found == [{"source": "hf://org/x@c", "priority": 1}, {"source": "hf://org/y@c", "priority": 1}]
+    assert listed() == []
+
+
+def test_the_list_stays_the_same_text_whatever_the_order_of_the_models() -> None:
+    one, other = model("a/one", "hf://org/x@c"), model("a/other", "hf://org/y@c")
+    assert listed(one, other) == listed(other, one)
+
+
+def test_all_caches_of_a_pool_have_one_name_and_only_its_own_pods_reach_them() -> None:
+    service = render_peers(pool(WORKER), SETTINGS, uid="u")
+    policy = render_cache_policy(pool(WORKER), SETTINGS, uid="u")
+    agent = render_agent(pool(WORKER, cache={"path": "/models"}), SETTINGS, uid="u")
+    assert service["spec"]["clusterIP"] == "None"
+    labels = agent["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"cotenant.dev/pool": "default"}}}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8790}]
+    assert {item["metadata"]["name"] for item in (service, policy, agent)} == {"cotenant-cache-default"}
+
+
+def test_an_agent_is_restricted_and_has_no_socket() -> None:
+    spec = render_agent(pool(WORKER, cache={"path": "/models"}), SETTINGS, uid="u")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["automountServiceAccountToken"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert not any(word.startswith("--socket") for word in container["command"])
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_agents_are_where_all_groups_may_be() -> None:
+    def places(*workers: dict[str, Any]) -> dict[str, Any]:
+        spec = render_agent(pool(*workers, cache={"path": "/m"}), SETTINGS, uid="u")["spec"]["template"]["spec"]
+        return {name: spec[name] for name in ("nodeSelector", "tolerations") if name in spec}
+
+    gpu = {**WORKER, "nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu"}]}
+    other = {**gpu, "name": "more", "resource": "nvidia.com/mig-1g.10gb", "sharing": "mig", "memory": "9Gi"}
+    assert places(gpu) == places(gpu, other) == {"nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu"}]}
+    assert places(gpu, {**other, "nodeSelector": {"gpu": "mig"}}) == {"tolerations": [{"key": "gpu"}]}
