@@ -22,7 +22,6 @@ from cotenant_cache.ledger import Ledger
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory
 
-
 _UNBOUNDED = 2**62
 
 
