@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.builders.cache_processes import CacheProcesses, Instance
+from tests.builders.cache_processes import KILLED, CacheProcesses, Instance
 from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
 from tests.builders.fake_hub import FakeHub
 
@@ -53,7 +53,9 @@ class Histories(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def run(self, *calls: list[object], **more: object) -> Instance:
-        return self.instances.run(self.root, *calls, budget=BUDGET, **more)
+        instance = self.instances.run(self.root, *calls, budget=BUDGET, **more)
+        assert instance.exit == KILLED or instance.of("open")[0].get("repaired"), instance
+        return instance
 
     @rule(repo=a_model)
     def ensure(self, repo: str) -> None:
@@ -116,9 +118,10 @@ class Histories(RuleBasedStateMachine):
     def the_hub_goes_or_comes(self, down: bool) -> None:
         self.hub.set_down(down)
 
-    @precondition(lambda self: not self.holders and (self.root / ".cotenant/ledger.sqlite").exists())
+    @precondition(lambda self: not self.holders)
     @rule()
     def the_ledger_is_lost(self) -> None:
+        (self.root / ".cotenant").mkdir(exist_ok=True)
         (self.root / ".cotenant/ledger.sqlite").write_bytes(b"")
 
     def _judge(self, repo: str, said: dict[str, object]) -> None:
