@@ -21,13 +21,18 @@ class OpenModel:
     folder: Path
     facts: ModelFacts
 
+    def close(self) -> None:
+        """Gives back the lease that keeps its files."""
+
 
 def open_model(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> Path:
     """The folder of `open_checked`. Raises CacheError."""
     return open_checked(source, cache_dir, progress).folder
 
 
-def open_checked(source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None) -> OpenModel:
+def open_checked(
+    source: str, cache_dir: str, progress: Callable[[int, int], None] | None = None, *, socket: str = ""
+) -> OpenModel:
     """`file:///dir` or `hf://repo@revision` → a local folder whose files are all there and are what they say.
 
     A revision that is on disk already is used without asking the hub when it is a commit.

@@ -21,7 +21,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """JSON of the cache's HTTP API and of its files; unknown fields are ignored, so that versions can differ."""
 
 
-class ModelFile(Message):
+class ModelFile(Message, frozen=True, kw_only=True):
     """A file of a model at one commit. `digest`: SHA-256 (64 hex digits), or git's SHA-1 of small files (40)."""
 
     name: str
@@ -29,7 +29,7 @@ class ModelFile(Message):
     digest: str
 
 
-class Progress(Message):
+class Progress(Message, frozen=True, kw_only=True):
     """How far an `ensure` is. Streamed as JSON lines; the last one has phase `done` or `failed`."""
 
     source: str
@@ -47,13 +47,13 @@ class Progress(Message):
     message: str = ""
 
 
-class FileProgress(Message):
+class FileProgress(Message, frozen=True, kw_only=True):
     name: str
     done_bytes: int
     total_bytes: int
 
 
-class CachedModel(Message):
+class CachedModel(Message, frozen=True, kw_only=True):
     """A model on a volume, as `ls` and /v1/models show it."""
 
     repo: str
@@ -82,7 +82,7 @@ class CachedModel(Message):
         return self.present_bytes >= self.size_bytes
 
 
-class Eviction(Message):
+class Eviction(Message, frozen=True, kw_only=True):
     """A model that would go, and what that costs."""
 
     repo: str
@@ -94,7 +94,15 @@ class Eviction(Message):
     """bytes × refetch time ÷ recent use; the cheapest goes first."""
 
 
-class RoomPlan(Message):
+class LooseBlob(Message, frozen=True, kw_only=True):
+    """A blob on disk, or part of one, that no known model names."""
+
+    repo: str
+    digest: str
+    size_bytes: int
+
+
+class RoomPlan(Message, frozen=True, kw_only=True):
     """Whether bytes fit into the budget, and what goes for them. A value; nothing has happened yet."""
 
     needed_bytes: int
@@ -102,7 +110,12 @@ class RoomPlan(Message):
     used_bytes: int
     reserved_bytes: int
     disk_free_bytes: int
+    quarantine_bytes: int = 0
+    """The quarantine is emptied first, whole, when this is not 0."""
+    loose: tuple[LooseBlob, ...] = ()
+    """Go next."""
     evict: tuple[Eviction, ...] = ()
+    """Go last, in this order."""
     kept: tuple[str, ...] = ()
     """Why what stays stays: `hf://…: in use by 2 leases`, `…: pinned`, `…: preload`."""
     refusal: str = ""
@@ -113,7 +126,7 @@ class RoomPlan(Message):
         return not self.refusal
 
 
-class Usage(Message):
+class Usage(Message, frozen=True, kw_only=True):
     """`du`: the volume in numbers."""
 
     path: str
@@ -130,7 +143,7 @@ class Usage(Message):
     """Live cache instances on the volume."""
 
 
-class PreloadItem(Message):
+class PreloadItem(Message, frozen=True, kw_only=True):
     source: str
     priority: int = 0
     """Higher is fetched first and evicted last."""
@@ -138,27 +151,27 @@ class PreloadItem(Message):
     """NAMESPACE/NAME of the ModelDeployment, for status and messages."""
 
 
-class PreloadList(Message):
+class PreloadList(Message, frozen=True, kw_only=True):
     """What should be on every node of a pool, as the operator writes it (`preload.json`); a file on one machine."""
 
     generation: int = 0
     items: tuple[PreloadItem, ...] = ()
 
 
-class EnsureRequest(Message):
+class EnsureRequest(Message, frozen=True, kw_only=True):
     source: str
     lease: str = ""
     """Name of a lease to take in the same step (who uses the model); empty: none."""
 
 
-class LeaseRequest(Message):
+class LeaseRequest(Message, frozen=True, kw_only=True):
     """Kept for as long as the connection that asked is open."""
 
     source: str
     holder: str
 
 
-class EvictRequest(Message):
+class EvictRequest(Message, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     bytes: int = 0
     """Room to make instead of naming sources."""
@@ -166,7 +179,7 @@ class EvictRequest(Message):
     """Without it the plan is answered and nothing changes."""
 
 
-class NodeReport(Message):
+class NodeReport(Message, frozen=True, kw_only=True):
     """/v1/models: what this node has. Conductor and operator read it."""
 
     node: str

@@ -128,6 +128,8 @@ class EngineSpec(Message, frozen=True, kw_only=True):
     batch_wait_s: float = 0.005
     """Not for `generate` and `echo`: how long the first item of a batch waits for company, at most."""
     echo: EchoOptions | None = None
+    weights_bytes: int = 0
+    """Of its weights files, for times that loads will take; 0 when nobody knows. No part of the revision."""
 
 
 class DesiredModel(Message, frozen=True, kw_only=True):
@@ -194,6 +196,9 @@ class EngineArgs(Message, frozen=True, kw_only=True):
     conductor_url: str
     pool_token_file: str
     cache_dir: str = ""
+    cache_socket: str = ""
+    """Unix socket of the node's weight cache, which fetches what is not in `cache_dir`; empty: the engine does. When
+    it is empty here, an engine's process takes it from `COTENANT_CACHE_SOCKET` of its environment."""
     log_dir: str = ""
     log_to_container: bool = False
     """Whether its log also goes to the container's output, line by line as `[app] line`; needs `log_dir`."""
@@ -205,6 +210,42 @@ class EngineArgs(Message, frozen=True, kw_only=True):
 
 EngineState = Literal["starting", "waiting", "loading", "ready", "draining", "failed"]
 """`waiting`: started, waits for the start lease of its device."""
+
+Rung = Literal["download", "disk", "memory"]
+"""Where weights come from, slowest first: a hub or another node, the node's disk, its page cache."""
+
+
+class Fetch(Message, frozen=True, kw_only=True):
+    """Files of a model that are on their way to an engine's node."""
+
+    done_bytes: int
+    total_bytes: int
+    bytes_per_s: float = 0.0
+    """Over the last seconds; 0 while nothing comes."""
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the last byte; None when nobody knows."""
+        return (self.total_bytes - self.done_bytes) / self.bytes_per_s if self.bytes_per_s > 0 else None
+
+
+def of_bytes(done_bytes: int, total_bytes: int) -> str:
+    """For people: `3.1 of 8.0 GB`."""
+    if total_bytes < 10**9:
+        return f"{done_bytes / 10**6:.0f} of {total_bytes / 10**6:.0f} MB"
+    return f"{done_bytes / 10**9:.1f} of {total_bytes / 10**9:.1f} GB"
+
+
+class WeightsLoad(Message, frozen=True, kw_only=True):
+    """What an engine's weights cost it, as far as it has got."""
+
+    rung: Rung
+    """`download` as soon as any byte was fetched; then what is read afterwards is in the page cache, as a rule."""
+    fetched_bytes: int = 0
+    fetched_s: float = 0.0
+    read_bytes: int = 0
+    """Of weights files, into the device's memory; 0 until it is done."""
+    read_s: float = 0.0
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -224,6 +265,10 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     """What it is doing while not ready, for people: `importing torch`, `reading weights`."""
     progress: float = 0.0
     """0 to 1 while loading."""
+    fetch: Fetch | None = None
+    """While files of the model come."""
+    load: WeightsLoad | None = None
+    """Once something was fetched or read; None for engines without weights."""
     reason: Reason | None = None
     """Set when `failed`."""
     message: str = ""
@@ -268,6 +313,10 @@ class EngineStatus(Message, frozen=True, kw_only=True):
     state: str
     stage: str = ""
     progress: float = 0.0
+    fetch: Fetch | None = None
+    """While files of the model come to its node."""
+    load: WeightsLoad | None = None
+    """What its weights cost, once they were fetched or read."""
     device_id: str = ""
     share_bytes: int = 0
     used_bytes: int = 0
@@ -298,6 +347,9 @@ class ModelStatus(Message, frozen=True, kw_only=True):
     retry_in_s: float | None = None
     load_s: float | None = None
     """Measured when it was last loaded, start of the process to ready; None when never."""
+    eta_s: float | None = None
+    """While it is cold, waking or waiting: seconds from the start of an engine, or from now when one is on its way,
+    until it answers, by what loads have taken. None when nobody knows."""
 
 
 class DeviceStatus(Message, frozen=True, kw_only=True):
@@ -356,6 +408,8 @@ class PoolStatus(Message, frozen=True, kw_only=True):
     """Of `engines`: those that serve a request now."""
     in_flight: int = 0
     """Requests in all engines now."""
+    rates: dict[Rung, float] = {}
+    """Bytes/s at which weights were fetched and read lately."""
     reconciled: bool = False
     """Whether the conductor has compared its state with Serve's since it started: before, engines may lack."""
     pods_with_engines: tuple[str, ...] | None = None

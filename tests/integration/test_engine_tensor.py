@@ -219,7 +219,7 @@ class Served:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.engine = TensorEngine(text_args("tensor", folder, **options))
-        self.engine.load(lambda *_: None)
+        self.engine.load(lambda *_, **__: None)
 
     async def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         names = {"float32": "FP32", "int64": "INT64", "bool": "BOOL", "float16": "FP16"}

@@ -11,11 +11,25 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from cotenant_serving.contract import Reason, Usage
+from cotenant_serving.engine.weights_meter import WeightsRead
 from cotenant_serving.openai_api import GenerateRequest, RequestError, Sampling
 
 FinishReason = Literal["stop", "length"]
-Progress = Callable[[str, float], None]
-"""(stage, for people; fraction done, 0 to 1)"""
+
+
+class Progress(Protocol):
+    """Is told how far a load is."""
+
+    def __call__(
+        self,
+        stage: str,
+        fraction: float,
+        *,
+        fetched: tuple[int, int] | None = None,
+        read: WeightsRead | None = None,
+    ) -> None:
+        """`stage`: for people. `fraction`: done, 0 to 1. `fetched`: bytes that are there of those of all files, only
+        while they come. `read`: once weights were."""
 
 
 class LoadError(Exception):

@@ -114,6 +114,8 @@ class GenerateEngine:
         self._tokenizing.close()
         if self._batcher:
             self._batcher.close()
+        if self._loaded:
+            self._loaded.close()
 
     def _ready_batcher(self) -> Batcher:
         if self._batcher is None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotenant_serving.contract import EngineArgs, Reason, Task
+from cotenant_serving.contract import EngineArgs, Reason, Task, of_bytes
 from cotenant_serving.engine.base import LoadError, Progress
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.mapped_weights import own_weights
 from cotenant_serving.engine.model_files import check_tokenizer
+from cotenant_serving.engine.weights_meter import begin_reading, read_since
 
 if TYPE_CHECKING:
     from cotenant_cache.client import OpenModel
@@ -25,6 +26,8 @@ class Loaded:
     tokenizer: Any
     dtype_bytes: int
     folder: Path
+    close: Callable[[], None] = lambda: None
+    """Gives back the lease that keeps the files in the weight cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +44,33 @@ def load(args: EngineArgs, progress: Progress) -> Loaded:
     """Blocks. Raises LoadError, whatever happens."""
     with load_errors(args):
         opened = open_source(args, progress)
-        progress("importing torch and transformers", 0.15)
-        return _load_checked(args, opened, progress)
+        try:
+            progress("importing torch and transformers", 0.15)
+            return _load_checked(args, opened, progress)
+        except BaseException:
+            opened.close()
+            raise
 
 
 def open_source(args: EngineArgs, progress: Progress) -> "OpenModel":
     """The checked model of `args.spec.source`, fetched when it is not on this machine yet.
 
-    Raises CacheError, or LoadError(FileMissing) for want of a tokenizer.
+    Its lease lasts until it is closed. Raises CacheError, or LoadError(FileMissing) for want of a tokenizer.
     """
     from cotenant_cache.client import open_checked
 
     def fetched(done: int, total: int) -> None:
-        progress(f"fetching {done} of {total} bytes", 0.1 * done / max(1, total))
+        # In steps of 0.1 GB: each new stage is a line in the log.
+        progress(f"fetching its weights: {of_bytes(done, total)}", 0.1 * done / max(1, total), fetched=(done, total))
 
     progress("checking files", 0.0)
-    opened = open_checked(args.spec.source, args.cache_dir, fetched)
-    if args.spec.task != "tensor":
-        check_tokenizer(opened.folder)
+    opened = open_checked(args.spec.source, args.cache_dir, fetched, socket=args.cache_socket)
+    try:
+        if args.spec.task != "tensor":
+            check_tokenizer(opened.folder)
+    except LoadError:
+        opened.close()
+        raise
     return opened
 
 
@@ -91,7 +103,9 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     progress("reading tokenizer", 0.3)
     local = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
-    progress(f"reading {sum(file.size_bytes for file in opened.facts.files)} bytes of weights", 0.4)
+    size_bytes = sum(file.size_bytes for file in opened.facts.files)
+    progress(f"reading {size_bytes} bytes of weights", 0.4)
+    began = begin_reading()
     dtype = _dtype(config, args.spec.device, torch)
     model, report = getattr(transformers, kind.auto_class).from_pretrained(
         folder,
@@ -108,7 +122,8 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     model = model.to(args.spec.device).eval()
     if args.spec.device == "cpu":
         own_weights(model)
-    return Loaded(model, tokenizer, dtype.itemsize, folder)
+    progress("preparing", 0.85, read=read_since(began, size_bytes))
+    return Loaded(model, tokenizer, dtype.itemsize, folder, opened.close)
 
 
 def _claim_cuda(args: EngineArgs, torch: Any) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from cotenant_serving.contract import ENGINE_PORTS, EchoOptions, EngineArgs, Reason
 from cotenant_serving.engine.base import LoadError, StreamingEngine, UnaryEngine
 from cotenant_serving.engine.device import Device, open_device
@@ -37,6 +39,8 @@ FAILED_POST_S = 5.0
 KILLED_POST_S = 1.0
 DRAIN_STEP_S = 0.05
 KEEP_ALIVE_S = 75
+CACHE_SOCKET = "COTENANT_CACHE_SOCKET"
+"""In the environment of worker pods: where the weight cache beside this process listens."""
 
 log = logging.getLogger("cotenant.engine")
 
@@ -90,6 +94,8 @@ class EngineProcess:
 
     def __init__(self, args: EngineArgs, host: str = "127.0.0.1") -> None:
         host = args.host or host
+        if not args.cache_socket:
+            args = msgspec.structs.replace(args, cache_socket=os.environ.get(CACHE_SOCKET, ""))
         self._args = args
         token = TokenFile(Path(args.pool_token_file))
         self._conductor = ConductorClient(args.conductor_url, token)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from cotenant_serving.contract import EngineArgs, EngineState, Heartbeat, Reason
+from cotenant_serving.engine.weights_meter import WeightsMeter, WeightsRead
 
 log = logging.getLogger("cotenant.engine")
 
@@ -31,6 +32,7 @@ class EngineStatus:
         self._clock = clock
         self.task = args.spec.task
         self._started = clock()
+        self._weights = WeightsMeter(clock)
         self._heartbeat = Heartbeat(
             app=args.app,
             model=args.spec.model,
@@ -51,11 +53,15 @@ class EngineStatus:
 
     def snapshot(self) -> Heartbeat:
         with self._lock:
-            return self._heartbeat
+            fetch, load = self._weights.fetch(), self._weights.load()
+            return (
+                msgspec.structs.replace(self._heartbeat, fetch=fetch, load=load) if fetch or load else self._heartbeat
+            )
 
     @property
     def state(self) -> EngineState:
-        return self.snapshot().state
+        with self._lock:
+            return self._heartbeat.state
 
     def waiting(self) -> None:
         self._change(state="waiting", stage="waiting for the start lease of the device")
@@ -65,8 +71,22 @@ class EngineStatus:
         """Call only with the start lease: from here on the engine says that it holds it."""
         self._change(state="loading", stage="starting to load", holds_lease=True)
 
-    def progress(self, stage: str, fraction: float) -> None:
+    def progress(
+        self,
+        stage: str,
+        fraction: float,
+        *,
+        fetched: tuple[int, int] | None = None,
+        read: WeightsRead | None = None,
+    ) -> None:
+        """See `base.Progress`."""
         with self._lock:
+            if fetched is not None:
+                self._weights.fetched(*fetched)
+            else:
+                self._weights.fetch_ended()
+            if read is not None:
+                self._weights.was_read(read)
             before = self._heartbeat.stage
             self._heartbeat = msgspec.structs.replace(self._heartbeat, stage=stage, progress=round(fraction, 3))
         if stage != before:

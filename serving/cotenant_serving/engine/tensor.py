@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cotenant_serving.contract import EngineArgs, Reason, Usage
 from cotenant_serving.engine.base import LoadError, Progress, UnaryAnswer, UnaryRequest
@@ -25,8 +25,12 @@ from cotenant_serving.engine.tensor_data import dtype_of, to_oip, to_torch
 from cotenant_serving.engine.tensor_program import Program, load_program
 from cotenant_serving.engine.tensor_signature import Signature, TensorSpec
 from cotenant_serving.engine.text_model import is_fatal
+from cotenant_serving.engine.weights_meter import begin_reading, read_since
 from cotenant_serving.oip_api import InferRequest, TensorFacts
 from cotenant_serving.request_fields import RequestError
+
+if TYPE_CHECKING:
+    from cotenant_cache.client import OpenModel
 
 PLATFORM = "torch_export"
 FREE_SIZE = 8
@@ -45,20 +49,22 @@ class TensorEngine:
         self._max_rows = 0
         """Rows of a batch at most; 0 when requests are not joined."""
         self._batcher: DynamicBatcher | None = None
+        self._opened: OpenModel | None = None
         # Large bodies must not stop the loop.
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
 
     def load(self, progress: Progress) -> None:
         args = self._args
         with load_errors(args):
-            opened = open_source(args, progress)
+            opened = self._opened = open_source(args, progress)
             progress("importing torch", 0.2)
             prepare_torch(args)
             progress("reading the archive", 0.5)
-            with Archive(opened.folder / archive_of(opened.folder), args.share_bytes) as archive:
+            began, file = begin_reading(), opened.folder / archive_of(opened.folder)
+            with Archive(file, args.share_bytes) as archive:
                 program = load_program(archive, args.spec.device)
             self._signature = program.signature
-            progress("warming up", 0.9)
+            progress("warming up", 0.9, read=read_since(began, file.stat().st_size))
             runner = Runner(program, args.spec.device)
             self._max_rows = rows_to_join(program, runner, args.spec.max_batch)
             runner.warm_up(max(1, self._max_rows))
@@ -94,6 +100,8 @@ class TensorEngine:
         self._reading.shutdown(wait=False, cancel_futures=True)
         if self._batcher:
             self._batcher.close()
+        if self._opened:
+            self._opened.close()
 
     def _read(self, request: UnaryRequest) -> tuple[InferRequest, Work]:
         """Raises RequestError (400) that names what is wrong."""
