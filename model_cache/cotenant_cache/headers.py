@@ -47,6 +47,17 @@ _AGAIN = "download the file again"
 
 
 @dataclass(frozen=True, slots=True)
+class TensorSpan:
+    """Where one tensor lies: bytes `begin` to `end` of the file itself. `dtype` is the format's name (`BF16`)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class WeightsHeader:
     """What one safetensors file holds, by dtype name (`BF16`, `F32`, …)."""
 
@@ -74,6 +85,24 @@ def header_length(prefix: bytes, *, file: str, file_bytes: int) -> int:
 def parse_header(header: bytes, *, file: str, file_bytes: int) -> WeightsHeader:
     """The JSON header → sizes by dtype. Raises CorruptWeightsError when it and the file's length disagree."""
     tensors = _tensors(header, file)
+    _checked_spans(tensors, len(header), file, file_bytes)
+    return _sum(tensors)
+
+
+def tensor_spans(header: bytes, *, file: str, file_bytes: int) -> tuple[TensorSpan, ...]:
+    """The JSON header → its tensors as they lie in the file. Raises CorruptWeightsError as `parse_header` does."""
+    tensors = _tensors(header, file)
+    data = PREFIX_BYTES + len(header)
+    return tuple(
+        TensorSpan(name, tensors[name]["dtype"], tuple(tensors[name]["shape"]), data + begin, data + end)
+        for begin, end, name in _checked_spans(tensors, len(header), file, file_bytes)
+    )
+
+
+def _checked_spans(
+    tensors: Mapping[str, Any], header_bytes: int, file: str, file_bytes: int
+) -> list[tuple[int, int, str]]:
+    """(begin, end, name) after the header, in order: back to back, and up to the end of the file."""
     spans = sorted(_span(name, tensor, file) for name, tensor in tensors.items())
     end = 0
     for begin, finish, name in spans:
@@ -82,13 +111,13 @@ def parse_header(header: bytes, *, file: str, file_bytes: int) -> WeightsHeader:
                 f"{file}: tensor {name!r} begins at {begin}, not at {end}: it is damaged; {_AGAIN}"
             )
         end = finish
-    expected = PREFIX_BYTES + len(header) + end
+    expected = PREFIX_BYTES + header_bytes + end
     if expected != file_bytes:
         state = "cut off" if file_bytes < expected else "longer than it says"
         raise CorruptWeightsError(
             f"{file}: has {file_bytes} bytes, its header says {expected}: it is {state}; {_AGAIN}"
         )
-    return _sum(tensors)
+    return spans
 
 
 def _tensors(header: bytes, file: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from cotenant_serving.amounts import of_bytes
 from cotenant_serving.contract import EngineArgs, Reason, Task
 from cotenant_serving.engine.base import LoadError, Progress
 from cotenant_serving.engine.load_errors import load_errors
-from cotenant_serving.engine.mapped_weights import own_weights
 from cotenant_serving.engine.model_files import check_tokenizer
+from cotenant_serving.engine.placed_weights import BEGUN, place_weights
 from cotenant_serving.engine.weights_meter import begin_reading, read_since
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ class Loaded:
 class Kind:
     """How a task's models are loaded. `model_class(transformers, config)` is None where there is none."""
 
-    auto_class: str
     model_class: Callable[[Any, Any], Any]
     loads_as: str
     serves: str
@@ -102,27 +101,24 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     folder = opened.folder
     config, model_class = _model_config(transformers, kind, folder, opened.facts.architecture)
     progress("reading tokenizer", 0.3)
-    local = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     size_bytes = sum(file.size_bytes for file in opened.facts.files)
-    progress(f"reading {size_bytes} bytes of weights", 0.4)
+    progress(f"reading {size_bytes} bytes of weights", BEGUN)
     began = begin_reading()
     dtype = _dtype(config, args.spec.device, torch)
-    model, report = getattr(transformers, kind.auto_class).from_pretrained(
+    model, report = place_weights(
+        model_class,
+        config,
         folder,
-        config=config,
+        opened.facts,
+        args.spec.device,
+        progress,
         dtype=dtype,
         attn_implementation="sdpa",
-        use_safetensors=True,
-        output_loading_info=True,
         **_without_pooler(model_class),
-        **local,
     )
     _refuse_missing_weights(folder, report)
-    progress(f"moving weights to {args.spec.device}", 0.8)
-    model = model.to(args.spec.device).eval()
-    if args.spec.device == "cpu":
-        own_weights(model)
+    model = model.eval()
     progress("preparing", 0.85, read=read_since(began, size_bytes))
     return Loaded(model, tokenizer, dtype.itemsize, folder, opened.close)
 
@@ -151,7 +147,11 @@ def _model_config(transformers: Any, kind: Kind, folder: Path, architecture: str
         raise _unsupported(kind, folder, architecture) from error
     if model_class is None or not _made_for(transformers, architecture, config):
         raise _unsupported(kind, folder, architecture)
-    # transformers would load the file that this field names, whatever it is; only the checked ones may be read.
+    if getattr(type(config), "extra_files", ()):  # weights files beside the usual ones, which nobody has checked
+        raise _unsupported(kind, folder, architecture)
+    if model_class.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config()
+    # transformers refuses what it cannot load of this field, and reads what it can; only the checked files are read.
     config.transformers_weights = None
     return config, model_class
 
@@ -180,20 +180,17 @@ def _text_stack(transformers: Any, config: Any) -> Any:
 
 
 _CLASSIFIER = Kind(
-    "AutoModelForSequenceClassification",
     _named_by_the_files("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
     "a sequence classifier",
     "sequence classifiers such as BertForSequenceClassification or Qwen3ForSequenceClassification",
 )
 _KINDS: Mapping[Task, Kind] = {
     "generate": Kind(
-        "AutoModelForCausalLM",
         _named_by_the_files("MODEL_FOR_CAUSAL_LM_MAPPING"),
         "a causal language model",
         "decoder models such as LlamaForCausalLM or Qwen3ForCausalLM",
     ),
     "embed": Kind(
-        "AutoModel",
         _text_stack,
         "one stack over text",
         "encoders and decoders such as BertModel, XLMRobertaModel or Qwen3ForCausalLM",
