@@ -3,6 +3,7 @@
 Generated models are not used: an object is the dict that the API server sent. Every call raises ClusterError.
 """
 
+import asyncio
 import os
 import random
 import ssl
@@ -29,6 +30,7 @@ from cotenant_operator.kinds import Kind, Object
 PAGE = 500
 _GONE = 410
 CALL_S = 10.0
+OPEN_S = 20.0
 LIST_S = 60.0
 WATCH_S = (240.0, 360.0)
 """How long the API server is asked to keep a watch open: spread, so that they do not all end at once."""
@@ -71,6 +73,8 @@ class Cluster:
         self._options = _request_options(client.configuration)
         self.calls: dict[tuple[str, int], int] = {}
         """(verb, HTTP status or 0) → how many, for metrics."""
+        self.open_s = OPEN_S
+        """What a watch may take until it begins to answer."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,18 +196,21 @@ class Cluster:
         """A response whose body is read bit by bit, for as long as it comes."""
         what = f"GET {path}"
         try:
-            async with self._session.get(
-                self._url(path, query),
-                headers=await self._headers(""),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CALL_S, sock_read=silence_s),
-                **self._options,
-            ) as response:
-                if response.status >= 300:
-                    retry_after = response.headers.get("Retry-After", "")
-                    raise error_of(what, response.status, await response.read(), retry_after)
-                yield response
+            # The server says at once that it will watch. One that stood still must not be waited for as if it had.
+            async with asyncio.timeout(self.open_s):
+                response = await self._session.get(
+                    self._url(path, query),
+                    headers=await self._headers(""),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_read=silence_s),
+                    **self._options,
+                )
         except (TimeoutError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise UnreachableError(f"{what}: no answer: {_cause(error, silence_s)}") from None
+            raise UnreachableError(f"{what}: no answer: {_cause(error, min(self.open_s, silence_s))}") from None
+        async with response:
+            if response.status >= 300:
+                retry_after = response.headers.get("Retry-After", "")
+                raise error_of(what, response.status, await _whole(response, what, silence_s), retry_after)
+            yield response
 
     async def _headers(self, content_type: str, accept: str = "application/json") -> dict[str, str]:
         """The token of a pod is renewed in its file; the client's own hook reads it again."""
@@ -264,6 +271,13 @@ def _object(data: bytes) -> Object:
         raise UnreachableError("the API server's answer is not JSON; is a proxy between?") from None
     assert isinstance(value, dict)
     return value
+
+
+async def _whole(response: aiohttp.ClientResponse, what: str, silence_s: float) -> bytes:
+    try:
+        return await response.read()
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        raise UnreachableError(f"{what}: no answer: {_cause(error, silence_s)}") from None
 
 
 async def _lines(response: aiohttp.ClientResponse, silence_s: float, what: str) -> AsyncIterator[bytes]:

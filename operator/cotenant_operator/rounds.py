@@ -84,8 +84,11 @@ class Rounds:
             try:
                 again_s = await self._run(key)
                 self.failures[key] = 0
-            except Exception as error:
-                # A round must never end the others, whatever is wrong with the objects it looks at.
+            except (Exception, asyncio.CancelledError) as error:
+                # A round must never end the others, whatever is wrong with the objects it looks at, nor because
+                # something that it shared with others and waited for was cancelled by them.
+                if isinstance(error, asyncio.CancelledError) and _asked_to_end():
+                    raise
                 failures = self.failures[key] = self.failures.get(key, 0) + 1
                 again_s = pause_s(failures)
                 log.warning(
@@ -101,6 +104,11 @@ class Rounds:
             ended_s = self._clock()
             free_s = ended_s + min(LONGEST_SPACING_S, SPACING * (ended_s - began_s))
             await _within(mark, min(again_s if again_s is not None else self._resync_s, self._resync_s))
+
+
+def _asked_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _within(mark: asyncio.Event, limit_s: float) -> None:

@@ -41,7 +41,7 @@ def bookmark(version: int) -> Object:
 
 GONE = event("ERROR", {"kind": "Status", "code": 410, "message": "too old resource version"})
 HANG = "hang"
-"""In a watch: say nothing more and keep the connection."""
+"""In a watch: say nothing more and keep the connection. As a watch: do not even begin to answer."""
 
 
 class WatchedApi:
@@ -50,7 +50,7 @@ class WatchedApi:
     def __init__(self) -> None:
         self.lists: list[list[Object] | int] = [[]]
         self.list_version = 1
-        self.watches: list[list[Object | str] | int] = [[HANG]]
+        self.watches: list[list[Object | str] | int | str] = [[HANG]]
         self.retry_after = ""
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         """(verb, path, query)"""
@@ -77,6 +77,8 @@ class WatchedApi:
         said = self.watches.pop(0) if len(self.watches) > 1 else self.watches[0]
         if isinstance(said, int):
             return self._failure(said)
+        if isinstance(said, str):
+            await asyncio.Event().wait()
         response = web.StreamResponse()
         await response.prepare(request)
         for item in said:

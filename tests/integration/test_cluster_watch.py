@@ -107,6 +107,15 @@ async def test_a_watch_that_falls_silent_is_opened_anew_where_it_stopped(tmp_pat
     assert api.asked[2][2]["resourceVersion"] == "6"
 
 
+async def test_a_watch_that_does_not_begin_is_opened_anew_long_before_one_is_silent(tmp_path: Path) -> None:
+    api = WatchedApi()
+    api.watches = [HANG, [event("ADDED", deployment("one", 6)), HANG]]
+    async with connected(api, tmp_path) as cluster:
+        cluster.open_s = 0.2
+        async with watched(cluster, silence_s=3600) as (found, _):
+            await until(lambda: names(found) == {"one"})
+
+
 async def test_a_server_that_asks_for_time_gets_it(tmp_path: Path) -> None:
     api, pauses = WatchedApi(), Pauses()
     api.lists, api.retry_after = [429, [deployment("one", 2)]], "17"

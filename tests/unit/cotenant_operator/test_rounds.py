@@ -94,6 +94,23 @@ async def test_a_round_that_fails_is_tried_again_ever_later_until_it_succeeds() 
     assert all(least <= pause <= 2 * least for least, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=False))
 
 
+async def test_a_round_whose_shared_work_somebody_cancelled_is_tried_again() -> None:
+    shared: list[asyncio.Future[None]] = [asyncio.Future(), asyncio.Future()]
+    shared[0].cancel()
+    shared[1].set_result(None)
+    tries = 0
+
+    async def run(key: str) -> None:
+        nonlocal tries
+        tries += 1
+        await shared[min(tries, 2) - 1]
+
+    async with rounds(run, Clock()) as found:
+        found.mark("a")
+        await turns()
+        assert (tries, found.failures["a"]) == (2, 0)
+
+
 async def test_a_change_is_looked_at_though_the_rounds_before_have_failed() -> None:
     clock, tries = Clock(), 0
 
