@@ -103,6 +103,14 @@ class Volume:
         told = os.statvfs(self.root)
         return DiskSpace(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize)
 
+    def budget(self) -> int | None:
+        """Bytes that the volume is set to, for instances that are told nothing else; None: nobody set it."""
+        text = _text(self._control / "budget").strip()
+        return int(text) if text.isdigit() else None
+
+    def set_budget(self, budget_bytes: int | None) -> None:
+        self._write(self._control / "budget", f"{'' if budget_bytes is None else budget_bytes}\n", "budget")
+
     def open_partial(self, repo: str, digest: str) -> "Partial":
         """Made when there is none. Only the holder of the repository's flight may."""
         path = self._partial(repo, digest)

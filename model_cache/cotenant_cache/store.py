@@ -39,7 +39,7 @@ class Clock:
 class Store:
     """One instance on a volume. Its threads may share it: their transactions take turns.
 
-    `budget_bytes` None: only the disk's free space is a bound. Raises VolumeError, NewerFormatError.
+    `budget_bytes` None: what the volume is set to; where nobody set it, only the disk's free space is a bound. Raises VolumeError, NewerFormatError.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Store:
     ) -> None:
         self.root = root
         self.clock = clock
-        self._budget_bytes = budget_bytes
+        self._given_bytes = budget_bytes
         self._turn = threading.RLock()
         self.volume = Volume(root, step)
         self.holder = Holder.enter(root)
@@ -61,6 +61,10 @@ class Store:
         except BaseException:
             self.holder.leave()
             raise
+
+    @property
+    def _budget_bytes(self) -> int | None:
+        return self.volume.budget() if self._given_bytes is None else self._given_bytes
 
     def close(self) -> None:
         """Gives up whatever this instance holds: its leases and reservations end with it."""

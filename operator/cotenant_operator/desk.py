@@ -7,7 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from cotenant_cache.disk import Volume
+from cotenant_cache.errors import CacheError
 from cotenant_operator.created_keys import CreatedKey, KeySource, new_key, with_created
+from cotenant_operator.failure import Failure
 from cotenant_operator.hub_facts import HubFacts
 from cotenant_operator.key_book import KeyBook, KeysError, write_sources
 from cotenant_operator.machine import cuda_memories, default_pool, device_memory
@@ -118,10 +121,23 @@ class Desk:
     def publish(self, orders: Orders) -> None:
         """Write the gateway's configuration if it is not what stands there, and where the keys of the files stand."""
         write_sources(self._state.path, orders.key_sources)
+        self._set_budget()
         data = msgspec.json.encode(orders.gateway)
         path = self._state.gateway_config
         if not path.exists() or path.read_bytes() != data:
             write_private(path, data)
+
+    def _set_budget(self) -> None:
+        """Of the weight cache, for every engine and `cotenant cache`. Raises Failure."""
+        size = self._pool.spec.cache.size if self._pool is not None else None
+        if size is None and not self._state.cache.exists():
+            return
+        try:
+            volume = Volume(self._state.cache)
+            if volume.budget() != size:
+                volume.set_budget(size)
+        except CacheError as error:
+            raise Failure(error.message) from None
 
     def _orders(self, world: World, made: Plan, notes: tuple[str, ...]) -> Orders:
         generation = self._next_generation()

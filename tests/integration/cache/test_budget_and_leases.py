@@ -129,7 +129,7 @@ def test_a_plan_says_what_would_go_and_changes_nothing(
     )
     named, room = [line["gone"] for line in one.of("evict")][:2]
     assert [repo for repo, _ in named] == ["org/a"]
-    assert [repo for repo, _ in room] == ["org/a"]
+    assert len(room) == 1, "either: they cost about as much to bring back"
     assert one.of("plan")[0]["needed_bytes"] == 0
     assert [len(line["models"]) for line in one.of("models")] == [2, 1]
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from tests.builders.up import echo, key_of, keys, model, pool, tenant, until
 
+from cotenant_cache.disk import Volume
 from cotenant_cache.errors import HubUnreachableError
 from cotenant_operator import desk, model_facts
 from cotenant_operator.created_keys import hash_of
@@ -209,3 +210,15 @@ def test_the_key_of_the_tenant_that_up_makes_has_its_file_as_its_place(bench):
     bench.write(pool(), echo("a"))
     bench.desk.publish(bench.desk.read())
     assert [source.place for source in read_sources(bench.state.path)] == [str(bench.state.secret("default-key"))]
+
+
+def test_the_pools_cache_size_is_the_budget_of_every_instance_on_the_machine(bench, tmp_path):
+    sized = pool()
+    sized["spec"]["cache"] = {"size": "10Gi"}
+    bench.write(sized, tenant("search"), keys("search"), echo("a"))
+    bench.desk.publish(bench.desk.read())
+    assert Volume(bench.state.cache).budget() == 10 * 2**30
+    again = Desk([bench.file], bench.state, conductor_port=1)
+    bench.write(*BASE, echo("a"))
+    again.publish(again.read())
+    assert Volume(bench.state.cache).budget() is None

@@ -125,7 +125,8 @@ class FakeCache:
     def __init__(self, folder: Path) -> None:
         self.folder, self.sockets, self.held = folder, list[str](), 0
 
-    def open_checked(self, source: str, cache_dir: str, progress: Any, *, socket: str) -> SimpleNamespace:
+    def open_checked(self, source: str, cache_dir: str, progress: Any, *, lease: str, socket: str) -> SimpleNamespace:
+        assert lease, "a lease has the name of who holds it"
         self.sockets.append(socket)
         self.held += 1
         return SimpleNamespace(folder=self.folder, facts=read_facts(source, cache_dir), close=self._close)
