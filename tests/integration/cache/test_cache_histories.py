@@ -65,8 +65,10 @@ class Histories(RuleBasedStateMachine):
     @rule(repos=strategies.lists(a_model, min_size=2, max_size=4))
     def ensure_several_at_once(self, repos: list[str]) -> None:
         askers = [self.instances.start(self.root, ["ensure", f"hf://{repo}"], budget=BUDGET) for repo in repos]
+        for asker in askers:
+            self.instances.ended(asker)
         for repo, asker in zip(repos, askers, strict=True):
-            [said] = self.instances.ended(asker).of("ensure")
+            [said] = asker.of("ensure")
             self._judge(repo, said)
 
     @rule(repo=a_model)
