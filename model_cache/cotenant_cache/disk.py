@@ -115,8 +115,7 @@ class Volume:
         """Made when there is none. Only the holder of the repository's flight may."""
         path = self._partial(repo, digest)
         with self._step("partial.open"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = _opened(path)
         return Partial(descriptor, path, self._step)
 
     def publish(self, repo: str, digest: str) -> None:
@@ -335,6 +334,16 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened(path: Path) -> int:
+    """Makes file and folder; the last file's end may take the empty folder away between the two."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue
 
 
 def repo_key(repo: str) -> str:

@@ -153,7 +153,9 @@ def volume_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(root) from error
-        raise VolumeError(f"{root}: {error.strerror or error}; check the disk and who may write there") from error
+        raise VolumeError(
+            f"{error.filename or root}: {error.strerror or error}; check the disk and who writes there"
+        ) from error
     except sqlite3.Error as error:
         if "full" in str(error):
             raise _full(root) from error
