@@ -269,6 +269,12 @@ OPERATOR = Dashboard(
                     "1 while a watch fails, or the kind is not installed.",
                     (("max by (kind) (cotenant_operator_watch_stale)", "{{kind}}"),),
                 ),
+                Panel(
+                    "How fast weights come",
+                    "Of each pool, from a hub or another node, from disks, and from the page cache.",
+                    (("max by (pool, rung) (cotenant_operator_weights_bytes_per_second)", "{{pool}} {{rung}}"),),
+                    "Bps",
+                ),
             ),
         ),
         (

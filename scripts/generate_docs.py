@@ -353,7 +353,9 @@ def _operator_families() -> list[Any]:
     watched = [types.SimpleNamespace(kind=kinds.MODELS, objects={}, problem="")]
     fed = OperatorMetrics(leads=lambda: True, watched=watched, calls=lambda: {("GET", 200): 1})
     fed.round_ended("pool", 1.0)
-    seen = types.SimpleNamespace(objects={}, world=types.SimpleNamespace(conductors={}))
+    said = contract.PoolStatus(pool="default", epoch="e", generation=1, rates={"disk": 1.0})
+    conductors = {"default-1": types.SimpleNamespace(status=said)}
+    seen = types.SimpleNamespace(objects={}, world=types.SimpleNamespace(conductors=conductors))
     fed.pool("default", seen, Actions())
     fed.gateway_config(0, 0, 0)
     return list(text_string_to_metric_families(fed.text().decode()))

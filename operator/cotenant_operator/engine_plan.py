@@ -141,7 +141,9 @@ def engine_spec(served: Served, placed: Placement) -> EngineSpec:
         engine = msgspec.structs.replace(engine, context_tokens=_context_tokens(served))
     if served.task in BATCH_TASKS:
         engine = msgspec.structs.replace(engine, max_batch=options.max_batch, batch_wait_s=options.batch_wait)
-    return msgspec.structs.replace(engine, revision=_revision(engine, facts.fingerprint if facts else ""))
+    revision = _revision(engine, facts.fingerprint if facts else "")
+    weights_bytes = sum(file.size_bytes for file in facts.files) if facts else 0
+    return msgspec.structs.replace(engine, revision=revision, weights_bytes=weights_bytes)
 
 
 def _revision(engine: EngineSpec, fingerprint: str) -> str:

@@ -1,12 +1,14 @@
 """`cotenant explain model NAME`: why a model is where it is, each reason once. Pure."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from cotenant_operator.quantity import show_bytes
 from cotenant_operator.status import Condition, conditions
-from cotenant_serving.contract import EngineStatus, ModelStatus
+from cotenant_serving.amounts import about, in_bytes
+from cotenant_serving.contract import EngineStatus, ModelStatus, WeightsLoad
 
 
 def explain(model: ModelStatus, *, wide: bool = False) -> list[str]:
@@ -17,6 +19,8 @@ def explain(model: ModelStatus, *, wide: bool = False) -> list[str]:
     lines += [f"  {line}" for line in model.explanation]
     if model.retry_in_s is not None:
         lines.append(f"  tried again in {model.retry_in_s:.0f} s")
+    if model.eta_s is not None and model.state == "waking":
+        lines.append(f"  answers in {about(model.eta_s)}, by what loads have taken")
     lines += [f"  {line}" for line in _condition_lines(model)]
     for engine in model.engines:
         lines += [f"  {line}" for line in _engine_lines(engine, wide=wide)]
@@ -67,7 +71,25 @@ def _engine_lines(engine: EngineStatus, *, wide: bool) -> list[str]:
         return [line]
     stage = f", {engine.stage} {engine.progress:.0%}" if engine.stage else ""
     loaded = f", loaded in {engine.load_s:.1f} s" if engine.load_s else ""
-    return [
+    lines = [
         line,
         f"  process {engine.pid or '-'}, instance {engine.instance or '-'}, age {engine.age_s:.0f} s{loaded}{stage}",
     ]
+    return lines + [f"  weights: {words}" for words in _weights(engine.load)]
+
+
+def _weights(load: WeightsLoad | None) -> Iterator[str]:
+    if load is None:
+        return
+    parts = []
+    if load.fetched_bytes:
+        parts.append(_took("fetched", load.fetched_bytes, load.fetched_s))
+    if load.read_bytes:
+        where = {"disk": "the disk", "memory": "the page cache"}[load.read_from]
+        parts.append(_took(f"read from {where}", load.read_bytes, load.read_s))
+    yield ", ".join(parts)
+
+
+def _took(what: str, size_bytes: int, seconds: float) -> str:
+    rate = f", {in_bytes(round(size_bytes / seconds))}/s" if seconds > 0 else ""
+    return f"{what} {in_bytes(size_bytes)} in {seconds:.1f} s{rate}"

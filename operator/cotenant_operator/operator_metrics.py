@@ -1,6 +1,7 @@
 """What an operator counts: `cotenant_operator_…` in Prometheus' text format."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -8,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from cotenant_operator.actions import Actions
 from cotenant_operator.pool_pass import PoolInput
 from cotenant_operator.watching import Watched
+from cotenant_serving.contract import Rung
 
 ROUND_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
@@ -46,6 +48,12 @@ class OperatorMetrics:
             ["pool"],
             registry=self._registry,
         )
+        self._rates = Gauge(
+            "cotenant_operator_weights_bytes_per_second",
+            "At which engines of a pool got their weights lately, as its conductor has learned.",
+            ["pool", "rung"],
+            registry=self._registry,
+        )
         self._config_bytes = 0
         self._left_out = {"models": 0, "tenants": 0}
         self._registry.register(self)
@@ -57,6 +65,9 @@ class OperatorMetrics:
         self._models.labels(name).set(len(given.objects))
         up = any(seen.status is not None for seen in given.world.conductors.values())
         self._answers.labels(name).set(1 if up else 0)
+        for status in (seen.status for seen in given.world.conductors.values() if seen.status is not None):
+            for rung, rate in status.rates.items():
+                self._rates.labels(name, rung).set(rate)
         for kind, count in (
             ("object", len(actions.writes)),
             ("status", len(actions.statuses)),
@@ -72,6 +83,8 @@ class OperatorMetrics:
     def forget_pool(self, name: str) -> None:
         for metric in (self._models, self._answers):
             metric.remove(name)
+        for rung in get_args(Rung):
+            self._rates.remove(name, rung)
 
     def text(self) -> bytes:
         return bytes(generate_latest(self._registry))

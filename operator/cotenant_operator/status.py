@@ -107,7 +107,7 @@ def _loaded(both: Observed) -> Condition:
     loading = [engine for engine in both.engines if engine.state == "loading"]
     if loading:
         engine = loading[0]
-        return Condition("Loaded", "False", Reason.LOADING, f"{engine.stage or 'loading'} {engine.progress:.0%}")
+        return Condition("Loaded", "False", Reason.LOADING, _stage(engine) or f"loading {engine.progress:.0%}")
     return Condition("Loaded", "Unknown" if both.seen is None else "False", both.reason, both.message)
 
 
@@ -163,7 +163,13 @@ def _progress(model: ModelStatus) -> str:
     if not loading:
         return ""
     engine = loading[0]
-    return f"{engine.stage or engine.state} {engine.progress:.0%}"
+    return _stage(engine) or f"{engine.state} {engine.progress:.0%}"
+
+
+def _stage(engine: EngineStatus) -> str:
+    if engine.fetch is not None:
+        return f"fetching its weights: {engine.fetch.words}"
+    return f"{engine.stage} {engine.progress:.0%}" if engine.stage else ""
 
 
 def _wide(model: ModelStatus) -> tuple[str, ...]:

@@ -41,6 +41,9 @@ def wake_of(status: ModelStatus) -> Wake | None:
     if not engines:
         return Wake(status.model, "about to start", None)
     engine = max(engines, key=lambda one: one.progress)
+    if engine.fetch is not None:
+        done = engine.fetch.done_bytes / max(1, engine.fetch.total_bytes)
+        return Wake(status.model, f"fetching its weights: {engine.fetch.words}", done)
     if engine.state == "loading":
         return Wake(status.model, engine.stage or "loading", engine.progress)
     return Wake(status.model, engine.stage or "its process starts", None)

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from cotenant_serving.amounts import about, of_bytes
+
 DeviceKind = Literal["cpu", "cuda"]
 Task = Literal["generate", "embed", "rerank", "classify", "tensor", "echo"]
 Sharing = Literal["timeSlice", "mig"]
@@ -228,24 +230,26 @@ class Fetch(Message, frozen=True, kw_only=True):
         """Seconds until the last byte; None when nobody knows."""
         return (self.total_bytes - self.done_bytes) / self.bytes_per_s if self.bytes_per_s > 0 else None
 
-
-def of_bytes(done_bytes: int, total_bytes: int) -> str:
-    """For people: `3.1 of 8.0 GB`."""
-    if total_bytes < 10**9:
-        return f"{done_bytes / 10**6:.0f} of {total_bytes / 10**6:.0f} MB"
-    return f"{done_bytes / 10**9:.1f} of {total_bytes / 10**9:.1f} GB"
+    @property
+    def words(self) -> str:
+        """For people: `3.1 of 8.0 GB, about 40 s`."""
+        so_far = of_bytes(self.done_bytes, self.total_bytes)
+        return so_far if self.eta_s is None else f"{so_far}, {about(self.eta_s)}"
 
 
 class WeightsLoad(Message, frozen=True, kw_only=True):
     """What an engine's weights cost it, as far as it has got."""
 
-    rung: Rung
-    """`download` as soon as any byte was fetched; then what is read afterwards is in the page cache, as a rule."""
     fetched_bytes: int = 0
     fetched_s: float = 0.0
     read_bytes: int = 0
     """Of weights files, into the device's memory; 0 until it is done."""
     read_s: float = 0.0
+    read_from: Literal["disk", "memory"] = "disk"
+
+    @property
+    def rung(self) -> Rung:
+        return "download" if self.fetched_bytes else self.read_from
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cotenant_serving.conductor.cached import NodeCache
+from cotenant_serving.conductor.load_times import LoadTimes
 from cotenant_serving.conductor.world import (
     Device,
     Engine,
@@ -59,6 +61,8 @@ def spec(
     share: int = 2 * GIB,
     slots: int = 4,
     groups: tuple[str, ...] = ("cpu",),
+    source: str = "",
+    weights: int = 0,
 ) -> EngineSpec:
     return EngineSpec(
         model=model,
@@ -67,6 +71,8 @@ def spec(
         candidates=tuple(Candidate(group=group, share_bytes=share) for group in groups),
         device="cpu",
         concurrency=slots,
+        source=source,
+        weights_bytes=weights,
     )
 
 
@@ -80,10 +86,12 @@ def model(
     max_engines: int = 1,
     idle_after_s: float = 600.0,
     groups: tuple[str, ...] = ("cpu",),
+    source: str = "",
+    weights: int = 0,
 ) -> DesiredModel:
     return DesiredModel(
         name=name,
-        engine=spec(name, revision, share=share, slots=slots, groups=groups),
+        engine=spec(name, revision, share=share, slots=slots, groups=groups, source=source, weights=weights),
         min_engines=min_engines,
         max_engines=max_engines,
         idle_after_s=idle_after_s,
@@ -140,10 +148,24 @@ def engine(
     failure: Failure | None = None,
     load_s: float = 5.0,
     silent_s: float = 0.0,
+    age_s: float = 0.0,
+    source: str = "",
+    weights: int = 0,
+    **told: object,
 ) -> Engine:
-    engine_args = args(spec(model, revision, share=share, slots=slots), slot, on=on)
-    told = None if phase == "starting" else beat(engine_args, running=running, load_s=load_s)
-    return Engine(args=engine_args, phase=phase, beat=told, idle_s=idle_s, silent_s=silent_s, failure=failure)
+    """`told`: fields of its heartbeat."""
+    engine_spec = spec(model, revision, share=share, slots=slots, source=source, weights=weights)
+    engine_args = args(engine_spec, slot, on=on)
+    said = None if phase == "starting" else beat(engine_args, running=running, load_s=load_s, **told)
+    return Engine(
+        args=engine_args,
+        phase=phase,
+        beat=said,
+        idle_s=idle_s,
+        age_s=age_s,
+        silent_s=silent_s,
+        failure=failure,
+    )
 
 
 def world(
@@ -156,6 +178,8 @@ def world(
     adopted: bool = False,
     groups: tuple[WorkerGroup, ...] = (group(),),
     remembered: Mapping[str, GroupMemory] | None = None,
+    caches: Mapping[str, NodeCache] | None = None,
+    loads: LoadTimes | None = None,
     **more: Any,
 ) -> World:
     """`demand`: queued requests per model. `adopted`: nobody has sent a desired state yet. `more`: of `Desired`."""
@@ -167,6 +191,8 @@ def world(
         demand={name: ModelDemand(queued=count) for name, count in (demand or {}).items()},
         memory=memory or {},
         groups=remembered or {},
+        caches=caches or {},
+        loads=loads or LoadTimes(),
     )
 
 

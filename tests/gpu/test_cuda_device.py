@@ -41,7 +41,7 @@ def test_what_torch_allocates_shows_as_this_processs_use(tmp_path: Path) -> None
 async def test_generation_runs_on_the_gpu_within_its_share(tmp_path: Path) -> None:
     folder = make_tiny_llama(tmp_path / "model")
     engine = GenerateEngine(generate_args(folder, device="cuda", device_bytes=16384 * MIB))
-    await asyncio.to_thread(engine.load, lambda *_: None)
+    await asyncio.to_thread(engine.load, lambda *_, **__: None)
     try:
         stream = DeltaStream()
         engine.start(Job("a", Prompt(tokens=3, ids=(1, 2, 3)), 8, Sampling(temperature=0.0)), stream)
@@ -54,7 +54,7 @@ async def test_generation_runs_on_the_gpu_within_its_share(tmp_path: Path) -> No
 
 
 async def ask(engine: EmbedEngine | TensorEngine, path: str, body: Any) -> Any:
-    await asyncio.to_thread(engine.load, lambda *_: None)
+    await asyncio.to_thread(engine.load, lambda *_, **__: None)
     try:
         answer = await engine.answer(UnaryRequest("r", "POST", path, json.dumps(body).encode()))
         return json.loads(answer.body)

@@ -148,7 +148,7 @@ def test_curl_is_enough(engine: RunningEngine, direct: Direct, tmp_path: Path) -
 
 
 async def answer_of(engine: ClassifyEngine | RerankEngine, path: str, **body: Any) -> Any:
-    await asyncio.to_thread(engine.load, lambda *_: None)
+    await asyncio.to_thread(engine.load, lambda *_, **__: None)
     try:
         request = UnaryRequest("r", "POST", path, json.dumps({"model": "m"} | body).encode())
         return json.loads((await engine.answer(request)).body)

@@ -246,7 +246,7 @@ def test_a_route_of_another_task_is_not_there(engine: RunningEngine) -> None:
 
 async def vectors(folder: Path, inputs: Sequence[Any], **options: Any) -> np.ndarray:
     engine = EmbedEngine(text_args("embed", folder, **options))
-    await asyncio.to_thread(engine.load, lambda *_: None)
+    await asyncio.to_thread(engine.load, lambda *_, **__: None)
     try:
         body = json.dumps({"model": "m", "input": list(inputs)}).encode()
         answer = await engine.answer(UnaryRequest("r", "POST", "/v1/embeddings", body))

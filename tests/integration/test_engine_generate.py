@@ -222,7 +222,7 @@ def broken_forward(*_: object, **__: object) -> None:
 
 async def test_a_generation_loop_that_dies_is_replaced(model: Path) -> None:
     engine = GenerateEngine(generate_args(model))
-    await asyncio.to_thread(engine.load, lambda *_: None)
+    await asyncio.to_thread(engine.load, lambda *_, **__: None)
     try:
         victim, after = DeltaStream(), DeltaStream()
         assert engine._loaded is not None
@@ -292,7 +292,7 @@ def test_every_failure_to_load_has_its_reason(
     folder = shutil.copytree(model, tmp_path / "model")
     broken(folder)
     with pytest.raises(LoadError) as caught:
-        load(generate_args(folder), lambda *_: None)
+        load(generate_args(folder), lambda *_, **__: None)
     assert caught.value.reason is reason, caught.value.message
     assert words in caught.value.message
     assert str(folder) in caught.value.message

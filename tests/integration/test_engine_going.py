@@ -40,5 +40,5 @@ def test_transformers_loads_the_files_that_were_checked_and_no_others(tmp_path: 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "adapter_model.bin"}))
-    loaded = load(generate_args(folder), lambda *_: None)
+    loaded = load(generate_args(folder), lambda *_, **__: None)
     assert loaded.model.lm_head.weight.shape[1] == 64

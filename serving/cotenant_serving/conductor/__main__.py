@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cotenant_serving.conductor.api import Api
+from cotenant_serving.conductor.caches import Caches
 from cotenant_serving.conductor.conductor import Conductor, Settings
 from cotenant_serving.conductor.store import Store
 from cotenant_serving.conductor.world import POD_TIMEOUT_S
@@ -51,6 +53,12 @@ def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pool-token-file", type=Path, required=True)
     parser.add_argument("--control-token-file", type=Path, required=True)
     parser.add_argument("--cache-dir", default="", help="weight cache of the engines")
+    parser.add_argument(
+        "--cache-port",
+        type=int,
+        default=os.environ.get("COTENANT_CACHE_PORT") or "0",
+        help="where nodes' weight caches say which models they have; default: COTENANT_CACHE_PORT, or 0: none does",
+    )
     parser.add_argument("--log-dir", default="", help="folder for the engines' own logs")
     parser.add_argument("--engine-host", default="", help="address that engines listen on; default: their node's")
     parser.add_argument(
@@ -82,17 +90,20 @@ async def _run(args: argparse.Namespace) -> int:
         request_timeout_s=args.request_timeout_s,
         pod_timeout_s=args.pod_timeout_s,
     )
-    conductor = Conductor(Store(args.state), settings)
-    api = Api(conductor, pool_token=_token(args.pool_token_file), control_token=_token(args.control_token_file))
+    pool_token = _token(args.pool_token_file)
+    caches = Caches(args.cache_port, pool_token)
+    conductor = Conductor(Store(args.state), settings, caches=caches.known)
+    api = Api(conductor, pool_token=pool_token, control_token=_token(args.control_token_file))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = asyncio.create_task(server_of(api, args.host, args.port).serve())
     loop = asyncio.create_task(_conduct(conductor, args.ray_address))
+    asking = asyncio.create_task(caches.run(lambda: conductor.nodes)) if args.cache_port else None
     stopped = asyncio.create_task(stop.wait())
     tasks: set[asyncio.Task[Any]] = {server, loop, stopped}
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks - done:
+    for task in (*(tasks - done), *filter(None, (asking,))):
         task.cancel()
     if stopped in done:
         return 0
@@ -150,6 +161,4 @@ if __name__ == "__main__":
     code = main()
     logging.shutdown()
     sys.stderr.flush()
-    import os
-
     os._exit(code)

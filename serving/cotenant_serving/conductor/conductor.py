@@ -10,6 +10,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
+from cotenant_serving.conductor.cached import NodeCache
 from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.leases import Leases
@@ -77,8 +78,16 @@ class StaleGenerationError(Exception):
 
 
 class Conductor:
-    def __init__(self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._settings, self._clock = store, settings, clock
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        caches: Callable[[], Mapping[str, NodeCache]] = dict,
+    ) -> None:
+        """`caches`: address of a node → what is on its disk, as far as is known now."""
+        self._store, self._settings, self._clock, self._caches = store, settings, clock, caches
         now_s = clock()
         self._began_s = now_s
         self._desired = store.desired()
@@ -136,6 +145,11 @@ class Conductor:
         self._kick.set()
 
     @property
+    def nodes(self) -> frozenset[str]:
+        """Addresses of those that have devices."""
+        return frozenset(device.node for device in self._devices)
+
+    @property
     def desired(self) -> Desired | None:
         return self._desired
 
@@ -189,6 +203,8 @@ class Conductor:
             groups=self._decision.groups,
             pod_timeout_s=self._settings.pod_timeout_s,
             strangers=self._observed.strangers(now_s),
+            caches=self._caches(),
+            loads=self._observed.loads,
         )
 
     async def _wait(self) -> None:

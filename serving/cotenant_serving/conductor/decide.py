@@ -198,7 +198,20 @@ def _view(world: World, memory: Mapping[str, ModelMemory], index: int) -> ModelV
         warm=world.desired.warm.get(desired.name, 0),
         missed=frozenset(engine.args.app for engine in engines if world.missed(engine)),
         leaving=frozenset(engine.args.app for engine in engines if world.leaves(engine)),
+        on_disk=_on_disk(world, engines),
+        downloads=world.downloads(desired.engine) if desired.engine else None,
+        loads=world.loads,
     )
+
+
+def _on_disk(world: World, engines: Iterable[Engine]) -> dict[str, bool]:
+    coming = [engine for engine in engines if engine.phase != "ready"]
+    if not world.caches or not coming:
+        return {}
+    devices = {device.id: device for device in world.devices}
+    where = ((engine.args, devices.get(engine.args.device_id)) for engine in coming)
+    known = ((args.app, world.on_disk(args.spec, device)) for args, device in where if device is not None)
+    return {app: here for app, here in known if here is not None}
 
 
 def _failed_apps(world: World) -> Iterable[Delete]:

@@ -3,6 +3,7 @@
 import math
 
 from cotenant_serving.conductor import told
+from cotenant_serving.conductor.eta import eta_s
 from cotenant_serving.conductor.place import Outcome
 from cotenant_serving.conductor.world import Engine, ModelView
 from cotenant_serving.contract import DesiredModel, EngineStatus, ModelState, ModelStatus, Reason
@@ -27,6 +28,7 @@ def model_status(view: ModelView, outcome: Outcome) -> ModelStatus:
         engines=tuple(engine_status(engine) for engine in view.engines),
         explanation=outcome.explanation,
         load_s=view.memory.load_s,
+        eta_s=eta_s(view) if not view.ready else None,
         retry_in_s=max(0.0, view.memory.retry_at_s - view.now_s) if view.failed_target else None,
     )
 
@@ -34,19 +36,17 @@ def model_status(view: ModelView, outcome: Outcome) -> ModelStatus:
 def model_row(status: ModelStatus, desired: DesiredModel | None = None) -> ModelRow:
     """What gateways need of it, and may show to clients.
 
-    The eta is the measured load time less what has passed since the start, in steps, so that the table does not
-    change with every second.
+    The eta is in steps, so that the table does not change with every second.
     """
-    eta_s = status.retry_in_s if status.state == "failed" else None
-    known = status.state in ("cold", "waking") and status.reason is not Reason.POD_PENDING
-    if known and status.load_s is not None:
-        eta_s = max(0.0, status.load_s - max((engine.age_s for engine in status.engines), default=0.0))
+    until_s = status.retry_in_s if status.state == "failed" else None
+    if status.state in ("cold", "waking") and status.reason is not Reason.POD_PENDING:
+        until_s = status.eta_s
     return ModelRow(
         model=status.model,
         state=status.state,
         reason=status.reason,
         message=told.for_clients(status, desired),
-        eta_s=None if eta_s is None else max(1.0, math.ceil(eta_s / ETA_STEP_S) * ETA_STEP_S),
+        eta_s=None if until_s is None else max(1.0, math.ceil(until_s / ETA_STEP_S) * ETA_STEP_S),
     )
 
 
@@ -60,6 +60,8 @@ def engine_status(engine: Engine) -> EngineStatus:
         state=engine.phase,
         stage=beat.stage if beat else "",
         progress=beat.progress if beat else 0.0,
+        fetch=beat.fetch if beat else None,
+        load=beat.load if beat else None,
         device_id=engine.args.device_id,
         share_bytes=engine.args.share_bytes,
         used_bytes=beat.used_bytes if beat else 0,
@@ -86,7 +88,7 @@ def _state(view: ModelView, outcome: Outcome) -> tuple[ModelState, Reason, str]:
         return "failed", failure.reason, failure.message
     starting = [engine for engine in view.alive if engine.phase != "ready"]
     if starting:
-        return "waking", Reason.LOADING, _progress(starting[0])
+        return "waking", Reason.LOADING, _progress(starting[0], view.on_disk.get(starting[0].args.app))
     if outcome.blocked:
         return "waiting", outcome.reason or Reason.NO_ROOM, "; ".join(outcome.explanation)
     if outcome.explanation:
@@ -106,9 +108,12 @@ def _beside_ready(view: ModelView) -> str:
     return f"revision {view.ready[0].revision} serves while {view.target} starts"
 
 
-def _progress(engine: Engine) -> str:
+def _progress(engine: Engine, on_disk: bool | None) -> str:
     beat = engine.beat
+    where = {True: "; its weights are on this node", False: "; its weights must be fetched", None: ""}[on_disk]
     if beat is None:
-        return f"{engine.args.app} starts on {engine.args.device_id}"
+        return f"{engine.args.app} starts on {engine.args.device_id}{where}"
+    if beat.fetch is not None:
+        return f"{engine.args.app} on {engine.args.device_id}: {told.fetching(beat.fetch)}"
     percent = f" {beat.progress * 100:.0f} %" if beat.state == "loading" else ""
     return f"{engine.args.app} on {engine.args.device_id}: {beat.state} {beat.stage}{percent}".rstrip()

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cotenant_serving.conductor.load_times import LoadTimes
 from cotenant_serving.conductor.world import HEARTBEAT_TIMEOUT_S, AppStatus, Engine, EnginePhase, Failure
 from cotenant_serving.contract import EngineArgs, EngineSpec, Heartbeat, Reason
 from cotenant_serving.contract_gateway import Demand, EngineRow, ModelDemand
@@ -56,6 +57,8 @@ class Observed:
         self._pods: dict[str, float] = {}
         """Pod → when an engine last spoke from there, also one that is gone or that nobody knows."""
         self._listens_since_s = now_s
+        self.loads = LoadTimes()
+        """What engines' loads have taken."""
 
     def started(self, args: EngineArgs, now_s: float) -> None:
         self._strangers.pop(args.app, None)
@@ -87,6 +90,8 @@ class Observed:
             self._gone.pop(beat.instance, None)
         if beat.running or (before and beat.requests_total != before.requests_total):
             record.busy_s = now_s
+        if before is None or (before.instance, before.state) != (beat.instance, beat.state):
+            self.loads = self.loads.learned(beat)
         was_lost = now_s - record.beat_s > HEARTBEAT_TIMEOUT_S
         record.beat, record.beat_s = beat, now_s
         return before is None or was_lost or _news(before, beat)
@@ -114,6 +119,7 @@ class Observed:
         for app in self._strangers.keys() & apps.keys() - self._records.keys():
             beat = self._strangers[app]
             self._records[app] = _Record(_adopted(beat), now_s, now_s, beat, now_s)
+            self.loads = self.loads.learned(beat)
         self._unheard = {app: self._unheard.get(app, now_s) for app in apps.keys() - self._records.keys()}
         self._strangers = {}  # engines speak twice a second: who lives is heard again
 

@@ -1,10 +1,11 @@
 """Placing by bytes. Pure. In this order: free room; room that engines free which end anyway; a new pod, where the
 group may have more; the idle engine that is cheapest to bring back makes room; the model's own old revision gives
-way; wait."""
+way; wait. Of devices that are as good, one whose node has the weights on its disk comes first."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cotenant_serving.amounts import about, in_bytes
 from cotenant_serving.conductor import groups
 from cotenant_serving.conductor.groups import Pods
 from cotenant_serving.conductor.world import (
@@ -62,7 +63,7 @@ class Placing:
         options = [
             (candidate, device)
             for candidate in spec.candidates
-            for device in self.world.devices_of(candidate.group)
+            for device in sorted(self.world.devices_of(candidate.group), key=lambda one: self._fetches(spec, one))
             if self.world.answers(device)
         ]
         attempts = [self._free_room, self._ending_room]
@@ -102,16 +103,18 @@ class Placing:
             return Outcome(explanation=(f"waits for the start lease of {device.id}: {self._starter(device)} starts",))
         if not quiet:
             return None
-        # Best fit within the first group that has room: it leaves the largest holes for larger models.
+        # In the first group that has room, where the weights are on the disk; then best fit, which leaves the largest
+        # holes for larger models.
         first = quiet[0][0].group
         candidate, device = min(
             (option for option in quiet if option[0].group == first),
-            key=lambda option: (self.free_bytes(option[1]), option[1].id),
+            key=lambda option: (self._fetches(spec, option[1]), self.free_bytes(option[1]), option[1].id),
         )
         slot = self._free_slot(spec)
         self.starts.append(Start(spec=spec, slot=slot, device=device, candidate=candidate))
         share, free = gib(candidate.share_bytes), gib(self.free_bytes(device))
-        return Outcome(explanation=(f"starts {app_name(spec, slot)} on {device.id}: {share}, {free} stay free",))
+        line = f"starts {app_name(spec, slot)} on {device.id}: {share}, {free} stay free"
+        return Outcome(explanation=(line + self._about_weights(spec, device),))
 
     def _ending_room(
         self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]
@@ -193,9 +196,26 @@ class Placing:
                 yield engine
 
     def _cost(self, engine: Engine) -> tuple[float, float, str]:
+        """Its weights will be on its node's disk, even if it had to fetch them when it was loaded."""
         memory = self.world.memory.get(engine.model)
-        load_s = memory.load_s if memory and memory.load_s else _UNKNOWN_LOAD_S
-        return (load_s, -engine.idle_s, engine.args.app)
+        measured_s = memory.load_s if memory and memory.load_s else _UNKNOWN_LOAD_S
+        load_s = self.world.loads.expected_s(engine.model, engine.args.spec.weights_bytes)
+        return (measured_s if load_s is None else load_s, -engine.idle_s, engine.args.app)
+
+    def _fetches(self, spec: EngineSpec, device: Device) -> bool:
+        """Would it have to fetch its weights there, as far as anybody knows?"""
+        return self.world.on_disk(spec, device) is not True
+
+    def _about_weights(self, spec: EngineSpec, device: Device) -> str:
+        here = self.world.on_disk(spec, device)
+        if here is None:
+            return ""
+        if here:
+            return "; its weights are on this node"
+        seconds = self.world.loads.fetch_s(spec.weights_bytes)
+        known = [in_bytes(spec.weights_bytes)] if spec.weights_bytes else []
+        known += [about(seconds)] if seconds is not None else []
+        return "; its weights must be fetched" + (f": {', '.join(known)}" if known else "")
 
     def _promise(self, device: Device, candidate: Candidate) -> None:
         self.promised[device.id] = self.promised.get(device.id, 0) + candidate.share_bytes

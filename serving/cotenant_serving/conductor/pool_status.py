@@ -28,6 +28,7 @@ def pool_status(
         engines=len(world.engines) + len(world.strangers),
         busy_engines=sum(engine.running > 0 for engine in world.engines),
         in_flight=sum(engine.running for engine in world.engines),
+        rates={rung: round(rate) for rung, rate in world.loads.bytes_per_s.items()},
         reconciled=reconciled,
         pods_with_engines=pods_with_engines,
     )

@@ -7,7 +7,7 @@ are made here of the model's own state, reason and share; what decisions and eng
 from collections.abc import Mapping
 
 from cotenant_serving.conductor.world import gib
-from cotenant_serving.contract import DesiredModel, ModelStatus, Reason
+from cotenant_serving.contract import DesiredModel, Fetch, ModelStatus, Reason
 
 _WORDS: Mapping[Reason, str] = {
     Reason.IDLE: "no engine runs; the first request wakes one",
@@ -48,6 +48,13 @@ def for_clients(status: ModelStatus, desired: DesiredModel | None) -> str:
     return words
 
 
+def fetching(fetch: Fetch) -> str:
+    return f"its weights are being fetched: {fetch.words}"
+
+
 def _progress(status: ModelStatus) -> str:
+    fetches = [engine.fetch for engine in status.engines if engine.state == "loading" and engine.fetch]
+    if fetches:
+        return fetching(max(fetches, key=lambda one: one.done_bytes))
     loading = [engine.progress for engine in status.engines if engine.state == "loading"]
     return f"its engine loads, {max(loading) * 100:.0f} %" if loading else "its engine starts"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cotenant_serving.conductor.cached import NodeCache, cache_name
+from cotenant_serving.conductor.load_times import LoadTimes
 from cotenant_serving.contract import (
     Candidate,
     Desired,
@@ -142,6 +144,9 @@ class World:
     pod_timeout_s: float = POD_TIMEOUT_S
     strangers: Mapping[str, float] = field(default_factory=dict)
     """App of Serve that this conductor did not start → seconds in which its engine has not been heard of."""
+    caches: Mapping[str, NodeCache] = field(default_factory=dict)
+    """Address of a node → what its disk has. Nodes of which nothing is known are absent."""
+    loads: LoadTimes = field(default_factory=LoadTimes)
 
     def devices_of(self, group: str) -> tuple[Device, ...]:
         """Those that stay."""
@@ -164,6 +169,21 @@ class World:
         """Was it lost, and probably its node with it? Then nobody brings it back."""
         where = next((device for device in self.devices if device.id == engine.args.device_id), None)
         return engine.overdue and (where is None or not self.answers(where))
+
+    def on_disk(self, spec: EngineSpec, device: Device) -> bool | None:
+        """Are the engine's weights on the device's node? None when nobody knows."""
+        cache = self.caches.get(device.node)
+        name = cache_name(spec.source) if cache is not None else ""
+        return name in cache.sources if cache is not None and name else None
+
+    def downloads(self, spec: EngineSpec) -> bool | None:
+        """Will the next engine have to fetch its weights, wherever it starts? None when nobody knows."""
+        if not self.caches:
+            return None
+        groups = {candidate.group for candidate in spec.candidates}
+        there = (device for device in self.devices if device.group in groups and not device.leaving)
+        found = {self.on_disk(spec, device) for device in there}
+        return False if True in found else None if None in found or not found else True
 
     def group(self, name: str) -> WorkerGroup | None:
         groups = self.desired.groups if self.desired else ()
@@ -215,6 +235,11 @@ class ModelView:
     """Apps of those of its engines that nobody brings back."""
     leaving: frozenset[str] = frozenset()
     """Apps of those of its engines whose node is being drained."""
+    on_disk: Mapping[str, bool] = field(default_factory=dict)
+    """App of one of its engines that are not ready → whether its node has the weights; absent where nobody knows."""
+    downloads: bool | None = None
+    """Whether the next engine has to fetch them, wherever it starts; None when nobody knows."""
+    loads: LoadTimes = field(default_factory=LoadTimes)
 
     @property
     def name(self) -> str:
@@ -223,6 +248,11 @@ class ModelView:
     @property
     def target(self) -> str:
         return self.desired.engine.revision if self.desired.engine else ""
+
+    @property
+    def weights_bytes(self) -> int:
+        """0 when unknown."""
+        return self.desired.engine.weights_bytes if self.desired.engine else 0
 
     @property
     def floor(self) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotenant_serving.contract import EngineArgs, Reason, Task, of_bytes
+from cotenant_serving.amounts import of_bytes
+from cotenant_serving.contract import EngineArgs, Reason, Task
 from cotenant_serving.engine.base import LoadError, Progress
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.model_files import check_tokenizer

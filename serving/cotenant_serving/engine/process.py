@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +69,11 @@ def make_engine(args: EngineArgs) -> StreamingEngine | UnaryEngine:
     return GenerateEngine(args)
 
 
+def with_cache(args: EngineArgs, environment: Mapping[str, str]) -> EngineArgs:
+    """The arguments, with the socket of the weight cache beside this process where they name none."""
+    return msgspec.structs.replace(args, cache_socket=args.cache_socket or environment.get(CACHE_SOCKET, ""))
+
+
 def bind_free_port(host: str, ports: Iterable[int] = ENGINE_PORTS) -> socket.socket:
     """A listening socket on a free port, tried in random order. Raises OSError when all are taken."""
     shuffled = list(ports)
@@ -94,9 +99,7 @@ class EngineProcess:
 
     def __init__(self, args: EngineArgs, host: str = "127.0.0.1") -> None:
         host = args.host or host
-        if not args.cache_socket:
-            args = msgspec.structs.replace(args, cache_socket=os.environ.get(CACHE_SOCKET, ""))
-        self._args = args
+        self._args = args = with_cache(args, os.environ)
         token = TokenFile(Path(args.pool_token_file))
         self._conductor = ConductorClient(args.conductor_url, token)
         self._listener = bind_free_port(host)

@@ -20,7 +20,7 @@ class WeightsRead:
 
     read_bytes: int
     read_s: float
-    rung: Literal["disk", "memory"] = "disk"
+    read_from: Literal["disk", "memory"] = "disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class WeightsMeter:
             return None
         read = self._read or WeightsRead(0, 0.0)
         return WeightsLoad(
-            rung="download" if fetched else read.rung,
             fetched_bytes=fetched,
             fetched_s=round(last_s - first_s, 3) if fetched else 0.0,
             read_bytes=read.read_bytes,
             read_s=round(read.read_s, 3),
+            read_from=read.read_from,
         )
 
     def _rate(self) -> float:

@@ -6,7 +6,7 @@ from cotenant_operator.explanation import explain, explain_document
 from cotenant_operator.output import plain_table
 from cotenant_operator.plan import plan
 from cotenant_operator.status import conditions, model_rows, pool_rows
-from cotenant_serving.contract import DeviceStatus, EngineStatus, ModelStatus, PoolStatus, Reason
+from cotenant_serving.contract import DeviceStatus, EngineStatus, Fetch, ModelStatus, PoolStatus, Reason, WeightsLoad
 
 MIB = 2**20
 
@@ -159,6 +159,30 @@ def test_explain_wide_names_process_and_instance_and_the_document_has_the_condit
 
     assert "process 7, instance f00d, age 0 s, loaded in 1.2 s" in "\n".join(explain(model, wide=True))
     assert [item["type"] for item in explain_document(model)["conditions"]][-1] == "Ready"
+
+
+def test_explain_says_when_a_model_that_wakes_is_expected() -> None:
+    assert "  answers in about 45 s, by what loads have taken" in explain(seen(state="waking", eta_s=42.0))
+    assert "answers in" not in "\n".join(explain(seen(state="cold", eta_s=42.0)))
+
+
+def test_explain_wide_tells_what_the_weights_of_an_engine_cost() -> None:
+    load = WeightsLoad(fetched_bytes=8 * 10**9, fetched_s=80, read_bytes=8 * 10**9, read_s=2, read_from="memory")
+    model = seen(ready_engines=1, engines=(engine(load=load), engine(load=WeightsLoad(read_bytes=10**9, read_s=1))))
+    lines = explain(model, wide=True)
+    assert (
+        "    weights: fetched 8.0 GB in 80.0 s, 100 MB/s, read from the page cache 8.0 GB in 2.0 s, 4.0 GB/s" in lines
+    )
+    assert "    weights: read from the disk 1.0 GB in 1.0 s, 1.0 GB/s" in lines
+
+
+def test_an_engine_that_fetches_says_so_in_the_list_and_in_the_condition() -> None:
+    fetch = Fetch(done_bytes=3_100_000_000, total_bytes=8 * 10**9, bytes_per_s=0.1225 * 10**9)
+    model = seen(state="waking", engines=(engine(state="loading", stage="fetching", fetch=fetch),))
+    words = "fetching its weights: 3.1 of 8.0 GB, about 40 s"
+    assert {item.type: item.message for item in conditions(None, model)}["Loaded"] == words
+    (row,) = model_rows(PoolStatus(pool="p", epoch="e", generation=1, models=(model,)))[1]
+    assert row[-1] == words
 
 
 def test_a_cell_with_line_breaks_stays_one_row() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cotenant_operator.waking import Wake, WakeBoard, wake_of, watch_wake
-from cotenant_serving.contract import EngineStatus, ModelStatus, PoolStatus, Reason
+from cotenant_serving.contract import EngineStatus, Fetch, ModelStatus, PoolStatus, Reason
 
 
 def status(state: str = "waking", *engines: dict[str, Any], message: str = "") -> ModelStatus:
@@ -30,6 +30,19 @@ def status(state: str = "waking", *engines: dict[str, Any], message: str = "") -
             status("waking", {"state": "starting"}, {"state": "loading", "stage": "reading", "progress": 0.4}),
             "reading",
             0.4,
+        ),
+        (
+            status(
+                "waking",
+                {
+                    "state": "loading",
+                    "stage": "fetching its weights: 2.0 of 8.0 GB",
+                    "progress": 0.025,
+                    "fetch": Fetch(done_bytes=2 * 10**9, total_bytes=8 * 10**9, bytes_per_s=10**8),
+                },
+            ),
+            "fetching its weights: 2.0 of 8.0 GB, about 60 s",
+            0.25,
         ),
     ],
 )

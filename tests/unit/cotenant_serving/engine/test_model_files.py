@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.builders.engine import generate_args
@@ -13,6 +15,7 @@ from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.loader import open_source
+from cotenant_serving.engine.process import with_cache
 
 
 def safetensors(data_bytes: int = 64) -> bytes:
@@ -114,3 +117,43 @@ def test_a_pickle_beside_safetensors_is_not_looked_at(folder: Path) -> None:
 def test_whole_shards_pass(folder: Path) -> None:
     shard(folder, "a.safetensors")
     opened(folder)
+
+
+class FakeCache:
+    """Stands for the weight cache: what it was asked, and how many leases of it are held."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.sockets, self.held = folder, list[str](), 0
+
+    def open_checked(self, source: str, cache_dir: str, progress: Any, *, socket: str) -> SimpleNamespace:
+        self.sockets.append(socket)
+        self.held += 1
+        return SimpleNamespace(folder=self.folder, facts=read_facts(source, cache_dir), close=self._close)
+
+    def _close(self) -> None:
+        self.held -= 1
+
+
+@pytest.fixture
+def cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCache:
+    fake = FakeCache(folder)
+    monkeypatch.setattr("cotenant_cache.client.open_checked", fake.open_checked)
+    return fake
+
+
+def test_an_engine_asks_the_cache_beside_it_and_holds_what_it_opened(folder: Path, cache: FakeCache) -> None:
+    args = with_cache(generate_args(folder), {"COTENANT_CACHE_SOCKET": "/run/cache.sock"})
+    open_source(args, lambda *_, **__: None)
+    assert (cache.sockets, cache.held) == (["/run/cache.sock"], 1)
+
+
+def test_a_socket_that_the_arguments_name_comes_before_that_of_the_environment(folder: Path) -> None:
+    named = with_cache(generate_args(folder, cache_socket="/a"), {"COTENANT_CACHE_SOCKET": "/b"})
+    assert (named.cache_socket, with_cache(generate_args(folder), {}).cache_socket) == ("/a", "")
+
+
+def test_nothing_is_held_of_a_model_that_cannot_be_loaded(folder: Path, cache: FakeCache) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(LoadError):
+        open_source(generate_args(folder), lambda *_, **__: None)
+    assert cache.held == 0

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from tests.builders.engine import generate_args
 
-from cotenant_serving.contract import Fetch, WeightsLoad, of_bytes
+from cotenant_serving.amounts import of_bytes
+from cotenant_serving.contract import Fetch, WeightsLoad
 from cotenant_serving.engine import weights_meter
 from cotenant_serving.engine.status import EngineStatus
 from cotenant_serving.engine.weights_meter import Began, WeightsMeter, WeightsRead, begin_reading, read_since
@@ -77,7 +78,7 @@ def test_once_all_is_there_nothing_is_fetched_any_more() -> None:
     bench.fetched(0, 0)
     bench.fetched(8, 800 * MB)
     assert bench.meter.fetch() is None
-    assert bench.meter.load() == WeightsLoad(rung="download", fetched_bytes=800 * MB, fetched_s=8)
+    assert bench.meter.load() == WeightsLoad(fetched_bytes=800 * MB, fetched_s=8)
 
 
 def test_what_is_read_after_a_fetch_stays_a_download() -> None:
@@ -85,30 +86,32 @@ def test_what_is_read_after_a_fetch_stays_a_download() -> None:
     bench.fetched(0, 0)
     bench.fetched(8, 800 * MB)
     bench.meter.was_read(WeightsRead(790 * MB, 0.5, "memory"))
-    assert bench.meter.load() == WeightsLoad(
-        rung="download", fetched_bytes=800 * MB, fetched_s=8, read_bytes=790 * MB, read_s=0.5
+    load = bench.meter.load()
+    assert load == WeightsLoad(
+        fetched_bytes=800 * MB, fetched_s=8, read_bytes=790 * MB, read_s=0.5, read_from="memory"
     )
+    assert load.rung == "download"
 
 
 def test_a_model_that_is_whole_already_is_no_download() -> None:
     bench = Bench()
     bench.fetched(0, 800 * MB)
     bench.meter.was_read(WeightsRead(800 * MB, 2.0, "disk"))
-    assert bench.meter.load() == WeightsLoad(rung="disk", read_bytes=800 * MB, read_s=2)
+    assert bench.meter.load() == WeightsLoad(read_bytes=800 * MB, read_s=2)
 
 
 def test_what_hardly_touched_a_disk_was_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(weights_meter, "_OWN_IO", tmp_path / "io")
-    for from_disk, rung in ((10 * MB, "memory"), (90 * MB, "disk")):
+    for from_disk, expected in ((10 * MB, "memory"), (90 * MB, "disk")):
         (tmp_path / "io").write_text(f"rchar: 9\nread_bytes: {1000 * MB + from_disk}\nwrite_bytes: 5\n")
-        assert read_since(Began(0.0, 1000 * MB), 100 * MB).rung == rung
+        assert read_since(Began(0.0, 1000 * MB), 100 * MB).read_from == expected
 
 
 def test_where_the_kernel_does_not_tell_a_read_counts_as_one_of_the_disk(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(weights_meter, "_OWN_IO", tmp_path / "missing")
-    assert read_since(begin_reading(), MB).rung == "disk"
+    assert read_since(begin_reading(), MB).read_from == "disk"
 
 
 def test_heartbeats_carry_the_fetch_while_it_lasts_and_then_what_it_was() -> None:
@@ -121,7 +124,7 @@ def test_heartbeats_carry_the_fetch_while_it_lasts_and_then_what_it_was() -> Non
     assert status.snapshot().fetch == Fetch(done_bytes=50 * MB, total_bytes=100 * MB, bytes_per_s=25 * MB)
     status.progress("importing torch", 0.2)
     beat = status.snapshot()
-    assert (beat.fetch, beat.load) == (None, WeightsLoad(rung="download", fetched_bytes=50 * MB, fetched_s=2))
+    assert (beat.fetch, beat.load) == (None, WeightsLoad(fetched_bytes=50 * MB, fetched_s=2))
 
 
 @pytest.mark.parametrize(
