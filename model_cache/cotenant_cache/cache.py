@@ -31,7 +31,8 @@ from cotenant_cache.verifying import BadBlob, Verified
 class Cache:
     """Threads may share one. Opening repairs what a crash left. Raises VolumeError, NewerFormatError, CacheError.
 
-    `budget_bytes` None: what the volume is set to, or only the disk bounds it. `supply` is where files come from: the hub, if it is None.
+    `budget_bytes` None: what the volume is set to, or only the disk bounds it. `supply` is where files come from: the
+    hub, if it is None.
     `step` is called before and after each operation that changes the volume; tests die there.
     """
 

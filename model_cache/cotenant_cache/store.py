@@ -39,7 +39,8 @@ class Clock:
 class Store:
     """One instance on a volume. Its threads may share it: their transactions take turns.
 
-    `budget_bytes` None: what the volume is set to; where nobody set it, only the disk's free space is a bound. Raises VolumeError, NewerFormatError.
+    `budget_bytes` None: what the volume is set to; where nobody set it, only the disk's free space is a bound.
+    Raises VolumeError, NewerFormatError.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ nothing can be installed, and are not skipped.
     values: {…}          # for `helm install`: images, extraEnv
     models: /folder      # where the operator's and the workers' containers have the demo's two models
     redis: redis:8       # image with redis-server
+    host: 10.0.0.1       # address of the machine with these tests, as pods reach it
     commands:            # run by a shell; {node} is replaced
       node-crash: docker kill {node}
       node-start: docker start {node}
@@ -42,7 +43,14 @@ class ClusterSettings:
     values: dict[str, Any] = field(default_factory=dict)
     models: str = MODELS
     redis: str = REDIS
+    host: str = ""
     commands: dict[str, str] = field(default_factory=dict)
+
+    def hub_host(self) -> str:
+        """Where a hub of a test can listen for pods, or skip the test."""
+        if not self.host:
+            pytest.skip(f"{FILE} names no host: pods could not reach a hub that runs beside these tests")
+        return self.host
 
     def command(self, name: str, **replaced: str) -> None:
         """Run it, or skip the test and say what would be needed."""
@@ -66,6 +74,8 @@ def read_settings() -> ClusterSettings:
     if not path:
         return ClusterSettings()
     found = yaml.safe_load(Path(path).read_text())
-    unknown = set(found) - {"values", "models", "redis", "commands"} | set(found.get("commands", {})) - COMMANDS
+    unknown = (
+        set(found) - {"values", "models", "redis", "host", "commands"} | set(found.get("commands", {})) - COMMANDS
+    )
     assert not unknown, f"{path}: unknown: {', '.join(sorted(unknown))}"
     return ClusterSettings(**found)

@@ -29,7 +29,8 @@ __all__ = ["FAULTS", "LISTING", "Content", "FakeHub", "Fault", "HubProcess", "Re
 class FakeHub:
     """Counts what it sends: `log` has every request, `sent` the bytes of bodies by (repo, name)."""
 
-    def __init__(self, token: str = "hf_token") -> None:
+    def __init__(self, token: str = "hf_token", host: str = "127.0.0.1") -> None:
+        """`host`: the address of this machine that it listens on."""
         self.token = token
         """Opens private repositories."""
         self.repos: dict[str, Repo] = {}
@@ -44,7 +45,7 @@ class FakeHub:
         self.changed: dict[tuple[str, str], int] = {}
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self._stop, (self.url, self.cdn_url) = serve(self)
+        self._stop, (self.url, self.cdn_url) = serve(self, host)
 
     # What tests do to it. Also what HubProcess forwards.
 

@@ -43,10 +43,10 @@ class _Server(ThreadingHTTPServer):
         """Clients that go away are what these tests are about."""
 
 
-def serve(hub: FakeHub) -> tuple[Callable[[], None], tuple[str, str]]:
+def serve(hub: FakeHub, host: str) -> tuple[Callable[[], None], tuple[str, str]]:
     """Starts both; what stops them, and their addresses."""
-    front = _Server(("127.0.0.1", 0), type("Front", (_Front,), {"hub": hub}))
-    second = _Server(("127.0.0.1", 0), type("Second", (_Second,), {"hub": hub}))
+    front = _Server((host, 0), type("Front", (_Front,), {"hub": hub}))
+    second = _Server((host, 0), type("Second", (_Second,), {"hub": hub}))
     threads = [threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True) for server in (front, second)]
     for thread in threads:
         thread.start()
@@ -58,7 +58,7 @@ def serve(hub: FakeHub) -> tuple[Callable[[], None], tuple[str, str]]:
             thread.join()
 
     def url(server: _Server) -> str:
-        return f"http://127.0.0.1:{server.server_address[1]}"
+        return f"http://{host}:{server.server_address[1]}"
 
     return stop, (url(front), url(second))
 
