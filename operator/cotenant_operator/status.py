@@ -22,6 +22,7 @@ FILES = frozenset(
         Reason.UNSUPPORTED_ARCHITECTURE,
         Reason.CORRUPT_WEIGHTS,
         Reason.HUB_UNREACHABLE,
+        Reason.NOT_SUPPORTED,
     }
 )
 """What is wrong with a model's files."""
