@@ -74,8 +74,7 @@ def read_settings() -> ClusterSettings:
     if not path:
         return ClusterSettings()
     found = yaml.safe_load(Path(path).read_text())
-    unknown = (
-        set(found) - {"values", "models", "redis", "host", "commands"} | set(found.get("commands", {})) - COMMANDS
-    )
+    known = {"values", "models", "redis", "host", "commands"}
+    unknown = set(found) - known | set(found.get("commands", {})) - COMMANDS
     assert not unknown, f"{path}: unknown: {', '.join(sorted(unknown))}"
     return ClusterSettings(**found)
