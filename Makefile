@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 # Two test files at a time: they mostly wait for programs to start.
 PARALLEL ?= -n 2 --dist loadfile
 # Programs that cotenant is compared with or tested against, each in a virtual environment of its own.
-PEERS ?= guidellm kopf locust litellm vllm-router
+PEERS ?= guidellm kopf locust litellm runai-model-streamer vllm-router
 # For `make images`: docker where its daemon answers, else buildah.
 IMAGE_REPOSITORY ?= ghcr.io/cotenant
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

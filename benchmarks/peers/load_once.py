@@ -13,6 +13,7 @@ nobody uses back to its host, and then pays up to a second of CPU for each GB at
 all ways find memory that the machine has.
 """
 
+import ctypes
 import importlib
 import json
 import mmap
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 BLOCK_BYTES = 8 * 2**20
+HUGE_BYTES = 2 * 2**20
 PAGE_BYTES = 4096
 
 
@@ -64,7 +66,10 @@ def raw(files: Sequence[str]) -> list[Any]:
     left, lock = iter(blocks), threading.Lock()
 
     def read(left: Iterator[tuple[int, int]]) -> None:
-        buffer = mmap.mmap(-1, BLOCK_BYTES)
+        memory = mmap.mmap(-1, BLOCK_BYTES + HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        skip = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE_BYTES
+        buffer = memoryview(memory)[skip : skip + BLOCK_BYTES]
         while True:
             with lock:
                 block = next(left, None)

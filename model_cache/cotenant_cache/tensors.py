@@ -127,9 +127,11 @@ def _into_memory(
     there = [mapped and weight.cached for weight in weights]  # faults of what is in memory cost less than a look
     tally.add(sum(weight.size_bytes for weight, skip in zip(weights, there, strict=True) if skip))
     with ExitStack() as reading:
-        for region in regions if mapped else ():
-            reading.enter_context(region.read_ahead())
-        share_out(blocks_of([weight.size_bytes for weight in weights], there), [take] * threads)
+        for region, skip in zip(regions, there, strict=True):
+            if mapped and not skip:
+                reading.enter_context(region.read_ahead())
+        if not all(there):
+            share_out(blocks_of([weight.size_bytes for weight in weights], there), [take] * threads)
     return {
         span.name: _tensor(region.piece(span.begin, span.end), span, torch)
         for weight, region in zip(weights, regions, strict=True)
