@@ -21,7 +21,7 @@ INSTALL := $(RUN)/python -m uv pip install --python $(RUN)/python --constraints 
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-chaos test-cluster test-cluster-full check peers bench-accounting bench-agreement \
-	bench-engines bench-gateway bench-loadtest bench-operator bench-wake fix generate images clean
+	bench-cache bench-engines bench-gateway bench-loadtest bench-operator bench-wake fix generate images clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-accounting: $(VENV)/.dev ## Measure what the gateway pays to count a reque
 
 bench-agreement: $(VENV)/.dev .peers/guidellm/.installed ## Do the load test's figures agree with GuideLLM's? (about 3 minutes)
 	$(RUN)/python -m benchmarks.agreement $(ARGS)
+
+bench-cache: $(VENV)/.dev .peers/runai-model-streamer/.installed ## What the weight cache costs: downloads, bookkeeping, loading (ARGS='--gb 0.3 --rounds 3')
+	$(RUN)/python -m benchmarks.cache $(ARGS)
 
 bench-engines: $(VENV)/.dev ## Tokens and sentences a second, against the model alone (about 5 minutes)
 	$(RUN)/python -m benchmarks.engines $(ARGS)

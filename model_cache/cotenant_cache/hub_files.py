@@ -26,7 +26,7 @@ from cotenant_cache.source import HubSource
 
 _HEADERS_AT_ONCE = 4
 _RANGE_BYTES = 64 * 2**10
-_PLAIN_NAME = re.compile(r"\w[\w .+-]*(/\w[\w .+-]*)?", re.ASCII)
+PLAIN_NAME = re.compile(r"\w[\w .+-]*(/\w[\w .+-]*)?", re.ASCII)
 """Of a file, or of one in a folder directly below: the only names of a listing that are ever joined to a path."""
 
 
@@ -43,7 +43,7 @@ class HubFiles:
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(name for name in self.files if _PLAIN_NAME.fullmatch(name))
+        return frozenset(name for name in self.files if PLAIN_NAME.fullmatch(name))
 
     def json(self, name: str) -> Any:
         if name not in self.files:

@@ -19,7 +19,9 @@ import msgspec
 
 from cotenant_cache.backoff import Patience
 from cotenant_cache.contract import ModelFile, NodeReport
+from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FileMissingError, HubUnreachableError
+from cotenant_cache.kinds import refusal
 from cotenant_cache.source import HubSource
 from cotenant_cache.supply import Listed, Supply, Watch
 
@@ -144,7 +146,12 @@ class PeerSupply:
             return None
         query = urlencode({"repo": source.repo, "commit": commit})
         files = self._asked(peer, f"/v1/listing?{query}", tuple[ModelFile, ...])
-        return Listed(commit, files) if files else None
+        if not files:
+            return None
+        unsafe = next((file.name for file in files if not _is_safe(file)), None)
+        if unsafe is not None:
+            raise ValueError(f"it lists {unsafe[:200]!r}, which is no file of a model")
+        return Listed(commit, files)
 
     def _recorded(self, peer: str, source: HubSource) -> str:
         """The commit that this peer last knew the branch as."""
@@ -185,6 +192,14 @@ class PeerSupply:
     def _leave(self, peer: str, seconds: float, error: Exception) -> None:
         log.warning("peer %s is left alone for %.0f s: %s", peer, seconds, error)
         self._left[peer] = self._clock() + seconds
+
+
+def _is_safe(file: ModelFile) -> bool:
+    """A name becomes a path, and a digest another one."""
+    from cotenant_cache.hub_files import PLAIN_NAME
+
+    plain = PLAIN_NAME.fullmatch(file.name) is not None
+    return plain and is_digest(file.digest) and file.size_bytes >= 0 and not refusal(file.name)
 
 
 def _own_addresses() -> set[str]:

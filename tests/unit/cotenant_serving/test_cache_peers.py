@@ -1,0 +1,77 @@
+"""What another node's weight cache says is taken only when it could be a model."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cotenant_cache.contract import ModelFile
+from cotenant_cache.errors import HubUnreachableError
+from cotenant_cache.source import HubSource
+from cotenant_cache.supply import Listed
+from cotenant_serving.weight_cache.peers import PeerSupply
+
+COMMIT = "c0ffee" * 6 + "beef"
+GOOD = {"name": "config.json", "size_bytes": 2, "digest": "a" * 40}
+
+
+class NoHub:
+    def listed(self, source: HubSource) -> Listed:
+        raise HubUnreachableError("the hub is switched off")
+
+    def fetch(self, *_: object) -> None:
+        raise AssertionError
+
+
+@contextmanager
+def peer(files: object) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(files).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def listed(files: object) -> Listed:
+    with peer(files) as address:
+        return PeerSupply(lambda: [address], lambda: "token", NoHub()).listed(HubSource("org/a", COMMIT))
+
+
+def test_a_listing_of_a_peer_is_taken_while_no_hub_answers() -> None:
+    assert listed([GOOD]) == Listed(COMMIT, (ModelFile(**GOOD),))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"name": "../../../etc/passwd"},
+        {"name": "/etc/passwd"},
+        {"name": "a/b/c.json"},
+        {"name": "modeling.py"},
+        {"name": "pytorch_model.bin"},
+        {"digest": "../../x"},
+        {"digest": ""},
+        {"size_bytes": -1},
+    ],
+)
+def test_a_peer_that_lists_what_is_no_file_of_a_model_is_not_believed(bad: dict[str, object]) -> None:
+    with pytest.raises(HubUnreachableError):
+        listed([GOOD, {**GOOD, **bad}])
