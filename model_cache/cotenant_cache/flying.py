@@ -141,6 +141,7 @@ class Flying:
     def _make_room(self, listed: Listed) -> tuple[ModelFile, ...]:
         """What lacks. Its bytes are this instance's from here on."""
         with self._store.transaction() as tx:
+            tx.put_model(self._repo, listed.commit, listed.files)  # again: the ledger may have been lost meanwhile
             lacking = missing(self._store, tx, self._repo, listed.files)
             begun = {file.digest: self._store.volume.partial_bytes(self._repo, file.digest) for file in lacking}
             needed = sum(max(0, file.size_bytes - begun[file.digest]) for file in lacking)

@@ -73,8 +73,12 @@ def _adoptable(tx: Tx, on_disk: Mapping[str, FoundModel]) -> int:
 
 
 def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[int, int]:
-    """Names are completed where every blob is there, and taken away where they lead to one that is not."""
+    """Names are completed where every blob is there, and taken away where they lead to one that is not.
+
+    A model in use may have nothing on the disk yet: somebody has just begun to fetch it.
+    """
     finished = lost = 0
+    in_use = {(lease.repo, lease.commit) for lease in tx.leases()}
     verified = {(blob.repo, blob.digest) for blob in tx.blobs() if blob.verified}
     for model in tx.listings():
         repo, found = model.repo, on_disk.get(model.repo)
@@ -82,7 +86,8 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
         if model.missing:
             if names:
                 store.volume.unlink_snapshot(repo, model.commit)
-            if model.found or not (model.pinned or model.present or _begun(model, found)):
+            kept = model.pinned or model.present or _begun(model, found)
+            if (model.found or not kept) and (repo, model.commit) not in in_use:
                 tx.remove_model(repo, model.commit)
                 lost += 1
         elif all((repo, file.digest) in verified for file in model.files) and any(

@@ -94,6 +94,10 @@ class CacheProcesses:
         os.kill(instance.pid, signal.SIGKILL)
         self.ended(instance)
 
+    def go_on(self, instance: Instance) -> None:
+        """After it has `stopped` at `stop_at`."""
+        os.kill(instance.pid, signal.SIGCONT)
+
     def __enter__(self) -> Self:
         return self
 
@@ -212,7 +216,8 @@ def _act(case: dict[str, Any]) -> None:
 def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
     """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
     seen: Counter[str] = Counter()
-    die_at, full_at = (at if "#" in at else f"{at}#1" for at in (case["die_at"], case.get("fill_at", "")))
+    said = (case["die_at"], case.get("fill_at", ""), case.get("stop_at", ""))
+    die_at, full_at, stop_at = (at if "#" in at else f"{at}#1" for at in said)
 
     def step(what: str) -> None:
         seen[what] += 1
@@ -222,6 +227,9 @@ def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
             most[0] = max(most[0], volume_bytes(Path(case["root"])))
         if f"{what}#{seen[what]}" == full_at:
             fill_disk(Path(case["root"]) / "filler")
+        if f"{what}#{seen[what]}" == stop_at:
+            _say("stopped")
+            os.kill(os.getpid(), signal.SIGSTOP)
         if f"{what}#{seen[what]}" == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,6 +1,7 @@
 """Kill -9 before and after each operation that changes the volume: the next start repairs, and fetches what lacks."""
 
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -11,10 +12,14 @@ from tests.builders.cache_processes import KILLED, CacheProcesses
 from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
 from tests.builders.fake_hub import FakeHub
 
+from cotenant_cache import disk
+
 pytestmark = pytest.mark.integration
 
 MIB = 2**20
 BUDGET = 4 * MIB
+SELDOM = {"partial.restart", "sweep.remove", "quarantine.remove"}
+"""Of a hub that sent a wrong byte, of what a kill left in tmp/, of a quarantine that is full: none touches a name."""
 OLD, NEW = model_files(2 * MIB, seed=1), model_files(3 * MIB, seed=2, shards=2)
 
 
@@ -123,3 +128,26 @@ def test_a_volume_without_its_ledger_is_read_from_the_disk_and_checked_before_it
         assert (before["verified"], after["verified"]) == (False, True)
         assert run.of("ensure")[0]["files"] == digests(OLD)
         assert hub.bytes_sent("org/old", "model.safetensors") == 0
+
+
+def test_every_operation_of_the_module_that_writes_is_among_those_at_which_something_dies(
+    begun: Path, hub: FakeHub, instances: CacheProcesses
+) -> None:
+    """The three tests above die wherever one of these scenarios passes; here is that they pass everywhere."""
+    source = Path(disk.__file__).read_text()
+    written = set(re.findall(r'_step\("([a-z_.]+)"\)', source))
+    written |= set(re.findall(r'_away\([^"]*"([a-z_.]+)"\)', source))
+    written |= {f"{name}.{part}" for name in ("ref", "format") for part in ("make", "rename", "sync")}
+    bad = copy_of(begun, "bad")
+    blob = max((bad / "models--org--old/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(bytes(blob.stat().st_size))
+    seen = set()
+    for root, call in (
+        (begun.parent / "fresh", ["ensure", "hf://org/old"]),
+        (copy_of(begun, "one"), ["ensure", "hf://org/new"]),
+        (copy_of(begun, "two"), ["evict", ["hf://org/old"]]),
+        (bad, ["verify"]),
+    ):
+        told = instances.run(root, call, budget=BUDGET, tell_steps=True)
+        seen |= {line["step"].partition(":")[0] for line in told.of("step")}
+    assert written - seen == SELDOM

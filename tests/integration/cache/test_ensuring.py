@@ -2,18 +2,22 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from tests.builders.cache_processes import KILLED, CacheProcesses
 from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
 from tests.builders.fake_hub import FakeHub, Fault
+from tests.builders.folders import archive
 
 from cotenant_cache.contract import BLOCK_BYTES
+from cotenant_cache.repair import Repaired
 
 pytestmark = pytest.mark.integration
 
 
+NOTHING = asdict(Repaired())
 IMPATIENT = {"connect_s": 1.0, "stall_s": 1.0}
 
 
@@ -182,3 +186,19 @@ def test_a_wait_ends_when_the_caller_said_and_names_what_it_waited_for(
     )
     assert "not here after 3 s; it was fetching model.safetensors" in stalled["message"]
     assert instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]["files"] == digests(files)
+
+
+@pytest.mark.parametrize("at", ["partial.open:before", "publish.sync:before", "link.make:before"])
+def test_an_instance_that_starts_meanwhile_repairs_nothing_of_a_fetch_that_goes_on(
+    at: str, hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    files = {"net.pt2": archive()}  # one file, so that no other has begun
+    hub.put("org/a", files)
+    fetcher = instances.start(tmp_path, ["ensure", "hf://org/a", "engine"], stop_at=at)
+    instances.said(fetcher, "stopped")
+    other = instances.start(tmp_path)
+    if at == "partial.open:before":  # at the others the fetcher is alone with the volume until it goes on
+        instances.ended(other)
+    instances.go_on(fetcher)
+    assert instances.ended(fetcher).of("ensure")[0].get("files") == digests(files)
+    assert instances.ended(other).of("open")[0]["repaired"] == NOTHING
