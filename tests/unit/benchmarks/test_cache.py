@@ -1,0 +1,21 @@
+"""The figures of `make bench-cache`: which side is divided by which."""
+
+import pytest
+
+from benchmarks.cache import Run, ratios, table
+
+FOUND = {
+    "cache": [Run(2.0, 1.0), Run(2.0, 1.2), Run(9.0, 1.4)],
+    "snapshot_download": [Run(4.0, 3.0), Run(5.0, 2.4), Run(3.0, 2.0)],
+}
+
+
+def test_a_rate_above_1_is_faster_and_a_cpu_below_1_cheaper() -> None:
+    assert ratios(FOUND) == {
+        "download_rate_of_snapshot_download": pytest.approx(2.0),
+        "download_cpu_of_snapshot_download": pytest.approx(0.5),
+    }
+
+
+def test_the_table_is_per_gigabyte() -> None:
+    assert "| cache | 0.60 | 1.00 |" in table(FOUND, 2.0)
