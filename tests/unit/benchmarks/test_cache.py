@@ -1,7 +1,6 @@
 """The figures of `make bench-cache`: which side is divided by which."""
 
 import pytest
-
 from benchmarks.cache import Run, ratios, table
 
 FOUND = {
