@@ -11,37 +11,24 @@ names is called inside a transaction of the ledger, so that there is one at a ti
 
 import errno
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from cotenant_cache.contract import FORMAT
 from cotenant_cache.errors import DiskFullError, NewerFormatError, VolumeError
+from cotenant_cache.found import FoundModel, entries, found_model, repo_key, repo_of, revisions_in, size_of, text_of
+from cotenant_cache.partial import Partial, opened
+
+__all__ = ["CONTROL", "DiskSpace", "FoundModel", "Partial", "Step", "Volume", "repo_key"]
 
 CONTROL = ".cotenant"
 Step = Callable[[str], None]
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _QUARANTINED = 4
 """Files that are kept to look at."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundModel:
-    """A repository's folder as it is on the disk."""
-
-    repo: str
-    commits: Mapping[str, Mapping[str, str]]
-    """Commit → {name: digest}, of links that lead to blobs by their names, there or not."""
-    refs: Mapping[str, str]
-    blobs: Mapping[str, int]
-    """Digest → bytes."""
-    partials: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +68,23 @@ class Volume:
 
     def blob_bytes(self, repo: str, digest: str) -> int | None:
         """None: not published."""
-        return _size(self.blob(repo, digest))
+        return size_of(self.blob(repo, digest))
 
     def partial_bytes(self, repo: str, digest: str) -> int:
-        return _size(self._partial(repo, digest)) or 0
+        return size_of(self._partial(repo, digest)) or 0
 
     def partials(self) -> dict[tuple[str, str], int]:
         """(repo, digest) → bytes so far."""
         found = {}
-        for folder in _entries(self._control / "partial"):
-            for file in _entries(folder):
-                size = _size(file)
+        for folder in entries(self._control / "partial"):
+            for file in entries(folder):
+                size = size_of(file)
                 if size is not None:
-                    found[_repo(folder.name), file.name] = size
+                    found[repo_of(folder.name), file.name] = size
         return found
 
     def quarantined_bytes(self) -> int:
-        return sum(_size(file) or 0 for file in _entries(self._control / "quarantine"))
+        return sum(size_of(file) or 0 for file in entries(self._control / "quarantine"))
 
     def disk(self) -> DiskSpace:
         told = os.statvfs(self.root)
@@ -115,7 +102,7 @@ class Volume:
         """Made when there is none. Only the holder of the repository's flight may."""
         path = self._partial(repo, digest)
         with self._step("partial.open"):
-            descriptor = _opened(path)
+            descriptor = opened(path)
         return Partial(descriptor, path, self._step)
 
     def publish(self, repo: str, digest: str) -> None:
@@ -148,7 +135,7 @@ class Volume:
         """Its links outlast a loss of power."""
         folder = self.snapshot(repo, commit)
         with self._step("link.sync"):
-            for path in (folder, folder.parent, *(entry for entry in _entries(folder) if entry.is_dir())):
+            for path in (folder, folder.parent, *(entry for entry in entries(folder) if entry.is_dir())):
                 _sync(path)
 
     def unlink_snapshot(self, repo: str, commit: str) -> None:
@@ -162,7 +149,7 @@ class Volume:
     def record_revision(self, repo: str, revision: str, commit: str) -> None:
         """`refs/main` → commit, as the Hugging Face layout has it."""
         path = self.repo_folder(repo) / "refs" / revision
-        if _text(path) == commit:
+        if text_of(path) == commit:
             return
         with self._step("ref.folder"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,21 +157,14 @@ class Volume:
 
     def revisions(self, repo: str) -> dict[str, str]:
         """Branches and tags that are recorded, and their commits."""
-        refs = self.repo_folder(repo) / "refs"
-        found = {}
-        for folder, _, names in os.walk(refs):
-            for name in names:
-                path = Path(folder) / name
-                if _COMMIT.fullmatch(commit := _text(path)):
-                    found[str(path.relative_to(refs))] = commit
-        return found
+        return revisions_in(self.repo_folder(repo) / "refs")
 
     def quarantine(self, repo: str, digest: str) -> None:
         """A blob, never to be read again; of those that were kept to look at only the latest stay."""
         folder = self._control / "quarantine"
         with self._step("quarantine.rename"), suppress(FileNotFoundError):
             os.rename(self.blob(repo, digest), folder / f"{digest}.{secrets.token_hex(4)}")
-        kept = sorted(_entries(folder), key=lambda path: path.stat().st_ctime_ns, reverse=True)
+        kept = sorted(entries(folder), key=lambda path: path.stat().st_ctime_ns, reverse=True)
         for old in kept[_QUARANTINED:]:
             with self._step("quarantine.remove"):
                 old.unlink(missing_ok=True)
@@ -203,21 +183,21 @@ class Volume:
     def remove_repo_if_empty(self, repo: str) -> None:
         """The folder of a repository without a blob and without a snapshot."""
         folder = self.repo_folder(repo)
-        if not any(_entries(folder / "blobs")) and not any(_entries(folder / "snapshots")):
+        if not any(entries(folder / "blobs")) and not any(entries(folder / "snapshots")):
             self._away(folder, "repo.remove")
 
     def empty_quarantine(self) -> int:
         """→ bytes that this freed."""
         freed = 0
-        for file in _entries(self._control / "quarantine"):
-            freed += _size(file) or 0
+        for file in entries(self._control / "quarantine"):
+            freed += size_of(file) or 0
             with self._step("quarantine.remove"):
                 file.unlink(missing_ok=True)
         return freed
 
     def sweep(self) -> None:
         """What operations that were cut off have left. Only where none can be going on: inside a transaction."""
-        for path in _entries(self._control / "tmp"):
+        for path in entries(self._control / "tmp"):
             with self._step("sweep.remove"):
                 _remove(path)
 
@@ -226,22 +206,15 @@ class Volume:
         partials: dict[str, dict[str, int]] = {}
         for (repo, digest), size in self.partials().items():
             partials.setdefault(repo, {})[digest] = size
-        folders = {_repo(path.name) for path in _entries(self.root) if path.name.startswith("models--")}
-        return tuple(self._found(repo, partials.get(repo, {})) for repo in sorted(folders | partials.keys()))
-
-    def _found(self, repo: str, partials: Mapping[str, int]) -> FoundModel:
-        folder = self.repo_folder(repo)
-        blobs = {
-            file.name: size
-            for file in _entries(folder / "blobs")
-            if _DIGEST.fullmatch(file.name) and (size := _size(file)) is not None
-        }
-        commits = {path.name: _links(path) for path in _entries(folder / "snapshots") if _COMMIT.fullmatch(path.name)}
-        return FoundModel(repo, commits, self.revisions(repo), blobs, partials)
+        folders = {repo_of(path.name) for path in entries(self.root) if path.name.startswith("models--")}
+        return tuple(
+            found_model(self.repo_folder(repo), repo, partials.get(repo, {}))
+            for repo in sorted(folders | partials.keys())
+        )
 
     def _check_format(self) -> None:
         path = self._control / "format"
-        text = _text(path)
+        text = text_of(path)
         if text.isdecimal() and int(text) > FORMAT:
             raise NewerFormatError(
                 f"{path} says {text}, this cotenant knows formats up to {FORMAT} and has changed nothing; use the "
@@ -283,111 +256,6 @@ class Volume:
         self._step_seen(f"{name}:before")
         yield
         self._step_seen(f"{name}:after")
-
-
-class Partial:
-    """The bytes of a file so far. `size` is true whatever happens."""
-
-    def __init__(self, descriptor: int, path: Path, step: Callable[[str], AbstractContextManager[None]]) -> None:
-        self._descriptor, self._path, self._step = descriptor, path, step
-        self.size = os.fstat(descriptor).st_size
-
-    def write(self, data: memoryview) -> None:
-        """All of it, after what is there, or DiskFullError."""
-        with self._step("partial.write"):
-            while data:
-                try:
-                    count = os.pwrite(self._descriptor, data, self.size)
-                except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                        raise VolumeError(f"{self._path}: {error.strerror}; check the disk") from error
-                    raise DiskFullError(
-                        f"{self._path}: the disk is full after {self.size} bytes; make room on it, what came is kept"
-                    ) from error
-                self.size += count
-                data = data[count:]
-
-    def sync(self) -> None:
-        with self._step("partial.sync"):
-            os.fsync(self._descriptor)
-
-    def restart(self) -> None:
-        with self._step("partial.restart"):
-            os.ftruncate(self._descriptor, 0)
-        self.size = 0
-
-    def read_blocks(self, size: int) -> Iterator[memoryview]:
-        """From the beginning to `self.size`; each is valid until the next."""
-        buffer, offset = memoryview(bytearray(size)), 0
-        while offset < self.size:
-            count = os.preadv(self._descriptor, [buffer[: self.size - offset]], offset)
-            if not count:
-                raise VolumeError(f"{self._path}: became shorter while it was read; check who else writes there")
-            yield buffer[:count]
-            offset += count
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _opened(path: Path) -> int:
-    """Makes file and folder; the last file's end may take the empty folder away between the two."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            continue
-
-
-def repo_key(repo: str) -> str:
-    return "models--" + repo.replace("/", "--")
-
-
-def _repo(key: str) -> str:
-    """The hub allows no `--` in names."""
-    return key.removeprefix("models--").replace("--", "/")
-
-
-def _links(snapshot: Path) -> dict[str, str]:
-    found = {}
-    for folder, folders, names in os.walk(snapshot):
-        for name in (*names, *folders):
-            path = Path(folder) / name
-            with suppress(OSError):
-                to = Path(os.readlink(path))
-                if to.parent.name == "blobs" and _DIGEST.fullmatch(to.name):
-                    found[str(path.relative_to(snapshot))] = to.name
-    return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return [folder / name for name in os.listdir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _size(path: Path) -> int | None:
-    """Of a plain file."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_size if (status.st_mode & 0o170000) == 0o100000 else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _sync(path: Path) -> None:
