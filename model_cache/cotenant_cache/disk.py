@@ -92,7 +92,7 @@ class Volume:
 
     def budget(self) -> int | None:
         """Bytes that the volume is set to, for instances that are told nothing else; None: nobody set it."""
-        text = _text(self._control / "budget").strip()
+        text = text_of(self._control / "budget").strip()
         return int(text) if text.isdigit() else None
 
     def set_budget(self, budget_bytes: int | None) -> None:
