@@ -81,18 +81,26 @@ class Cache:
         lease_name: str = "",
         progress: Callable[[Progress], None] | None = None,
         deadline_s: float | None = None,
+        *,
+        priority: int | None = None,
     ) -> Leased:
         """Whole and verified on the volume, and leased if that has a name. Blocks.
 
         A commit that is here needs no hub; a branch is resolved, or, when the hub is gone, what it last was. A folder
-        of its own (`file://`) passes through. Raises CacheError; TooLateError when `deadline_s` is over.
+        of its own (`file://`) passes through. `priority` is that of a preload list, whose models do not drive each
+        other out; None: somebody needs it now. Raises CacheError; TooLateError when `deadline_s` is over.
         """
         parsed = self._parsed(source)
         if isinstance(parsed, FolderSource):
             return Leased(Path(parsed.path))
         limit_s = math.inf if deadline_s is None else deadline_s
         ask = Ask(
-            parsed, lease_name, progress or _ignore, until=self._store.clock.monotonic() + limit_s, deadline_s=limit_s
+            parsed,
+            lease_name,
+            progress or _ignore,
+            until=self._store.clock.monotonic() + limit_s,
+            deadline_s=limit_s,
+            priority=priority,
         )
         return Ensuring(self._store, self._hub(), ask).run()
 
@@ -183,15 +191,21 @@ class Cache:
             tx.set_preload(items)
 
     def _known(self, source: str) -> tuple[str, str]:
-        """(repo, commit) of a model on the volume. Raises ModelNotFoundError."""
+        """(repo, commit) of a model on the volume: of a branch as recorded, else of the only one there is.
+
+        Raises ModelNotFoundError.
+        """
         parsed = self._on_hub(source)
-        volume = self._store.volume
-        commit = parsed.revision if parsed.pinned else volume.revisions(parsed.repo).get(parsed.revision)
-        if commit is not None:
-            with self._store.transaction() as tx:
-                if tx.model(parsed.repo, commit) is not None:
-                    return parsed.repo, commit
-        raise ModelNotFoundError(f"{source}: is not on {self.root}; `cotenant cache ls` lists what is")
+        recorded = self._store.volume.revisions(parsed.repo).get(parsed.revision)
+        wanted = parsed.revision if parsed.pinned else recorded
+        with self._store.transaction() as tx:
+            commits = [model.commit for model in tx.listings(parsed.repo)]
+        if wanted in commits:
+            return parsed.repo, wanted
+        if wanted is None and len(commits) == 1:  # fetched by its commit, as preload lists do
+            return parsed.repo, commits[0]
+        also = f" ({', '.join(commits)} of it are there)" if commits else ""
+        raise ModelNotFoundError(f"{source}: is not on {self.root}{also}; `cotenant cache ls` lists what is")
 
     def _on_hub(self, source: str) -> HubSource:
         parsed = self._parsed(source)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cotenant_cache.contract import Progress
-from cotenant_cache.errors import CacheError, TooLateError
+from cotenant_cache.errors import CacheError, CacheFullError, TooLateError
 from cotenant_cache.flying import Flying
 from cotenant_cache.holders import Flight, flight_progress
 from cotenant_cache.shelving import Leased, lease_if_whole
@@ -32,6 +32,8 @@ class Ask:
     until: float = math.inf
     """Deadline on the store's monotonic clock, and how many seconds it was when the call began."""
     deadline_s: float = math.inf
+    priority: int | None = None
+    """Of a preload list; None: somebody needs it now, and whatever is only preloaded may go for it."""
 
     @property
     def text(self) -> str:
@@ -97,6 +99,9 @@ class Ensuring:
         if said is None or said.phase not in _FINAL:
             return None
         if said.phase == "failed":
+            if said.reason == CacheFullError.reason and self.ask.priority is None:
+                self._moving = False  # perhaps of a preload, which may drive out less than this call
+                return None
             raise error_of(said)
         there = lease_if_whole(self.store, self.ask.source.repo, said.commit, self.ask.lease)
         if there is not None:

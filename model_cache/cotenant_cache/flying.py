@@ -147,7 +147,7 @@ class Flying:
             needed = sum(max(0, file.size_bytes - begun[file.digest]) for file in lacking)
             if lacking:
                 self._teller.phase("making room")
-                make_room(self._store, tx, needed, (self._repo, listed.commit))
+                make_room(self._store, tx, needed, (self._repo, listed.commit), self._ask.priority)
                 tx.reserve(self._key, sum(file.size_bytes for file in lacking), for_=(self._repo, listed.commit))
         return lacking
 

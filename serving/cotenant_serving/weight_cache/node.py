@@ -46,7 +46,8 @@ class CacheNode:
         """Of the preload list: what could not be had, and why."""
         self.ended: dict[str, int] = {}
         """Reason (`done`, or a CacheError's) → fetches that ended with it."""
-        self._fetches: dict[str, _Fetch] = {}
+        self._fetches: dict[tuple[str, bool], _Fetch] = {}
+        """By source, and whether somebody needs it now."""
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "cache")
 
     async def close(self) -> None:
@@ -65,12 +66,15 @@ class CacheNode:
             node=self.name, usage=usage, models=models, fetching=fetching, failed=tuple(self.failed.values())
         )
 
-    def ensure(self, source: str) -> "asyncio.Task[Leased]":
-        """The one fetch of this source, begun now if it does not run. It goes on whoever leaves."""
-        return self._fetch(source).task
+    def preload(self, source: str, priority: int) -> "asyncio.Task[Leased]":
+        """The one preload of this source, begun now if it does not run."""
+        return self._fetch(source, priority).task
 
     async def follow(self, source: str) -> AsyncGenerator[Progress, None]:
-        """What it says until its end, which is the last: `done`, or `failed` with the reason."""
+        """What the fetch of a source that is needed now says until its end: `done`, or `failed` with the reason.
+
+        It is begun if it does not run, and goes on whoever leaves.
+        """
         fetch = self._fetch(source)
         while not fetch.task.done():
             yield fetch.said
@@ -80,26 +84,29 @@ class CacheNode:
             news.cancel()
         yield ending(source, fetch.task)
 
-    def _fetch(self, source: str) -> _Fetch:
-        found = self._fetches.get(source)
+    def _fetch(self, source: str, priority: int | None = None) -> _Fetch:
+        key = (source, priority is None)
+        found = self._fetches.get(key)
         if found is None:
             loop = asyncio.get_running_loop()
 
             def told(progress: Progress) -> None:
-                loop.call_soon_threadsafe(self._said, source, progress)
+                loop.call_soon_threadsafe(self._said, key, progress)
 
-            task = asyncio.create_task(self.call(self.cache.ensure, source, "", told), name=f"ensure {source}")
-            found = self._fetches[source] = _Fetch(task, Progress(source=source, phase="waiting"))
-            task.add_done_callback(functools.partial(self._ended, source))
+            job = self.call(self.cache.ensure, source, "", told, priority=priority)
+            task = asyncio.create_task(job, name=f"ensure {source}")
+            found = self._fetches[key] = _Fetch(task, Progress(source=source, phase="waiting"))
+            task.add_done_callback(functools.partial(self._ended, key))
         return found
 
-    def _said(self, source: str, said: Progress) -> None:
-        if (fetch := self._fetches.get(source)) is not None:
+    def _said(self, key: tuple[str, bool], said: Progress) -> None:
+        if (fetch := self._fetches.get(key)) is not None:
             fetch.said = said
             fetch.news.set()
 
-    def _ended(self, source: str, task: "asyncio.Task[Leased]") -> None:
-        self._fetches.pop(source, None)
+    def _ended(self, key: tuple[str, bool], task: "asyncio.Task[Leased]") -> None:
+        self._fetches.pop(key, None)
+        source, _ = key
         said = ending(source, task)
         outcome = "done" if said.phase == "done" else said.reason
         self.ended[outcome] = self.ended.get(outcome, 0) + 1

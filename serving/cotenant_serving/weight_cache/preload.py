@@ -91,7 +91,7 @@ class Preload:
             if running >= self._at_once:
                 return
             if tried.task is None and self._clock() >= tried.not_before:
-                tried.task = self._node.ensure(item.source)
+                tried.task = self._node.preload(item.source, item.priority)
 
     def _read(self) -> None:
         seen = signature_of(self._path)

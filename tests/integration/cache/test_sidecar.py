@@ -161,6 +161,24 @@ def test_a_list_is_preloaded_and_a_broken_one_leaves_the_one_before_in_force(
     until(lambda: not program.report().get("failed"))
 
 
+def test_preloaded_models_do_not_drive_each_other_out_but_make_way_for_what_is_needed_now(
+    hub: FakeHub, nodes: CacheNodes, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        hub.put(f"org/{name}", model_files(1_000_000, seed=ord(name)))
+    program = nodes.start(
+        "--budget", "2500k", "--preload", str(preload(tmp_path, "hf://org/a", "hf://org/b", "hf://org/c"))
+    )
+    until(lambda: len(program.models()) == 2 and program.report().get("failed"))
+    [failed] = program.report()["failed"]
+    assert failed["reason"] == "CacheFull"
+    assert "of the budget of" in failed["message"]
+    there = set(program.models())
+    [missing] = {"org/a", "org/b", "org/c"} - there
+    assert list(program.lines("/v1/ensure", {"source": f"hf://{missing}"}))[-1]["phase"] == "done"
+    assert missing in program.models()
+
+
 def test_a_preload_goes_on_when_the_hub_is_back(hub: FakeHub, nodes: CacheNodes, tmp_path: Path) -> None:
     hub.put("org/a", model_files())
     hub.down = True
