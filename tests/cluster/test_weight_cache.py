@@ -85,7 +85,7 @@ def test_a_model_of_a_hub_is_fetched_once_by_the_sidecar_and_served_from_its_vol
     phases("answer, from no pod and a hub")
     [worker] = workers(installed)
     size = sum(len(path.read_bytes()) for path in DEMO.glob("*.safetensors"))
-    assert hub.sent["demo/chat", "model.safetensors"] == size
+    assert size <= hub.sent["demo/chat", "model.safetensors"] < size + MIB, "once, and its header to plan with"
     assert listed(kube, worker, POD_FOLDER)["demo/chat"]["leases"] == 1, "the engine's"
     kube.until(lambda: cached(installed)[:2] == ("True", "OnDisk"), "Cached says so")
     phases("Cached")
