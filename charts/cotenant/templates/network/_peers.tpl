@@ -16,6 +16,12 @@ matchExpressions:
 - {key: ray.io/cluster, operator: Exists}
 {{- end }}
 
+{{/* Pods with a weight cache: workers, and the agents of nodes, which are of no RayCluster. */}}
+{{- define "cotenant.cachePods" -}}
+matchExpressions:
+- {key: cotenant.dev/cache, operator: Exists}
+{{- end }}
+
 {{- define "cotenant.headPods" -}}
 matchLabels: {ray.io/node-type: head}
 {{- end }}
