@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cotenant_cache.contract import ModelFile
-from cotenant_cache.errors import CacheError
+from cotenant_cache.errors import CacheError, VolumeError
 from cotenant_cache.folders import folder_facts
 from cotenant_cache.shelving import missing
 from cotenant_cache.source import HubSource
-from cotenant_cache.store import Store
+from cotenant_cache.store import Store, volume_errors
 from cotenant_cache.verifying import verify_files
 
 
@@ -38,7 +38,11 @@ def adopt(store: Store, repo: str, commit: str, report: Callable[[ModelFile, int
         model = tx.model(repo, commit)
     if model is None:
         return Adopted(repo, commit, f"{source}: is not on this volume")
-    verify_files(store, repo, model.files, report, until)
+    try:
+        with volume_errors(store.root):
+            verify_files(store, repo, model.files, report, until)
+    except VolumeError as error:  # a file that another tool keeps to itself, or that the disk cannot read
+        return Adopted(repo, commit, error.message)
     with store.transaction() as tx:
         lacking = missing(store, tx, repo, model.files)
     if lacking:

@@ -185,6 +185,12 @@ class Cache:
     def repair(self) -> Repaired:
         return repair(self._store)
 
+    def recorded(self, source: HubSource) -> str:
+        """The commit that a branch was when it was last resolved here; empty when it never was."""
+        if source.pinned:
+            return source.revision
+        return self._store.volume.revisions(source.repo).get(source.revision, "")
+
     def set_preload(self, items: Iterable[tuple[str, str, int]]) -> None:
         """(repo, commit, priority) of what is evicted last, by priority; replaces the list before."""
         with self._store.transaction() as tx:

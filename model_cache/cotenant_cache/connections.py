@@ -104,14 +104,14 @@ class Answer:
         self._response.close()
 
 
-def get(url: str, headers: Mapping[str, str], *, inner_allowed: bool, waits: Waits) -> Answer:
-    """Sends the request and reads the answer's headers; the body is the caller's to read.
+def get(url: str, headers: Mapping[str, str], *, inner_allowed: bool, waits: Waits, direct: bool = False) -> Answer:
+    """Sends the request and reads the answer's headers; the body is the caller's to read. `direct`: by no proxy.
 
     Raises TryAgainError, FetchStoppedError, HubUnreachableError.
     """
     origin = origin_of(url)
     with _network_errors():
-        sock, target, more = _connected(url, origin, inner_allowed, waits)
+        sock, target, more = _connected(url, origin, inner_allowed, waits, direct)
         try:
             inner = not more.pop("via proxy", "") and is_inner(sock.getpeername()[0])
             sock.settimeout(waits.connect_s)
@@ -137,12 +137,12 @@ def _request(url: SplitResult, target: str, headers: Mapping[str, str]) -> bytes
 
 
 def _connected(
-    url: str, origin: tuple[str, str, int], inner_allowed: bool, waits: Waits
+    url: str, origin: tuple[str, str, int], inner_allowed: bool, waits: Waits, direct: bool
 ) -> tuple[socket.socket, str, dict[str, str]]:
     """The socket, the request's target, and headers that a proxy needs."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    proxy = _proxy(origin)
+    proxy = None if direct else _proxy(origin)
     if proxy is None:
         sock = _dial(origin[1], origin[2], inner_allowed, waits)
         return (_encrypted(sock, origin[1]) if origin[0] == "https" else sock), target, {}

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cotenant_cache.contract import Progress
-from cotenant_cache.errors import CacheError, CacheFullError, TooLateError
+from cotenant_cache.errors import CacheError, CacheFullError, DiskFullError, TooLateError
 from cotenant_cache.flying import Flying
 from cotenant_cache.holders import Flight, flight_progress
 from cotenant_cache.shelving import Leased, lease_if_whole
 from cotenant_cache.source import HubSource
-from cotenant_cache.store import Store, flight_key
+from cotenant_cache.store import Store, flight_key, volume_errors
 from cotenant_cache.supply import Supply
 
 POLL_S = 0.2
 _FINAL = ("done", "failed")
+_NO_ROOM = (CacheFullError.reason, DiskFullError.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Ensuring:
         """Raises CacheError."""
         there = self._at_once()
         while there is None:
-            flight = Flight.try_enter(self.store.root, flight_key(self.ask.source.repo))
+            with volume_errors(self.store.root):
+                flight = Flight.try_enter(self.store.root, flight_key(self.ask.source.repo))
             if flight is None:
                 there = self._wait()
                 continue
@@ -99,7 +101,7 @@ class Ensuring:
         if said is None or said.phase not in _FINAL:
             return None
         if said.phase == "failed":
-            if said.reason == CacheFullError.reason and self.ask.priority is None:
+            if said.reason in _NO_ROOM and self.ask.priority is None:
                 self._moving = False  # perhaps of a preload, which may drive out less than this call
                 return None
             raise error_of(said)

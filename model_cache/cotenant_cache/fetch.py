@@ -55,6 +55,8 @@ class FetchLimits:
     slow_bytes_per_s: int = 1024
     slow_s: float = 60.0
     """A connection that brings less than `slow_bytes_per_s` on average over this long is given up, too."""
+    fair_bytes: int = _FAIR_BYTES
+    """An attempt that brought so much was no failure in a row."""
     bytes_per_s: int = 0
     """The most that this fetch takes; 0: no limit."""
 
@@ -97,7 +99,7 @@ def fetch_file(
     def refuse(status: int, answered: Mapping[str, str]) -> NoReturn:
         refuse_status(source, file.name, status, answered)
 
-    origin = Origin(url, endpoint(source), headers, secret, refuse)
+    origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
     shown = f"{source.at(source.revision)}: {file.name}"
     Fetch(origin, file, partial, shown, limits, report, room, stop, sleep, random, clock, pace).run()
 
@@ -168,7 +170,7 @@ class Fetch:
             try:
                 self._attempt(before)
             except TryAgainError as error:
-                failures = 1 if self._partial.size - before >= _FAIR_BYTES else failures + 1
+                failures = 1 if self._partial.size - before >= self._limits.fair_bytes else failures + 1
                 self._wait(failures, error)
 
     def _wait(self, failures: int, error: TryAgainError) -> None:

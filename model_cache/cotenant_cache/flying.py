@@ -17,7 +17,7 @@ from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError
 from cotenant_cache.evicting import make_room
 from cotenant_cache.holders import Flight
 from cotenant_cache.ledger_records import Tx
-from cotenant_cache.shelving import Leased, missing, shelve, take
+from cotenant_cache.shelving import Leased, missing, name_files, take
 from cotenant_cache.store import Store, flight_key, volume_errors
 from cotenant_cache.supply import Listed, Supply, Watch
 from cotenant_cache.telling import Teller
@@ -194,7 +194,7 @@ class Flying:
         with store.transaction() as tx:
             if missing(store, tx, self._repo, listed.files):
                 return None
-            shelve(store, self._repo, listed.commit, listed.files)
+            name_files(store, self._repo, listed.commit, listed.files)
             if not source.pinned:
                 store.volume.record_revision(self._repo, source.revision, listed.commit)
             self._let_go(tx, lease_id)

@@ -70,7 +70,7 @@ def _links(snapshot: Path) -> dict[str, str]:
 def entries(folder: Path) -> list[Path]:
     try:
         return [folder / name for name in os.listdir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # what we may not list is not ours
         return []
 
 

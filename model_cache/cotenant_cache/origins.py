@@ -21,6 +21,8 @@ class Origin:
     """As it stands in messages."""
     headers: Mapping[str, str] = field(default_factory=dict)
     secret: Mapping[str, str] = field(default_factory=dict, repr=False)
+    direct: bool = False
+    """Asked by no proxy: it is on the inside."""
     refuse: Callable[[int, Mapping[str, str]], NoReturn] | None = None
     """Raises the CacheError for a status of the origin itself that no second attempt changes."""
 
@@ -43,7 +45,7 @@ def ask(origin: Origin, offset: int, waits: Waits) -> Answer:
     for _ in range(_MOST_REDIRECTS):
         own = origin_of(url) == origin_of(origin.url)
         headers = {**origin.headers, **(origin.secret if own else {}), **span, "accept-encoding": "identity"}
-        answer = get(url, headers, inner_allowed=inner_allowed or own, waits=waits)
+        answer = get(url, headers, inner_allowed=inner_allowed or own, waits=waits, direct=origin.direct and own)
         if answer.status in (200, 206):
             return answer
         with answer:

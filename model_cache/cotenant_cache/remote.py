@@ -44,12 +44,13 @@ class RemoteLease:
     def __init__(self, path: str, source: str, holder: str, connection: _Connection, lines: Iterator[bytes]) -> None:
         self._path, self._source, self._holder = path, source, holder
         self._connection, self._lines = connection, lines
-        self._closed = threading.Event()
+        self._closed, self._turn = threading.Event(), threading.Lock()
         threading.Thread(target=self._hold, name=f"lease of {source}", daemon=True).start()
 
     def close(self) -> None:
-        self._closed.set()
-        _cut(self._connection)
+        with self._turn:
+            self._closed.set()
+            _cut(self._connection)
 
     def _hold(self) -> None:
         while True:
@@ -68,7 +69,12 @@ class RemoteLease:
             return False
         try:
             request = LeaseRequest(source=self._source, holder=self._holder)
-            self._connection, self._lines = _post(self._path, "/v1/leases", request)
+            made = _post(self._path, "/v1/leases", request)
+            with self._turn:
+                if self._closed.is_set():
+                    _cut(made[0])
+                    return False
+                self._connection, self._lines = made
             return True
         except (OSError, http.client.HTTPException, CacheError) as error:
             log.info("%s: the lease is asked for again: %s", self._source, error)

@@ -11,7 +11,7 @@ from cotenant_cache.contract import ModelFile
 from cotenant_cache.disk import FoundModel
 from cotenant_cache.holders import sweep_holders
 from cotenant_cache.ledger_records import LedgerModel, Tx
-from cotenant_cache.shelving import shelve
+from cotenant_cache.shelving import name_files
 from cotenant_cache.store import Store
 
 
@@ -93,7 +93,7 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
         elif all((repo, file.digest) in verified for file in model.files) and any(
             names.get(file.name) != file.digest for file in model.files
         ):
-            shelve(store, repo, model.commit, model.files)
+            name_files(store, repo, model.commit, model.files)
             finished += 1
     return finished, lost
 

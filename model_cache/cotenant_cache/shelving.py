@@ -64,7 +64,7 @@ def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tupl
     return tuple(lacking.values())
 
 
-def shelve(store: Store, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
+def name_files(store: Store, repo: str, commit: str, files: Sequence[ModelFile]) -> None:
     """Gives a model whose blobs are all there its names."""
     folder = store.volume.snapshot(repo, commit)
     unnamed = [file for file in files if not _is_linked(folder / file.name, file)]

@@ -56,7 +56,8 @@ class Store:
         self._given_bytes = budget_bytes
         self._turn = threading.RLock()
         self.volume = Volume(root, step)
-        self.holder = Holder.enter(root)
+        with volume_errors(root):
+            self.holder = Holder.enter(root)
         try:
             self.ledger = Ledger.open(root / CONTROL / "ledger.sqlite", holder=self.holder.id, clock=clock.now)
         except BaseException:

@@ -4,6 +4,7 @@ A blob that does not match goes to quarantine together with the snapshots that s
 it open keeps its pages, and nobody opens it again.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import new_hash
 from cotenant_cache.errors import TooLateError
-from cotenant_cache.store import Store, volume_errors
+from cotenant_cache.store import Store
 
 READ_BYTES = 4 * 2**20
 
@@ -89,11 +90,10 @@ def verify(
     for repo, digest in _due(store, models):
         if stop():
             break
-        with volume_errors(store.root):
-            try:
-                looked = look(store.volume.blob(repo, digest), digest, pace.read, fresh=True)
-            except _StoppedError:
-                break
+        try:
+            looked = _look_whatever_the_disk(store, repo, digest, pace)
+        except _StoppedError:
+            break
         if looked is None:
             continue
         blobs += 1
@@ -102,6 +102,16 @@ def verify(
             bad.append(condemned)
             told(condemned)
     return Verified(blobs, pace.bytes, tuple(bad))
+
+
+def _look_whatever_the_disk(store: Store, repo: str, digest: str, pace: "_Pace") -> Looked | None:
+    """What the disk cannot read is no match for any digest; what we may not read is left as it is."""
+    path = store.volume.blob(repo, digest)
+    try:
+        return look(path, digest, pace.read, fresh=True)
+    except OSError as error:
+        inode = _inode(path)
+        return Looked(inode, 0, "") if error.errno == errno.EIO and inode is not None else None
 
 
 def verify_files(

@@ -121,11 +121,11 @@ class Desk:
     def publish(self, orders: Orders) -> None:
         """Write the gateway's configuration if it is not what stands there, and where the keys of the files stand."""
         write_sources(self._state.path, orders.key_sources)
-        self._set_budget()
         data = msgspec.json.encode(orders.gateway)
         path = self._state.gateway_config
         if not path.exists() or path.read_bytes() != data:
             write_private(path, data)
+        self._set_budget()
 
     def _set_budget(self) -> None:
         """Of the weight cache, for every engine and `cotenant cache`. Raises Failure."""
@@ -138,6 +138,8 @@ class Desk:
                 volume.set_budget(size)
         except CacheError as error:
             raise Failure(error.message) from None
+        except OSError as error:
+            raise Failure(f"{self._state.cache}: {error.strerror}; check the disk and who may write there") from None
 
     def _orders(self, world: World, made: Plan, notes: tuple[str, ...]) -> Orders:
         generation = self._next_generation()

@@ -153,7 +153,7 @@ async def test_a_prompt_that_the_template_makes_huge_is_not_tokenized(tmp_path: 
     """CVE-2026-5760: the engine has memory for its context and no more; what a template adds counts too."""
     folder = make_tiny_llama(tmp_path / "m", chat_template="{{ 'a' * 50000000 }}")
     engine = GenerateEngine(generate_args(folder))
-    await asyncio.to_thread(engine.load, lambda what, part: None)
+    await asyncio.to_thread(engine.load, lambda *_, **__: None)
     try:
         with pytest.raises(RequestError) as refused:
             await engine.encode(REQUEST)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import re
@@ -112,7 +113,7 @@ def _cache(args: argparse.Namespace, token: TokenFile | None) -> tuple[Cache, Ca
     supply = PeerSupply(addresses, lambda: shown(token()) if token else "", hub, pace=pace)
     access = HubAccess(args.hub_endpoint, token_file=str(args.hub_token_file or ""))
     cache = Cache(args.root, args.budget, access=access, supply=supply)
-    if cache.repaired:
+    if any(dataclasses.astuple(cache.repaired)):
         log.info("repaired after an earlier instance: %s", cache.repaired)
     return cache, lambda: supply.fetched_bytes
 

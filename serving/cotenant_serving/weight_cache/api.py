@@ -13,12 +13,12 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
 
 import msgspec
 
 from cotenant_cache.contract import EnsureRequest, EvictRequest, LeaseRequest, Progress
 from cotenant_cache.errors import CacheError, CacheFullError, ModelNotFoundError
+from cotenant_cache.shelving import Leased
 from cotenant_serving.inner_api import Answer, InnerApi, Scope, Stream, asked, refusal
 from cotenant_serving.weight_cache.node import CacheNode, line
 
@@ -62,7 +62,7 @@ class CacheApi(InnerApi):
         if not wanted.holder:
             return refusal(400, "holder is empty; say who uses the model, such as the engine's name")
         try:
-            leased = await self._node.call(self._node.cache.lease, wanted.source, wanted.holder)
+            leased = await self._leased(self._node.cache.lease, wanted.source, wanted.holder)
         except CacheError as error:
             return refused(error)
         return Stream(200, self._held(leased.progress(wanted.source), leased.lease_id))
@@ -77,12 +77,21 @@ class CacheApi(InnerApi):
         # Whole a moment ago; should it be evicted in between, the one who asks fetches it again.
         pinned = f"{source.partition('@')[0]}@{last.commit}" if last.commit else source
         try:
-            leased = await self._node.call(self._node.cache.ensure, pinned, lease)
+            leased = await self._leased(self._node.cache.ensure, pinned, lease)
         except CacheError as error:
             yield line(Progress(source=source, phase="failed", reason=error.reason, message=error.message))
             return
         async for chunk in self._held(leased.progress(source), leased.lease_id):
             yield chunk
+
+    async def _leased(self, take: Callable[[str, str], Leased], source: str, holder: str) -> Leased:
+        """A thread cannot be stopped: what it takes for one who has left meanwhile is given back."""
+        taking = asyncio.ensure_future(self._node.call(take, source, holder))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._node.give_back)
+            raise
 
     async def _held(self, said: Progress, lease_id: str) -> AsyncGenerator[bytes, None]:
         try:
@@ -92,8 +101,7 @@ class CacheApi(InnerApi):
                 yield b"\n"
         finally:
             if lease_id:
-                with suppress(CacheError):
-                    await asyncio.shield(self._node.call(self._node.cache.release, lease_id))
+                self._node.release(lease_id)
 
     async def _evict(self, scope: Scope, body: bytes) -> Answer:
         wanted = msgspec.json.decode(body, type=EvictRequest)

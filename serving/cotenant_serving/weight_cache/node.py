@@ -20,6 +20,7 @@ from cotenant_cache.shelving import Leased
 
 EVERY_S = 1.0
 """Those who wait hear something at least so often."""
+RELEASE_AGAIN_S = 5.0
 CALLS_AT_ONCE = 64
 """Threads: most of them wait for one that fetches."""
 
@@ -48,6 +49,7 @@ class CacheNode:
         """Reason (`done`, or a CacheError's) → fetches that ended with it."""
         self._fetches: dict[tuple[str, bool], _Fetch] = {}
         """By source, and whether somebody needs it now."""
+        self._releasing: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "cache")
 
     async def close(self) -> None:
@@ -58,6 +60,26 @@ class CacheNode:
         """In a thread. Raises what it raises."""
         bound = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._threads, bound)
+
+    def give_back(self, taking: "asyncio.Future[Leased]") -> None:
+        """The lease of one who left while it was taken."""
+        if not taking.cancelled() and taking.exception() is None and taking.result().lease_id:
+            self.release(taking.result().lease_id)
+
+    def release(self, lease_id: str) -> None:
+        """Until it is done: a ledger that is busy, or a disk that is full, must not keep a lease for ever."""
+        task = asyncio.create_task(self._release(lease_id))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release(self, lease_id: str) -> None:
+        while True:
+            try:
+                await self.call(self.cache.release, lease_id)
+                return
+            except CacheError as error:
+                log.warning("a lease is given back later: %s", error)
+                await asyncio.sleep(RELEASE_AGAIN_S)
 
     async def report(self) -> NodeReport:
         usage, models = await self.call(self.cache.usage), await self.call(self.cache.models)

@@ -6,8 +6,10 @@ which is as good as the pool's token.
 
 import http.client
 import logging
+import math
 import random as randomness
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -48,16 +50,18 @@ class Addresses:
     def __init__(self, file: Path | None, dns: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._file, self._dns, self._clock = file, dns, clock
         self._known: tuple[str, ...] = ()
-        self._until = -1.0
+        self._until = -math.inf
+        self._turn = threading.Lock()
 
     def __call__(self) -> tuple[str, ...]:
-        if self._clock() >= self._until:
-            self._until = self._clock() + RESOLVE_S
-            try:
-                self._known = tuple(sorted({*self._of_file(), *self._of_name()}))
-            except OSError as error:
-                log.warning("peers cannot be looked up, the ones before stay: %s", error)
-        return self._known
+        with self._turn:
+            if self._clock() >= self._until:
+                try:
+                    self._known = tuple(sorted({*self._of_file(), *self._of_name()}))
+                except OSError as error:
+                    log.warning("peers cannot be looked up, the ones before stay: %s", error)
+                self._until = self._clock() + RESOLVE_S
+            return self._known
 
     def _of_file(self) -> Iterable[str]:
         if self._file is None or not self._file.exists():
@@ -126,10 +130,15 @@ class PeerSupply:
         url = f"http://{peer}/v1/blob?{urlencode({'repo': source.repo, 'digest': file.digest})}"
         secret = {"authorization": f"Bearer {self._token()}"}
         limits = FetchLimits(
-            Patience(attempts=2), stall_s=SLOW_S, connect_s=CALL_S, slow_bytes_per_s=SLOW_BYTES_PER_S, slow_s=SLOW_S
+            Patience(attempts=2, longest_asked_s=SLOW_S),
+            stall_s=SLOW_S,
+            connect_s=CALL_S,
+            slow_bytes_per_s=SLOW_BYTES_PER_S,
+            slow_s=SLOW_S,
+            fair_bytes=2**62,  # who breaks off or crawls is left at once, for the hub
         )
         shown = f"{source.at(source.revision)}: {file.name}"
-        origin = Origin(url, peer, {}, secret, refuse)
+        origin = Origin(url, peer, {}, secret, direct=True, refuse=refuse)
         fetch = Fetch(origin, file, partial, shown, limits, watch.report, watch.room, watch.stop, pace=self._pace)
         try:
             fetch.run()

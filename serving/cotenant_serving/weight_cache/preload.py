@@ -123,12 +123,12 @@ class Preload:
         self._node.failed[source] = said
 
     async def _keep(self) -> None:
-        """Tells the ledger what is evicted last."""
+        """Tells the ledger what is evicted last; of a branch that was not asked for yet, what it was before."""
         kept = tuple(
             (parsed.repo, commit, item.priority)
             for item in self._items
             if (parsed := _on_hub(item.source)) is not None
-            and (commit := parsed.revision if parsed.pinned else self._tries[item.source].commit)
+            and (commit := self._tries[item.source].commit or self._node.cache.recorded(parsed))
         )
         if kept == self._kept:
             return

@@ -45,6 +45,9 @@ class Verification:
         except CacheError as error:
             log.warning("verification is tried again later: %s", error)
             return
+        except Exception:  # whatever it is: models are served on
+            log.exception("verification is tried again later")
+            return
         self.read_bytes += found.bytes
         took_s = time.monotonic() - began
         log.info("verified %d blobs, %d bytes, in %.0f s: %d bad", found.blobs, found.bytes, took_s, len(found.bad))

@@ -9,6 +9,13 @@ from tests.builders.cache_processes import CacheProcesses
 from tests.builders.fake_hub import FakeHub
 
 
+@pytest.fixture(autouse=True)
+def hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that another test loaded in this process has told every hub tool to stay offline."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
     fake = FakeHub()
