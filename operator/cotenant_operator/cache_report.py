@@ -60,9 +60,10 @@ def ago(at: float, now: float) -> str:
 
 def usage_lines(usage: Usage) -> list[str]:
     disk = f"{show_bytes(usage.disk_free_bytes)} of {show_bytes(usage.disk_total_bytes)} free"
+    budget = f"of {show_bytes(usage.budget_bytes)} used" if usage.budget_bytes else "used, no budget is set"
     partial, quarantined = show_bytes(usage.partial_bytes), show_bytes(usage.quarantined_bytes)
     return [
-        f"{usage.path}: {show_bytes(usage.used_bytes)} of {show_bytes(usage.budget_bytes)} used, {disk} on its disk",
+        f"{usage.path}: {show_bytes(usage.used_bytes)} {budget}, {disk} on its disk",
         f"  {usage.models} models, {usage.blobs} files",
         f"  {partial} of unfinished downloads, {quarantined} quarantined",
         f"  {show_bytes(usage.reserved_bytes)} reserved by fetches that run, {usage.instances} instances at work",
@@ -72,8 +73,11 @@ def usage_lines(usage: Usage) -> list[str]:
 def plan_lines(plan: RoomPlan) -> list[str]:
     """What would go, what that costs, and why the rest stays."""
     free = max(0, plan.budget_bytes - plan.used_bytes - plan.reserved_bytes)
+    room = f"{show_bytes(free)} of {show_bytes(plan.budget_bytes)} are free"
+    if not plan.budget_bytes:
+        room = f"no budget is set, {show_bytes(plan.disk_free_bytes)} of the disk are free"
     lines = [
-        f"{show_bytes(plan.needed_bytes)} needed; {show_bytes(free)} of {show_bytes(plan.budget_bytes)} are free"
+        f"{show_bytes(plan.needed_bytes)} needed; {room}"
         + (f", {show_bytes(plan.reserved_bytes)} are reserved" if plan.reserved_bytes else "")
     ]
     if plan.quarantine_bytes:

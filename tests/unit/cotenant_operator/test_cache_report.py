@@ -87,6 +87,10 @@ def test_usage_adds_up_to_what_people_ask() -> None:
     assert usage_lines(usage)[0] == "/models: 1 GiB of 10 GiB used, 1 GiB of 2 GiB free on its disk"
 
 
+def test_a_volume_without_a_budget_says_so_instead_of_a_bound_of_nothing() -> None:
+    assert plan_lines(plan(budget_bytes=0))[0] == "2 GiB needed; no budget is set, 50 GiB of the disk are free"
+
+
 def test_a_line_of_progress_has_bytes_rate_and_time_left() -> None:
     said = Progress(
         source="hf://org/a", phase="fetching", done_bytes=GIB, total_bytes=2 * GIB, rate_bytes_per_s=2.0**28
