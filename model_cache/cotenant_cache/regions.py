@@ -20,6 +20,8 @@ _MAP_FIXED = 0x10
 _MADV_POPULATE_READ = 22
 """Linux 5.14."""
 
+_ANY_BYTES = ctypes.c_ubyte * 2**46
+"""One type for regions of any size: each type that ctypes makes is a cycle, which only a garbage collection frees."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (
@@ -54,7 +56,7 @@ class Region:
         if size_bytes >= HUGE_BYTES:
             _libc.madvise(self.address, room, mmap.MADV_HUGEPAGE)  # a kernel without them takes small ones
         whole = room if file is None else size_bytes
-        self._view = memoryview((ctypes.c_ubyte * whole).from_address(self.address))
+        self._view = memoryview(_ANY_BYTES.from_address(self.address))[:whole]
 
     def block(self, begin: int, end: int) -> memoryview:
         """To read into, while the region is held. Its own memory goes on to a multiple of 2 MiB."""

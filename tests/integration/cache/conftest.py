@@ -1,12 +1,20 @@
 """A fake hub, and instances of the cache in processes of their own that ask it."""
 
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
 from tests.builders.cache_nodes import CacheNodes, cache_nodes
 from tests.builders.cache_processes import CacheProcesses
 from tests.builders.fake_hub import FakeHub
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    """multiprocessing keeps a process of its own for the rest of a program; tests after these count children."""
+    yield
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
