@@ -301,9 +301,9 @@ class Tx:
         where, values = ("", ()) if repo is None else ("WHERE repo = ?", (repo,))
         return self._blobs(f"{where} ORDER BY repo, digest", values)
 
-    def blobs_to_verify(self, most: int) -> tuple[Blob, ...]:
+    def blobs_to_verify(self) -> tuple[Blob, ...]:
         """On disk, the longest unverified first."""
-        return self._blobs("WHERE present = 1 ORDER BY verified_at LIMIT ?", (most,))
+        return self._blobs("WHERE present = 1 ORDER BY verified_at", ())
 
     def _blobs(self, where: str, values: tuple[Any, ...]) -> tuple[Blob, ...]:
         rows = self._run(

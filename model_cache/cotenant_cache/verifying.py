@@ -169,7 +169,7 @@ def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[s
         if models is not None:
             found = [tx.model(repo, commit) for repo, commit in models]
             wanted = {(model.repo, file.digest) for model in found if model is not None for file in model.files}
-        blobs = sorted((blob for blob in tx.blobs() if blob.present), key=lambda blob: blob.verified_at)
+        blobs = tx.blobs_to_verify()
     return [key for blob in blobs if (key := (blob.repo, blob.digest)) and (wanted is None or key in wanted)]
 
 

@@ -8,7 +8,23 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from cotenant_cache.contract import Usage
 from tests.builders.operator import CONFIG
+
+USAGE = Usage(
+    path="/m",
+    budget_bytes=1,
+    used_bytes=0,
+    reserved_bytes=0,
+    partial_bytes=0,
+    quarantined_bytes=0,
+    disk_free_bytes=1,
+    disk_total_bytes=1,
+    models=1,
+    blobs=1,
+    instances=1,
+)
+"""Of a volume of which only its models matter."""
 
 
 def weights(size_bytes: int, seed: int) -> bytes:

@@ -6,27 +6,15 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import msgspec
 import pytest
+from tests.builders.cached_models import USAGE
 from tests.builders.loopback_server import LoopbackServer
 
-from cotenant_cache.contract import CachedModel, NodeReport, Usage
+from cotenant_cache.contract import CachedModel, NodeReport
 from cotenant_serving.conductor.caches import FORGET_S, Caches
 
 COMMIT = "a" * 40
 SOURCE = f"hf://org/chat@{COMMIT}"
 NODE, OTHER, NOBODY = "127.0.0.1", "127.0.0.2", "127.0.0.3"
-USAGE = Usage(
-    path="/m",
-    budget_bytes=1,
-    used_bytes=0,
-    reserved_bytes=0,
-    partial_bytes=0,
-    quarantined_bytes=0,
-    disk_free_bytes=1,
-    disk_total_bytes=1,
-    models=1,
-    blobs=1,
-    instances=1,
-)
 REPORT = msgspec.json.encode(
     NodeReport(
         node="n1",

@@ -233,8 +233,8 @@ def test_what_was_checked_longest_ago_is_checked_next(tmp_path: Path) -> None:
             put(tx, f"org/{digest}", **{digest: 1})
         tx.blob_published("org/x", "adopted", 1, verified=False)
 
-        assert [blob.digest for blob in tx.blobs_to_verify(2)] == ["adopted", "d1"]
-        assert [blob.verified for blob in tx.blobs_to_verify(9)] == [False, True, True]
+        assert [blob.digest for blob in tx.blobs_to_verify()][:2] == ["adopted", "d1"]
+        assert [blob.verified for blob in tx.blobs_to_verify()] == [False, True, True]
 
 
 # formats and damage

@@ -1,9 +1,10 @@
 """Of devices that are as good, an engine starts where its weights are on the disk."""
 
 import pytest
+from tests.builders.cached_models import USAGE
 from tests.builders.conductor import GIB, device, engine, group, model, pod, world
 
-from cotenant_cache.contract import CachedModel, NodeReport, Usage
+from cotenant_cache.contract import CachedModel, NodeReport
 from cotenant_serving.conductor.cached import NodeCache, cache_name
 from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.load_times import LoadTimes, ModelLoads
@@ -14,19 +15,6 @@ COMMIT = "a" * 40
 SOURCE = f"hf://org/chat@{COMMIT}"
 ASKED = {"search/chat": 1}
 HERE, NOT_HERE = NodeCache(frozenset({SOURCE})), NodeCache()
-USAGE = Usage(
-    path="/m",
-    budget_bytes=1,
-    used_bytes=0,
-    reserved_bytes=0,
-    partial_bytes=0,
-    quarantined_bytes=0,
-    disk_free_bytes=1,
-    disk_total_bytes=1,
-    models=1,
-    blobs=1,
-    instances=1,
-)
 
 
 def asked(caches: dict[int, NodeCache], *, loads: LoadTimes | None = None, **more: object) -> World:
