@@ -46,12 +46,18 @@ class Run:
     cpu_s: float
 
 
+def environment(url: str) -> dict[str, str]:
+    """Of a process that asks the hub at `url`, whatever the shell says about hubs: HF_HUB_OFFLINE would fail it."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    quiet = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_XET")
+    return {**mine, "HF_ENDPOINT": url, **dict.fromkeys(quiet, "1")}
+
+
 def download(side: str, url: str, folder: Path) -> Run:
     target = Path(tempfile.mkdtemp(dir=folder))
-    environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": "", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", _TAIL.format(work=WORK[side]), str(target)],
-        env={**environment, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"},
+        env=environment(url),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -74,8 +80,7 @@ def askers(hub: HubProcess, folder: Path) -> float:
     hub.forget()
     target = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, "-c", _TAIL.format(work=WORK["cache"]), str(target)]
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": ""}
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(ASKERS)]
+    running = [subprocess.Popen(command, env=environment(hub.url), stdout=subprocess.DEVNULL) for _ in range(ASKERS)]
     if any(process.wait() for process in running):
         raise RuntimeError("an asker failed")
     sent = sum(hub.bytes_sent("org/a", name) for name in WEIGHTS)

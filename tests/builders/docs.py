@@ -36,6 +36,7 @@ NOT_RUN = {
     "make bench-gateway": "takes minutes, and installs two peers; its parts are in tests/unit/benchmarks",
     "make bench-loadtest": "takes minutes, and installs GuideLLM and locust; its parts are in tests/unit/benchmarks",
     "make bench-agreement": "takes minutes, and installs GuideLLM; its parts are in tests/unit/benchmarks",
+    "make bench-cache": "takes minutes, and installs runai-model-streamer; its parts are in tests/unit/benchmarks",
     "make bench-operator": "takes minutes, and needs a cluster; its parts are in tests/unit/benchmarks",
     "KUBECONFIG=kind.yaml make test-cluster": "needs a cluster; .ci/run does it in one that it makes",
     "make images": "needs docker or buildah, and a network",
