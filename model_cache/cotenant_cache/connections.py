@@ -68,7 +68,7 @@ class _Stream(io.RawIOBase):
                 return self._sock.recv_into(buffer)
             except TimeoutError:
                 continue
-        raise FetchStoppedError("stopped while it was fetched; what came is kept")
+        raise _stopped()
 
     def close(self) -> None:
         if not self.closed:
@@ -96,6 +96,17 @@ class Answer:
             count = self._response.fp.readinto1(buffer[: int(min(self._left, len(buffer)))]) if self._left else 0
             self._left -= count
             return count
+
+    def whole(self, most_bytes: int) -> bytes | None:
+        """The body; None when it is longer than that. Raises TryAgainError, FetchStoppedError."""
+        content, buffer = bytearray(), memoryview(bytearray(_BUFFER_BYTES))
+        while got := self.readinto(buffer):
+            content += buffer[:got]
+            if len(content) > most_bytes:
+                return None
+        if 0 < self._left < math.inf:
+            raise TryAgainError(f"the connection ended after {len(content)} bytes")
+        return bytes(content)
 
     def __enter__(self) -> "Answer":
         return self
@@ -184,13 +195,19 @@ def _dial(host: str, port: int, inner_allowed: bool, waits: Waits) -> socket.soc
     until, failed = waits.clock() + waits.connect_s, OSError(f"{host} has no address")
     for address in addresses:
         left_s = until - waits.clock()
-        if left_s <= 0 or waits.stop():
+        if waits.stop():
+            raise _stopped()
+        if left_s <= 0:
             break
         try:
             return socket.create_connection((str(address[0]), port), timeout=left_s)
         except OSError as error:
             failed = error
     raise failed
+
+
+def _stopped() -> FetchStoppedError:
+    return FetchStoppedError("stopped while it was fetched; what came is kept")
 
 
 def _refuse_inner_names(host: str, inner_allowed: bool) -> None:

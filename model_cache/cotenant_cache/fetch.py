@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from huggingface_hub import hf_hub_url
 from huggingface_hub.constants import is_offline_mode
 
 from cotenant_cache.backoff import Patience, TryAgainError, nap
@@ -19,7 +18,7 @@ from cotenant_cache.contract import BLOCK_BYTES, ModelFile
 from cotenant_cache.digests import new_hash
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FetchStoppedError, HubUnreachableError
 from cotenant_cache.http_answers import body_start
-from cotenant_cache.hub_access import endpoint, mapped_errors, offline, refuse_status, request_headers
+from cotenant_cache.hub_access import endpoint, file_url, offline, refuse_status, request_headers
 from cotenant_cache.origins import Origin, ask
 from cotenant_cache.pace import Floor, Pace
 from cotenant_cache.source import HubSource
@@ -92,9 +91,8 @@ def fetch_file(
         raise ValueError(f"{source.repo}: a file is fetched at a commit, not at {source.revision!r}")
     if is_offline_mode():
         raise offline(source)
-    with mapped_errors(source):
-        url = hf_hub_url(source.repo, file.name, revision=source.revision, endpoint=endpoint(source))
-        headers, secret = request_headers(source)
+    url = file_url(source, file.name)
+    headers, secret = request_headers(source)
 
     def refuse(status: int, answered: Mapping[str, str]) -> NoReturn:
         refuse_status(source, file.name, status, answered)

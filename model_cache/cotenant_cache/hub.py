@@ -5,19 +5,40 @@ Pickles, Python files and unknown binaries are never fetched. Bodies come by `fe
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from huggingface_hub import HfApi
+import msgspec
 
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import FileMissingError, HubUnreachableError, UnsafeFilesError
 from cotenant_cache.facts import ModelFacts
-from cotenant_cache.hub_access import TIMEOUT_S, endpoint, mapped_errors, token
+from cotenant_cache.hub_access import endpoint
 from cotenant_cache.hub_files import HubFiles
+from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.kinds import kind_of, refusal
 from cotenant_cache.reading import read_contents, read_facts, small_files
 from cotenant_cache.source import HubSource
+
+
+class _Lfs(msgspec.Struct):
+    sha256: str | None = None
+    size: int | None = None
+
+
+class _Sibling(msgspec.Struct):
+    """A file, as the hub lists it; fields have its names."""
+
+    rfilename: str
+    size: int | None = None
+    blobId: str | None = None  # noqa: N815
+    lfs: _Lfs | None = None
+
+
+class _Said(msgspec.Struct):
+    """The hub's listing of a revision, as far as it is needed."""
+
+    sha: str = ""
+    siblings: tuple[_Sibling, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +56,23 @@ def resolve(source: HubSource) -> Listing:
 
     Raises ModelNotFoundError, HubUnreachableError (`transient` when asking again may help).
     """
-    with mapped_errors(source):
-        info = _api(source).model_info(source.repo, revision=source.revision, files_metadata=True, timeout=TIMEOUT_S)
-    commit = info.sha or ""
-    if not replace(source, revision=commit).pinned:  # it becomes the name of a folder
+    try:
+        said = msgspec.json.decode(HubReads(source).listing(), type=_Said)
+    except (msgspec.MsgspecError, RecursionError):
+        said = _Said()
+    if not replace(source, revision=said.sha).pinned:  # it becomes the name of a folder
         raise HubUnreachableError(
             f"{source.repo}: {endpoint(source)} named no commit; check that HF_ENDPOINT is a hub"
         )
-    files = {sibling.rfilename: _file(sibling) for sibling in info.siblings or ()}
-    return Listing(commit, files, source.revision)
+    return Listing(said.sha, {one.rfilename: _file(one) for one in said.siblings}, source.revision)
 
 
-def _file(sibling: Any) -> ModelFile:
-    """Of a RepoSibling. The digest stays empty where the hub names none, or none that is one."""
-    digest = str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id or "")
-    size = sibling.lfs.size if sibling.lfs else sibling.size
+def _file(sibling: _Sibling) -> ModelFile:
+    """The digest stays empty where the hub names none, or none that is one."""
+    digest = (sibling.lfs.sha256 if sibling.lfs else sibling.blobId) or ""
+    size_bytes = (sibling.lfs.size if sibling.lfs else sibling.size) or 0
     return ModelFile(
-        name=sibling.rfilename,
-        size_bytes=size if isinstance(size, int) and size > 0 else 0,
-        digest=digest if is_digest(digest) else "",
+        name=sibling.rfilename, size_bytes=max(0, size_bytes), digest=digest if is_digest(digest) else ""
     )
 
 
@@ -63,7 +82,7 @@ def wanted(source: HubSource, listing: Listing) -> tuple[ModelFile, ...]:
     Descriptions are read from the hub for that, weights are not touched. Raises CacheError.
     """
     pinned = replace(source, revision=listing.commit)
-    files = HubFiles(pinned, listing.files)
+    files = HubFiles(pinned, listing.files, HubReads(pinned))
     try:
         contents = read_contents(files)
     except FileMissingError as error:
@@ -95,8 +114,5 @@ def remote_facts(source: HubSource) -> ModelFacts:
     """Facts from small files and the headers of the weights files, by range requests. Raises CacheError."""
     listing = resolve(source)
     pinned = replace(source, revision=listing.commit)
-    return read_facts(HubFiles(pinned, listing.files), source=pinned.at(listing.commit), fingerprint=listing.commit)
-
-
-def _api(source: HubSource) -> HfApi:
-    return HfApi(endpoint=endpoint(source), token=token(source))
+    files = HubFiles(pinned, listing.files, HubReads(pinned))
+    return read_facts(files, source=pinned.at(listing.commit), fingerprint=listing.commit)

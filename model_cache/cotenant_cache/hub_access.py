@@ -5,29 +5,17 @@ HF_ENDPOINT, both read at each call.
 """
 
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
-import httpx2
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub import hf_hub_url
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]
 
-from cotenant_cache.errors import CacheError, FileMissingError, HubUnreachableError, ModelNotFoundError
-from cotenant_cache.http_answers import is_transient, retry_after_s
+from cotenant_cache.errors import FileMissingError, HubUnreachableError, ModelNotFoundError
 from cotenant_cache.source import HubSource
-
-TIMEOUT_S = 10.0
 
 
 def endpoint(source: HubSource) -> str:
@@ -72,6 +60,22 @@ def refuse_status(source: HubSource, name: str, status: int, headers: Mapping[st
     )
 
 
+def refuse_listing(source: HubSource, status: int, headers: Mapping[str, str]) -> None:
+    """What the hub itself has against naming a model's files. A 404 that is no hub's own is left to the caller.
+
+    Raises ModelNotFoundError.
+    """
+    hub, code = endpoint(source), headers.get("x-error-code", "")
+    if code == "GatedRepo":
+        raise gated(source)
+    if code == "RevisionNotFound":
+        raise unknown_revision(source)
+    if code == "RepoNotFound" or status in (401, 403):
+        raise ModelNotFoundError(
+            f"{hub} has no model {source.repo}, or HF_TOKEN may not read it; check the name and the token"
+        )
+
+
 def gated(source: HubSource) -> ModelNotFoundError:
     hub = endpoint(source)
     return ModelNotFoundError(f"{source.repo} is gated: accept its terms on {hub}/{source.repo} and set HF_TOKEN")
@@ -89,44 +93,23 @@ def offline(source: HubSource) -> HubUnreachableError:
     )
 
 
-@contextmanager
-def mapped_errors(source: HubSource) -> Iterator[None]:
-    """The hub's exceptions → ours, in one place. None of the messages holds a token."""
-    hub = endpoint(source)
+def file_url(source: HubSource, name: str) -> str:
+    """Raises ModelNotFoundError for what is no name of a model."""
     try:
-        yield
-    except CacheError:
-        raise
-    except GatedRepoError:
-        raise gated(source) from None
-    except RepositoryNotFoundError:
-        raise ModelNotFoundError(
-            f"{hub} has no model {source.repo}, or HF_TOKEN may not read it; check the name and the token"
-        ) from None
-    except RevisionNotFoundError:
-        raise unknown_revision(source) from None
-    except RemoteEntryNotFoundError:
-        raise FileMissingError(f"{source.repo}@{source.revision}: a file is gone from the hub; try again") from None
+        return hf_hub_url(source.repo, name, revision=source.revision, endpoint=endpoint(source))
     except HFValidationError:
-        raise ModelNotFoundError(f"{source.repo!r} is no name of a model; use hf://owner/name") from None
-    except OfflineModeIsEnabled:
-        raise offline(source) from None
-    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        status, headers = _answer(error)
-        raise HubUnreachableError(
-            f"{source.repo}: {hub} did not give it ({_short(error)}); check the network, HF_ENDPOINT and disk",
-            transient=not status or is_transient(status),
-            retry_after_s=retry_after_s(headers, time.time()),
-        ) from None
+        raise _no_name(source) from None
 
 
-def _answer(error: Exception) -> tuple[int, Mapping[str, str]]:
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code, error.response.headers
-    return 0, {}
+def listing_url(source: HubSource) -> str:
+    """Where the hub names commit and files of a revision. Raises ModelNotFoundError."""
+    try:
+        validate_repo_id(source.repo)
+    except HFValidationError:
+        raise _no_name(source) from None
+    revision = quote(source.revision, safe="")
+    return f"{endpoint(source)}/api/models/{source.repo}/revision/{revision}?blobs=true"
 
 
-def _short(error: Exception) -> str:
-    if isinstance(error, HfHubHTTPError):
-        return f"HTTP {error.response.status_code}"
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no details'}"
+def _no_name(source: HubSource) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{source.repo!r} is no name of a model; use hf://owner/name")

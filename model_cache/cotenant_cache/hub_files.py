@@ -8,19 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import hf_hub_url
-from huggingface_hub.utils import (  # type: ignore[attr-defined]
-    build_hf_headers,
-    get_session,
-    hf_raise_for_status,
-)
-
 from cotenant_cache.archive import archive_bytes
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest, new_hash
-from cotenant_cache.errors import CacheError, CorruptWeightsError, FileMissingError, HubUnreachableError
+from cotenant_cache.errors import CorruptWeightsError, FileMissingError
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
-from cotenant_cache.hub_access import TIMEOUT_S, endpoint, mapped_errors, token
+from cotenant_cache.hub_access import endpoint
+from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.reading import MAX_JSON_BYTES
 from cotenant_cache.source import HubSource
 
@@ -36,6 +30,7 @@ class HubFiles:
 
     repo: HubSource
     files: Mapping[str, ModelFile]
+    reads: HubReads
 
     @property
     def source(self) -> str:
@@ -53,7 +48,7 @@ class HubFiles:
                 f"{self.source}: {name} has {self.files[name].size_bytes} bytes, at most {MAX_JSON_BYTES} are read; "
                 "ask the owner of the model"
             )
-        content = _get(self.repo, name, most_bytes=MAX_JSON_BYTES)
+        content = self.reads.file(name, MAX_JSON_BYTES)
         self._check(name, content)
         try:
             return json.loads(content)
@@ -89,15 +84,15 @@ class HubFiles:
             return parse_header(stream.read(length), file=file, file_bytes=size)
 
     def _open(self, name: str) -> io.BufferedReader:
-        return io.BufferedReader(_RemoteFile(self.repo, name, self.files[name].size_bytes), _RANGE_BYTES)
+        return io.BufferedReader(_RemoteFile(self.reads, name, self.files[name].size_bytes), _RANGE_BYTES)
 
 
 class _RemoteFile(io.RawIOBase):
     """A file of the hub as a stream: what is read is asked for by range. Raises CacheError."""
 
-    def __init__(self, repo: HubSource, name: str, size: int) -> None:
+    def __init__(self, reads: HubReads, name: str, size: int) -> None:
         super().__init__()
-        self._repo, self._name, self._size, self._at = repo, name, size, 0
+        self._reads, self._name, self._size, self._at = reads, name, size, 0
 
     def readable(self) -> bool:
         return True
@@ -113,45 +108,6 @@ class _RemoteFile(io.RawIOBase):
         count = min(len(buffer), self._size - self._at)
         if count <= 0:
             return 0
-        content = _get(self._repo, self._name, span=(self._at, self._at + count))
-        if len(content) != count:
-            raise _no_part(self._repo, self._name)
-        buffer[:count] = content
+        buffer[:count] = self._reads.part(self._name, self._at, self._at + count)
         self._at += count
         return count
-
-
-def _get(source: HubSource, file: str, *, most_bytes: int = 0, span: tuple[int, int] | None = None) -> bytes:
-    """A small file, or the bytes from `span[0]` up to and without `span[1]` of any. No more than that is read.
-
-    Raises CacheError.
-    """
-    url = hf_hub_url(source.repo, file, revision=source.revision, endpoint=endpoint(source))
-    wanted = {"range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
-    headers = {**build_hf_headers(token=token(source)), **wanted, "accept-encoding": "identity"}
-    most_bytes = span[1] - span[0] if span else most_bytes
-    content = bytearray()
-    with (
-        mapped_errors(source),
-        get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response,
-    ):
-        hf_raise_for_status(response)
-        for part in response.iter_bytes():
-            content += part
-            if len(content) > most_bytes:
-                raise _no_part(source, file) if span else _too_long(source, file, most_bytes)
-    return bytes(content)
-
-
-def _no_part(source: HubSource, file: str) -> CacheError:
-    return HubUnreachableError(
-        f"{source.repo}: {endpoint(source)} answers no part of {file} when asked; "
-        "check that HF_ENDPOINT is a hub that takes Range"
-    )
-
-
-def _too_long(source: HubSource, file: str, most_bytes: int) -> CacheError:
-    return CorruptWeightsError(
-        f"{source.at(source.revision)}: {file} is longer than {endpoint(source)} lists it, at most {most_bytes} "
-        "bytes are read; ask the owner of the model"
-    )

@@ -23,8 +23,8 @@ class Origin:
     secret: Mapping[str, str] = field(default_factory=dict, repr=False)
     direct: bool = False
     """Asked by no proxy: it is on the inside."""
-    refuse: Callable[[int, Mapping[str, str]], NoReturn] | None = None
-    """Raises the CacheError for a status of the origin itself that no second attempt changes."""
+    refuse: Callable[[int, Mapping[str, str]], None] | None = None
+    """Raises the CacheError for a status of the origin itself that no second attempt changes; leaves the others."""
 
     def without_secrets(self, text: str) -> str:
         """What others said, for messages: they may repeat what they were sent."""
@@ -34,14 +34,15 @@ class Origin:
         return text
 
 
-def ask(origin: Origin, offset: int, waits: Waits) -> Answer:
-    """The answer (200 or 206) that has the bytes from `offset`, at the end of all redirects.
+def ask(origin: Origin, offset: int, waits: Waits, *, end: int | None = None) -> Answer:
+    """The answer (200 or 206) that has the bytes from `offset` (to without `end`), at the end of all redirects.
 
     A public origin may not lead to this machine or a private network; one that is there itself may.
     Raises TryAgainError, FetchStoppedError, HubUnreachableError, and what `origin.refuse` raises.
     """
     url, inner_allowed = origin.url, True
-    span = {"range": f"bytes={offset}-"} if offset else {}
+    last = "" if end is None else end - 1
+    span = {"range": f"bytes={offset}-{last}"} if offset or end is not None else {}
     for _ in range(_MOST_REDIRECTS):
         own = origin_of(url) == origin_of(origin.url)
         headers = {**origin.headers, **(origin.secret if own else {}), **span, "accept-encoding": "identity"}

@@ -4,7 +4,6 @@ What files a model has is the hub's word wherever the hub answers. Only when it 
 which is as good as the pool's token.
 """
 
-import http.client
 import logging
 import math
 import random as randomness
@@ -13,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
-from cotenant_cache.backoff import Patience
+from cotenant_cache.backoff import Patience, TryAgainError
 from cotenant_cache.contract import ModelFile, NodeReport
 from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FileMissingError, HubUnreachableError
@@ -40,7 +40,7 @@ LEFT_S, LIED_S = 60.0, 3600.0
 """How long a peer is not asked after it failed or was slow, and after it sent what it did not have."""
 ASKED_AT_MOST = 8
 """Peers for one blob."""
-RESOLVE_S, CALL_S = 10.0, 3.0
+RESOLVE_S, CALL_S, WHOLE_CALL_S = 10.0, 3.0, 10.0
 MOST_BYTES = 16 * 2**20
 
 
@@ -171,24 +171,24 @@ class PeerSupply:
         return ""
 
     def _asked(self, peer: str, path: str, kind: type[T]) -> T | None:
-        """None: it does not have that. Raises OSError, ValueError, HTTPException."""
-        connection = http.client.HTTPConnection(peer, timeout=CALL_S)
-        try:
-            connection.request("GET", path, headers={"authorization": f"Bearer {self._token()}"})
-            answer = connection.getresponse()
-            body = answer.read(MOST_BYTES + 1)
-            if answer.status == http.client.NOT_FOUND:
+        """None: it does not have that. Raises TryAgainError, ValueError, CacheError."""
+        from cotenant_cache.connections import Waits, get
+
+        until = self._clock() + WHOLE_CALL_S
+        waits = Waits(CALL_S, CALL_S, CALL_S, lambda: self._clock() >= until, self._clock)
+        headers = {"authorization": f"Bearer {self._token()}"}
+        with get(f"http://{peer}{path}", headers, inner_allowed=True, waits=waits, direct=True) as answer:
+            if answer.status == HTTPStatus.NOT_FOUND:
                 return None
-            if answer.status != http.client.OK or len(body) > MOST_BYTES:
-                raise ValueError(f"it answered {answer.status} with {len(body)} bytes")
+            body = answer.whole(MOST_BYTES) if answer.status == HTTPStatus.OK else None
+            if body is None:
+                raise ValueError(f"it answered {answer.status}, or more than {MOST_BYTES} bytes")
             return msgspec.json.decode(body, type=kind)
-        finally:
-            connection.close()
 
     def _quietly(self, peer: str, source: HubSource) -> Listed | None:
         try:
             return self._of_peer(peer, source)
-        except (OSError, ValueError, http.client.HTTPException, CacheError) as error:
+        except (TryAgainError, ValueError, CacheError) as error:
             self._leave(peer, LEFT_S, error)
             return None
 

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.builders.talking_server import drip, talking_server
 
 from cotenant_cache.backoff import TryAgainError
 from cotenant_cache.connections import Waits, get
@@ -22,34 +23,8 @@ WAITS = Waits(connect_s=2.0, answer_s=0.4, stall_s=0.2)
 
 @contextmanager
 def server(talk: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[bytes]]]:
-    """Its address, and the requests that came; `talk` has each connection after the request."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        requests: list[bytes] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                with closing(connection), suppress(OSError):
-                    requests.append(connection.recv(65536))
-                    talk(connection)
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/file", requests
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def drip(connection: socket.socket) -> None:
-    """A header that never ends, quickly enough that no single wait is long."""
-    gone = threading.Event()
-    while True:
-        connection.sendall(b"H" if gone.is_set() else b"HTTP/1.1 200 OK\r\nx: ")
-        gone.set()
-        threading.Event().wait(0.05)
+    with talking_server(talk) as (url, requests):
+        yield f"{url}/file", requests
 
 
 @pytest.mark.parametrize(
@@ -72,7 +47,10 @@ def test_what_is_no_answer_may_be_asked_for_again(said: bytes) -> None:
 
 
 def test_headers_that_drip_have_an_end() -> None:
-    with server(drip) as (url, _), pytest.raises(TryAgainError, match=r"no whole answer came in 0\.4 s"):
+    with (
+        server(drip(b"HTTP/1.1 200 OK\r\nx: ")) as (url, _),
+        pytest.raises(TryAgainError, match=r"no whole answer came in 0\.4 s"),
+    ):
         get(url, {}, inner_allowed=True, waits=WAITS)
 
 

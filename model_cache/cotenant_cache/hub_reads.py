@@ -1,0 +1,125 @@
+"""What is asked of a hub before any weights: a listing, small files, parts of files. Read whole, and by a deadline.
+
+Every single wait of `connections` has an end, but a hub that sends a byte now and then makes no wait long. So all
+that one listing, or one set of facts, asks for has to be there in LISTING_S together.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from huggingface_hub.constants import is_offline_mode
+
+from cotenant_cache.backoff import TryAgainError
+from cotenant_cache.connections import Waits
+from cotenant_cache.errors import CacheError, CorruptWeightsError, FetchStoppedError, HubUnreachableError
+from cotenant_cache.hub_access import (
+    endpoint,
+    file_url,
+    listing_url,
+    offline,
+    refuse_listing,
+    refuse_status,
+    request_headers,
+)
+from cotenant_cache.origins import Origin, ask
+from cotenant_cache.source import HubSource
+
+LISTING_S = 120.0
+MOST_LISTING_BYTES = 64 * 2**20
+"""Models of thousands of shards have listings of one; more is no listing."""
+
+
+class HubReads:
+    """Of one repository at one revision, for LISTING_S from now. Several threads use it."""
+
+    def __init__(
+        self, source: HubSource, *, whole_s: float = LISTING_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._source, self._whole_s, self._clock = source, whole_s, clock
+        self._until = clock() + whole_s
+        self._waits = Waits(answer_s=30.0, stall_s=10.0, stop=self._over, clock=clock)
+
+    def listing(self) -> bytes:
+        """JSON: commit and files of the revision. Raises ModelNotFoundError, HubUnreachableError."""
+        source = self._source
+
+        def refuse(status: int, headers: Mapping[str, str]) -> None:
+            refuse_listing(source, status, headers)
+
+        return self._read("its list of files", listing_url(source), refuse, MOST_LISTING_BYTES, None)
+
+    def file(self, name: str, most_bytes: int) -> bytes:
+        """A small file. Raises CacheError."""
+        return self._of_file(name, most_bytes, None)
+
+    def part(self, name: str, begin: int, end: int) -> bytes:
+        """Bytes from `begin` up to and without `end`, all of them. Raises CacheError."""
+        content = self._of_file(name, end - begin, (begin, end))
+        if len(content) != end - begin:
+            raise self._no_part(name)
+        return content
+
+    def _of_file(self, name: str, most_bytes: int, span: tuple[int, int] | None) -> bytes:
+        source = self._source
+
+        def refuse(status: int, headers: Mapping[str, str]) -> NoReturn:
+            refuse_status(source, name, status, headers)
+
+        return self._read(name, file_url(source, name), refuse, most_bytes, span)
+
+    def _read(
+        self,
+        name: str,
+        url: str,
+        refuse: Callable[[int, Mapping[str, str]], None],
+        most_bytes: int,
+        span: tuple[int, int] | None,
+    ) -> bytes:
+        source = self._source
+        if is_offline_mode():
+            raise offline(source)
+        headers, secret = request_headers(source)
+        origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
+        begin, end = span or (0, None)
+        try:
+            with ask(origin, begin, self._waits, end=end) as answer:
+                if begin and answer.status != 206:
+                    raise self._no_part(name)
+                content = answer.whole(most_bytes)
+                if content is None:
+                    raise self._too_long(name, most_bytes, span)
+                return content
+        except TryAgainError as error:
+            said = origin.without_secrets(error.reason)
+            raise HubUnreachableError(
+                f"{source.repo}: {endpoint(source)} did not give {name} ({said}); check the network and HF_ENDPOINT",
+                transient=True,
+                retry_after_s=error.after_s,
+            ) from None
+        except FetchStoppedError:
+            raise HubUnreachableError(
+                f"{source.repo}: {endpoint(source)} did not give {name} in time: files and descriptions of a model "
+                f"have {self._whole_s:g} s together; check the network and HF_ENDPOINT",
+                transient=True,
+            ) from None
+        except HubUnreachableError as error:  # of a connection, which knows no models
+            known = error.message.startswith(source.repo)
+            raise error if known else HubUnreachableError(f"{source.repo}: {error.message}") from None
+
+    def _over(self) -> bool:
+        return self._clock() >= self._until
+
+    def _too_long(self, name: str, most_bytes: int, span: tuple[int, int] | None) -> CacheError:
+        if span:
+            return self._no_part(name)
+        return CorruptWeightsError(
+            f"{self._source.at(self._source.revision)}: {name} is longer than {endpoint(self._source)} lists it, at "
+            f"most {most_bytes} bytes are read; ask the owner of the model"
+        )
+
+    def _no_part(self, name: str) -> CacheError:
+        return HubUnreachableError(
+            f"{self._source.repo}: {endpoint(self._source)} answers no part of {name} when asked; "
+            "check that HF_ENDPOINT is a hub that takes Range"
+        )

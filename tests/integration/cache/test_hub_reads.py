@@ -1,0 +1,93 @@
+"""What is read before any weights, from hubs that do not end, break off, or say nothing that is a listing."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+from tests.builders.talking_server import drip, talking_server
+
+from cotenant_cache.errors import CorruptWeightsError, HubUnreachableError, ModelNotFoundError
+from cotenant_cache.hub import resolve
+from cotenant_cache.hub_reads import HubReads
+from cotenant_cache.source import HubAccess, HubSource
+
+pytestmark = pytest.mark.integration
+COMMIT = "c" * 40
+
+
+def at(url: str, revision: str = "main") -> HubSource:
+    return HubSource("org/a", revision, HubAccess(endpoint=url, token="hf_secret"))
+
+
+def answer(body: bytes, status: str = "200 OK", **headers: str) -> Callable[[socket.socket], None]:
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return lambda connection: connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\n\r\n["])
+def test_a_hub_that_sends_a_byte_now_and_then_is_left_in_time(begun: bytes) -> None:
+    with talking_server(drip(begun)) as (url, _):
+        reads = HubReads(at(url), whole_s=0.6)
+        with pytest.raises(HubUnreachableError, match=r"did not give its list of files in time: .* 0\.6 s together"):
+            reads.listing()
+        with pytest.raises(HubUnreachableError, match=r"config\.json in time"):  # of the same 0.6 s
+            reads.file("config.json", 100)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<html>login</html>", "named no commit"),
+        (b"[" * 100_000, "named no commit"),
+        (b'{"sha": "../../etc", "siblings": []}', "named no commit"),
+        (b'{"sha": "%s", "siblings": [{"rfilename": 7}]}' % COMMIT.encode(), "named no commit"),
+    ],
+)
+def test_what_is_no_listing_is_refused(body: bytes, said: str) -> None:
+    with talking_server(answer(body)) as (url, _), pytest.raises(HubUnreachableError, match=said):
+        resolve(at(url))
+
+
+def test_a_body_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
+    with (
+        talking_server(answer(b'{"sha": "' + COMMIT.encode() + b'"}', content_length="500")) as (url, _),
+        pytest.raises(HubUnreachableError, match=r"did not give its list of files \(the connection ended") as caught,
+    ):
+        resolve(at(url))
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "said"),
+    [
+        ("404 Not Found", {"x_error_code": "RepoNotFound"}, ModelNotFoundError, "has no model org/a, or HF_TOKEN"),
+        (
+            "404 Not Found",
+            {"x_error_code": "RevisionNotFound"},
+            ModelNotFoundError,
+            "no branch, tag or commit 'main'",
+        ),
+        ("403 Forbidden", {"x_error_code": "GatedRepo"}, ModelNotFoundError, "is gated"),
+        ("401 Unauthorized", {}, ModelNotFoundError, "HF_TOKEN may not read it"),
+        ("404 Not Found", {}, HubUnreachableError, "did not give its list of files .HTTP 404"),
+        ("503 Busy", {"retry_after": "7"}, HubUnreachableError, "HTTP 503"),
+    ],
+)
+def test_what_a_hub_refuses_has_its_reason(status: str, headers: dict[str, str], error: type, said: str) -> None:
+    with talking_server(answer(b"", status, **headers)) as (url, _), pytest.raises(error, match=said) as caught:
+        resolve(at(url))
+    assert "hf_secret" not in str(caught.value)
+    assert getattr(caught.value, "retry_after_s", None) == (7.0 if "retry_after" in headers else None)
+
+
+def test_a_part_is_that_part_or_an_error() -> None:
+    whole = b"0123456789"
+    with talking_server(answer(whole, content_length="10")) as (url, requests):
+        reads = HubReads(at(url, COMMIT))
+        assert reads.part("model.safetensors", 0, 10) == whole
+        for begin, end in ((2, 10), (0, 4), (0, 11)):
+            with pytest.raises(HubUnreachableError, match=r"answers no part of model\.safetensors"):
+                reads.part("model.safetensors", begin, end)
+        with pytest.raises(CorruptWeightsError, match=r"config\.json is longer than .* at most 4 bytes"):
+            reads.file("config.json", 4)
+    assert [b"range: bytes=0-9\r\n" in requests[0], b"range: bytes=2-9\r\n" in requests[1]] == [True, True]
