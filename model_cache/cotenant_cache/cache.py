@@ -192,7 +192,7 @@ class Cache:
         return self._store.volume.revisions(source.repo).get(source.revision, "")
 
     def set_preload(self, items: Iterable[tuple[str, str, int]]) -> None:
-        """(repo, commit, priority) of what is evicted last, by priority; replaces the list before."""
+        """(repo, commit, priority) of what goes last, by priority, while this instance lives; replaces its list."""
         with self._store.transaction() as tx:
             tx.set_preload(items)
 

@@ -20,8 +20,11 @@ from urllib.parse import quote
 
 from cotenant_cache.contract import FORMAT
 from cotenant_cache.errors import CacheError, DiskFullError, NewerFormatError, VolumeError
+from cotenant_cache.ledger_blobs import Blob
+from cotenant_cache.ledger_claims import Kept, Lease
 from cotenant_cache.ledger_format import MIGRATIONS
-from cotenant_cache.ledger_records import Blob, DamagedError, Kept, Lease, LedgerModel, Tx
+from cotenant_cache.ledger_models import DamagedError, LedgerModel
+from cotenant_cache.ledger_records import Tx
 
 __all__ = ["Blob", "Lease", "Ledger", "LedgerModel", "Tx"]
 

@@ -38,8 +38,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id TEXT PRIMARY KEY, holder TEXT NOT NULL, repo TEXT NOT NULL, commit_id TEXT NOT NULL,
             name TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID""",
         "CREATE TABLE pins(repo TEXT, commit_id TEXT, PRIMARY KEY(repo, commit_id)) WITHOUT ROWID",
-        """CREATE TABLE preload(repo TEXT, commit_id TEXT, priority INTEGER NOT NULL, PRIMARY KEY(repo, commit_id))
-            WITHOUT ROWID""",
+        """CREATE TABLE preload(holder TEXT, repo TEXT, commit_id TEXT, priority INTEGER NOT NULL,
+            PRIMARY KEY(holder, repo, commit_id)) WITHOUT ROWID""",
     ),
 )
 """`MIGRATIONS[n]` makes format n + 1 out of format n; 0 is an empty file.

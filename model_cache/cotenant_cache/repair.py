@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.disk import FoundModel
 from cotenant_cache.holders import sweep_holders
-from cotenant_cache.ledger_records import LedgerModel, Tx
+from cotenant_cache.ledger_models import LedgerModel
+from cotenant_cache.ledger_records import Tx
 from cotenant_cache.shelving import name_files
 from cotenant_cache.store import Store
 

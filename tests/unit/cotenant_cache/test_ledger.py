@@ -194,9 +194,38 @@ def test_pins_and_preload_priorities_reach_the_planner_and_outlive_the_model(tmp
         assert tx.models()[0].pinned
         tx.unpin("org/a", "1")
         tx.set_preload([])
-        model = tx.model("org/a", "1")
-        assert model is not None
-        assert (model.pinned, model.preload) == (False, None)
+        (held,) = inventory(tx).models
+        assert (held.pinned, held.preload) == (False, None)
+
+
+def test_instances_have_preload_lists_of_their_own_and_the_highest_priority_counts(tmp_path: Path) -> None:
+    """Two pools may share a volume."""
+    one, other = opened(tmp_path, "one"), opened(tmp_path, "other")
+    with one.transaction() as tx:
+        put(tx, "org/a", d1=10)
+        tx.set_preload([("org/a", "1", 1)])
+    with other.transaction() as tx:
+        tx.set_preload([("org/a", "1", 7)])
+        tx.set_preload([("org/a", "1", 5)])
+        assert inventory(tx).models[0].preload == 5
+    with one.transaction() as tx:
+        assert inventory(tx, alive=["other"]).models[0].preload == 5
+        assert inventory(tx, alive=[]).models[0].preload == 1
+        assert tx.models(alive=[])[0].preload
+        tx.set_preload([])
+        assert not tx.models(alive=[])[0].preload
+        assert tx.forget_dead([]) == 1
+        assert inventory(tx).models[0].preload is None
+
+
+def test_a_preload_list_is_written_into_a_ledger_that_was_made_anew(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    with ledger.transaction() as tx:
+        tx.set_preload([("org/a", "1", 4)])
+    ledger.path.unlink()
+    with ledger.transaction() as tx:
+        put(tx, "org/a", d1=10)
+        assert inventory(tx).models[0].preload == 4
 
 
 def test_uses_lose_half_of_their_weight_in_a_day(tmp_path: Path) -> None:
