@@ -224,13 +224,20 @@ class Volume:
             self._write(path, f"{FORMAT}\n", "format")
 
     def _write(self, path: Path, text: str, name: str) -> None:
-        made = self._tmp()
-        with self._step(f"{name}.make"), made.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with self._step(f"{name}.rename"):
-            os.rename(made, path)
+        """Also outside a transaction, where another instance may sweep away what has no name yet: then once more."""
+        for last in (False, False, True):
+            made = self._tmp()
+            with self._step(f"{name}.make"), made.open("w") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                with self._step(f"{name}.rename"):
+                    os.rename(made, path)
+                break
+            except FileNotFoundError:
+                if last:
+                    raise
         with self._step(f"{name}.sync"):
             _sync(path.parent)
 
