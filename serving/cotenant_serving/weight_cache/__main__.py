@@ -9,11 +9,13 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.errors import CacheError
+from cotenant_cache.pace import Pace
 from cotenant_cache.source import HubAccess
 from cotenant_cache.supply import HubSupply
 from cotenant_serving.inner_api import InnerApi, server_of
@@ -22,6 +24,7 @@ from cotenant_serving.tokens import TokenFile, shown
 from cotenant_serving.weight_cache.api import CacheApi
 from cotenant_serving.weight_cache.metrics import CacheMetrics
 from cotenant_serving.weight_cache.node import CacheNode
+from cotenant_serving.weight_cache.opening import Closed, Front, opened
 from cotenant_serving.weight_cache.peers import Addresses, PeerSupply
 from cotenant_serving.weight_cache.preload import Preload
 from cotenant_serving.weight_cache.verification import Verification
@@ -73,49 +76,87 @@ def _host_port(text: str) -> tuple[str, int]:
 
 
 async def serve(args: argparse.Namespace) -> int:
-    """Until SIGTERM or SIGINT. Raises CacheError, OSError."""
+    """Until SIGTERM or SIGINT. Raises OSError."""
     token = TokenFile(args.token_file) if args.token_file else None
-    cache, fetched_bytes = _cache(args, token)
-    with cache:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    fronts = Fronts(args, token)
+    await _until_one_ends(_work(args, token, fronts), fronts.serve(), stop.wait())
+    return 0 if stop.is_set() else 1
+
+
+async def _until_one_ends(*jobs: Coroutine[Any, Any, Any]) -> None:
+    """Raises what it raised; the others are cancelled."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _work(args: argparse.Namespace, token: TokenFile | None, fronts: "Fronts") -> None:
+    """Opens the volume, as soon as it can be; then until cancelled."""
+    pace = Pace(args.rate, asyncio.get_running_loop().time)
+    supply = _supply(args, token, pace)
+    with await opened(lambda: _cache(args, supply), fronts.closed) as cache:
         node = CacheNode(cache, args.node or socket.gethostname())
         verification = Verification(cache, args.verify_rate)
-        metrics = CacheMetrics(node, verification, fetched_bytes)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        jobs = [verification.run(), stop.wait()]
-        if args.preload:
-            jobs.append(Preload(node, args.preload, at_once=args.at_once).run())
-        if args.socket:
-            jobs.append(_serve_socket(CacheApi(node, metrics.text, None), args.socket))
-        if token is not None and args.listen:
-            api = CacheApi(node, metrics.text, token)
-            jobs.append(server_of(api, *_host_port(args.listen), graceful_s=1).serve())
+        fronts.open(node, CacheMetrics(node, verification, lambda: supply.fetched_bytes))
         log.info("weight cache of %s on %s", node.name, args.root)
-        tasks = [asyncio.create_task(job) for job in jobs]
-        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-        await node.close()
-        for task in done:
-            task.result()
-        return 0 if stop.is_set() else 1
+        preload = [Preload(node, args.preload, at_once=args.at_once).run()] if args.preload else []
+        try:
+            await _until_one_ends(verification.run(), *preload)
+        finally:
+            await node.close()
 
 
-def _cache(args: argparse.Namespace, token: TokenFile | None) -> tuple[Cache, Callable[[], dict[str, int]]]:
-    """And what counts the bytes of whole files, by where they came from."""
-    from cotenant_cache.pace import Pace
-
-    pace = Pace(args.rate, asyncio.get_running_loop().time)
-    hub = HubSupply(pace=pace)
+def _supply(args: argparse.Namespace, token: TokenFile | None, pace: "Pace") -> PeerSupply:
     addresses = Addresses(args.peers_file, args.peers_dns)
-    supply = PeerSupply(addresses, lambda: shown(token()) if token else "", hub, pace=pace)
+    return PeerSupply(addresses, lambda: shown(token()) if token else "", HubSupply(pace=pace), pace=pace)
+
+
+def _cache(args: argparse.Namespace, supply: PeerSupply) -> Cache:
     access = HubAccess(args.hub_endpoint, token_file=str(args.hub_token_file or ""))
     cache = Cache(args.root, args.budget, access=access, supply=supply)
     if any(dataclasses.astuple(cache.repaired)):
         log.info("repaired after an earlier instance: %s", cache.repaired)
-    return cache, lambda: supply.fetched_bytes
+    return cache
+
+
+class Fronts:
+    """The listeners: none until it is known whether there is a volume, which may take minutes after a crash."""
+
+    def __init__(self, args: argparse.Namespace, token: TokenFile | None) -> None:
+        self._args, self._tokens = args, {"socket": None, "network": token}
+        self._fronts: dict[str, Front] = {}
+        self._known = asyncio.Event()
+
+    def closed(self, error: CacheError) -> None:
+        self._put(lambda token: Closed(error, token))
+
+    def open(self, node: CacheNode, metrics: CacheMetrics) -> None:
+        self._put(lambda token: CacheApi(node, metrics.text, token))
+
+    def _put(self, made: Callable[[TokenFile | None], InnerApi]) -> None:
+        for name, token in self._tokens.items():
+            self._fronts.setdefault(name, Front()).api = made(token)
+        self._known.set()
+
+    async def serve(self) -> None:
+        """Until cancelled. Raises OSError for an address that is taken."""
+        await self._known.wait()
+        jobs: list[Coroutine[Any, Any, None]] = []
+        if self._args.socket:
+            jobs.append(_serve_socket(self._fronts["socket"], self._args.socket))
+        if self._args.listen:
+            server = server_of(self._fronts["network"], *_host_port(self._args.listen), graceful_s=1)
+            jobs.append(server.serve())
+        await _until_one_ends(*jobs)
 
 
 async def _serve_socket(api: InnerApi, path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.builders.cached_models import model_files, wrong_files
 from tests.builders.fake_hub import FakeHub
 
 from cotenant_cache.client import open_checked
-from cotenant_cache.errors import ModelNotFoundError
+from cotenant_cache.errors import ModelNotFoundError, VolumeError
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +51,7 @@ def test_an_engine_gets_a_model_through_the_socket_and_keeps_it_while_it_is_open
         "hf://org/a", "", lambda done, total: seen.append((done, total)), lease="engine-1", socket=program.socket
     )
     assert opened.folder == program.root / "models--org--a" / "snapshots" / commit
+    assert opened.immutable
     assert opened.facts.files[0].size_bytes == (opened.folder / "model.safetensors").stat().st_size
     assert seen[-1][0] == seen[-1][1] > 0
     assert leases(program, "org/a") == 1
@@ -256,3 +257,26 @@ def test_two_instances_of_one_volume_fetch_once_and_end_in_order(
     assert hub.sent["org/a", "model.safetensors"] == len(model_files(1_000_000)["model.safetensors"])
     assert one.report()["usage"]["instances"] == 2
     assert (one.stop(), two.stop()) == (0, 0)
+
+
+def test_a_volume_that_cannot_be_used_is_told_and_tried_again(
+    hub: FakeHub, nodes: CacheNodes, tmp_path: Path
+) -> None:
+    """Alive meanwhile, so that the rest of its pod starts, and models that need no cache are served."""
+    hub.put("org/a", model_files())
+    root = tmp_path / "volume"
+    root.mkdir()
+    (root / ".cotenant").write_text("in the way")
+    program = nodes.start(root=root)
+
+    assert program.get("/healthz")[0] == 200
+    status, body = program.get("/v1/models")
+    assert status == 503
+    assert b"VolumeUnusable: " in body
+    assert program.get("/v1/models", token="")[0] == 401
+    with pytest.raises(VolumeError, match=str(root)):
+        open_checked("hf://org/a", "", lease="engine", socket=program.socket)
+
+    (root / ".cotenant").unlink()
+    until(lambda: program.get("/v1/models")[0] == 200, "the volume is opened")
+    open_checked("hf://org/a", "", socket=program.socket)
