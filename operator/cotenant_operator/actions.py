@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from cotenant_operator.dated import Status
 from cotenant_operator.kinds import Kind, Object
+from cotenant_operator.quantity import amount
 from cotenant_serving.contract import Desired
 
 
@@ -90,13 +91,17 @@ _WHOLE = frozenset({"selector", "podSelector", "namespaceSelector"})
 """One key more, and a selector means other pods: as for Kubernetes itself, such a map is one value."""
 
 
+_AMOUNTS = frozenset({"requests", "limits"})
+"""Of resources: the API server writes `0.1` as `100m` and `1024Mi` as `1Gi`."""
+
+
 def covers(live: Any, wanted: Any) -> bool:
-    """Every field of `wanted` is in `live` with its value; `live` may have more fields, but no longer lists."""
+    """Every field of `wanted` is in `live` with its value; `live` may have more fields, but no longer lists.
+
+    As the API server keeps values: it leaves out texts that are empty, and has a spelling of its own for quantities.
+    """
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            name in live and (live[name] == value if name in _WHOLE else covers(live[name], value))
-            for name, value in wanted.items()
-        )
+        return isinstance(live, dict) and all(_covers_field(live, name, value) for name, value in wanted.items())
     if isinstance(wanted, list):
         return (
             isinstance(live, list)
@@ -104,6 +109,19 @@ def covers(live: Any, wanted: Any) -> bool:
             and all(covers(one, other) for one, other in zip(live, wanted, strict=True))
         )
     return bool(live == wanted)
+
+
+def _covers_field(live: Mapping[str, Any], name: str, value: Any) -> bool:
+    if name in _WHOLE:
+        return name in live and bool(live[name] == value)
+    if name in _AMOUNTS and isinstance(value, dict):
+        have = live.get(name)
+        return isinstance(have, dict) and all(of in have and _same_amount(have[of], value[of]) for of in value)
+    return covers(live[name], value) if name in live else value == ""
+
+
+def _same_amount(live: Any, wanted: Any) -> bool:
+    return bool(live == wanted) or (amount(live) is not None and amount(live) == amount(wanted))
 
 
 def status_differs(live: Mapping[str, Any] | None, wanted: Status) -> bool:

@@ -1,6 +1,7 @@
 """Kubernetes quantities and durations as numbers, and numbers as text for people. Pure."""
 
 import re
+from fractions import Fraction
 from typing import Any
 
 _UNITS = {
@@ -15,11 +16,25 @@ _UNITS = {
     "Ti": 2**40,
 }
 _QUANTITY = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?([A-Za-z]*)")
+_SMALL = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000)}
+_LARGE = {**_UNITS, "P": 10**15, "E": 10**18, "Pi": 2**50, "Ei": 2**60}
+_AMOUNT = re.compile(
+    rf"([+-]?[0-9]{{1,18}}(?:\.[0-9]{{0,9}})?(?:[eE][+-]?[0-9]{{1,2}})?)({'|'.join([*_SMALL, *_LARGE])})"
+)
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _MAX_BYTES = 2**53
 MIB = 2**20
 GIB = 2**30
+
+
+def amount(value: Any) -> Fraction | None:
+    """Any quantity as a number, so that two spellings of one can be compared: `100m` is `0.1`, `1024Mi` is `1Gi`."""
+    match = _AMOUNT.fullmatch(str(value))
+    if match is None:
+        return None
+    number, unit = match.groups()
+    return Fraction(number) * (_SMALL[unit] if unit in _SMALL else _LARGE[unit])
 
 
 def parse_bytes(value: Any) -> int:
