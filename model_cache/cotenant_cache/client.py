@@ -29,6 +29,8 @@ class OpenModel:
 
     folder: Path
     facts: ModelFacts
+    immutable: bool = False
+    """Its files are the cache's: checked, published whole, and never written to again, only unlinked."""
     holding: Held | None = None
 
     def close(self) -> None:
@@ -70,7 +72,7 @@ def open_checked(
         there = _facts_on_disk(parsed, Path(cache_dir))
         if there is None:
             raise
-        return OpenModel(_snapshot(parsed.repo, there.fingerprint, Path(cache_dir)), there)
+        return OpenModel(_snapshot(parsed.repo, there.fingerprint, Path(cache_dir)), there, immutable=True)
 
 
 def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> ModelFacts:
@@ -109,7 +111,7 @@ def _open_through_instance(
         raise
     if not lease:
         held.close()
-    return OpenModel(Path(said.folder), facts, held if lease else None)
+    return OpenModel(Path(said.folder), facts, immutable=True, holding=held if lease else None)
 
 
 def _telling(progress: Callable[[int, int], None] | None) -> Callable[[Progress], None]:
@@ -137,7 +139,7 @@ def _open_through_cache(
         raise
     if not lease:
         cache.close()
-    return OpenModel(leased.folder, facts, cache if lease else None)
+    return OpenModel(leased.folder, facts, immutable=True, holding=cache if lease else None)
 
 
 def _facts_on_disk(parsed: HubSource, cache_dir: Path) -> ModelFacts | None:

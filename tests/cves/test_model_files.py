@@ -16,6 +16,7 @@ from cotenant_cache.errors import UnsafeFilesError
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.loader import load
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.engine.tensor_archive import Archive
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -90,7 +91,7 @@ def test_an_engine_loads_safetensors_and_opens_no_pickle_beside_them(
         (folder / name).write_bytes(
             malicious_torch_file(marker) if name.endswith(("bin", "pt", "pth")) else malicious_pickle(marker)
         )
-    loaded = load(generate_args(folder), quiet)
+    loaded = load(args := generate_args(folder), ModelSource(args), quiet)
     assert type(loaded.model).__name__ == "LlamaForCausalLM"
 
 
@@ -141,7 +142,7 @@ def test_a_model_with_code_of_its_own_is_refused_before_a_line_of_it_is_copied(
     change(folder / file, **fields)
     before = written_code()
     with pytest.raises(LoadError) as refused:
-        load(generate_args(folder), quiet)
+        load(args := generate_args(folder), ModelSource(args), quiet)
     assert refused.value.reason is Reason.UNSAFE_FILES
     assert written_code() == before
 
@@ -160,7 +161,7 @@ def test_code_that_nothing_names_is_not_run_either(llama: Path, tmp_path: Path, 
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(CODE.format(marker=str(marker)))
     before = written_code()
-    load(generate_args(folder), quiet)
+    load(args := generate_args(folder), ModelSource(args), quiet)
     assert written_code() == before
 
 
@@ -174,5 +175,5 @@ def test_an_architecture_is_a_name_among_those_of_transformers(
     folder = copied(llama, tmp_path / "m")
     change(folder / "config.json", architectures=[architecture])
     with pytest.raises(LoadError) as refused:
-        load(generate_args(folder), quiet)
+        load(args := generate_args(folder), ModelSource(args), quiet)
     assert refused.value.reason is Reason.UNSUPPORTED_ARCHITECTURE

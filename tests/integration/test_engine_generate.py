@@ -25,6 +25,7 @@ from cotenant_serving.contract import Heartbeat, Reason
 from cotenant_serving.engine.base import DeltaStream, GenerationError, Job, LoadError, Prompt
 from cotenant_serving.engine.generate import GenerateEngine
 from cotenant_serving.engine.loader import load
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.openai_api import Sampling
 
 pytestmark = [
@@ -292,7 +293,7 @@ def test_every_failure_to_load_has_its_reason(
     folder = shutil.copytree(model, tmp_path / "model")
     broken(folder)
     with pytest.raises(LoadError) as caught:
-        load(generate_args(folder), lambda *_, **__: None)
+        load(args := generate_args(folder), ModelSource(args), lambda *_, **__: None)
     assert caught.value.reason is reason, caught.value.message
     assert words in caught.value.message
     assert str(folder) in caught.value.message

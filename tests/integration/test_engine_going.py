@@ -9,6 +9,7 @@ from tests.builders.engine import echo_args, fake_conductor, generate_args, make
 
 from cotenant_serving.contract import EchoOptions
 from cotenant_serving.engine.loader import load
+from cotenant_serving.engine.model_source import ModelSource
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,5 +41,5 @@ def test_transformers_loads_the_files_that_were_checked_and_no_others(tmp_path: 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "adapter_model.bin"}))
-    loaded = load(generate_args(folder), lambda *_, **__: None)
+    loaded = load(args := generate_args(folder), ModelSource(args), lambda *_, **__: None)
     assert loaded.model.lm_head.weight.shape[1] == 64

@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,18 @@ def no_progress(stage: str, fraction: float, **more: Any) -> None:
     del stage, fraction, more
 
 
-def placed(folder: Path, task: Any, dtype: Any = None, progress: Any = no_progress) -> tuple[Any, Any]:
+def placed(
+    folder: Path, task: Any, dtype: Any = None, progress: Any = no_progress, *, immutable: bool = False
+) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    facts = open_checked(f"file://{folder}", "").facts
-    config, model_class = _model_config(transformers, _KINDS[task], folder, facts.architecture)
+    opened = replace(open_checked(f"file://{folder}", ""), immutable=immutable)
+    config, model_class = _model_config(transformers, _KINDS[task], folder, opened.facts.architecture)
     return place_weights(
         model_class,
         config,
-        folder,
-        facts,
+        opened,
         "cpu",
         progress,
         dtype=dtype or torch.float32,
@@ -191,6 +193,21 @@ def test_weights_are_cast_to_the_dtype_of_the_model_and_their_memory_goes(tmp_pa
     gc.collect()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert_same(model, by_transformers(folder, "AutoModelForCausalLM", torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_files_of_the_cache_are_mapped_and_give_the_same_model(tmp_path: Path, dtype: str) -> None:
+    """Mapped unless cast: what is cast has memory of its own, and the mapping goes."""
+    import torch
+
+    folder = make_llama(tmp_path / "m", tie=True, shards=True)
+    model, _ = placed(folder, "generate", getattr(torch, dtype), immutable=True)
+    gc.collect()
+    assert_same(model, by_transformers(folder, "AutoModelForCausalLM", getattr(torch, dtype)))
+    assert (str(folder) in Path("/proc/self/maps").read_text()) == (dtype == "float32")
+    model.get_input_embeddings().weight.data.fill_(1.0)  # stays in this process
+    again, _ = placed(folder, "generate", immutable=True)
+    assert not bool((again.get_input_embeddings().weight == 1.0).all())
 
 
 def test_a_loaded_model_does_not_change_with_its_files(tmp_path: Path) -> None:

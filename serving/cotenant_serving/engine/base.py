@@ -2,7 +2,7 @@
 
 A *streaming* engine (`generate`, `echo`) writes the text of a request into the request's `DeltaStream`; the server
 reads it and never touches the model. A *unary* engine (the other tasks) takes a body and answers with a body.
-`load` blocks and runs in a thread; everything else runs on the server's event loop.
+`fetch` and `load` block and run in a thread; everything else runs on the server's event loop.
 """
 
 import asyncio
@@ -147,6 +147,9 @@ class UnaryAnswer:
 
 class Engine(Protocol):
     """One model that answers."""
+
+    def fetch(self, progress: Progress) -> None:
+        """Blocks until the model's files are on this machine, checked. Needs no device. Raises LoadError."""
 
     def load(self, progress: Progress) -> None:
         """Blocks until the model can answer. Raises LoadError."""

@@ -13,6 +13,7 @@ from cotenant_serving.contract import EngineArgs, Reason
 from cotenant_serving.engine.base import LoadError, Progress, UnaryAnswer, UnaryRequest
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.loader import Loaded, load
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.engine.pooling import activations
 from cotenant_serving.engine.recipe import activation
 from cotenant_serving.engine.text_model import TextModel, forward_with
@@ -67,16 +68,20 @@ class _Classifier:
 
     def __init__(self, args: EngineArgs, choose: Callable[[Loaded], str], *, pairs: bool = False) -> None:
         self._args = args
+        self._source = ModelSource(args)
         self._pairs = pairs
         self._choose = choose
         self._model: TextModel | None = None
         self.config: Any = None
 
+    def fetch(self, progress: Progress) -> None:
+        self._source.open(progress)
+
     def load(self, progress: Progress) -> None:
         import torch
 
         args = self._args
-        loaded = load(args, progress)
+        loaded = load(args, self._source, progress)
         with load_errors(args):
             self.config = loaded.model.config
             softmax: Callable[[Any], Any] = partial(torch.softmax, dim=-1)
@@ -107,6 +112,7 @@ class _Classifier:
     def close(self) -> None:
         if self._model:
             self._model.close()
+        self._source.close()
 
 
 def _rows_at_once(loaded: Loaded, max_batch: int) -> int:

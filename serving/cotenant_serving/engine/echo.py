@@ -68,6 +68,9 @@ class EchoEngine:
     def context_tokens(self) -> int:
         return self._context_tokens
 
+    def fetch(self, progress: Progress) -> None:
+        """It has no files."""
+
     def load(self, progress: Progress) -> None:
         """Takes `load_s` seconds in steps, then allocates `allocate_bytes`."""
         steps = max(1, round(self._options.load_s / LOAD_STEP_S))

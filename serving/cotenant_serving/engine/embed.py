@@ -11,6 +11,7 @@ from cotenant_serving.contract import EngineArgs, Usage
 from cotenant_serving.engine.base import Progress, UnaryAnswer, UnaryRequest
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.loader import Loaded, load
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.engine.oip import infer_answer, metadata_answer, model_path, read_infer
 from cotenant_serving.engine.pooling import Head
 from cotenant_serving.engine.recipe import Recipe, output_size, read_recipe
@@ -60,13 +61,17 @@ class EmbedEngine:
 
     def __init__(self, args: EngineArgs) -> None:
         self._args = args
+        self._source = ModelSource(args)
         self._model: TextModel | None = None
         self._recipe: Recipe
         self._sizes: Sizes
 
+    def fetch(self, progress: Progress) -> None:
+        self._source.open(progress)
+
     def load(self, progress: Progress) -> None:
         args = self._args
-        loaded = load(args, progress)
+        loaded = load(args, self._source, progress)
         with load_errors(args):
             hidden_size = loaded.model.config.get_text_config().hidden_size
             self._recipe = read_recipe(loaded.folder, hidden_size=hidden_size, decoder=is_decoder(loaded))
@@ -104,6 +109,7 @@ class EmbedEngine:
     def close(self) -> None:
         if self._model:
             self._model.close()
+        self._source.close()
 
     async def _embeddings(self, request: UnaryRequest) -> UnaryAnswer:
         asked = parse_embeddings(request.body)

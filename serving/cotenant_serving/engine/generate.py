@@ -11,6 +11,7 @@ from cotenant_serving.engine.batching import Batcher, Manager
 from cotenant_serving.engine.chat_template import check_template, render
 from cotenant_serving.engine.load_errors import load_errors
 from cotenant_serving.engine.loader import Loaded, load
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.engine.texts import LIKELY_CHARS_PER_TOKEN, MARGIN_TOKENS, MAX_CHARS_PER_TOKEN, MIN_CHARS
 from cotenant_serving.engine.timed_thread import TimedThread
 from cotenant_serving.openai_api import GenerateRequest, RequestError
@@ -61,6 +62,7 @@ class GenerateEngine:
 
     def __init__(self, args: EngineArgs) -> None:
         self._args = args
+        self._source = ModelSource(args)
         self._context_tokens = args.spec.context_tokens
         self._loaded: Loaded | None = None
         self._batcher: Batcher | None = None
@@ -76,9 +78,12 @@ class GenerateEngine:
         """Generation loops that died and were replaced."""
         return self._batcher.restarts if self._batcher else 0
 
+    def fetch(self, progress: Progress) -> None:
+        self._source.open(progress)
+
     def load(self, progress: Progress) -> None:
         args = self._args
-        loaded = load(args, progress)
+        loaded = load(args, self._source, progress)
         with load_errors(args):
             check_template(loaded.tokenizer.chat_template)
             config = loaded.model.config.get_text_config()
@@ -114,8 +119,7 @@ class GenerateEngine:
         self._tokenizing.close()
         if self._batcher:
             self._batcher.close()
-        if self._loaded:
-            self._loaded.close()
+        self._source.close()
 
     def _ready_batcher(self) -> Batcher:
         if self._batcher is None:

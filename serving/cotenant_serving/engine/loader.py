@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotenant_serving.amounts import of_bytes
 from cotenant_serving.contract import EngineArgs, Reason, Task
 from cotenant_serving.engine.base import LoadError, Progress
 from cotenant_serving.engine.load_errors import load_errors
-from cotenant_serving.engine.model_files import check_tokenizer
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.engine.placed_weights import BEGUN, place_weights
 from cotenant_serving.engine.weights_meter import begin_reading, read_since
 
@@ -27,8 +26,6 @@ class Loaded:
     tokenizer: Any
     dtype_bytes: int
     folder: Path
-    close: Callable[[], None] = lambda: None
-    """Gives back the lease that keeps the files in the weight cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +37,12 @@ class Kind:
     serves: str
 
 
-def load(args: EngineArgs, progress: Progress) -> Loaded:
-    """Blocks. Raises LoadError, whatever happens."""
+def load(args: EngineArgs, source: ModelSource, progress: Progress) -> Loaded:
+    """Blocks. The source stays open. Raises LoadError, whatever happens."""
+    opened = source.open(progress)
     with load_errors(args):
-        opened = open_source(args, progress)
-        try:
-            progress("importing torch and transformers", 0.15)
-            return _load_checked(args, opened, progress)
-        except BaseException:
-            opened.close()
-            raise
-
-
-def open_source(args: EngineArgs, progress: Progress) -> "OpenModel":
-    """The checked model of `args.spec.source`, fetched when it is not on this machine yet.
-
-    Its lease lasts until it is closed. Raises CacheError, or LoadError(FileMissing) for want of a tokenizer.
-    """
-    from cotenant_cache.client import open_checked
-
-    def fetched(done: int, total: int) -> None:
-        # In steps of 0.1 GB: each new stage is a line in the log.
-        progress(f"fetching its weights: {of_bytes(done, total)}", 0.1 * done / max(1, total), fetched=(done, total))
-
-    progress("checking files", 0.0)
-    opened = open_checked(args.spec.source, args.cache_dir, fetched, lease=args.app, socket=args.cache_socket)
-    try:
-        if args.spec.task != "tensor":
-            check_tokenizer(opened.folder)
-    except LoadError:
-        opened.close()
-        raise
-    return opened
+        progress("importing torch and transformers", 0.15)
+        return _load_checked(args, opened, progress)
 
 
 def prepare_torch(args: EngineArgs) -> Any:
@@ -109,8 +80,7 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     model, report = place_weights(
         model_class,
         config,
-        folder,
-        opened.facts,
+        opened,
         args.spec.device,
         progress,
         dtype=dtype,
@@ -120,7 +90,7 @@ def _load_checked(args: EngineArgs, opened: "OpenModel", progress: Progress) -> 
     _refuse_missing_weights(folder, report)
     model = model.eval()
     progress("preparing", 0.85, read=read_since(began, size_bytes))
-    return Loaded(model, tokenizer, dtype.itemsize, folder, opened.close)
+    return Loaded(model, tokenizer, dtype.itemsize, folder)
 
 
 def _claim_cuda(args: EngineArgs, torch: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cotenant_serving.engine.base import Progress
 
 if TYPE_CHECKING:
-    from cotenant_cache.facts import ModelFacts
+    from cotenant_cache.client import OpenModel
 
 BEGUN, ENDED = 0.4, 0.8
 """Of a load: the part in which weights are read."""
@@ -36,10 +36,11 @@ class _Placed:
 
 
 def place_weights(
-    model_class: Any, config: Any, folder: Path, facts: "ModelFacts", device: str, progress: Progress, **options: Any
+    model_class: Any, config: Any, opened: "OpenModel", device: str, progress: Progress, **options: Any
 ) -> tuple[Any, Mapping[str, Any]]:
     """(model on `device`, transformers' loading report). `options` go to `from_pretrained`. Raises CacheError."""
-    state = _read(folder, facts, device, progress)
+    folder = opened.folder
+    state = _read(opened, device, progress)
     progress("building the model", ENDED)
     model, report = model_class.from_pretrained(
         None, config=config, state_dict=state, output_loading_info=True, **options
@@ -49,8 +50,11 @@ def place_weights(
     return model.to(device), report
 
 
-def _read(folder: Path, facts: "ModelFacts", device: str, progress: Progress) -> dict[str, _Placed]:
-    """On the CPU into memory of our own: whoever writes to the files must not change or end what serves."""
+def _read(opened: "OpenModel", device: str, progress: Progress) -> dict[str, _Placed]:
+    """On the CPU, files of the cache are mapped: engines share their pages, and no memory has to be filled.
+
+    Others are read into memory of our own: whoever writes to a folder must not change or end what serves.
+    """
     from cotenant_cache.tensors import load_tensors
 
     def told(done: int, total: int, bytes_per_s: float) -> None:
@@ -58,8 +62,8 @@ def _read(folder: Path, facts: "ModelFacts", device: str, progress: Progress) ->
         progress(stage, BEGUN + (ENDED - BEGUN) * done / max(1, total))
 
     # Files in folders below are layers of sentence-transformers, which come after the model.
-    files = [folder / file.name for file in facts.files if "/" not in file.name]
-    tensors = load_tensors(files, device, own=True, progress=told).tensors
+    files = [opened.folder / file.name for file in opened.facts.files if "/" not in file.name]
+    tensors = load_tensors(files, device, own=not opened.immutable, progress=told).tensors
     return {name: _Placed(tensors.pop(name)) for name in list(tensors)}
 
 

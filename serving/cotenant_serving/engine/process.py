@@ -1,6 +1,7 @@
 """One engine put together: HTTP, heartbeats, guard and model, without Ray.
 
-Order of a start: HTTP answers, heartbeats run, then the engine waits for the start lease of its device and loads.
+Order of a start: HTTP answers, heartbeats run, the model's files are fetched and checked; then the engine waits for
+the start lease of its device and loads.
 """
 
 import asyncio
@@ -143,6 +144,7 @@ class EngineProcess:
         try:
             device = open_device(self._args, os.environ)
             self._start_guard(device)
+            await run_in_daemon(partial(self._engine.fetch, self.status.progress), name="fetch")
             self.status.waiting()
             await lease.wait()
             self.status.loading()

@@ -83,6 +83,9 @@ class EngineStatus:
         with self._lock:
             if fetched is not None:
                 self._weights.fetched(*fetched)
+                if self._heartbeat.state == "starting":  # without the start lease: it fills no device yet
+                    self._heartbeat = msgspec.structs.replace(self._heartbeat, state="loading")
+                    self.changed.set()
             else:
                 self._weights.fetch_ended()
             if read is not None:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cotenant_serving.contract import EngineArgs, Reason, Usage
 from cotenant_serving.engine.base import LoadError, Progress, UnaryAnswer, UnaryRequest
 from cotenant_serving.engine.dynamic_batching import BatchLimits, DynamicBatcher, Work
 from cotenant_serving.engine.load_errors import load_errors
-from cotenant_serving.engine.loader import open_source, prepare_torch
+from cotenant_serving.engine.loader import prepare_torch
+from cotenant_serving.engine.model_source import ModelSource
 from cotenant_serving.engine.oip import infer_answer, metadata_answer, model_path, read_infer
 from cotenant_serving.engine.tensor_archive import Archive
 from cotenant_serving.engine.tensor_data import dtype_of, to_oip, to_torch
@@ -28,9 +29,6 @@ from cotenant_serving.engine.text_model import is_fatal
 from cotenant_serving.engine.weights_meter import begin_reading, read_since
 from cotenant_serving.oip_api import InferRequest, TensorFacts
 from cotenant_serving.request_fields import RequestError
-
-if TYPE_CHECKING:
-    from cotenant_cache.client import OpenModel
 
 PLATFORM = "torch_export"
 FREE_SIZE = 8
@@ -49,14 +47,17 @@ class TensorEngine:
         self._max_rows = 0
         """Rows of a batch at most; 0 when requests are not joined."""
         self._batcher: DynamicBatcher | None = None
-        self._opened: OpenModel | None = None
+        self._source = ModelSource(args)
         # Large bodies must not stop the loop.
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
+
+    def fetch(self, progress: Progress) -> None:
+        self._source.open(progress)
 
     def load(self, progress: Progress) -> None:
         args = self._args
         with load_errors(args):
-            opened = self._opened = open_source(args, progress)
+            opened = self._source.open(progress)
             progress("importing torch", 0.2)
             prepare_torch(args)
             progress("reading the archive", 0.5)
@@ -100,8 +101,7 @@ class TensorEngine:
         self._reading.shutdown(wait=False, cancel_futures=True)
         if self._batcher:
             self._batcher.close()
-        if self._opened:
-            self._opened.close()
+        self._source.close()
 
     def _read(self, request: UnaryRequest) -> tuple[InferRequest, Work]:
         """Raises RequestError (400) that names what is wrong."""

@@ -47,7 +47,6 @@ class TextModel:
         pairs: bool = False,
     ) -> None:
         self._forward = forward
-        self._close_files = loaded.close
         self._padder = Padder(loaded.model, loaded.tokenizer)
         self._reader = TextReader(loaded, limit, pairs=pairs)
         padded = padded_tokens(args.spec.device, limit)
@@ -96,7 +95,6 @@ class TextModel:
     def close(self) -> None:
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
-        self._close_files()
 
     def _compute(self, batch: Sequence[Tokens]) -> list[Any]:
         """In one thread at a time. Rows that are not finite come back as errors: JSON could not carry them."""

@@ -14,7 +14,7 @@ from cotenant_cache.client import OpenModel, read_facts
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
 from cotenant_serving.engine.load_errors import load_errors
-from cotenant_serving.engine.loader import open_source
+from cotenant_serving.engine.model_source import ModelSource, open_source
 from cotenant_serving.engine.process import with_cache
 
 
@@ -158,3 +158,24 @@ def test_nothing_is_held_of_a_model_that_cannot_be_loaded(folder: Path, cache: F
     with pytest.raises(LoadError):
         open_source(generate_args(folder), lambda *_, **__: None)
     assert cache.held == 0
+
+
+def test_a_source_is_opened_once_and_given_back_once(folder: Path, cache: FakeCache) -> None:
+    source = ModelSource(generate_args(folder))
+    source.open(lambda *_, **__: None)
+    source.open(lambda *_, **__: None)
+    assert (len(cache.sockets), cache.held) == (1, 1)
+    source.close()
+    source.close()
+    assert cache.held == 0
+
+
+def test_who_closes_while_files_come_does_not_wait_and_leaves_no_lease(folder: Path, cache: FakeCache) -> None:
+    source, held = ModelSource(generate_args(folder)), list[int]()
+
+    def progress(stage: str, *_: Any, **__: Any) -> None:
+        source.close()
+        held.append(cache.held)
+
+    source.open(progress)
+    assert (held, cache.held) == ([0], 0)

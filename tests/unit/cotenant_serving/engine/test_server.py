@@ -26,6 +26,8 @@ class FakeEngine:
     streams: dict[str, DeltaStream] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
 
+    def fetch(self, progress: Progress) -> None: ...
+
     def load(self, progress: Progress) -> None: ...
 
     async def encode(self, request: GenerateRequest) -> Prompt:

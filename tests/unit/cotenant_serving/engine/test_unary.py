@@ -26,6 +26,8 @@ class FakeUnary:
     requests: dict[str, UnaryRequest] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
 
+    def fetch(self, progress: Progress) -> None: ...
+
     def load(self, progress: Progress) -> None: ...
 
     def serves(self, method: str, path: str) -> bool:
