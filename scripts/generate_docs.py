@@ -26,6 +26,7 @@ from loadtest_docs import Struct
 from pydantic import BaseModel
 from scenario_fields import amounts, arrivals
 
+from cotenant_cache.contract import Usage
 from cotenant_loadtests import spec as loadtest_spec
 from cotenant_loadtests import spec_values
 from cotenant_operator import kinds, schema, spec
@@ -38,6 +39,7 @@ from cotenant_serving import contract
 from cotenant_serving.gateway.errors import ERRORS
 from cotenant_serving.gateway.metrics import Metrics, Now
 from cotenant_serving.gateway.openapi.document import document
+from cotenant_serving.weight_cache.metrics import CacheMetrics
 
 DOCS = ROOT / "docs"
 TEXTS = ROOT / "scripts" / "docs_text.yaml"
@@ -86,6 +88,7 @@ def parts(texts: Mapping[str, Any]) -> dict[str, str]:
         "reasons": table(("Reason", "Cause", "What to do"), reasons(texts["reasons"])),
         "condition-reasons": table(("Reason", "Cause", "What to do"), condition_reasons(texts["conditions"])),
         "metrics": table(("Name", "Type", "Labels", "Help"), metrics()),
+        "cache-metrics": table(("Name", "Type", "Labels", "Help"), cache_metrics()),
         "operator-metrics": table(("Name", "Type", "Labels", "Help"), operator_metrics()),
         "labels": table(("Label", "Values"), labels(texts["labels"])),
         "runtime": table(("Task", "Device", "Runtime"), runtime()),
@@ -297,6 +300,11 @@ def operator_metrics() -> list[tuple[str, ...]]:
     return _metric_rows(_operator_families())
 
 
+def cache_metrics() -> list[tuple[str, ...]]:
+    """Families as a scrape of a weight cache shows them after a fetch."""
+    return _metric_rows(_cache_families())
+
+
 def _metric_rows(families: Iterable[Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for family in families:
@@ -359,6 +367,17 @@ def _operator_families() -> list[Any]:
     fed.pool("default", seen, Actions())
     fed.gateway_config(0, 0, 0)
     return list(text_string_to_metric_families(fed.text().decode()))
+
+
+def _cache_families() -> list[Any]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    nothing = Usage(**{name: "" if name == "path" else 0 for name in Usage.__struct_fields__})
+    cache = types.SimpleNamespace(usage=lambda: nothing, models=lambda: ())
+    node = types.SimpleNamespace(cache=cache, ended={"done": 1})
+    verification = types.SimpleNamespace(read_bytes=0, bad=0)
+    text = CacheMetrics(node, verification, lambda: {"hub": 1}).text()
+    return list(text_string_to_metric_families(text.decode()))
 
 
 def _complete(section: str, texts: Sequence[str] | Mapping[str, Any], needed: typing.Collection[str]) -> None:

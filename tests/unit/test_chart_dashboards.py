@@ -11,15 +11,21 @@ from scripts.chart_dashboards import DASHBOARDS, FOLDER
 
 FILES = sorted(FOLDER.glob("*.json"))
 ADDED_BY_A_SCRAPE = {"pod", "le"}
+ADDED_BY_THE_MONITOR_OF_CACHES = {"pool", "node"}
 every_dashboard = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
 def known() -> dict[str, set[str]]:
     """Series → its labels, of every program."""
     found: dict[str, set[str]] = {}
-    for name, kind, labels, _ in [*generate_docs.metrics(), *generate_docs.operator_metrics()]:
+    for name, kind, labels, _ in [
+        *generate_docs.metrics(),
+        *generate_docs.operator_metrics(),
+        *generate_docs.cache_metrics(),
+    ]:
         ends = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
-        found |= {name.strip("`") + end: set(re.findall(r"`(\w+)`", labels)) for end in ends}
+        added = ADDED_BY_THE_MONITOR_OF_CACHES if name.startswith("`cotenant_cache_") else set()
+        found |= {name.strip("`") + end: added | set(re.findall(r"`(\w+)`", labels)) for end in ends}
     return found
 
 
@@ -59,7 +65,12 @@ def test_every_variable_is_a_label_that_exists(file: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "metrics"), [("operator", generate_docs.operator_metrics), ("gateways", generate_docs.metrics)]
+    ("file", "metrics"),
+    [
+        ("operator", generate_docs.operator_metrics),
+        ("gateways", generate_docs.metrics),
+        ("caches", generate_docs.cache_metrics),
+    ],
 )
 def test_every_metric_is_on_a_dashboard(file: str, metrics: Callable[[], list[tuple[str, ...]]]) -> None:
     text = (FOLDER / f"{file}.json").read_text()

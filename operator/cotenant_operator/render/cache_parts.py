@@ -5,6 +5,7 @@ node         with spec.cache.path: an agent, so that a node without a worker pod
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ PRELOAD_FOLDER = "/etc/cotenant/preload"
 PRELOAD_FILE = "preload.json"
 SOCKET_FOLDER = "/run/cotenant"
 SOCKET = f"{SOCKET_FOLDER}/cache.sock"
+_COMPONENT = {"app.kubernetes.io/component": "cache"}
 STARTS_S = 600
 """What looking at a large volume after a crash may take, before a pod counts as failing."""
 
@@ -150,7 +152,7 @@ def render_peers(pool: GPUPool, settings: OperatorSettings, *, uid: str) -> Json
         "publishNotReadyAddresses": True,
         "ports": [port],
     }
-    return _object(pool, settings, uid, "v1", "Service", spec=spec)
+    return _object(pool, settings, uid, "v1", "Service", labels=_COMPONENT, spec=spec)
 
 
 def render_cache_policy(pool: GPUPool, settings: OperatorSettings, *, uid: str) -> Json:
@@ -165,10 +167,10 @@ def render_cache_policy(pool: GPUPool, settings: OperatorSettings, *, uid: str) 
 
 def render_agent(pool: GPUPool, settings: OperatorSettings, *, uid: str) -> Json:
     """DaemonSet on the nodes that all worker groups agree on; where they do not, on all nodes."""
-    labels = {**OURS, POOL_LABEL: pool.metadata.name, "app.kubernetes.io/component": "cache", **cache_labels(pool)}
+    labels = {**OURS, POOL_LABEL: pool.metadata.name, **_COMPONENT, **cache_labels(pool)}
     placed = {name: value for name, value in _places(pool).items() if value}
     spec = {
-        "selector": {"matchLabels": {CACHE_LABEL: pool.metadata.name, "app.kubernetes.io/component": "cache"}},
+        "selector": {"matchLabels": {CACHE_LABEL: pool.metadata.name, **_COMPONENT}},
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
         "template": {
             "metadata": {"labels": labels},
@@ -211,14 +213,22 @@ def _pull_secrets(settings: OperatorSettings) -> Json:
     return {"imagePullSecrets": names} if names else {}
 
 
-def _object(pool: GPUPool, settings: OperatorSettings, uid: str, version: str, kind: str, **rest: Any) -> Json:
+def _object(
+    pool: GPUPool,
+    settings: OperatorSettings,
+    uid: str,
+    version: str,
+    kind: str,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    **rest: Any,
+) -> Json:
     return {
         "apiVersion": version,
         "kind": kind,
         "metadata": {
             "name": cache_objects(pool.metadata.name),
             "namespace": settings.namespace,
-            "labels": {POOL_LABEL: pool.metadata.name, **OURS},
+            "labels": {POOL_LABEL: pool.metadata.name, **OURS, **labels},
             "ownerReferences": [POOLS.owner(pool.metadata.name, uid)],
         },
         **rest,

@@ -3,9 +3,11 @@ them, so a cluster would prove less."""
 
 import pytest
 from tests.builders.chart import Endpoint, Object, may_reach, rendered
+from tests.builders.operator import pool as pool_of
 from tests.golden_chart.situations import NO_HELM, has_helm
 
 from cotenant_operator.operator_settings import OperatorSettings
+from cotenant_operator.render.cache_parts import render_cache_policy
 from cotenant_operator.render.network_policy import render_network_policy
 
 pytestmark = pytest.mark.skipif(not has_helm(), reason=NO_HELM)
@@ -22,6 +24,12 @@ def ray(cluster: str, node_type: str) -> Endpoint:
 
 OPERATOR, GATEWAY, TEST = ours("operator"), ours("gateway"), ours("test")
 HEAD, WORKER = ray("default-1", "head"), ray("default-1", "worker")
+CACHE = Endpoint({**WORKER.labels, "cotenant.dev/cache": "default", "cotenant.dev/pool": "default"})
+"""A worker pod has its pool's cache beside it."""
+AGENT, OTHER_AGENT = (
+    Endpoint({"cotenant.dev/cache": pool, "cotenant.dev/pool": pool, "app.kubernetes.io/component": "cache"})
+    for pool in ("default", "other")
+)
 OTHER_HEAD, OTHER_WORKER = ray("other-1", "head"), ray("other-1", "worker")
 KUBERAY = Endpoint({"app.kubernetes.io/component": "kuberay-operator"}, "kuberay")
 CLIENT = Endpoint({"app": "shop"}, "shop")
@@ -48,6 +56,9 @@ FLOWS = [
     ("engines talk to their conductor", WORKER, HEAD, 8700),
     ("Ray's autoscaler asks the API server", HEAD, API_SERVER, 443),
     ("engines fetch weights", WORKER, HUB, 443),
+    ("agents fetch weights", AGENT, HUB, 443),
+    ("caches ask agents on other nodes", CACHE, AGENT, 8790),
+    ("agents ask caches on other nodes", AGENT, CACHE, 8790),
 ]
 REFUSED = [
     ("clients do not reach engines", CLIENT, WORKER, 8800),
@@ -72,6 +83,9 @@ REFUSED = [
     ("engines do not reach the operator", WORKER, OPERATOR, 8600),
     ("engines do not read gateways' metrics", WORKER, GATEWAY, 8081),
     ("engines do not reach strangers", WORKER, CLIENT, 8080),
+    ("caches of another pool do not ask", OTHER_AGENT, AGENT, 8790),
+    ("neighbours in the namespace do not reach caches", NEIGHBOUR, AGENT, 8790),
+    ("clients do not reach caches", CLIENT, CACHE, 8790),
     ("nobody scrapes what was not opened", PROMETHEUS, OPERATOR, 8600),
 ]
 
@@ -84,7 +98,8 @@ def default() -> list[Object]:
 
 def everything(*arguments: str) -> list[Object]:
     own = [render_network_policy(pool, OperatorSettings(), f"{pool}-1") for pool in ("default", "other")]
-    return [*rendered(*arguments), *own]
+    caches = [render_cache_policy(pool_of(name=pool), OperatorSettings(), uid="u") for pool in ("default", "other")]
+    return [*rendered(*arguments), *own, *caches]
 
 
 @pytest.mark.parametrize(("source", "target", "port"), [flow[1:] for flow in FLOWS], ids=[flow[0] for flow in FLOWS])
@@ -110,6 +125,10 @@ def test_only_the_named_may_scrape() -> None:
     objects = everything("--set-json", f"networkPolicy.metricsFrom={peer}")
     assert may_reach(objects, PROMETHEUS, OPERATOR, 8600)
     assert may_reach(objects, PROMETHEUS, GATEWAY, 8081)
+    assert may_reach(objects, PROMETHEUS, CACHE, 8790)
+    assert may_reach(objects, PROMETHEUS, AGENT, 8790)
+    assert not may_reach(objects, CLIENT, AGENT, 8790)
+    assert not may_reach(objects, PROMETHEUS, AGENT, 8791)
     assert not may_reach(objects, CLIENT, GATEWAY, 8081)
     assert not may_reach(objects, CLIENT, OPERATOR, 8600)
 
