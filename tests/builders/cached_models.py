@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,8 +72,18 @@ def _is_right(path: Path) -> bool:
 
 
 def volume_bytes(root: Path) -> int:
-    """Of all model files on the volume, wherever they lie: visible, partial or in quarantine."""
-    total = 0
+    """Of all model files on the volume, wherever they lie: visible, partial or in quarantine.
+
+    At least, where others write meanwhile: a look takes time, in which a file may be renamed or make way for another.
+    What two looks in a row have was there in between.
+    """
+    before, after = _sizes(root), _sizes(root)
+    return sum(min(size, after[file]) for file, size in before.items() if file in after)
+
+
+def _sizes(root: Path) -> dict[int, int]:
+    """By inode: a file that is renamed stays one."""
+    sizes: dict[int, int] = {}
     for folder, _, names in os.walk(root):
         if folder.endswith(("/.cotenant", "/holders", "/flights", "/refs")):
             continue
@@ -81,6 +92,6 @@ def volume_bytes(root: Path) -> int:
                 status = os.lstat(os.path.join(folder, name))
             except FileNotFoundError:
                 continue
-            if not os.path.islink(os.path.join(folder, name)):
-                total += status.st_size
-    return total
+            if not stat.S_ISLNK(status.st_mode):
+                sizes[status.st_ino] = status.st_size
+    return sizes
