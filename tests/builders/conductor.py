@@ -156,6 +156,7 @@ def engine(
     """`told`: fields of its heartbeat."""
     engine_spec = spec(model, revision, share=share, slots=slots, source=source, weights=weights)
     engine_args = args(engine_spec, slot, on=on)
+    told = {"holds_lease": phase == "loading", **told}
     said = None if phase == "starting" else beat(engine_args, running=running, load_s=load_s, **told)
     return Engine(
         args=engine_args,

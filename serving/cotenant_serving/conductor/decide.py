@@ -236,7 +236,7 @@ def _stranded(world: World) -> Iterable[Delete]:
 
 def _never_came(engine: Engine) -> bool:
     """Longer than one takes to introduce itself to a conductor that has just begun."""
-    return engine.phase == "starting" and engine.age_s >= ADOPTION_S
+    return engine.phase == "starting" and engine.beat is None and engine.age_s >= ADOPTION_S
 
 
 def _strangers(world: World) -> Iterable[Delete]:

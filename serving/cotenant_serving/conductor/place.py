@@ -243,7 +243,7 @@ class Placing:
             if start.device.id == device.id:
                 return start.app
         for engine in self._on(device):
-            if engine.phase in STARTING_PHASES and not (engine.overdue or self._goes(engine)):
+            if engine.phase in STARTING_PHASES and not (engine.fetching or engine.overdue or self._goes(engine)):
                 return engine.args.app
         return None
 

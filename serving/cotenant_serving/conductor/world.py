@@ -97,6 +97,11 @@ class Engine:
         return self.phase == "lost" and self.silent_s >= REPLACE_LOST_S
 
     @property
+    def fetching(self) -> bool:
+        """It brings its model to its node, without the start lease: others of its device may start meanwhile."""
+        return self.phase == "loading" and self.beat is not None and not self.beat.holds_lease
+
+    @property
     def returning(self) -> bool:
         """It served and was lost: Serve starts it again."""
         return self.phase == "lost" and self.beat is not None and self.beat.state == "ready"

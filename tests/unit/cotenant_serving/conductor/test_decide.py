@@ -49,6 +49,13 @@ def test_one_engine_at_a_time_starts_on_a_device():
     assert "start lease" in status(both, "b/b").message
 
 
+def test_an_engine_that_fetches_its_model_keeps_no_other_from_its_device_and_one_that_loads_does():
+    for loads in (False, True):
+        there = engine("loading", model="a/a", holds_lease=loads, state="loading")
+        decision = decide(world(model("a/a", min_engines=1), model("b/b", min_engines=1), engines=(there,)))
+        assert starts(decision) == ([] if loads else ["b.b-r1-0"])
+
+
 def test_two_devices_start_two_engines_at_once():
     both = decide(
         world(

@@ -89,6 +89,13 @@ def test_one_that_starts_there_goes_unless_this_conductor_may_just_not_have_hear
         assert deleted(decision) == gone
 
 
+def test_one_that_starts_there_and_was_heard_of_stays():
+    heard = replace(engine("loading", on=OLD, state="starting"), phase="starting", age_s=10 * ADOPTION_S)
+    lately = {"search/chat": ModelMemory(last_demand_s=970.0)}
+    decision = decide(world(model(), engines=(heard,), devices=(OLD,), groups=GROUPS, memory=lately))
+    assert deleted(decision) == []
+
+
 def test_a_lost_one_there_is_not_waited_for():
     lost = engine("lost", on=OLD, silent_s=20.0)
     decision = decide(world(model(min_engines=1), engines=(lost,), devices=(OLD,), groups=GROUPS))
