@@ -5,6 +5,7 @@ it open keeps its pages, and nobody opens it again.
 """
 
 import errno
+import mmap
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -49,28 +50,43 @@ class Verified:
 def look(path: Path, digest: str, report: Callable[[int], None], *, fresh: bool = False) -> Looked | None:
     """Reads a blob and computes the kind of digest that `digest` is; None when it is not there.
 
-    `report` takes the bytes read with this call, after each few MiB; what it raises ends the reading. `fresh` asks
-    the kernel for the disk's bytes instead of those in memory, and to forget them afterwards: a round over everything
-    must not push out what engines read.
+    `report` takes the bytes read with this call, after each few MiB; what it raises ends the reading. `fresh` is for
+    the disk's bytes instead of those in memory, which engines may have mapped: read past the page cache, which a
+    round over everything must not fill either.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _opened(path, fresh)
     except FileNotFoundError:
         return None
     try:
-        if fresh:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         status = os.fstat(descriptor)
-        hasher = new_hash(digest, status.st_size)
-        buffer = memoryview(bytearray(READ_BYTES))
-        while count := os.readv(descriptor, [buffer]):
-            hasher.update(buffer[:count])
-            report(count)
+        hasher, left = new_hash(digest, status.st_size), status.st_size
+        # The buffer begins at a page, as direct reads need.
+        with mmap.mmap(-1, READ_BYTES) as buffer, memoryview(buffer) as view:
+            while left > 0 and (count := os.readv(descriptor, [view])):
+                left -= count
+                hasher.update(view[:count])
+                report(count)
         if fresh:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return Looked(status.st_ino, status.st_size, hasher.hexdigest())
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path, fresh: bool) -> int:
+    """Where the file system has no direct reads, a fresh one can only ask the kernel to forget what nobody maps."""
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    if not fresh:
+        return os.open(path, flags)
+    try:
+        return os.open(path, flags | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    descriptor = os.open(path, flags)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return descriptor
 
 
 def verify(

@@ -1,5 +1,7 @@
 """Bits that flip on the disk, and disks that are full."""
 
+import hashlib
+import mmap
 import os
 import random
 import subprocess
@@ -15,6 +17,7 @@ from tests.builders.fake_hub import FakeHub
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.store import Clock
+from cotenant_cache.verifying import look
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +76,31 @@ def test_a_model_with_a_flipped_bit_is_not_served_although_the_hub_is_gone(
     assert run.of("ensure")[0]["error"] == "HubUnreachable"
     assert run.of("lease")[0]["error"] == "ModelNotFound"
     assert not list(tmp_path.glob("models--*/snapshots/*"))
+
+
+def test_verification_reads_the_disk_also_of_a_file_that_an_engine_has_mapped(tmp_path: Path) -> None:
+    """What is mapped stays in memory, whatever happens to the disk below it."""
+    path = tmp_path / "blob"
+    path.write_bytes(random.Random(1).randbytes(4 * MIB))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        os.fsync(file.fileno())
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+        except OSError:
+            pytest.skip(f"the file system of {tmp_path} has no direct reads")
+        digest = hashlib.sha256(mapped).hexdigest()
+        for fresh in (False, True):
+            before = read_from_disks()
+            looked = look(path, digest, lambda count: None, fresh=fresh)
+            assert looked is not None
+            assert looked.digest == digest
+            assert (read_from_disks() - before >= 4 * MIB) == fresh
+
+
+def read_from_disks() -> int:
+    """Bytes, by this process."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["read_bytes"])
 
 
 def test_verification_keeps_to_its_rate(hub: FakeHub, instances: CacheProcesses, tmp_path: Path) -> None:
