@@ -72,7 +72,7 @@ def open_checked(
         there = _facts_on_disk(parsed, Path(cache_dir))
         if there is None:
             raise
-        return OpenModel(_snapshot(parsed.repo, there.fingerprint, Path(cache_dir)), there, immutable=True)
+        return OpenModel(_snapshot(parsed.repo, there.fingerprint, Path(cache_dir)), there)
 
 
 def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> ModelFacts:

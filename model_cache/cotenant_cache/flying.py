@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cotenant_cache.adopting import adopt
+from cotenant_cache.backoff import Patience, retried
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError, HubUnreachableError, TooLateError
 from cotenant_cache.evicting import make_room
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 FILES_AT_ONCE = 4
 _ROUNDS = 3
 """How often a blob may go bad, or somebody else fill the disk, while the others are fetched."""
+_LISTING_PATIENCE = Patience(attempts=3, longest_asked_s=30.0)
+"""After the first attempt; who asked tries again anyhow, later."""
 _FETCHING = "fetching"
 """Name of the lease that keeps what was fetched of a model until the rest is here."""
 
@@ -59,11 +62,13 @@ class Flying:
         self._teller.phase("resolving")
         try:
             listed = self._supply.listed(self._ask.source)
-        except HubUnreachableError:
+        except HubUnreachableError as error:
             there = self._without_hub()
-            if there is None:
+            if there is not None:
+                return there
+            if not error.transient:
                 raise
-            return there
+            listed = self._listed_later()
         lease_id = self._begin(listed)
         try:
             return self._complete(listed, lease_id)
@@ -71,6 +76,17 @@ class Flying:
             with suppress(CacheError), self._store.transaction() as tx:  # else they end with this process
                 self._let_go(tx, lease_id)
             raise
+
+    def _listed_later(self) -> Listed:
+        """Only who has nothing to serve meanwhile waits for a hub that may answer the next time."""
+        clock = self._store.clock
+        return retried(
+            lambda: self._supply.listed(self._ask.source),
+            _LISTING_PATIENCE,
+            sleep=clock.sleep,
+            random=clock.random,
+            stop=self._stop,
+        )
 
     def _let_go(self, tx: Tx, lease_id: str) -> None:
         tx.release(self._key)

@@ -101,6 +101,12 @@ def body_start(status: int, headers: Mapping[str, str], *, offset: int, size: in
     return 0
 
 
+def part_span(content_range: str) -> tuple[int, int] | None:
+    """First and last byte that it names; None where nothing readable stands."""
+    match = _CONTENT_RANGE.fullmatch(content_range.strip())
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def _part_start(content_range: str, offset: int, size: int) -> int:
     match = _CONTENT_RANGE.fullmatch(content_range.strip())
     if match is None:

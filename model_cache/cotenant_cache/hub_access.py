@@ -15,11 +15,17 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]
 
 from cotenant_cache.errors import FileMissingError, HubUnreachableError, ModelNotFoundError
+from cotenant_cache.http_answers import shown
 from cotenant_cache.source import HubSource
 
 
 def endpoint(source: HubSource) -> str:
     return (source.access.endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")).rstrip("/")
+
+
+def hub_name(source: HubSource) -> str:
+    """The hub's address for messages: whoever put a password into it wants it in no log."""
+    return shown(endpoint(source))
 
 
 def token(source: HubSource) -> str | None:
@@ -47,7 +53,7 @@ def request_headers(source: HubSource) -> tuple[dict[str, str], dict[str, str]]:
 
 def refuse_status(source: HubSource, name: str, status: int, headers: Mapping[str, str]) -> NoReturn:
     """What the hub itself has against giving a file. Raises ModelNotFoundError, FileMissingError."""
-    hub, code = endpoint(source), headers.get("x-error-code", "")
+    hub, code = hub_name(source), headers.get("x-error-code", "")
     if code == "GatedRepo":
         raise gated(source)
     if code == "EntryNotFound":
@@ -61,29 +67,32 @@ def refuse_status(source: HubSource, name: str, status: int, headers: Mapping[st
 
 
 def refuse_listing(source: HubSource, status: int, headers: Mapping[str, str]) -> None:
-    """What the hub itself has against naming a model's files. A 404 that is no hub's own is left to the caller.
+    """What the hub itself has against naming a model's files. What is no hub's own word is left to the caller: of
+    it a model that is on disk knows nothing.
 
-    Raises ModelNotFoundError.
+    Raises ModelNotFoundError, HubUnreachableError.
     """
-    hub, code = endpoint(source), headers.get("x-error-code", "")
+    hub, code = hub_name(source), headers.get("x-error-code", "")
     if code == "GatedRepo":
         raise gated(source)
     if code == "RevisionNotFound":
         raise unknown_revision(source)
-    if code == "RepoNotFound" or status in (401, 403):
+    if status == 401 and "Invalid credentials" in headers.get("x-error-message", ""):
+        raise HubUnreachableError(f"{source.repo}: {hub} does not take HF_TOKEN (HTTP 401): renew the token")
+    if code == "RepoNotFound" or status == 401:
         raise ModelNotFoundError(
             f"{hub} has no model {source.repo}, or HF_TOKEN may not read it; check the name and the token"
         )
 
 
 def gated(source: HubSource) -> ModelNotFoundError:
-    hub = endpoint(source)
+    hub = hub_name(source)
     return ModelNotFoundError(f"{source.repo} is gated: accept its terms on {hub}/{source.repo} and set HF_TOKEN")
 
 
 def unknown_revision(source: HubSource) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {endpoint(source)}/{source.repo}"
+        f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {hub_name(source)}/{source.repo}"
     )
 
 

@@ -1,7 +1,7 @@
 """What is asked of a hub before any weights: a listing, small files, parts of files. Read whole, and by a deadline.
 
-Every single wait of `connections` has an end, but a hub that sends a byte now and then makes no wait long. So all
-that one listing, or one set of facts, asks for has to be there in LISTING_S together.
+Every single wait of `connections` has an end, but a hub that sends a byte now and then makes no wait long. So what
+is read by one HubReads has to be there in LISTING_S together, and PART_S more for each large file.
 """
 
 import time
@@ -11,11 +11,12 @@ from typing import NoReturn
 from huggingface_hub.constants import is_offline_mode
 
 from cotenant_cache.backoff import TryAgainError
-from cotenant_cache.connections import Waits
+from cotenant_cache.connections import Answer, Waits
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FetchStoppedError, HubUnreachableError
+from cotenant_cache.http_answers import part_span
 from cotenant_cache.hub_access import (
-    endpoint,
     file_url,
+    hub_name,
     listing_url,
     offline,
     refuse_listing,
@@ -25,7 +26,7 @@ from cotenant_cache.hub_access import (
 from cotenant_cache.origins import Origin, ask
 from cotenant_cache.source import HubSource
 
-LISTING_S = 120.0
+LISTING_S, PART_S = 120.0, 10.0
 MOST_LISTING_BYTES = 64 * 2**20
 """Models of thousands of shards have listings of one; more is no listing."""
 
@@ -39,6 +40,11 @@ class HubReads:
         self._source, self._whole_s, self._clock = source, whole_s, clock
         self._until = clock() + whole_s
         self._waits = Waits(answer_s=30.0, stall_s=10.0, stop=self._over, clock=clock)
+
+    def allow(self, files: int) -> None:
+        """Parts of so many files are read, too: what takes its time by their number is not late."""
+        self._whole_s += files * PART_S
+        self._until += files * PART_S
 
     def listing(self) -> bytes:
         """JSON: commit and files of the revision. Raises ModelNotFoundError, HubUnreachableError."""
@@ -80,11 +86,13 @@ class HubReads:
         if is_offline_mode():
             raise offline(source)
         headers, secret = request_headers(source)
-        origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
+        origin = Origin(url, hub_name(source), headers, secret, refuse=refuse)
         begin, end = span or (0, None)
         try:
             with ask(origin, begin, self._waits, end=end) as answer:
-                if begin and answer.status != 206:
+                if encoding := answer.headers.get("content-encoding", "").replace("identity", ""):
+                    raise TryAgainError(f"it came compressed ({encoding[:20]!r}) although that was not asked for")
+                if span and not _is_part(answer, *span):
                     raise self._no_part(name)
                 content = answer.whole(most_bytes)
                 if content is None:
@@ -93,14 +101,14 @@ class HubReads:
         except TryAgainError as error:
             said = origin.without_secrets(error.reason)
             raise HubUnreachableError(
-                f"{source.repo}: {endpoint(source)} did not give {name} ({said}); check the network and HF_ENDPOINT",
+                f"{source.repo}: {hub_name(source)} did not give {name} ({said}); check the network and HF_ENDPOINT",
                 transient=True,
                 retry_after_s=error.after_s,
             ) from None
         except FetchStoppedError:
             raise HubUnreachableError(
-                f"{source.repo}: {endpoint(source)} did not give {name} in time: files and descriptions of a model "
-                f"have {self._whole_s:g} s together; check the network and HF_ENDPOINT",
+                f"{source.repo}: {hub_name(source)} did not give {name} in time: all that is read before the "
+                f"weights had {self._whole_s:g} s; check the network and HF_ENDPOINT",
                 transient=True,
             ) from None
         except HubUnreachableError as error:  # of a connection, which knows no models
@@ -114,12 +122,20 @@ class HubReads:
         if span:
             return self._no_part(name)
         return CorruptWeightsError(
-            f"{self._source.at(self._source.revision)}: {name} is longer than {endpoint(self._source)} lists it, at "
+            f"{self._source.at(self._source.revision)}: {name} is longer than {hub_name(self._source)} lists it, at "
             f"most {most_bytes} bytes are read; ask the owner of the model"
         )
 
     def _no_part(self, name: str) -> CacheError:
         return HubUnreachableError(
-            f"{self._source.repo}: {endpoint(self._source)} answers no part of {name} when asked; "
+            f"{self._source.repo}: {hub_name(self._source)} answers no part of {name} when asked; "
             "check that HF_ENDPOINT is a hub that takes Range"
         )
+
+
+def _is_part(answer: Answer, begin: int, end: int) -> bool:
+    """A whole file, which its length tells apart from this part, only if that begins where the file does."""
+    if answer.status != 206:
+        return begin == 0
+    found = part_span(answer.headers.get("content-range", ""))
+    return found is not None and found == (begin, end - 1)

@@ -137,8 +137,8 @@ class Hub(Spec):
     endpoint: str = Field(
         default="https://huggingface.co",
         max_length=1024,
-        pattern=r"^https?://",
-        description="Base URL of the hub. " + IN_A_CLUSTER,
+        pattern=r"^https?://[^@/\s]+(/\S*)?$",
+        description="Base URL of the hub, without a user in it: a token comes from `secretRef`. " + IN_A_CLUSTER,
     )
     secret_ref: SecretRef | None = Field(
         default=None,

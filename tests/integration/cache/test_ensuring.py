@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.builders.cache_processes import KILLED, CacheProcesses
 from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
-from tests.builders.fake_hub import FakeHub, Fault
+from tests.builders.fake_hub import LISTING, FakeHub, Fault
 from tests.builders.folders import archive
 
 from cotenant_cache.contract import BLOCK_BYTES
@@ -114,6 +114,18 @@ def test_what_is_here_needs_no_hub(hub: FakeHub, instances: CacheProcesses, tmp_
     found, lacking = branch.of("ensure")
     assert found["commit"] == commit
     assert lacking["error"] == "HubUnreachable"
+
+
+def test_who_has_nothing_asks_a_busy_hub_again_and_who_has_it_does_not_wait(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    hub.put("org/a", model_files())
+    hub.fault(Fault("burst", LISTING, times=2))
+    assert "error" not in instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]
+    asked = hub.listings()
+    hub.fault(Fault("burst", LISTING, times=-1))
+    assert "error" not in instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]
+    assert hub.listings() == asked + 1
 
 
 def test_a_branch_that_moved_comes_anew_and_shares_what_stayed(

@@ -6,13 +6,14 @@ from collections.abc import Callable
 import pytest
 from tests.builders.talking_server import drip, talking_server
 
-from cotenant_cache.errors import CorruptWeightsError, HubUnreachableError, ModelNotFoundError
+from cotenant_cache.errors import CacheError, CorruptWeightsError, HubUnreachableError, ModelNotFoundError
 from cotenant_cache.hub import resolve
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.source import HubAccess, HubSource
 
 pytestmark = pytest.mark.integration
 COMMIT = "c" * 40
+INVALID = {"x_error_message": "Invalid credentials in Authorization header"}
 
 
 def at(url: str, revision: str = "main") -> HubSource:
@@ -28,7 +29,7 @@ def answer(body: bytes, status: str = "200 OK", **headers: str) -> Callable[[soc
 def test_a_hub_that_sends_a_byte_now_and_then_is_left_in_time(begun: bytes) -> None:
     with talking_server(drip(begun)) as (url, _):
         reads = HubReads(at(url), whole_s=0.6)
-        with pytest.raises(HubUnreachableError, match=r"did not give its list of files in time: .* 0\.6 s together"):
+        with pytest.raises(HubUnreachableError, match=r"did not give its list of files in time: .* had 0\.6 s"):
             reads.listing()
         with pytest.raises(HubUnreachableError, match=r"config\.json in time"):  # of the same 0.6 s
             reads.file("config.json", 100)
@@ -37,10 +38,13 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_left_in_time(begun: bytes) -> N
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"<html>login</html>", "named no commit"),
-        (b"[" * 100_000, "named no commit"),
+        (b"<html>login</html>", "what is no listing"),
+        (b"[" * 100_000, "what is no listing"),
         (b'{"sha": "../../etc", "siblings": []}', "named no commit"),
-        (b'{"sha": "%s", "siblings": [{"rfilename": 7}]}' % COMMIT.encode(), "named no commit"),
+        (
+            b'{"sha": "%s", "siblings": [{"rfilename": 7}]}' % COMMIT.encode(),
+            r"Expected `str`, got `int` .*rfilename",
+        ),
     ],
 )
 def test_what_is_no_listing_is_refused(body: bytes, said: str) -> None:
@@ -69,6 +73,8 @@ def test_a_body_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
         ),
         ("403 Forbidden", {"x_error_code": "GatedRepo"}, ModelNotFoundError, "is gated"),
         ("401 Unauthorized", {}, ModelNotFoundError, "HF_TOKEN may not read it"),
+        ("401 Unauthorized", INVALID, HubUnreachableError, "does not take HF_TOKEN .*renew the token"),
+        ("403 Forbidden", {}, HubUnreachableError, "HTTP 403"),
         ("404 Not Found", {}, HubUnreachableError, "did not give its list of files .HTTP 404"),
         ("503 Busy", {"retry_after": "7"}, HubUnreachableError, "HTTP 503"),
     ],
@@ -91,3 +97,39 @@ def test_a_part_is_that_part_or_an_error() -> None:
         with pytest.raises(CorruptWeightsError, match=r"config\.json is longer than .* at most 4 bytes"):
             reads.file("config.json", 4)
     assert [b"range: bytes=0-9\r\n" in requests[0], b"range: bytes=2-9\r\n" in requests[1]] == [True, True]
+
+
+def test_a_part_of_another_place_is_not_taken_for_the_one_that_was_asked_for() -> None:
+    moved = answer(b"0123", "206 Partial Content", content_range="bytes 4-7/10", content_length="4")
+    with talking_server(moved) as (url, _):
+        reads = HubReads(at(url, COMMIT))
+        assert reads.part("model.safetensors", 4, 8) == b"0123"
+        for begin, end in ((2, 6), (4, 7)):
+            with pytest.raises(HubUnreachableError, match="answers no part"):
+                reads.part("model.safetensors", begin, end)
+
+
+def test_a_listing_that_comes_compressed_is_told_as_that() -> None:
+    with (
+        talking_server(answer(b"\x1f\x8b", content_encoding="gzip")) as (url, _),
+        pytest.raises(HubUnreachableError, match=r"compressed .'gzip'"),
+    ):
+        resolve(at(url))
+
+
+def test_each_large_file_has_its_time_on_top() -> None:
+    now = [0.0]
+    reads = HubReads(at("http://127.0.0.1:1"), whole_s=5.0, clock=lambda: now[0])
+    reads.allow(3)
+    now[0] = 34.0
+    assert not reads._over()
+    now[0] = 35.0
+    assert reads._over()
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "503 Busy", "401 Unauthorized", "200 OK"])
+def test_a_password_in_the_address_of_a_hub_stands_in_no_message(status: str) -> None:
+    with talking_server(answer(b"{}", status)) as (url, _), pytest.raises(CacheError) as caught:
+        resolve(at(url.replace("http://", "http://bob:s3cret@")))
+    assert "127.0.0.1" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
