@@ -25,9 +25,10 @@ def generate(args: EngineArgs) -> Work:
     from cotenant_serving.engine import generate as engine
     from cotenant_serving.engine.batching import sampling_options
     from cotenant_serving.engine.loader import load
+    from cotenant_serving.engine.model_source import ModelSource
     from cotenant_serving.openai_api import Sampling
 
-    loaded = load(args, lambda *_: None)
+    loaded = load(args, ModelSource(args), lambda *_, **__: None)
     config = loaded.model.config.get_text_config()
     per_token = engine.kv_bytes_per_token(config, loaded.dtype_bytes)
     pages = engine.cache_pages(args.kv_cache_bytes, per_token, args.spec.context_tokens, args.spec.concurrency)

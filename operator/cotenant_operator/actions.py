@@ -98,7 +98,8 @@ _AMOUNTS = frozenset({"requests", "limits"})
 def covers(live: Any, wanted: Any) -> bool:
     """Every field of `wanted` is in `live` with its value; `live` may have more fields, but no longer lists.
 
-    As the API server keeps values: it leaves out texts that are empty, and has a spelling of its own for quantities.
+    As the API server keeps values: it leaves out an empty `value` of the environment, and has a spelling of its
+    own for quantities.
     """
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(_covers_field(live, name, value) for name, value in wanted.items())
@@ -117,7 +118,7 @@ def _covers_field(live: Mapping[str, Any], name: str, value: Any) -> bool:
     if name in _AMOUNTS and isinstance(value, dict):
         have = live.get(name)
         return isinstance(have, dict) and all(of in have and _same_amount(have[of], value[of]) for of in value)
-    return covers(live[name], value) if name in live else value == ""
+    return covers(live[name], value) if name in live else (name, value) == ("value", "")
 
 
 def _same_amount(live: Any, wanted: Any) -> bool:

@@ -106,11 +106,13 @@ async def _work(args: argparse.Namespace, token: TokenFile | None, fronts: "Fron
     with await opened(lambda: _cache(args, supply), fronts.closed) as cache:
         node = CacheNode(cache, args.node or socket.gethostname())
         verification = Verification(cache, args.verify_rate)
+        preload = Preload(node, args.preload, at_once=args.at_once) if args.preload else None
+        if preload is not None:
+            await preload.note()
         fronts.open(node, CacheMetrics(node, verification, lambda: supply.fetched_bytes))
         log.info("weight cache of %s on %s", node.name, args.root)
-        preload = [Preload(node, args.preload, at_once=args.at_once).run()] if args.preload else []
         try:
-            await _until_one_ends(verification.run(), *preload)
+            await _until_one_ends(verification.run(), *([preload.run()] if preload is not None else []))
         finally:
             await node.close()
 
@@ -181,20 +183,24 @@ def _listening(path: Path) -> socket.socket:
     return listener
 
 
-def main() -> int:
+def main() -> None:
     args = read_arguments()
     log_to_stderr()
+    asyncio.run(_serve_and_exit(args))
+
+
+async def _serve_and_exit(args: argparse.Namespace) -> None:
+    """From inside the loop: its end would wait for threads that open, fetch or verify. What they wrote is kept."""
     try:
-        return asyncio.run(serve(args))
+        code = await serve(args)
     except (CacheError, OSError, UnicodeDecodeError) as error:
         said = error.message if isinstance(error, CacheError) else f"{type(error).__name__}: {error}"
         log.error("ending: %s", said)
-        return 1
-
-
-if __name__ == "__main__":
-    code = main()
-    # Threads that fetch or verify would be waited for; whatever they have written so far is kept.
+        code = 1
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ GET  /metrics, /healthz                  no token
 """
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -26,6 +27,8 @@ BEAT_S = 5.0
 """Of a lease that is held: a line so often, so that both sides notice when the other one is gone."""
 READ_BYTES = 2**20
 MOST_NAME = 200
+log = logging.getLogger("cotenant.cache")
+
 _RANGE = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
 
 
@@ -47,7 +50,10 @@ class CacheApi(InnerApi):
         super().__init__(routes, {} if token is None else {"pool": token})
 
     async def _models(self, scope: Scope, body: bytes) -> Answer:
-        return Answer(200, msgspec.json.encode(await self._node.report()))
+        try:
+            return Answer(200, msgspec.json.encode(await self._node.report()))
+        except CacheError as error:
+            return refusal(503, f"{error.reason}: {error.message}")
 
     async def _ensure(self, scope: Scope, body: bytes) -> Answer | Stream:
         wanted = msgspec.json.decode(body, type=EnsureRequest)
@@ -140,7 +146,12 @@ class CacheApi(InnerApi):
         return _file(handle, dict(scope["headers"]).get(b"range", b""))
 
     async def _scraped(self, scope: Scope, body: bytes) -> Answer:
-        return Answer(200, await self._node.call(self._metrics), b"text/plain; version=0.0.4; charset=utf-8")
+        try:
+            text = await self._node.call(self._metrics)
+        except CacheError as error:
+            log.warning("no metrics: %s", error)
+            return refusal(503, error.reason)  # the message has paths, and this route asks for no token
+        return Answer(200, text, b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _health(self, scope: Scope, body: bytes) -> Answer:
         return Answer(200, b'{"status":"ok"}')

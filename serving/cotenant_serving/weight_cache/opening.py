@@ -30,7 +30,7 @@ class Closed(InnerApi):
         others = [("GET", "models"), ("POST", "leases"), ("POST", "evict"), ("GET", "listing"), ("GET", "blob")]
         routes: dict[tuple[str, str], tuple[str, Handler]] = {
             ("GET", "/healthz"): ("", self._health),
-            ("GET", "/metrics"): ("", self._refused),
+            ("GET", "/metrics"): ("", self._unscraped),
             ("POST", "/v1/ensure"): (pool, self._ensure),
             **{(method, f"/v1/{name}"): (pool, self._refused) for method, name in others},
         }
@@ -38,6 +38,9 @@ class Closed(InnerApi):
 
     async def _health(self, scope: Scope, body: bytes) -> Answer:
         return Answer(200, b'{"status":"no volume"}')
+
+    async def _unscraped(self, scope: Scope, body: bytes) -> Answer:
+        return refusal(503, self._error.reason)  # the message has paths, and this route asks for no token
 
     async def _refused(self, scope: Scope, body: bytes) -> Answer:
         return refusal(503, f"{self._error.reason}: {self._error.message}")

@@ -98,6 +98,7 @@ class PeerSupply:
         self._addresses, self._token, self._then, self._pace = addresses, token, then, pace
         self._clock, self._random = clock, random or randomness.Random()  # noqa: S311 - spreads load
         self._left: dict[str, float] = {}
+        self._counting = threading.Lock()
         self.fetched_bytes = {"peer": 0, "hub": 0}
         """Whole files, by where they came from."""
 
@@ -114,10 +115,14 @@ class PeerSupply:
     def fetch(self, source: HubSource, file: ModelFile, partial: "Partial", watch: Watch) -> None:
         for peer in self._peers()[:ASKED_AT_MOST]:
             if self._from_peer(peer, source, file, partial, watch):
-                self.fetched_bytes["peer"] += file.size_bytes
+                self._count("peer", file)
                 return
         self._then.fetch(source, file, partial, watch)
-        self.fetched_bytes["hub"] += file.size_bytes
+        self._count("hub", file)
+
+    def _count(self, origin: str, file: ModelFile) -> None:
+        with self._counting:
+            self.fetched_bytes[origin] += file.size_bytes
 
     def _from_peer(self, peer: str, source: HubSource, file: ModelFile, partial: "Partial", watch: Watch) -> bool:
         """What a peer has against it is its own matter; what the disk or the caller has is raised."""
@@ -188,7 +193,7 @@ class PeerSupply:
     def _quietly(self, peer: str, source: HubSource) -> Listed | None:
         try:
             return self._of_peer(peer, source)
-        except (TryAgainError, ValueError, CacheError) as error:
+        except (TryAgainError, ValueError, RecursionError, CacheError) as error:
             self._leave(peer, LEFT_S, error)
             return None
 

@@ -72,6 +72,11 @@ class Preload:
         self._tries: dict[str, _Try] = {}
         self._kept: tuple[tuple[str, str, int], ...] | None = None
 
+    async def note(self) -> None:
+        """Tells the ledger what the list has, before anything can be evicted by somebody who asks for room."""
+        self._read()
+        await self._keep()
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:

@@ -1,7 +1,10 @@
 """The weight cache as a program beside engines: its API, leases that last as long as connections, preload, peers."""
 
+import fcntl
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -280,3 +283,18 @@ def test_a_volume_that_cannot_be_used_is_told_and_tried_again(
     (root / ".cotenant").unlink()
     until(lambda: program.get("/v1/models")[0] == 200, "the volume is opened")
     open_checked("hf://org/a", "", socket=program.socket)
+
+
+def test_it_ends_when_it_is_told_to_also_while_it_waits_for_its_volume(tmp_path: Path) -> None:
+    control = tmp_path / ".cotenant"
+    control.mkdir()
+    words = [sys.executable, "-m", "cotenant_serving.weight_cache", "--root", str(tmp_path)]
+    with (control / "ledger.sqlite.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen([*words, "--socket", str(tmp_path / "s")])
+        try:
+            until(lambda: any((control / "holders").glob("*")), "it waits for the lock")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
