@@ -5,7 +5,6 @@ the disk when it returns) and through huggingface_hub's snapshot_download (then 
 Bookkeeping is CPU time at 2,000 models. Loading is `benchmarks.cache_loading`.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -171,11 +170,7 @@ def put_model(hub: HubProcess, folder: Path, size_bytes: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gb", type=float, default=3.0, help="of the model, in 10^9 bytes (3)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; else that of TMPDIR")
-    args = parser.parse_args()
+    args = cache_loading.options(__doc__).parse_args()
     print(f"{machine()}\n", flush=True)
     result: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=args.folder) as name, HubProcess() as hub:

@@ -2,7 +2,7 @@
 
 All ways load the same shards, in turn, each time in a process of its own (`peers/load_once.py`, which says what
 counts as loaded), from a cold page cache and from a warm one. `mapped` and `own` are the two ways of the cache;
-engines use `own`.
+engines on the CPU map what the cache has, and read folders of others into memory of their own.
 """
 
 import argparse
@@ -128,12 +128,16 @@ def table(measured: Measured, size_bytes: int) -> str:
     return markdown(("page cache", "way", "CPU s/GB", "GB/s"), rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(about: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--gb", type=float, default=3.0, help="of the model, in 10^9 bytes (3)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; else that of TMPDIR")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = options(__doc__).parse_args()
     print(f"{machine()}\n", flush=True)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         files = make_shards(Path(folder), int(args.gb * 1e9))
