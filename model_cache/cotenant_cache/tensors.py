@@ -24,6 +24,7 @@ from cotenant_cache.weight_files import Block, WeightFile, aligned, blocks_of, s
 
 THREADS = 4
 REPORT_S = 0.2
+PAGE_BYTES = 4096
 _TORCH_NAMES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -120,6 +121,7 @@ def _into_memory(
         if mapped:
             with weight.readable():
                 region.populate(block.begin, block.end)
+            _touch(region.block(block.begin, block.end), torch)
         else:
             weight.read(block.begin, block.end, region.block(block.begin, aligned(block.end)))
         tally.add(block.end - block.begin)
@@ -137,6 +139,12 @@ def _into_memory(
         for weight, region in zip(weights, regions, strict=True)
         for span in weight.spans
     }
+
+
+def _touch(block: memoryview, torch: Any) -> None:
+    """A byte of each page: what a virtual machine has to be given by its host comes now, while the disk is waited
+    for, and not when the model is first computed."""
+    torch.frombuffer(block, dtype=torch.uint8)[::PAGE_BYTES].sum()
 
 
 def _tensor(piece: memoryview, span: TensorSpan, torch: Any) -> Any:

@@ -104,10 +104,10 @@ class FakeHub:
             return set(self.tokens), set(self.leaked)
 
     def forget(self) -> None:
-        """Counts begin anew."""
+        """Counts begin anew. An answer that still goes to somebody, dead perhaps, counts for what was before."""
         with self.lock:
             self.log.clear()
-            self.sent.clear()
+            self.sent = Counter()
             self.tokens.clear()
             self.leaked.clear()
 

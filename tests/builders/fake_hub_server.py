@@ -209,7 +209,7 @@ class _Body:
     def __init__(
         self, handler: _Handler, hub: FakeHub, repo: str, name: str, content: Content, fault: Fault | None
     ) -> None:
-        self.handler, self.hub, self.key = handler, hub, (repo, name)
+        self.handler, self.hub, self.key, self.sent = handler, hub, (repo, name), hub.sent
         self.fault, self.kind = fault, fault.kind if fault else ""
         self.content = other_bytes(content) if self.kind == "other_content" else content
         self.size = size_of(content)
@@ -308,7 +308,7 @@ class _Body:
     def _count(self, count: int) -> None:
         """Before the bytes are sent: a client that has them all must find them counted."""
         with self.hub.lock:
-            self.hub.sent[self.key] += count
+            self.sent[self.key] += count
 
     def _wait(self, at: int, end: int, every_s: float | None) -> None:
         """Until the client has gone or the hub is closed; with a byte now and then."""
