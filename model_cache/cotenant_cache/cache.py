@@ -92,6 +92,8 @@ class Cache:
         """
         parsed = self._parsed(source)
         if isinstance(parsed, FolderSource):
+            if not Path(parsed.path).is_dir():
+                raise ModelNotFoundError(f"{source}: there is no such folder; check the path")
             return Leased(Path(parsed.path))
         limit_s = math.inf if deadline_s is None else deadline_s
         ask = Ask(

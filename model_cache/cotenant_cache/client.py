@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -9,9 +10,11 @@ from typing import Protocol
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import Progress
+from cotenant_cache.disk import CONTROL, Volume
 from cotenant_cache.errors import CacheError, DiskFullError, HubUnreachableError, VolumeError
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.folders import folder_facts
+from cotenant_cache.found import repo_key, revisions_in
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
 
 ENVIRONMENT = HubAccess()
@@ -90,6 +93,7 @@ def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> 
     hub = _hub(source)
     try:
         facts: ModelFacts = hub.remote_facts(parsed)
+        _note_branch(parsed, facts.fingerprint, Path(cache_dir))
         return facts
     except HubUnreachableError:
         stale = _facts_on_disk(parsed, Path(cache_dir))
@@ -158,7 +162,14 @@ def _resolved_before(parsed: HubSource, cache_dir: Path) -> str:
     try:
         return reference.read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return ""
+        return revisions_in(cache_dir / CONTROL / "revisions" / repo_key(parsed.repo)).get(parsed.revision, "")
+
+
+def _note_branch(parsed: HubSource, commit: str, cache_dir: Path) -> None:
+    """Its engines fetch the commit; without a hub the branch is what it was now."""
+    if not parsed.pinned and cache_dir.is_dir():
+        with suppress(CacheError, OSError):
+            Volume(cache_dir).note_revision(parsed.repo, parsed.revision, commit)
 
 
 def _snapshot(repo: str, commit: str, cache_dir: Path) -> Path:

@@ -3,6 +3,7 @@
     models--org--name/{blobs,refs,snapshots}    the plain Hugging Face layout: published files only
     .cotenant/partial/<repo>/<digest>           bytes so far
     .cotenant/quarantine/<digest>.<n>           blobs that did not match their digest
+    .cotenant/revisions/<repository>/<branch>   its commit, as facts of it were read; for `refs/` once that is whole
     .cotenant/tmp/                              what is about to get, or has lost, its name; swept by `repair`
 
 Each operation on a name is atomic, and goes through `_step`, which tests use to die before and after it. What changes
@@ -158,6 +159,18 @@ class Volume:
     def revisions(self, repo: str) -> dict[str, str]:
         """Branches and tags that are recorded, and their commits."""
         return revisions_in(self.repo_folder(repo) / "refs")
+
+    def note_revision(self, repo: str, revision: str, commit: str) -> None:
+        """What a branch was when its facts were read. `refs/` has it once the commit is whole: other tools take a
+        name there for a model."""
+        path = self._control / "revisions" / repo_key(repo) / revision
+        if text_of(path) != commit:
+            with self._step("ref.folder"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(path, commit, "ref")
+
+    def noted_revisions(self, repo: str) -> dict[str, str]:
+        return revisions_in(self._control / "revisions" / repo_key(repo))
 
     def quarantine(self, repo: str, digest: str) -> None:
         """A blob, never to be read again; of those that were kept to look at only the latest stay."""

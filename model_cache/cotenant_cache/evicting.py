@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from cotenant_cache.contract import Eviction, RoomPlan
 from cotenant_cache.errors import CacheFullError, DiskFullError
 from cotenant_cache.ledger_records import Tx
@@ -63,7 +65,9 @@ def plan_for(store: Store, inventory: Inventory, models: Sequence[tuple[str, str
             disk_free_bytes=sys.maxsize,
         )
         plan = plan_room(room_bytes, full, for_=("", ""), now=store.clock.now())
-        return plan if plan.fits else _told(inventory, refusal=_too_little(plan))
+        if not plan.fits:
+            return _told(inventory, refusal=_too_little(plan))
+        return structs.replace(plan, budget_bytes=inventory.budget_bytes, disk_free_bytes=inventory.disk_free_bytes)
     chosen = [held for held in inventory.models if held.key in set(models)]
     kept = tuple(f"{held.source}: {why}" for held in chosen if (why := why_kept(held)))
     if kept:

@@ -142,12 +142,16 @@ class Flying:
     def _fetch_all(self, listed: Listed) -> None:
         lacking = self._make_room(listed)
         self._teller.here([file.name for file in listed.files if file.digest not in {one.digest for one in lacking}])
+        for file in lacking:
+            self._teller.file(file.name, self._store.volume.partial_bytes(self._repo, file.digest))
         self._teller.phase("fetching")
         self._stopped.clear()
         with ThreadPoolExecutor(FILES_AT_ONCE, "fetch") as threads:
             fetches = [threads.submit(self._fetch, listed.commit, file) for file in lacking]
-            ended, _ = wait(fetches, return_when=FIRST_EXCEPTION)
-            self._stopped.set()  # for the others, if one failed
+            try:
+                ended, _ = wait(fetches, return_when=FIRST_EXCEPTION)
+            finally:  # for the others, if one failed or the caller is told to end
+                self._stopped.set()
             errors = [error for fetch in ended if (error := fetch.exception()) is not None]
             if errors:
                 for fetch in fetches:
@@ -211,7 +215,9 @@ class Flying:
             if missing(store, tx, self._repo, listed.files):
                 return None
             name_files(store, self._repo, listed.commit, listed.files)
-            if not source.pinned:
-                store.volume.record_revision(self._repo, source.revision, listed.commit)
+            noted = store.volume.noted_revisions(self._repo) if source.pinned else {source.revision: listed.commit}
+            for revision, commit in noted.items():
+                if commit == listed.commit:
+                    store.volume.record_revision(self._repo, revision, commit)
             self._let_go(tx, lease_id)
             return take(store, tx, self._repo, listed.commit, self._ask.lease)

@@ -34,6 +34,16 @@ def origin_of(url: str) -> tuple[str, str, int]:
     return parts.scheme, host, port or _PORTS[parts.scheme]
 
 
+def is_hub_address(address: str) -> bool:
+    """`http(s)://host[:port][/path]`, without a user, who would not be sent anyhow."""
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return good and "@" not in address and _PLAIN.fullmatch(address) is not None
+
+
 def shown(url: str) -> str:
     """For messages: without user, query and fragment, which may hold secrets (a signature of a CDN)."""
     scheme, _, rest = url.partition("://")

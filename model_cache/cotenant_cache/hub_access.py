@@ -15,12 +15,19 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]
 
 from cotenant_cache.errors import FileMissingError, HubUnreachableError, ModelNotFoundError
-from cotenant_cache.http_answers import shown
+from cotenant_cache.http_answers import is_hub_address, shown
 from cotenant_cache.source import HubSource
 
 
 def endpoint(source: HubSource) -> str:
-    return (source.access.endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")).rstrip("/")
+    """Raises HubUnreachableError for what is no address; what it is stands nowhere, it may have a password."""
+    address = (source.access.endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")).rstrip("/")
+    if not is_hub_address(address):
+        raise HubUnreachableError(
+            f"{source.repo}: the hub's address (HF_ENDPOINT, or hub.endpoint of the GPUPool) must be "
+            "http(s)://host[:port][/path], without a user: a token comes from HF_TOKEN or a Secret"
+        )
+    return address
 
 
 def hub_name(source: HubSource) -> str:

@@ -77,8 +77,9 @@ class Ledger:
             return cls(path, holder, clock, busy_s, migrations)
 
     def close(self) -> None:
-        """Leases and promised bytes stay, as long as the holder lives."""
-        self._connection.close()
+        """Leases and promised bytes stay, as long as the holder lives. A transaction of another thread ends first."""
+        with self._lock:
+            self._connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[Tx]:

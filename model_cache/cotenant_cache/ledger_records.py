@@ -13,7 +13,9 @@ from cotenant_cache.ledger_models import ModelRows
 from cotenant_cache.plan import Held, Inventory
 
 _GUESSED_S_PER_BYTE = 1 / 100e6
-"""Of fetching, as long as nothing was fetched yet."""
+"""Of fetching, as long as too little was fetched to tell."""
+_TELLING_BYTES = 2**20
+"""Small files take the time of a request, whatever their bytes."""
 
 
 class Disk(Protocol):
@@ -157,11 +159,11 @@ class Tx(ModelRows, ClaimRows):
     def _sums(self, order: str = "id") -> "list[_Sums]":
         """Per model, over its blobs."""
         self.settle()  # after writes of this transaction
-        fetched, took_s = self._run("SELECT sum(fetched_bytes), sum(fetch_s) FROM models").fetchone()
+        fetched, took_s = self._run("SELECT coalesce(sum(fetched_bytes), 0), sum(fetch_s) FROM models").fetchone()
         rows = self._run(
             "SELECT id, repo, commit_id, file_count, complete, used_at, uses, size_bytes, present_bytes, "  # noqa: S608
             f"own_bytes, verified_at, fetch_s + (size_bytes - fetched_bytes) * ? FROM models ORDER BY {order}",
-            (took_s / fetched if fetched and took_s else _GUESSED_S_PER_BYTE,),
+            (took_s / fetched if fetched >= _TELLING_BYTES and took_s else _GUESSED_S_PER_BYTE,),
         )
         return [_Sums(*row) for row in rows]
 

@@ -162,10 +162,10 @@ def _staying(models: Iterable[Held], for_: tuple[str, str], priority: int | None
     """(repo, commit) → the line that says why it stays."""
     found = {}
     for held in models:
-        why = "being fetched" if held.key == for_ else why_kept(held, priority=priority)
-        if why:
+        why = why_kept(held, priority=priority)
+        if why and held.key != for_:
             found[held.key] = f"{held.source}: {why} ({bytes_text(held.present_bytes)})"
-    found.setdefault(for_, "")
+    found[for_] = ""
     return found
 
 

@@ -37,4 +37,6 @@ def log_to_stderr(worker: int | None = None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # It repeats what we say ourselves, and says "Uvicorn running" without the address that was asked for.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # they log addresses whole
+        logging.getLogger(client).setLevel(logging.WARNING)
     logging.captureWarnings(True)

@@ -55,13 +55,22 @@ def disk_usage(root: Root = None, state: State = None, budget: Budget = None, ou
 @cache_app.command()
 def ensure(sources: Sources, root: Root = None, state: State = None, budget: Budget = None) -> int:
     """Fetch models that are not here, whole and verified; prints their folders."""
+    from cotenant_cache.errors import CacheError
     from cotenant_operator.cache_progress import shown_progress
+    from cotenant_operator.output import error
 
-    with _opened(root, state, budget) as cache, shown_progress() as tell:
-        folders = [cache.ensure(source, progress=tell).folder for source in sources]
+    folders, problems = [], []
+    with _opened(root, state, budget, make=True) as cache, shown_progress() as tell:
+        for source in sources:
+            try:
+                folders.append(cache.ensure(source, progress=tell).folder)
+            except CacheError as failed:
+                problems.append(failed.message)
     for folder in folders:
         typer.echo(folder)
-    return 0
+    for problem in problems:
+        error(problem)
+    return EXIT_FAILED if problems else 0
 
 
 @cache_app.command()
@@ -97,8 +106,8 @@ def evict(
     with _opened(root, state, budget) as cache:
         found = cache.evict(sources or (), _bytes("--bytes", room) if room else 0, yes=yes)
     code = _planned(found, output)
-    if code == 0 and not yes:
-        note("nothing was changed; --yes does it")
+    if code == 0:
+        note("done" if yes else "nothing was changed; --yes does it")
     return code
 
 
@@ -160,16 +169,20 @@ def serve(context: typer.Context) -> int:
 
 
 @contextmanager
-def _opened(root: Path | None, state: Path | None, budget: str | None = None) -> "Iterator[Cache]":
-    """Raises Failure with whatever the cache has to say."""
+def _opened(
+    root: Path | None, state: Path | None, budget: str | None = None, *, make: bool = False
+) -> "Iterator[Cache]":
+    """`make`: the state directory's folder, if it is not there. Raises Failure with what the cache has to say."""
     from cotenant_cache.cache import Cache
     from cotenant_cache.errors import CacheError
     from cotenant_operator.failure import Failure, FlagError
 
     folder = root or (state or default_state()) / "cache"
+    if make and not root:
+        folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
-        hint = "check --root" if root else "`cotenant up` makes it, or name a volume by --root"
-        raise FlagError(f"{folder}: there is no such folder; {hint}")
+        hint = "make it, or check --root" if root else "`cotenant up` and `cotenant cache ensure` make it"
+        raise FlagError(f"{folder}: {'this is no folder' if folder.exists() else 'there is no such folder'}; {hint}")
     try:
         with Cache(folder, _bytes("--budget", budget) if budget else None) as cache:
             yield cache

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from cotenant_cache.http_answers import is_hub_address
 from cotenant_operator.doctor.snapshot import Hub
 
 TIMEOUT_S = 10.0
@@ -26,6 +27,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def probe_hub() -> Hub:
     """Through the environment's proxies, as downloads go."""
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT).rstrip("/")
+    if not is_hub_address(endpoint):  # it is not shown: it may have a password
+        return Hub(endpoint="HF_ENDPOINT", problem="it is no http(s)://host[:port][/path] without a user")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Hub(endpoint=endpoint, offline=True)
     token = _token()

@@ -174,9 +174,9 @@ def _listening(path: Path) -> socket.socket:
     before = os.umask(0o117)
     try:
         listener.bind(str(path))
-    except BaseException:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(f"no socket can be made at {path}: {error.strerror or error}") from None
     finally:
         os.umask(before)
     listener.listen(128)

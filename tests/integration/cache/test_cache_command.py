@@ -119,4 +119,4 @@ def test_a_volume_that_is_not_there_is_named(hub: FakeHub, tmp_path: Path) -> No
     (tmp_path / "volume").rmdir()
     ran = command("ls")
     assert ran.returncode == 2
-    assert f"{tmp_path}/volume: there is no such folder; check --root" in ran.stderr
+    assert f"{tmp_path}/volume: there is no such folder; make it, or check --root" in ran.stderr

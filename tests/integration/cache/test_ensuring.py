@@ -1,6 +1,11 @@
 """`ensure`, by processes that share a volume: one download, progress for all, and whoever dies is replaced."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +16,7 @@ from tests.builders.cached_models import digests, model_files, volume_bytes, wro
 from tests.builders.fake_hub import LISTING, FakeHub, Fault
 from tests.builders.folders import archive
 
+from cotenant_cache.client import read_facts
 from cotenant_cache.contract import BLOCK_BYTES
 from cotenant_cache.repair import Repaired
 
@@ -126,6 +132,41 @@ def test_who_has_nothing_asks_a_busy_hub_again_and_who_has_it_does_not_wait(
     hub.fault(Fault("burst", LISTING, times=-1))
     assert "error" not in instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]
     assert hub.listings() == asked + 1
+
+
+def test_a_branch_whose_commit_an_engine_fetched_is_there_without_a_hub(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `cotenant up` does: facts of a branch, then an engine that fetches the commit which they named."""
+    commit = hub.put("org/a", model_files())
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", "")
+    facts = read_facts("hf://org/a", str(tmp_path))
+    assert facts.fingerprint == commit
+    assert not list(tmp_path.glob("models--*")), "other tools take a name for a model"
+    instances.run(tmp_path, ["ensure", facts.source])
+
+    hub.set_down(True)
+    assert read_facts("hf://org/a", str(tmp_path)).fingerprint == commit
+    assert "error" not in instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]
+    assert (tmp_path / "models--org--a/refs/main").read_text() == commit
+
+
+def test_a_caller_that_is_told_to_end_while_files_come_ends_at_once_and_keeps_what_came(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.put("org/a", model_files(BLOCK_BYTES))
+    hub.fault(Fault("drip", "model.safetensors", at=BLOCK_BYTES // 2, times=-1, value=0.05))
+    words = [sys.executable, "-m", "cotenant_operator", "cache", "ensure", "hf://org/a", "--root", str(tmp_path)]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": ""}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > BLOCK_BYTES // 4 for path in tmp_path.glob(".cotenant/partial/*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert any(path.stat().st_size > BLOCK_BYTES // 4 for path in tmp_path.glob(".cotenant/partial/*/*"))
 
 
 def test_a_branch_that_moved_comes_anew_and_shares_what_stayed(

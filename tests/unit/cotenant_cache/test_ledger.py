@@ -245,13 +245,15 @@ def test_uses_lose_half_of_their_weight_in_a_day(tmp_path: Path) -> None:
 
 def test_time_to_fetch_again_is_what_it_took_or_what_others_took_per_byte(tmp_path: Path) -> None:
     with opened(tmp_path).transaction() as tx:
-        tx.put_model("org/a", "1", files(d1=100))
-        tx.put_model("org/b", "1", files(d2=400))
-        assert tx.models()[1].refetch_s == 400 / 100e6
-        tx.blob_published("org/a", "d1", 100, verified=True, fetch_s=5.0)
-        tx.blob_published("org/b", "d2", 400, verified=False)
+        tx.put_model("org/a", "1", files(d0=100, d1=100 * 2**20))
+        tx.put_model("org/b", "1", files(d2=400 * 2**20))
+        assert tx.models()[1].refetch_s == 400 * 2**20 / 100e6
+        tx.blob_published("org/a", "d0", 100, verified=True, fetch_s=0.5)
+        assert tx.models()[1].refetch_s == 400 * 2**20 / 100e6, "a small file's time is that of a request"
+        tx.blob_published("org/a", "d1", 100 * 2**20, verified=True, fetch_s=4.5)
+        tx.blob_published("org/b", "d2", 400 * 2**20, verified=False)
 
-        assert [model.refetch_s for model in tx.models()] == [5.0, 20.0]
+        assert [round(model.refetch_s, 3) for model in tx.models()] == [5.0, 20.0]
 
 
 def test_what_was_checked_longest_ago_is_checked_next(tmp_path: Path) -> None:
