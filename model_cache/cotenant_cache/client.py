@@ -10,11 +10,11 @@ from typing import Protocol
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import Progress
-from cotenant_cache.disk import CONTROL, Volume
+from cotenant_cache.disk import Volume
 from cotenant_cache.errors import CacheError, DiskFullError, HubUnreachableError, VolumeError
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.folders import folder_facts
-from cotenant_cache.found import repo_key, revisions_in
+from cotenant_cache.found import noted_revisions
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
 
 ENVIRONMENT = HubAccess()
@@ -81,7 +81,8 @@ def open_checked(
 def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> ModelFacts:
     """Sizes of a model, without its weights: from disk, or from the hub by reading headers only. Raises CacheError.
 
-    When the hub does not answer, the revision it last resolved to is used if it is whole on disk.
+    When the hub does not answer, the revision it last resolved to is used if it is whole on disk. What a branch is
+    now is noted for that in `cache_dir`, if there is such a folder.
     """
     parsed = parse_source(source)
     if isinstance(parsed, FolderSource):
@@ -162,7 +163,7 @@ def _resolved_before(parsed: HubSource, cache_dir: Path) -> str:
     try:
         return reference.read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return revisions_in(cache_dir / CONTROL / "revisions" / repo_key(parsed.repo)).get(parsed.revision, "")
+        return noted_revisions(cache_dir, parsed.repo).get(parsed.revision, "")
 
 
 def _note_branch(parsed: HubSource, commit: str, cache_dir: Path) -> None:

@@ -21,12 +21,22 @@ from pathlib import Path
 
 from cotenant_cache.contract import FORMAT
 from cotenant_cache.errors import DiskFullError, NewerFormatError, VolumeError
-from cotenant_cache.found import FoundModel, entries, found_model, repo_key, repo_of, revisions_in, size_of, text_of
+from cotenant_cache.found import (
+    CONTROL,
+    FoundModel,
+    entries,
+    found_model,
+    noted_folder,
+    repo_key,
+    repo_of,
+    revisions_in,
+    size_of,
+    text_of,
+)
 from cotenant_cache.partial import Partial, opened
 
 __all__ = ["CONTROL", "DiskSpace", "FoundModel", "Partial", "Step", "Volume", "repo_key"]
 
-CONTROL = ".cotenant"
 Step = Callable[[str], None]
 _QUARANTINED = 4
 """Files that are kept to look at."""
@@ -163,14 +173,11 @@ class Volume:
     def note_revision(self, repo: str, revision: str, commit: str) -> None:
         """What a branch was when its facts were read. `refs/` has it once the commit is whole: other tools take a
         name there for a model."""
-        path = self._control / "revisions" / repo_key(repo) / revision
+        path = noted_folder(self.root, repo) / revision
         if text_of(path) != commit:
             with self._step("ref.folder"):
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._write(path, commit, "ref")
-
-    def noted_revisions(self, repo: str) -> dict[str, str]:
-        return revisions_in(self._control / "revisions" / repo_key(repo))
 
     def quarantine(self, repo: str, digest: str) -> None:
         """A blob, never to be read again; of those that were kept to look at only the latest stay."""

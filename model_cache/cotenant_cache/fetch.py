@@ -18,7 +18,7 @@ from cotenant_cache.contract import BLOCK_BYTES, ModelFile
 from cotenant_cache.digests import new_hash
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FetchStoppedError, HubUnreachableError
 from cotenant_cache.http_answers import body_start
-from cotenant_cache.hub_access import file_url, hub_name, offline, refuse_status, request_headers
+from cotenant_cache.hub_access import endpoint, file_url, offline, refuse_status, request_headers
 from cotenant_cache.origins import Origin, ask
 from cotenant_cache.pace import Floor, Pace
 from cotenant_cache.source import HubSource
@@ -97,7 +97,7 @@ def fetch_file(
     def refuse(status: int, answered: Mapping[str, str]) -> NoReturn:
         refuse_status(source, file.name, status, answered)
 
-    origin = Origin(url, hub_name(source), headers, secret, refuse=refuse)
+    origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
     shown = f"{source.at(source.revision)}: {file.name}"
     Fetch(origin, file, partial, shown, limits, report, room, stop, sleep, random, clock, pace).run()
 

@@ -16,6 +16,7 @@ from cotenant_cache.backoff import Patience, retried
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError, HubUnreachableError, TooLateError
 from cotenant_cache.evicting import make_room
+from cotenant_cache.found import noted_revisions
 from cotenant_cache.holders import Flight
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.shelving import Leased, missing, name_files, take
@@ -215,7 +216,7 @@ class Flying:
             if missing(store, tx, self._repo, listed.files):
                 return None
             name_files(store, self._repo, listed.commit, listed.files)
-            noted = store.volume.noted_revisions(self._repo) if source.pinned else {source.revision: listed.commit}
+            noted = noted_revisions(store.root, self._repo) if source.pinned else {source.revision: listed.commit}
             for revision, commit in noted.items():
                 if commit == listed.commit:
                     store.volume.record_revision(self._repo, revision, commit)

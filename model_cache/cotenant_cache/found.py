@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+CONTROL = ".cotenant"
+"""Folder of the volume that is ours alone."""
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -44,6 +46,15 @@ def revisions_in(refs: Path) -> dict[str, str]:
             if _COMMIT.fullmatch(commit := text_of(path)):
                 found[str(path.relative_to(refs))] = commit
     return found
+
+
+def noted_revisions(root: Path, repo: str) -> dict[str, str]:
+    """What branches of a repository were when facts of them were read."""
+    return revisions_in(noted_folder(root, repo))
+
+
+def noted_folder(root: Path, repo: str) -> Path:
+    return root / CONTROL / "revisions" / repo_key(repo)
 
 
 def repo_key(repo: str) -> str:

@@ -35,13 +35,13 @@ def origin_of(url: str) -> tuple[str, str, int]:
 
 
 def is_hub_address(address: str) -> bool:
-    """`http(s)://host[:port][/path]`, without a user, who would not be sent anyhow."""
+    """`http(s)://host[:port][/path]`: without a user or a query, which would not be sent, and may be secrets."""
     try:
         parts = urlsplit(address)
         good = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return good and "@" not in address and _PLAIN.fullmatch(address) is not None
+    return good and not set("@?#") & set(address) and _PLAIN.fullmatch(address) is not None
 
 
 def shown(url: str) -> str:

@@ -12,7 +12,7 @@ from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import FileMissingError, HubUnreachableError, UnsafeFilesError
 from cotenant_cache.facts import ModelFacts
-from cotenant_cache.hub_access import hub_name
+from cotenant_cache.hub_access import endpoint
 from cotenant_cache.hub_files import HubFiles
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.kinds import kind_of, refusal
@@ -60,13 +60,13 @@ def resolve(source: HubSource) -> Listing:
         said = msgspec.json.decode(HubReads(source).listing(), type=_Said)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise HubUnreachableError(
-            f"{source.repo}: {hub_name(source)} answers with what is no listing ({error}); check that HF_ENDPOINT is "
+            f"{source.repo}: {endpoint(source)} answers with what is no listing ({error}); check that HF_ENDPOINT is "
             "a hub",
             transient="truncated" in str(error),
         ) from None
     if not replace(source, revision=said.sha).pinned:  # it becomes the name of a folder
         raise HubUnreachableError(
-            f"{source.repo}: {hub_name(source)} named no commit; check that HF_ENDPOINT is a hub"
+            f"{source.repo}: {endpoint(source)} named no commit; check that HF_ENDPOINT is a hub"
         )
     return Listing(said.sha, {one.rfilename: _file(one) for one in said.siblings}, source.revision)
 
@@ -95,7 +95,7 @@ def wanted(source: HubSource, listing: Listing) -> tuple[ModelFile, ...]:
     nameless = next((file.name for file in chosen if not file.digest), None)
     if nameless is not None:
         raise HubUnreachableError(
-            f"{pinned.at(listing.commit)}: {hub_name(source)} lists no digest of {nameless}, so it could not be "
+            f"{pinned.at(listing.commit)}: {endpoint(source)} lists no digest of {nameless}, so it could not be "
             "checked; check that HF_ENDPOINT is a hub that lists blobs"
         )
     return tuple(chosen)

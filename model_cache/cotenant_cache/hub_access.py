@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]
 
 from cotenant_cache.errors import FileMissingError, HubUnreachableError, ModelNotFoundError
-from cotenant_cache.http_answers import is_hub_address, shown
+from cotenant_cache.http_answers import is_hub_address
 from cotenant_cache.source import HubSource
 
 
@@ -28,11 +28,6 @@ def endpoint(source: HubSource) -> str:
             "http(s)://host[:port][/path], without a user: a token comes from HF_TOKEN or a Secret"
         )
     return address
-
-
-def hub_name(source: HubSource) -> str:
-    """The hub's address for messages: whoever put a password into it wants it in no log."""
-    return shown(endpoint(source))
 
 
 def token(source: HubSource) -> str | None:
@@ -60,7 +55,7 @@ def request_headers(source: HubSource) -> tuple[dict[str, str], dict[str, str]]:
 
 def refuse_status(source: HubSource, name: str, status: int, headers: Mapping[str, str]) -> NoReturn:
     """What the hub itself has against giving a file. Raises ModelNotFoundError, FileMissingError."""
-    hub, code = hub_name(source), headers.get("x-error-code", "")
+    hub, code = endpoint(source), headers.get("x-error-code", "")
     if code == "GatedRepo":
         raise gated(source)
     if code == "EntryNotFound":
@@ -79,7 +74,7 @@ def refuse_listing(source: HubSource, status: int, headers: Mapping[str, str]) -
 
     Raises ModelNotFoundError, HubUnreachableError.
     """
-    hub, code = hub_name(source), headers.get("x-error-code", "")
+    hub, code = endpoint(source), headers.get("x-error-code", "")
     if code == "GatedRepo":
         raise gated(source)
     if code == "RevisionNotFound":
@@ -93,13 +88,13 @@ def refuse_listing(source: HubSource, status: int, headers: Mapping[str, str]) -
 
 
 def gated(source: HubSource) -> ModelNotFoundError:
-    hub = hub_name(source)
+    hub = endpoint(source)
     return ModelNotFoundError(f"{source.repo} is gated: accept its terms on {hub}/{source.repo} and set HF_TOKEN")
 
 
 def unknown_revision(source: HubSource) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {hub_name(source)}/{source.repo}"
+        f"{source.repo} has no branch, tag or commit {source.revision!r}; look at {endpoint(source)}/{source.repo}"
     )
 
 

@@ -13,7 +13,7 @@ from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest, new_hash
 from cotenant_cache.errors import CorruptWeightsError, FileMissingError
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
-from cotenant_cache.hub_access import hub_name
+from cotenant_cache.hub_access import endpoint
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.reading import MAX_JSON_BYTES
 from cotenant_cache.source import HubSource
@@ -64,7 +64,7 @@ class HubFiles:
         found.update(content)
         if found.hexdigest() != listed.digest:
             raise CorruptWeightsError(
-                f"{self.source}: {name} is not what {hub_name(self.repo)} lists "
+                f"{self.source}: {name} is not what {endpoint(self.repo)} lists "
                 f"(digest {listed.digest[:12]}…); try again"
             )
 

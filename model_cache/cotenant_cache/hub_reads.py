@@ -15,8 +15,8 @@ from cotenant_cache.connections import Answer, Waits
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FetchStoppedError, HubUnreachableError
 from cotenant_cache.http_answers import part_span
 from cotenant_cache.hub_access import (
+    endpoint,
     file_url,
-    hub_name,
     listing_url,
     offline,
     refuse_listing,
@@ -86,7 +86,7 @@ class HubReads:
         if is_offline_mode():
             raise offline(source)
         headers, secret = request_headers(source)
-        origin = Origin(url, hub_name(source), headers, secret, refuse=refuse)
+        origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
         begin, end = span or (0, None)
         try:
             with ask(origin, begin, self._waits, end=end) as answer:
@@ -101,13 +101,13 @@ class HubReads:
         except TryAgainError as error:
             said = origin.without_secrets(error.reason)
             raise HubUnreachableError(
-                f"{source.repo}: {hub_name(source)} did not give {name} ({said}); check the network and HF_ENDPOINT",
+                f"{source.repo}: {endpoint(source)} did not give {name} ({said}); check the network and HF_ENDPOINT",
                 transient=True,
                 retry_after_s=error.after_s,
             ) from None
         except FetchStoppedError:
             raise HubUnreachableError(
-                f"{source.repo}: {hub_name(source)} did not give {name} in time: all that is read before the "
+                f"{source.repo}: {endpoint(source)} did not give {name} in time: all that is read before the "
                 f"weights had {self._whole_s:g} s; check the network and HF_ENDPOINT",
                 transient=True,
             ) from None
@@ -122,13 +122,13 @@ class HubReads:
         if span:
             return self._no_part(name)
         return CorruptWeightsError(
-            f"{self._source.at(self._source.revision)}: {name} is longer than {hub_name(self._source)} lists it, at "
+            f"{self._source.at(self._source.revision)}: {name} is longer than {endpoint(self._source)} lists it, at "
             f"most {most_bytes} bytes are read; ask the owner of the model"
         )
 
     def _no_part(self, name: str) -> CacheError:
         return HubUnreachableError(
-            f"{self._source.repo}: {hub_name(self._source)} answers no part of {name} when asked; "
+            f"{self._source.repo}: {endpoint(self._source)} answers no part of {name} when asked; "
             "check that HF_ENDPOINT is a hub that takes Range"
         )
 

@@ -217,7 +217,8 @@ class EngineArgs(Message, frozen=True, kw_only=True):
 
 
 EngineState = Literal["starting", "waiting", "loading", "ready", "draining", "failed"]
-"""`waiting`: started, waits for the start lease of its device."""
+"""`starting`: finds out what it needs. `waiting`: has its model's files, waits for the start lease of its device.
+`loading`: without the lease (`holds_lease`) its files still come to its node; with it they go into the device."""
 
 Rung = Literal["download", "disk", "memory"]
 """Where weights come from, slowest first: a hub or another node, the node's disk, its page cache."""

@@ -35,6 +35,8 @@ class Stream(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 Handler = Callable[[Scope, bytes], Awaitable[Answer | Stream]]
 """Of a request with its whole body. A body of which it raises MsgspecError was not what the route takes."""
 
@@ -94,7 +96,7 @@ def wait_of(query: Mapping[str, str]) -> float:
     return min(MAX_WAIT_S, max(0.0, float(query.get("wait_s", "0"))))
 
 
-def server_of(api: InnerApi, host: str, port: int, *, graceful_s: int | None = None) -> "uvicorn.Server":
+def server_of(api: App, host: str, port: int, *, graceful_s: int | None = None) -> "uvicorn.Server":
     """Of a process that hears its signals itself. `graceful_s`: for requests that run, when it ends."""
     import uvicorn
 

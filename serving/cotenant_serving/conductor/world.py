@@ -28,7 +28,8 @@ AppStatus = Literal["deploying", "running", "failed", "deleting", "absent"]
 """Serve's view of an app, folded: everything that is not there is `absent`."""
 
 EnginePhase = Literal["starting", "waiting", "loading", "ready", "draining", "failed", "lost", "deleting"]
-"""`starting`: no heartbeat of this app yet. `lost`: heartbeats stopped and Serve has not replaced it yet."""
+"""`starting`: no heartbeat of this app yet, or one that says so. `lost`: heartbeats stopped and Serve has not
+replaced it yet."""
 
 STARTING_PHASES = frozenset({"starting", "waiting", "loading", "lost"})
 HEARTBEAT_TIMEOUT_S = 3.0

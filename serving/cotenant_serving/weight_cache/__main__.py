@@ -18,7 +18,7 @@ from cotenant_cache.errors import CacheError
 from cotenant_cache.pace import Pace
 from cotenant_cache.source import HubAccess
 from cotenant_cache.supply import HubSupply
-from cotenant_serving.inner_api import InnerApi, server_of
+from cotenant_serving.inner_api import App, InnerApi, server_of
 from cotenant_serving.logs import log_to_stderr
 from cotenant_serving.tokens import TokenFile, shown
 from cotenant_serving.weight_cache.api import CacheApi
@@ -146,7 +146,8 @@ class Fronts:
 
     def _put(self, made: Callable[[TokenFile | None], InnerApi]) -> None:
         for name, token in self._tokens.items():
-            self._fronts.setdefault(name, Front()).api = made(token)
+            api = made(token)
+            self._fronts.setdefault(name, Front(api)).api = api
         self._known.set()
 
     async def serve(self) -> None:
@@ -161,7 +162,7 @@ class Fronts:
         await _until_one_ends(*jobs)
 
 
-async def _serve_socket(api: InnerApi, path: Path) -> None:
+async def _serve_socket(api: App, path: Path) -> None:
     """A socket that another instance left is taken over: the lock on the volume tells the living, not this file."""
     with _listening(path) as listener:
         await server_of(api, "", 0, graceful_s=1).serve(sockets=[listener])

@@ -52,13 +52,11 @@ class Closed(InnerApi):
         yield line(Progress(source=source, phase="failed", reason=self._error.reason, message=self._error.message))
 
 
-class Front(InnerApi):
+class Front:
     """What one listener serves: `api`, which may be another one for the next request."""
 
-    api: InnerApi
-
-    def __init__(self) -> None:
-        super().__init__({}, {})
+    def __init__(self, api: InnerApi) -> None:
+        self.api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.api(scope, receive, send)
