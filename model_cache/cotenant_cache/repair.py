@@ -81,6 +81,7 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
     finished = lost = 0
     in_use = {(lease.repo, lease.commit) for lease in tx.leases()}
     verified = {(blob.repo, blob.digest) for blob in tx.blobs() if blob.verified}
+    fetching = tx.fetching()
     for model in tx.listings():
         repo, found = model.repo, on_disk.get(model.repo)
         names = found.commits.get(model.commit, {}) if found else {}
@@ -91,8 +92,10 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
             if (model.found or not kept) and (repo, model.commit) not in in_use:
                 tx.remove_model(repo, model.commit)
                 lost += 1
-        elif all((repo, file.digest) in verified for file in model.files) and any(
-            names.get(file.name) != file.digest for file in model.files
+        elif (
+            repo not in fetching  # whoever fetches it has published the last blob, and gives the names next
+            and all((repo, file.digest) in verified for file in model.files)
+            and any(names.get(file.name) != file.digest for file in model.files)
         ):
             name_files(store, repo, model.commit, model.files)
             finished += 1

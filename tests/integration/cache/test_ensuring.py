@@ -19,6 +19,7 @@ from tests.builders.folders import archive
 from cotenant_cache.client import read_facts
 from cotenant_cache.contract import BLOCK_BYTES
 from cotenant_cache.repair import Repaired
+from cotenant_cache.store import Store, flight_key
 
 pytestmark = pytest.mark.integration
 
@@ -255,3 +256,22 @@ def test_an_instance_that_starts_meanwhile_repairs_nothing_of_a_fetch_that_goes_
     instances.go_on(fetcher)
     assert instances.ended(fetcher).of("ensure")[0].get("files") == digests(files)
     assert instances.ended(other).of("open")[0]["repaired"] == NOTHING
+
+
+def test_names_that_a_live_fetch_has_not_given_yet_are_left_to_it(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    """Between the last blob and the names the volume is free for others."""
+    files = model_files()
+    commit = hub.put("org/a", files)
+    instances.run(tmp_path, ["ensure", "hf://org/a"])
+    fetch = Store(tmp_path, None)
+    with fetch.transaction() as tx:
+        tx.reserve(flight_key("org/a"), 0, for_=("org/a", commit))
+        fetch.volume.unlink_snapshot("org/a", commit)
+
+    assert instances.run(tmp_path).of("open")[0]["repaired"] == NOTHING
+    assert not (tmp_path / "models--org--a" / "snapshots" / commit).exists()
+    fetch.close()  # as an end without them
+    assert instances.run(tmp_path).of("open")[0]["repaired"] == {**NOTHING, "finished_models": 1}
+    assert instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]["files"] == digests(files)
