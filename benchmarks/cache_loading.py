@@ -15,17 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from benchmarks.ballast import ballast
 from benchmarks.measuring import finish, machine, markdown, median
+from cotenant_cache.contract import BLOCK_BYTES
 
 ROOT = Path(__file__).parents[1]
 LOAD_ONCE = ROOT / "benchmarks" / "peers" / "load_once.py"
 RUNAI = ROOT / ".peers" / "runai-model-streamer" / "bin" / "python"
 SHARDS = 3
 TENSOR_BYTES = 32 * 2**20
-RESIDENT = 4
-"""Times the model: the kernel does not take the memory again that was given back last."""
+TIMES = {"cold": 1, "warm": 5}
+"""Loads of one process: what is in memory is there so soon that one of them says little."""
+SPARE_BYTES = 10**9
+"""Memory for the process that loads, beside the model."""
 CACHES: Mapping[str, tuple[str, ...]] = {
     "cold": ("load_file", "runai", "raw", "mapped", "own"),
     "warm": ("load_file", "runai", "mapped", "own"),
@@ -84,17 +86,37 @@ def measure(files: Sequence[Path], rounds: int) -> Measured:
 
 
 def load_once(way: str, cache: str, files: Sequence[Path]) -> tuple[Load, tuple[int, int]]:
-    size_bytes = sum(file.stat().st_size for file in files)
-    resident_bytes = min(RESIDENT * size_bytes, psutil.virtual_memory().available * 3 // 4)
+    """The files must be on disk. Takes them out of the page cache, or puts them into it."""
     python = str(RUNAI) if way == "runai" else sys.executable
-    ran = subprocess.run(
-        [python, str(LOAD_ONCE), way, cache, str(resident_bytes), *map(str, files)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    said = json.loads(ran.stdout.splitlines()[-1])
+    command = [python, str(LOAD_ONCE), way, str(TIMES[cache]), *map(str, files)]
+    drop(files)
+    with ballast(sum(file.stat().st_size for file in files) + SPARE_BYTES) as give_back:
+        if cache == "warm":
+            give_back()
+            read(files)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            program.stdout.readline()  # until all that it needs is imported
+            if cache == "cold":
+                give_back()
+            printed, _ = program.communicate("\n")
+    if program.returncode:
+        raise RuntimeError(f"{way} ended with {program.returncode} from a {cache} page cache; what it wrote is above")
+    said = json.loads(printed.splitlines()[-1])
     return Load(said["wall_s"], said["cpu_s"]), (said["checksum"], said["tensors"])
+
+
+def drop(files: Sequence[Path]) -> None:
+    for file in files:
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read(files: Sequence[Path]) -> None:
+    for file in files:
+        with file.open("rb", buffering=0) as opened:
+            while opened.read(BLOCK_BYTES):
+                pass
 
 
 def ratios(measured: Measured) -> dict[str, float]:

@@ -1,16 +1,13 @@
-"""One load of safetensors files by one of several ways, in a process of its own: prints one line of JSON.
+"""Loads of safetensors files by one of several ways, in a process of its own.
 
-    load_once.py WAY cold|warm RESIDENT_BYTES FILE...
+    load_once.py WAY TIMES FILE...    prints a line when it is ready, and one of JSON after it has read a line
 
 `WAY`: `load_file` (safetensors.torch), `mapped` and `own` (cotenant_cache.tensors), `runai` (runai-model-streamer),
 or `raw`: two threads that read blocks of 8 MiB past the page cache into one buffer each, and keep nothing.
 
 Loaded means touched: of each tensor one byte of every 4096 is added up, the same for every way. A page that is not
-there has to come for that, wherever it comes from. The sums of all ways must agree.
-
-RESIDENT_BYTES are taken, written and given back before the clock starts. A virtual machine may hand memory that
-nobody uses back to its host, and then pays up to a second of CPU for each GB at its next use, whoever that is; thus
-all ways find memory that the machine has.
+there has to come for that, wherever it comes from. The sums of all ways must agree. Of several
+TIMES the median counts.
 """
 
 import ctypes
@@ -19,6 +16,7 @@ import json
 import mmap
 import os
 import resource
+import statistics
 import sys
 import threading
 import time
@@ -103,25 +101,6 @@ def imported(way: str) -> None:
     importlib.import_module(of_way.get(way, "cotenant_cache.tensors" if way != "raw" else "torch"))
 
 
-def prepare(files: Sequence[str], cache: str) -> None:
-    """Takes the files out of the page cache, or puts them into it. They must be on disk already."""
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        while cache == "warm" and os.read(descriptor, BLOCK_BYTES):
-            pass
-        os.close(descriptor)
-
-
-def make_resident(size_bytes: int) -> None:
-    if size_bytes:
-        memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        for at in range(0, size_bytes, PAGE_BYTES):
-            memory[at] = 1
-        memory.close()
-
-
 def touch(tensors: Sequence[Any]) -> int:
     import torch
 
@@ -132,20 +111,23 @@ def touch(tensors: Sequence[Any]) -> int:
     )
 
 
-def main(way: str, cache: str, resident_bytes: str, *files: str) -> None:
-    imported(way)
-    if cache == "warm":  # what has just been read is what a machine that serves has; a pause of seconds is not
-        make_resident(int(resident_bytes))
-        prepare(files, cache)
-    else:
-        prepare(files, cache)
-        make_resident(int(resident_bytes))
+def measured(way: str, files: Sequence[str]) -> tuple[float, float, int, int]:
+    """→ seconds of the clock and of all CPUs, checksum, tensors. Nothing of the load is left."""
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     tensors = WAYS[way](files)
     checksum = touch(tensors)
     wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "checksum": checksum, "tensors": len(tensors)}), flush=True)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, checksum, len(tensors)
+
+
+def main(way: str, times: str, *files: str) -> None:
+    imported(way)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    loads = [measured(way, files) for _ in range(int(times))]
+    wall_s, cpu_s = (statistics.median(load[at] for load in loads) for at in (0, 1))
+    *_, checksum, tensors = loads[-1]
+    print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "checksum": checksum, "tensors": tensors}), flush=True)
 
 
 if __name__ == "__main__":

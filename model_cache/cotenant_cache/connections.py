@@ -7,6 +7,7 @@ import base64
 import http.client
 import io
 import math
+import re
 import socket
 import ssl
 import time
@@ -159,11 +160,14 @@ def _connected(
         return (_encrypted(sock, origin[1]) if origin[0] == "https" else sock), target, {}
     _refuse_inner_names(origin[1], inner_allowed)
     via, login = proxy
-    if origin[0] == "http":
-        return _dial(*via, True, waits), _absolute(parts), {**login, "via proxy": "yes"}
     tunnel = http.client.HTTPConnection(*via, timeout=waits.connect_s)
-    tunnel.set_tunnel(origin[1], origin[2], login)
-    tunnel.connect()
+    try:
+        if origin[0] == "http":
+            return _dial(*via, True, waits), _absolute(parts), {**login, "via proxy": "yes"}
+        tunnel.set_tunnel(origin[1], origin[2], login)
+        tunnel.connect()
+    except (OSError, http.client.HTTPException) as error:
+        raise _proxy_failed(origin[0], error) from None
     return _encrypted(tunnel.sock, origin[1]), target, {"via proxy": "yes"}
 
 
@@ -185,6 +189,13 @@ def _proxy(origin: tuple[str, str, int]) -> tuple[tuple[str, int], dict[str, str
     user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     encoded = base64.b64encode(user.encode()).decode()
     return (parts.hostname, parts.port or 80), {"proxy-authorization": f"Basic {encoded}"} if parts.username else {}
+
+
+def _proxy_failed(scheme: str, error: Exception) -> TryAgainError:
+    """Without what the proxy wrote: it may repeat its password."""
+    status = re.match(r"Tunnel connection failed: (\d+)", str(error))
+    said = f"HTTP {status[1]}" if status else getattr(error, "strerror", None) or type(error).__name__
+    return TryAgainError(f"the proxy of {scheme.upper()}_PROXY did not connect: {said}")
 
 
 def _dial(host: str, port: int, inner_allowed: bool, waits: Waits) -> socket.socket:

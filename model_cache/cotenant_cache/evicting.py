@@ -66,7 +66,7 @@ def plan_for(store: Store, inventory: Inventory, models: Sequence[tuple[str, str
         )
         plan = plan_room(room_bytes, full, for_=("", ""), now=store.clock.now())
         if not plan.fits:
-            return _told(inventory, refusal=_too_little(plan))
+            return _told(inventory, needed_bytes=room_bytes, refusal=_too_little(plan))
         return structs.replace(plan, budget_bytes=inventory.budget_bytes, disk_free_bytes=inventory.disk_free_bytes)
     chosen = [held for held in inventory.models if held.key in set(models)]
     kept = tuple(f"{held.source}: {why}" for held in chosen if (why := why_kept(held)))
@@ -87,10 +87,15 @@ def evict(store: Store, models: Sequence[tuple[str, str]], room_bytes: int, *, y
 
 
 def _told(
-    inventory: Inventory, *, evict: tuple[Eviction, ...] = (), kept: tuple[str, ...] = (), refusal: str = ""
+    inventory: Inventory,
+    *,
+    needed_bytes: int = 0,
+    evict: tuple[Eviction, ...] = (),
+    kept: tuple[str, ...] = (),
+    refusal: str = "",
 ) -> RoomPlan:
     return RoomPlan(
-        needed_bytes=0,
+        needed_bytes=needed_bytes,
         budget_bytes=inventory.budget_bytes,
         used_bytes=inventory.used_bytes,
         reserved_bytes=inventory.reserved_bytes,

@@ -53,7 +53,9 @@ class CacheProgram:
         while time.monotonic() < until:
             assert self.process.poll() is None, self.log
             try:
-                if self.get("/healthz")[0] == 200 and Path(self.socket).exists():
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(self.socket)
+                if self.get("/healthz")[0] == 200:
                     return self
             except OSError:
                 time.sleep(0.05)

@@ -1,6 +1,6 @@
 """`cotenant cache`: the models on this machine's disk. Each command is a cache instance of its own, for its time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,7 +60,7 @@ def ensure(sources: Sources, root: Root = None, state: State = None, budget: Bud
     from cotenant_operator.output import error
 
     folders, problems = [], []
-    with _opened(root, state, budget, make=True) as cache, shown_progress() as tell:
+    with _opened(root, state, budget, sources=sources, make=True) as cache, shown_progress() as tell:
         for source in sources:
             try:
                 folders.append(cache.ensure(source, progress=tell).folder)
@@ -82,7 +82,7 @@ def plan(
     output: Shown = Output.TABLE,
 ) -> int:
     """Say what would go to make room for a model, and what that costs. Changes nothing."""
-    with _opened(root, state, budget) as cache:
+    with _opened(root, state, budget, sources=[source]) as cache:
         found = cache.plan(source)
     return _planned(found, output)
 
@@ -103,7 +103,7 @@ def evict(
 
     if bool(sources) == (room is not None):
         raise FlagError("name models, or say how much room to make by --bytes 20Gi: one of them")
-    with _opened(root, state, budget) as cache:
+    with _opened(root, state, budget, sources=sources) as cache:
         found = cache.evict(sources or (), _bytes("--bytes", room) if room else 0, yes=yes)
     code = _planned(found, output)
     if code == 0:
@@ -123,7 +123,7 @@ def verify(
     from cotenant_operator.quantity import show_bytes
 
     limit = _bytes("--rate", rate) if rate else 0
-    with _opened(root, state) as cache:
+    with _opened(root, state, sources=sources) as cache:
         adopted = cache.adopt()
         found = cache.verify(sources or None, limit)
     for bad in found.bad:
@@ -141,7 +141,7 @@ def verify(
 @cache_app.command()
 def pin(sources: Sources, root: Root = None, state: State = None) -> int:
     """Keep models: they are not evicted until they are unpinned."""
-    with _opened(root, state) as cache:
+    with _opened(root, state, sources=sources) as cache:
         for source in sources:
             cache.pin(source)
     return 0
@@ -150,7 +150,7 @@ def pin(sources: Sources, root: Root = None, state: State = None) -> int:
 @cache_app.command()
 def unpin(sources: Sources, root: Root = None, state: State = None) -> int:
     """Let models be evicted again, when room is needed."""
-    with _opened(root, state) as cache:
+    with _opened(root, state, sources=sources) as cache:
         for source in sources:
             cache.unpin(source)
     return 0
@@ -170,13 +170,27 @@ def serve(context: typer.Context) -> int:
 
 @contextmanager
 def _opened(
-    root: Path | None, state: Path | None, budget: str | None = None, *, make: bool = False
+    root: Path | None,
+    state: Path | None,
+    budget: str | None = None,
+    *,
+    sources: Iterable[str] | None = (),
+    make: bool = False,
 ) -> "Iterator[Cache]":
-    """`make`: the state directory's folder, if it is not there. Raises Failure with what the cache has to say."""
+    """`make`: the state directory's folder, if it is not there.
+
+    Raises FlagError for `sources` that are none, Failure with what the cache has to say.
+    """
     from cotenant_cache.cache import Cache
     from cotenant_cache.errors import CacheError
+    from cotenant_cache.source import parse_source
     from cotenant_operator.failure import Failure, FlagError
 
+    try:
+        for source in sources or ():
+            parse_source(source)
+    except CacheError as error:
+        raise FlagError(error.message) from None
     folder = root or (state or default_state()) / "cache"
     if make and not root:
         folder.mkdir(parents=True, exist_ok=True)

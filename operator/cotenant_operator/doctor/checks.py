@@ -240,6 +240,8 @@ def _hub(seen: Snapshot) -> Iterator[Finding]:
     if hub.offline:
         text = "HF_HUB_OFFLINE is set: only models that are on disk load"
         yield Finding("warning", "hub", text, "unset HF_HUB_OFFLINE")
+    elif not hub.endpoint:
+        yield Finding("problem", "hub", hub.problem, "set HF_ENDPOINT to the hub's address, or unset it")
     elif hub.problem:
         fix = f"curl -I {hub.endpoint}; set HTTPS_PROXY or HF_ENDPOINT if you need them"
         yield Finding("problem", "hub", f"{hub.endpoint} does not answer: {hub.problem}", fix)

@@ -28,7 +28,7 @@ def probe_hub() -> Hub:
     """Through the environment's proxies, as downloads go."""
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT).rstrip("/")
     if not is_hub_address(endpoint):  # it is not shown: it may have a password
-        return Hub(endpoint="HF_ENDPOINT", problem="it is no http(s)://host[:port][/path] without a user")
+        return Hub(endpoint="", problem="HF_ENDPOINT is no http(s)://host[:port][/path] without a user")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Hub(endpoint=endpoint, offline=True)
     token = _token()

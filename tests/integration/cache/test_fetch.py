@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -265,6 +266,22 @@ def test_a_proxy_of_the_environment_is_used(hub: FakeHub, tmp_path: Path, monkey
 
     assert Fetching(source, file, tmp_path / "partial").run() == b'{"a": 1}'
     assert [path for _, path in hub.requests()] == [f"http://hub.example/org/big/resolve/{commit}/config.json"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_does_not_connect_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    with socket.socket() as nobody:  # bound, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://user:secret@127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        source = HubSource("org/big", "main", HubAccess(f"{scheme}://hub.example"))
+        with pytest.raises(HubUnreachableError, match=rf"proxy of {scheme.upper()}_PROXY .*refused") as caught:
+            resolve(source)
+
+    assert "secret" not in caught.value.message
 
 
 def test_a_file_goes_through_a_volume_to_where_hugging_face_tools_look(hub: FakeHub, tmp_path: Path) -> None:

@@ -298,3 +298,20 @@ def test_it_ends_when_it_is_told_to_also_while_it_waits_for_its_volume(tmp_path:
             assert process.wait(10) == 0
         finally:
             process.kill()
+
+
+def test_a_socket_that_another_instance_listens_at_is_left_to_it(
+    hub: FakeHub, nodes: CacheNodes, tmp_path: Path
+) -> None:
+    hub.put("org/a", model_files())
+    first = nodes.start()
+    words = [sys.executable, "-m", "cotenant_serving.weight_cache", "--root", str(tmp_path), "--socket", first.socket]
+    second = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+    assert second.returncode == 1
+    assert f"another instance listens at {first.socket}; end it, or give this one another --socket" in second.stderr
+    open_checked("hf://org/a", "", socket=first.socket)
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert Path(first.socket).exists()
+    first.start()  # a socket that nobody listens at any more is taken
+    open_checked("hf://org/a", "", socket=first.socket)

@@ -66,6 +66,7 @@ def test_a_machine_without_a_gpu_that_has_everything_lacks_nothing() -> None:
         ({"engine_ports_free": 0}, "engine ports", "problem", "ss -ltnp"),
         ({"now_s": 1e9 - 3600}, "clock", "problem", "timedatectl"),
         ({"hub": Hub(endpoint="https://h", clock_skew_s=-300.0)}, "clock", "warning", "timedatectl"),
+        ({"hub": Hub(endpoint="", problem="HF_ENDPOINT is no")}, "hub", "problem", "unset it"),
         ({"hub": Hub(endpoint="https://h", problem="no route")}, "hub", "problem", "curl -I https://h"),
         ({"hub": Hub(endpoint="https://h", token="refused")}, "hub", "problem", "hf auth login"),
         ({"hub": Hub(endpoint="https://h", offline=True)}, "hub", "warning", "unset HF_HUB_OFFLINE"),
@@ -223,7 +224,9 @@ def test_an_address_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
-    assert probe_hub().problem
+    said = probe_hub()
+    assert said.problem
+    assert endpoint not in said.problem  # it may have a password
 
 
 def test_a_hub_that_speaks_no_http_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
