@@ -11,6 +11,7 @@ TIMES the median counts.
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import mmap
@@ -93,12 +94,14 @@ WAYS: dict[str, Callable[[Sequence[str]], list[Any]]] = {
 
 
 def imported(way: str) -> None:
-    """What a way imports is no part of its load."""
+    """What a way imports is no part of its load, nor is looking through it for garbage while it loads."""
     import torch
 
     torch.set_num_threads(1)
     of_way = {"load_file": "safetensors.torch", "runai": "runai_model_streamer"}
     importlib.import_module(of_way.get(way, "cotenant_cache.tensors" if way != "raw" else "torch"))
+    gc.collect()
+    gc.freeze()
 
 
 def touch(tensors: Sequence[Any]) -> int:
