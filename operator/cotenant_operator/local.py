@@ -198,6 +198,8 @@ class _Local:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         sent = False
         while time.monotonic() < deadline_s:
+            if await self._programs.start_slow_ray_again():
+                deadline_s, sent = time.monotonic() + START_TIMEOUT_S, False
             for child in self._programs.ended():
                 self._say(f"error: {child.name} ended at its start; {child.log} says:\n{child.last_lines()}")
                 return False

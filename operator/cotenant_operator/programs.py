@@ -14,6 +14,8 @@ from cotenant_serving.gateway.settings import Settings
 DRAIN_S = Settings().ended_within_s + 5.0
 """What the gateway gets to end: it kills its own workers sooner."""
 RAY_STARTS_PER_MINUTE = 3
+RAY_WAS_SLOW = "The current node timed out during startup"
+"""What Ray says when it did not come up within 30 s, which is all that it gives itself."""
 PAUSE_S = 2.0
 """Before a program that keeps ending is started once more."""
 
@@ -67,6 +69,14 @@ class Programs:
             await self._start_conductor()
         if "gateway" in names:
             await self._start_gateway()
+
+    async def start_slow_ray_again(self) -> bool:
+        """Once: what a busy machine has read for the first start is in its memory for the second."""
+        ray = self._children["ray"]
+        if ray.alive or self._restarts or RAY_WAS_SLOW not in ray.last_lines():
+            return False
+        await self.keep_alive()
+        return True
 
     async def end(self) -> None:
         """The gateway first, so that its streams finish; then the conductor; then Ray with all engines."""
