@@ -1,6 +1,7 @@
 """The cache as engines and the operator use it: a source in, a checked folder or its facts out."""
 
 import importlib
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,8 +17,11 @@ from cotenant_cache.facts import ModelFacts
 from cotenant_cache.folders import folder_facts
 from cotenant_cache.found import noted_revisions
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
+from cotenant_cache.unwritable import facts_as_it_lies
 
 ENVIRONMENT = HubAccess()
+
+log = logging.getLogger("cotenant.cache")
 
 
 class Held(Protocol):
@@ -61,7 +65,8 @@ def open_checked(
     A revision that is on disk already is used without asking the hub when it is a commit. `progress(done_bytes,
     total_bytes)` is called while files come. `lease` is the name under which the model is kept from eviction until
     `OpenModel.close`, or until this process ends; empty: not at all. `socket` is where another process' cache
-    instance listens, which then does all of it: here the volume is only read. Raises CacheError.
+    instance listens, which then does all of it: here the volume is only read. Where it cannot be written, what is
+    whole and right is opened without a lease, and the log says so. Raises CacheError.
     """
     parsed = parse_source(source)
     if isinstance(parsed, FolderSource):
@@ -71,11 +76,13 @@ def open_checked(
         return _open_through_instance(socket, parsed, source, progress, lease)
     try:
         return _open_through_cache(parsed, source, Path(cache_dir), progress, lease, budget_bytes)
-    except (VolumeError, DiskFullError):  # read-only here, or not a byte is free: what is there whole still serves
-        there = _facts_on_disk(parsed, Path(cache_dir))
-        if there is None:
+    except (VolumeError, DiskFullError) as error:  # read-only here, or not a byte is free
+        opened = _open_as_it_lies(parsed, Path(cache_dir), progress)
+        if opened is None:
             raise
-        return OpenModel(_snapshot(parsed.repo, there.fingerprint, Path(cache_dir)), there)
+        if lease:
+            log.warning("%s: no lease keeps it, another instance may evict it while it is used: %s", source, error)
+        return opened
 
 
 def read_facts(source: str, cache_dir: str, access: HubAccess = ENVIRONMENT) -> ModelFacts:
@@ -145,6 +152,22 @@ def _open_through_cache(
     if not lease:
         cache.close()
     return OpenModel(leased.folder, facts, immutable=True, holding=cache if lease else None)
+
+
+def _open_as_it_lies(
+    parsed: HubSource, cache_dir: Path, progress: Callable[[int, int], None] | None
+) -> OpenModel | None:
+    """Without a lease. None when it is not there whole. Raises CacheError: there is a byte that is not right."""
+    commit = parsed.revision if parsed.pinned else _resolved_before(parsed, cache_dir)
+    if not commit:
+        return None
+    folder = _snapshot(parsed.repo, commit, cache_dir)
+    facts = facts_as_it_lies(replace(parsed, revision=commit), folder, cache_dir, progress or _ignore)
+    return None if facts is None else OpenModel(folder, facts)
+
+
+def _ignore(done_bytes: int, total_bytes: int) -> None:
+    del done_bytes, total_bytes
 
 
 def _facts_on_disk(parsed: HubSource, cache_dir: Path) -> ModelFacts | None:

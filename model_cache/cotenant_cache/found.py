@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,11 @@ def found_model(folder: Path, repo: str, partials: Mapping[str, int]) -> FoundMo
         for file in entries(folder / "blobs")
         if _DIGEST.fullmatch(file.name) and (size := size_of(file)) is not None
     }
-    commits = {path.name: _links(path) for path in entries(folder / "snapshots") if _COMMIT.fullmatch(path.name)}
+    commits = {
+        path.name: {name: digest for name, digest in names_in(path).items() if digest}
+        for path in entries(folder / "snapshots")
+        if _COMMIT.fullmatch(path.name)
+    }
     return FoundModel(repo, commits, revisions_in(folder / "refs"), blobs, partials)
 
 
@@ -66,16 +69,23 @@ def repo_of(key: str) -> str:
     return key.removeprefix("models--").replace("--", "/")
 
 
-def _links(snapshot: Path) -> dict[str, str]:
+def names_in(snapshot: Path) -> dict[str, str]:
+    """Everything in it that is no folder of its own → the digest that its link leads to; empty: to no blob."""
     found = {}
     for folder, folders, names in os.walk(snapshot):
-        for name in (*names, *folders):
-            path = Path(folder) / name
-            with suppress(OSError):
-                to = Path(os.readlink(path))
-                if to.parent.name == "blobs" and _DIGEST.fullmatch(to.name):
-                    found[str(path.relative_to(snapshot))] = to.name
+        for path in (Path(folder) / name for name in (*names, *folders)):
+            if path.is_symlink() or path.name in names:
+                found[str(path.relative_to(snapshot))] = _digest_behind(path)
     return found
+
+
+def _digest_behind(path: Path) -> str:
+    """Of a link that leads to a blob by its name, there or not."""
+    try:
+        to = Path(os.readlink(path))
+    except OSError:
+        return ""
+    return to.name if to.parent.name == "blobs" and _DIGEST.fullmatch(to.name) else ""
 
 
 def entries(folder: Path) -> list[Path]:
