@@ -83,7 +83,8 @@ def _file(sibling: _Sibling) -> ModelFile:
 def wanted(source: HubSource, listing: Listing) -> tuple[ModelFile, ...]:
     """What an engine needs of the resolved commit, small files first: a broken model is found before its weights.
 
-    Descriptions are read from the hub for that, weights are not touched. Raises CacheError.
+    Descriptions are read from the hub for that, and an archive's table of contents; no weights are touched. Raises
+    CacheError.
     """
     pinned = replace(source, revision=listing.commit)
     files = HubFiles(pinned, listing.files, HubReads(pinned))
@@ -98,6 +99,8 @@ def wanted(source: HubSource, listing: Listing) -> tuple[ModelFile, ...]:
             f"{pinned.at(listing.commit)}: {endpoint(source)} lists no digest of {nameless}, so it could not be "
             "checked; check that HF_ENDPOINT is a hub that lists blobs"
         )
+    if contents.archive:  # judged as for its facts, so that pickles are refused before they come
+        files.archive(contents.archive)
     return tuple(chosen)
 
 
