@@ -13,7 +13,7 @@ from cotenant_serving.contract import NodeWeights
 
 @dataclass(frozen=True, slots=True)
 class NodeCache:
-    """What one node has, whole: `hf://repo@revision` of each commit, and of each branch that is recorded as one."""
+    """What one node has, whole and verified: `hf://repo@revision` of each commit, and of each branch that is recorded as one."""
 
     sources: frozenset[str] = frozenset()
     node: str = ""
@@ -26,7 +26,8 @@ class NodeCache:
 
     @classmethod
     def of(cls, report: NodeReport) -> "NodeCache":
-        here = {name: model.size_bytes for model in report.models if model.whole for name in _names(model)}
+        ready = [model for model in report.models if model.whole and model.verified]
+        here = {name: model.size_bytes for model in ready for name in _names(model)}
         return cls(
             frozenset(here),
             report.node,

@@ -1,11 +1,12 @@
 """Of devices that are as good, an engine starts where its weights are on the disk."""
 
+import msgspec
 import pytest
 from tests.builders.cached_models import USAGE
 from tests.builders.conductor import GIB, device, engine, group, model, pod, world
 
 from cotenant_cache.contract import CachedModel, NodeReport
-from cotenant_serving.conductor.cached import NodeCache, cache_name
+from cotenant_serving.conductor.cached import NodeCache, cache_name, node_weights
 from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.load_times import LoadTimes, ModelLoads
 from cotenant_serving.conductor.world import Decision, ModelMemory, World
@@ -147,6 +148,14 @@ def test_only_whole_models_count_by_commit_and_by_what_is_recorded_as_it() -> No
     assert NodeCache.of(report).sources == {SOURCE, "hf://org/chat@main"}
     partial = NodeReport(node="n", usage=USAGE, models=(cached(present=7 * GB),))
     assert NodeCache.of(partial).sources == frozenset()
+
+
+def test_a_model_that_was_never_checked_is_not_there_until_it_is() -> None:
+    """Another tool put it there: an engine would wait for the check, and perhaps for a fetch."""
+    unchecked = msgspec.structs.replace(cached(revisions=("main",)), verified=False)
+    said = NodeCache.of(NodeReport(node="n", usage=USAGE, models=(unchecked,)))
+    assert (said.sources, said.here) == (frozenset(), {})
+    assert node_weights([said], [SOURCE])[0].here == {}
 
 
 @pytest.mark.parametrize(
