@@ -7,9 +7,10 @@ tool fetched everything: that says the hub's listing, or, when the hub is away, 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cotenant_cache.contract import ModelFile
+from cotenant_cache.contract import ModelFile, Progress
 from cotenant_cache.errors import CacheError, VolumeError
 from cotenant_cache.folders import folder_facts
+from cotenant_cache.rounds import RoundTeller
 from cotenant_cache.shelving import missing
 from cotenant_cache.source import HubSource
 from cotenant_cache.store import Store, volume_errors
@@ -24,11 +25,18 @@ class Adopted:
     """Why it is not served as it is; empty: it is."""
 
 
-def adopt_all(store: Store) -> tuple[Adopted, ...]:
-    """Every model that was found on the disk and not listed by a hub since."""
+def adopt_all(store: Store, tell: Callable[[Progress], None] = lambda said: None) -> tuple[Adopted, ...]:
+    """Every model that was found on the disk and not listed by a hub since. `tell` takes how far that is."""
     with store.transaction() as tx:
-        found = [(model.repo, model.commit) for model in tx.listings() if model.found]
-    return tuple(adopt(store, repo, commit, lambda file, done: None, float("inf")) for repo, commit in found)
+        found = [model for model in tx.listings() if model.found]
+    total = sum(file.size_bytes for model in found for file in model.files)
+    teller = RoundTeller(f"{len(found)} models of other tools", total, tell, store.clock)
+
+    def checked(repo: str, commit: str) -> Adopted:
+        report = lambda file, done: teller.at(f"{repo}: {file.name}", file.size_bytes, done)  # noqa: E731
+        return adopt(store, repo, commit, report, float("inf"))
+
+    return tuple(checked(model.repo, model.commit) for model in found)
 
 
 def adopt(store: Store, repo: str, commit: str, report: Callable[[ModelFile, int], None], until: float) -> Adopted:

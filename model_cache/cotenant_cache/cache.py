@@ -157,16 +157,18 @@ class Cache:
         with self._store.transaction() as tx:
             tx.unlease(lease_id)
 
-    def pin(self, source: str) -> None:
-        """Never evicted until it is unpinned. Raises ModelNotFoundError."""
+    def pin(self, source: str) -> str:
+        """Never evicted until it is unpinned. → its commit. Raises ModelNotFoundError."""
         repo, commit = self._known(source)
         with self._store.transaction() as tx:
             tx.pin(repo, commit)
+        return commit
 
-    def unpin(self, source: str) -> None:
+    def unpin(self, source: str) -> str:
         repo, commit = self._known(source)
         with self._store.transaction() as tx:
             tx.unpin(repo, commit)
+        return commit
 
     def verify(
         self,
@@ -174,15 +176,23 @@ class Cache:
         rate_bytes_per_s: float = 0.0,
         stop: Callable[[], bool] = lambda: False,
         told: Callable[[BadBlob], None] = lambda bad: None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Verified:
         """Reads blobs again, the longest unverified first; a bad one is quarantined and its models are not whole."""
         models = None if sources is None else [self._known(source) for source in sources]
-        return verifying.verify(self._store, models=models, rate_bytes_per_s=rate_bytes_per_s, stop=stop, told=told)
+        return verifying.verify(
+            self._store,
+            models=models,
+            rate_bytes_per_s=rate_bytes_per_s,
+            stop=stop,
+            told=told,
+            tell=progress or _ignore,
+        )
 
-    def adopt(self) -> tuple[Adopted, ...]:
+    def adopt(self, progress: Callable[[Progress], None] | None = None) -> tuple[Adopted, ...]:
         """Checks what other Hugging Face tools have put into the layout since, so that it is served."""
         repair(self._store)
-        return adopting.adopt_all(self._store)
+        return adopting.adopt_all(self._store, progress or _ignore)
 
     def repair(self) -> Repaired:
         return repair(self._store)

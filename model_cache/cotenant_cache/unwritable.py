@@ -18,6 +18,7 @@ from cotenant_cache.errors import CorruptWeightsError, FileMissingError, ModelNo
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.folders import folder_facts
 from cotenant_cache.found import CONTROL, names_in
+from cotenant_cache.kinds import kind_of
 from cotenant_cache.ledger_claims import Kept
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.source import HubSource
@@ -60,7 +61,8 @@ def facts_as_it_lies(
     that is not what its digest says, VolumeError for one without a digest or that the disk cannot read, and whatever
     a model's facts are refused for.
     """
-    names, recorded = names_in(folder), _recorded(root / CONTROL / "ledger.sqlite", source.repo, source.revision)
+    names = {name: digest for name, digest in names_in(folder).items() if _is_read(folder / name)}
+    recorded = _recorded(root / CONTROL / "ledger.sqlite", source.repo, source.revision)
     if not recorded.files.items() <= names.items() or not all(os.path.exists(folder / name) for name in names):
         return None
     blobs = folder.parent.parent / "blobs"
@@ -93,6 +95,11 @@ def _recorded(path: Path, repo: str, commit: str) -> _Recorded:
         {file.name: file.digest for file in model.files} if model and not model.found else {},
         {blob.digest: blob.size_bytes for blob in blobs if blob.verified},
     )
+
+
+def _is_read(path: Path) -> bool:
+    """Whether an engine may read it. Code and texts that other tools put there are left to them."""
+    return kind_of(path.name) in ("weights", "description") or path.is_dir()
 
 
 def _known(path: Path, blob: Path, recorded: _Recorded) -> bool:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotenant_cache.contract import ModelFile
+from cotenant_cache.contract import ModelFile, Progress
 from cotenant_cache.digests import new_hash
 from cotenant_cache.errors import TooLateError
+from cotenant_cache.ledger_blobs import Blob
+from cotenant_cache.rounds import RoundTeller
 from cotenant_cache.store import Store
 
 READ_BYTES = 4 * 2**20
@@ -96,16 +98,22 @@ def verify(
     rate_bytes_per_s: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
     told: Callable[[BadBlob], None] = lambda bad: None,
+    tell: Callable[[Progress], None] = lambda said: None,
 ) -> Verified:
     """Every blob of these models (None: of the volume, loose ones too), the longest unverified first.
 
-    `rate_bytes_per_s`: at most so fast; 0: as fast as the disk. Ends early when `stop` says so.
+    `rate_bytes_per_s`: at most so fast; 0: as fast as the disk. Ends early when `stop` says so. `tell` takes how far
+    it is, a few times a second.
     """
-    pace = _Pace(store, rate_bytes_per_s, stop)
+    due = _due(store, models)
+    teller = RoundTeller(f"{len(due)} files", sum(blob.size_bytes for blob, _ in due), tell, store.clock)
+    pace = _Pace(store, rate_bytes_per_s, stop, teller)
     blobs, bad = 0, []
-    for repo, digest in _due(store, models):
+    for blob, name in due:
         if stop():
             break
+        repo, digest = blob.repo, blob.digest
+        teller.begin(f"{repo}: {name or digest[:12] + '…'}", blob.size_bytes)
         try:
             looked = _look_whatever_the_disk(store, repo, digest, pace)
         except _StoppedError:
@@ -179,26 +187,27 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[str, str]]:
+def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[Blob, str]]:
+    """Each with the name that a model has for it; empty: none has."""
     with store.transaction() as tx:
-        wanted = None
-        if models is not None:
-            found = [tx.model(repo, commit) for repo, commit in models]
-            wanted = {(model.repo, file.digest) for model in found if model is not None for file in model.files}
+        found = tx.listings() if models is None else [tx.model(repo, commit) for repo, commit in models]
         blobs = tx.blobs_to_verify()
-    return [key for blob in blobs if (key := (blob.repo, blob.digest)) and (wanted is None or key in wanted)]
+    names = {(model.repo, file.digest): file.name for model in found if model is not None for file in model.files}
+    return [(blob, name) for blob in blobs if (name := names.get((blob.repo, blob.digest), "")) or models is None]
 
 
 class _Pace:
     """Keeps the reading to a rate, and to the moment at which it should end."""
 
-    def __init__(self, store: Store, rate_bytes_per_s: float, stop: Callable[[], bool]) -> None:
+    def __init__(self, store: Store, rate_bytes_per_s: float, stop: Callable[[], bool], teller: RoundTeller) -> None:
+        self._teller = teller
         self._clock, self._rate, self._stop = store.clock, rate_bytes_per_s, stop
         self._began = store.clock.monotonic()
         self.bytes = 0
 
     def read(self, count: int) -> None:
         self.bytes += count
+        self._teller.read(count)
         ahead_s = self.bytes / self._rate - (self._clock.monotonic() - self._began) if self._rate else 0.0
         while ahead_s > 0 and not self._stop():
             self._clock.sleep(min(ahead_s, 1.0))

@@ -1,4 +1,4 @@
-"""How far downloads are, on stderr: bars on a terminal, a line every ten seconds anywhere else."""
+"""How far downloads and checks are, on stderr: bars on a terminal, a line every ten seconds anywhere else."""
 
 import sys
 import time
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 LINE_EVERY_S = 10.0
+_LONG = ("fetching", "verifying")
 
 
 @contextmanager
@@ -40,7 +41,7 @@ class _Lines:
         now = self._clock()
         if said.phase == self._phase and now - self._at < LINE_EVERY_S:
             return
-        if said.phase != self._phase or said.phase == "fetching":
+        if said.phase != self._phase or said.phase in _LONG:
             note(progress_line(said))
         self._phase, self._at = said.phase, now
 
@@ -52,7 +53,7 @@ def progress_line(said: Progress) -> str:
         text += f", {show_bytes(said.done_bytes)} of {show_bytes(said.total_bytes)}"
     if said.rate_bytes_per_s:
         text += f", {show_bytes(round(said.rate_bytes_per_s))}/s"
-    if said.eta_s is not None and said.phase == "fetching":
+    if said.eta_s is not None and said.phase in _LONG:
         text += f", {said.eta_s:.0f} s left"
     return text
 

@@ -1,11 +1,16 @@
 """What `cotenant cache` shows of a volume: rows for people, documents for programs. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
+from cotenant_cache.adopting import Adopted
 from cotenant_cache.contract import CachedModel, RoomPlan, Usage
+from cotenant_cache.errors import CacheError
+from cotenant_cache.shelving import Leased
+from cotenant_cache.verifying import Verified
 from cotenant_operator.quantity import show_bytes
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
@@ -95,6 +100,28 @@ def plan_lines(plan: RoomPlan) -> list[str]:
         lines.append("  nothing has to go")
     lines += [f"  stays: {kept}" for kept in plan.kept]
     return lines
+
+
+def ensured_document(done: Mapping[str, Leased], problems: Mapping[str, CacheError]) -> dict[str, Any]:
+    """By source, in the order of asking. Of a folder of its own there is neither a commit nor a size."""
+    return {
+        "models": [
+            {
+                "source": source,
+                "commit": leased.commit,
+                "folder": str(leased.folder),
+                "size_bytes": leased.size_bytes,
+            }
+            for source, leased in done.items()
+        ],
+        "problems": [
+            {"source": source, "reason": error.reason, "message": error.message} for source, error in problems.items()
+        ],
+    }
+
+
+def verified_document(found: Verified, adopted: Iterable[Adopted]) -> dict[str, Any]:
+    return {**asdict(found), "adopted": [asdict(one) for one in adopted]}
 
 
 def document(value: Any) -> Any:

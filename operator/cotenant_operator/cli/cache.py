@@ -53,23 +53,25 @@ def disk_usage(root: Root = None, state: State = None, budget: Budget = None, ou
 
 
 @cache_app.command()
-def ensure(sources: Sources, root: Root = None, state: State = None, budget: Budget = None) -> int:
+def ensure(
+    sources: Sources, root: Root = None, state: State = None, budget: Budget = None, output: Shown = Output.TABLE
+) -> int:
     """Fetch models that are not here, whole and verified; prints their folders."""
     from cotenant_cache.errors import CacheError
     from cotenant_operator.cache_progress import shown_progress
+    from cotenant_operator.cache_report import ensured_document
     from cotenant_operator.output import error
 
-    folders, problems = [], []
+    done, problems = {}, {}
     with _opened(root, state, budget, sources=sources, make=True) as cache, shown_progress() as tell:
         for source in sources:
             try:
-                folders.append(cache.ensure(source, progress=tell).folder)
+                done[source] = cache.ensure(source, progress=tell)
             except CacheError as failed:
-                problems.append(failed.message)
-    for folder in folders:
-        typer.echo(folder)
-    for problem in problems:
-        error(problem)
+                problems[source] = failed
+    _tell([str(leased.folder) for leased in done.values()], ensured_document(done, problems), output)
+    for problem in problems.values():
+        error(problem.message)
     return EXIT_FAILED if problems else 0
 
 
@@ -117,43 +119,45 @@ def verify(
     rate: Annotated[str | None, typer.Option(help="Bytes a second, such as 50Mi. Default: the disk's.")] = None,
     root: Root = None,
     state: State = None,
+    output: Shown = Output.TABLE,
 ) -> int:
     """Read files again and compare them with their digests; a bad one is quarantined. Exit 1 if there was one."""
+    from cotenant_operator.cache_progress import shown_progress
+    from cotenant_operator.cache_report import verified_document
     from cotenant_operator.output import error, note
     from cotenant_operator.quantity import show_bytes
 
     limit = _bytes("--rate", rate) if rate else 0
-    with _opened(root, state, sources=sources) as cache:
-        adopted = cache.adopt()
-        found = cache.verify(sources or None, limit)
+    with _opened(root, state, sources=sources) as cache, shown_progress() as tell:
+        adopted = cache.adopt(tell)
+        found = cache.verify(sources or None, limit, progress=tell)
+    _tell([], verified_document(found, adopted), output)
     for bad in found.bad:
         error(
             f"{bad.repo}: file {bad.digest[:12]}… does not match its digest; it is quarantined, "
             f"`cotenant cache ensure hf://{bad.repo}` fetches it again"
             + ("; an engine uses it: restart that engine" if bad.leased else "")
         )
-    if adopted:
-        note(f"{len(adopted)} models that other tools had put there were checked and are served")
+    if served := [one for one in adopted if not one.refusal]:
+        note(f"{len(served)} models that other tools had put there were checked and are served")
     note(f"{found.blobs} files, {show_bytes(found.bytes)}: {len(found.bad)} bad")
     return EXIT_FAILED if found.bad else 0
 
 
 @cache_app.command()
-def pin(sources: Sources, root: Root = None, state: State = None) -> int:
+def pin(sources: Sources, root: Root = None, state: State = None, output: Shown = Output.TABLE) -> int:
     """Keep models: they are not evicted until they are unpinned."""
     with _opened(root, state, sources=sources) as cache:
-        for source in sources:
-            cache.pin(source)
-    return 0
+        commits = {source: cache.pin(source) for source in sources}
+    return _tell([], [{"source": at, "commit": commit, "pinned": True} for at, commit in commits.items()], output)
 
 
 @cache_app.command()
-def unpin(sources: Sources, root: Root = None, state: State = None) -> int:
+def unpin(sources: Sources, root: Root = None, state: State = None, output: Shown = Output.TABLE) -> int:
     """Let models be evicted again, when room is needed."""
     with _opened(root, state, sources=sources) as cache:
-        for source in sources:
-            cache.unpin(source)
-    return 0
+        commits = {source: cache.unpin(source) for source in sources}
+    return _tell([], [{"source": at, "commit": commit, "pinned": False} for at, commit in commits.items()], output)
 
 
 @cache_app.command(
@@ -230,5 +234,6 @@ def _tell(lines: list[str], document: object, output: Output) -> int:
 
     if output in (Output.JSON, Output.YAML):
         return show(((), []), document, output)
-    typer.echo("\n".join(map(harmless, lines)))
+    if lines:
+        typer.echo("\n".join(map(harmless, lines)))
     return 0

@@ -13,7 +13,8 @@ from cotenant_serving.contract import NodeWeights
 
 @dataclass(frozen=True, slots=True)
 class NodeCache:
-    """What one node has, whole and verified: `hf://repo@revision` of each commit, and of each branch that is recorded as one."""
+    """What one node has, whole and verified: `hf://repo@revision` of each commit, and of each branch that is recorded
+    as one."""
 
     sources: frozenset[str] = frozenset()
     node: str = ""

@@ -78,8 +78,9 @@ def test_a_right_model_is_opened_after_each_byte_was_looked_at_and_the_log_says_
     source: str, hub: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = model_files()
-    commit = hub.put("org/a", files)
+    commit = hub.put("org/a", {**files, "net.py": b"print('never')"})
     folder = put_by_hub_client(hub, "org/a", tmp_path)
+    (folder / "README.md").write_text("a note of somebody")
     block(tmp_path)
     seen: list[tuple[int, int]] = []
     with caplog.at_level(logging.WARNING, "cotenant.cache"):
@@ -120,6 +121,17 @@ def test_a_model_that_is_not_whole_is_refused_with_what_is_wrong_with_the_volume
     (path if what == "name" else path.resolve()).unlink()
     block(tmp_path)
     with pytest.raises(VolumeError, match="cannot be used as a weight cache"):
+        open_checked("hf://org/a", str(tmp_path))
+
+
+def test_a_folder_in_place_of_a_link_to_a_blob_is_not_opened(hub: FakeHub, tmp_path: Path) -> None:
+    """What is in it is read as the model's, and no digest says what it should be."""
+    fetched(hub, tmp_path)
+    [folder] = (tmp_path / "models--org--a" / "snapshots").iterdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "1_Pooling").symlink_to(tmp_path / "elsewhere")
+    block(tmp_path)
+    with pytest.raises(VolumeError, match="1_Pooling is no link to a blob"):
         open_checked("hf://org/a", str(tmp_path))
 
 
