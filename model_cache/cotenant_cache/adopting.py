@@ -2,6 +2,9 @@
 
 The names of their blobs are the hub's digests, so the check needs no hub. What the check cannot say is whether the
 tool fetched everything: that says the hub's listing, or, when the hub is away, the model's own files.
+
+Tools put code, pickles and texts beside what an engine reads. Those are left to them: checked by nobody who serves,
+given to no peer, counted and evicted with their model.
 """
 
 from collections.abc import Callable
@@ -9,7 +12,8 @@ from dataclasses import dataclass
 
 from cotenant_cache.contract import ModelFile, Progress
 from cotenant_cache.errors import CacheError, VolumeError
-from cotenant_cache.folders import folder_facts
+from cotenant_cache.folders import folder_facts, folder_wanted
+from cotenant_cache.kinds import PLAIN_NAME, kind_of
 from cotenant_cache.rounds import RoundTeller
 from cotenant_cache.shelving import missing
 from cotenant_cache.source import HubSource
@@ -40,25 +44,28 @@ def adopt_all(store: Store, tell: Callable[[Progress], None] = lambda said: None
 
 
 def adopt(store: Store, repo: str, commit: str, report: Callable[[ModelFile, int], None], until: float) -> Adopted:
-    """Checks every blob of the model and whether it is complete. Raises TooLateError."""
+    """Checks every blob that an engine may read, and whether the model is complete. Raises TooLateError."""
     source = HubSource(repo, commit).at(commit)
     with store.transaction() as tx:
         model = tx.model(repo, commit)
     if model is None:
         return Adopted(repo, commit, f"{source}: is not on this volume")
+    readable = [file for file in model.files if kind_of(file.name) in ("weights", "description")]
     try:
         with volume_errors(store.root):
-            verify_files(store, repo, model.files, report, until)
+            verify_files(store, repo, readable, report, until)
     except VolumeError as error:  # a file that another tool keeps to itself, or that the disk cannot read
         return Adopted(repo, commit, error.message)
     with store.transaction() as tx:
-        lacking = missing(store, tx, repo, model.files)
+        lacking = missing(store, tx, repo, readable)
     if lacking:
         return Adopted(repo, commit, f"{source}: {lacking[0].name} is not there or not what its digest says")
+    folder = store.volume.snapshot(repo, commit)
     try:
-        folder_facts(store.volume.snapshot(repo, commit), source=source, fingerprint=commit)
+        folder_facts(folder, source=source, fingerprint=commit)
+        names = {name for name in folder_wanted(folder, source=source) if PLAIN_NAME.fullmatch(name)}
     except CacheError as error:
         return Adopted(repo, commit, error.message)
     with store.transaction() as tx:
-        tx.put_model(repo, commit, model.files)
+        tx.put_model(repo, commit, [file for file in readable if file.name in names])
     return Adopted(repo, commit)

@@ -18,7 +18,7 @@ from cotenant_cache.facts import ModelFacts
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
 from cotenant_cache.layout import ARCHIVE_SUFFIX, fingerprint_of
 from cotenant_cache.modules import MODULES_FILE
-from cotenant_cache.reading import MAX_JSON_BYTES, read_facts
+from cotenant_cache.reading import MAX_JSON_BYTES, read_contents, read_facts, small_files
 
 _CAUSES = {
     errno.ENOENT: ("does not exist", "check the path and its symbolic links"),
@@ -38,6 +38,13 @@ def folder_facts(folder: Path, *, source: str, fingerprint: str = "") -> ModelFa
     """
     files = _Folder(folder, source, _file_names(folder, source))
     return read_facts(files, source=source, fingerprint=fingerprint or _fingerprint(files))
+
+
+def folder_wanted(folder: Path, *, source: str) -> tuple[str, ...]:
+    """Names of the files that an engine may read there, as `hub.wanted` has them of a hub's. Raises CacheError."""
+    files = _Folder(folder, source, _file_names(folder, source))
+    contents = read_contents(files)
+    return (*small_files(files.names, contents), *contents.weights)
 
 
 @dataclass(frozen=True, slots=True)

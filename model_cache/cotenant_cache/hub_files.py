@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from cotenant_cache.errors import CorruptWeightsError, FileMissingError
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
 from cotenant_cache.hub_access import endpoint
 from cotenant_cache.hub_reads import HubReads
+from cotenant_cache.kinds import PLAIN_NAME
 from cotenant_cache.reading import MAX_JSON_BYTES
 from cotenant_cache.source import HubSource
 
 _HEADERS_AT_ONCE = 4
 _RANGE_BYTES = 64 * 2**10
-PLAIN_NAME = re.compile(r"\w[\w .+-]*(/\w[\w .+-]*)?", re.ASCII)
-"""Of a file, or of one in a folder directly below: the only names of a listing that are ever joined to a path."""
 
 
 @dataclass(frozen=True, slots=True)

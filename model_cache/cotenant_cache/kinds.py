@@ -1,9 +1,12 @@
 """Which files of a model are ever fetched, by name; and why the others are not. Pure."""
 
+import re
 from typing import Literal
 
 Kind = Literal["weights", "description", "code", "pickle", "text", "binary"]
 
+PLAIN_NAME = re.compile(r"\w[\w .+-]*(/\w[\w .+-]*)?", re.ASCII)
+"""Of a file, or of one in a folder directly below: the only names of a listing that are ever joined to a path."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".ipynb", ".whl")
 _DESCRIPTIONS = (".json", ".jinja", ".model", ".tiktoken")

@@ -25,7 +25,7 @@ class LedgerModel:
     commit: str
     files: tuple[ModelFile, ...]
     present: frozenset[str]
-    """Digests of its blobs that are on disk."""
+    """Digests of its blobs that are on disk, also of files beside those that are listed."""
     found: bool
     """Its listing is what was on the disk, put there by another tool, and may lack files; no hub was asked."""
     pinned: bool
@@ -44,13 +44,17 @@ class LedgerModel:
 
 class ModelRows(BlobRows):
     def put_model(self, repo: str, commit: str, files: Sequence[ModelFile], *, found: bool = False) -> None:
-        """Its listing. Blobs that the ledger does not know count as not on disk. `found`: as in LedgerModel."""
+        """Its listing. Blobs that the ledger does not know count as not on disk. `found`: as in LedgerModel.
+
+        What is beside the files of a listing, or was found and is listed no more, stays the model's own.
+        """
         listing = msgspec.json.encode(sorted(files, key=lambda file: file.name))
         known = self._run(
             "SELECT id, files, found FROM models WHERE repo = ? AND commit_id = ?", (repo, commit)
         ).fetchone()
         if known and (bytes(known[1]), bool(known[2])) == (listing, found):
             return
+        beside = self._beside(*known) if known else {}
         if known:
             self._run("DELETE FROM parts WHERE model = ?", known[:1])
         self._run(
@@ -58,17 +62,23 @@ class ModelRows(BlobRows):
             "UPDATE SET files = excluded.files, file_count = excluded.file_count, found = excluded.found",
             (repo, commit, listing, len(files), found),
         )
-        self._name_blobs(repo, commit, {file.digest: file.size_bytes for file in files})
+        self.name_blobs(repo, commit, {**beside, **{file.digest: file.size_bytes for file in files}})
         self._forget_nameless(repo)
 
-    def _name_blobs(self, repo: str, commit: str, sizes: Mapping[str, int]) -> None:
+    def _beside(self, model: int, listing: bytes, found: int) -> Mapping[str, int]:
+        """Digests of the model's blobs on disk that it does not list; of one that was only found, all."""
+        listed = set() if found else {file.digest for file in _decoded(listing)}
+        return dict.fromkeys(self._present(model) - listed, 0)  # their sizes are known
+
+    def name_blobs(self, repo: str, commit: str, sizes: Mapping[str, int]) -> None:
+        """Digest → bytes, of what counts as the model's and goes with it, listed or not."""
         self._run_many(
             "INSERT INTO blobs(repo, digest, size_bytes) VALUES (?, ?, ?) ON CONFLICT DO UPDATE "
             "SET size_bytes = iif(present, size_bytes, excluded.size_bytes)",
             [(repo, digest, size) for digest, size in sizes.items()],
         )
         self._run_many(
-            "INSERT INTO parts(model, blob) SELECT m.id, b.id FROM models m, blobs b "
+            "INSERT OR IGNORE INTO parts(model, blob) SELECT m.id, b.id FROM models m, blobs b "
             "WHERE m.repo = ?1 AND m.commit_id = ?2 AND b.repo = ?1 AND b.digest = ?3",
             [(repo, commit, digest) for digest in sizes],
         )
@@ -136,14 +146,28 @@ class ModelRows(BlobRows):
             "UPDATE models SET uses = ?, used_at = ? WHERE repo = ? AND commit_id = ?", (uses, now, repo, commit)
         )
 
+    def blob_gone(self, repo: str, digest: str) -> None:
+        """A listed one is missing from then on; any other was no more than beside its model."""
+        for part, _, listed in self._namers(repo, digest):
+            if not listed:
+                self._run("DELETE FROM parts WHERE model = ? AND blob = ?", part)
+        super().blob_gone(repo, digest)
+
     def naming(self, repo: str, digest: str) -> tuple[str, ...]:
-        """Commits of the models that name a blob."""
+        """Commits of the models that list a blob."""
+        return tuple(commit for _, commit, listed in self._namers(repo, digest) if listed)
+
+    def _namers(self, repo: str, digest: str) -> list[tuple[tuple[int, int], str, bool]]:
+        """The row's key in `parts`, the model's commit, and whether its listing has the blob."""
         rows = self._run(
-            "SELECT m.commit_id FROM blobs b JOIN parts p ON p.blob = b.id JOIN models m ON m.id = p.model "
-            "WHERE b.repo = ? AND b.digest = ? ORDER BY m.commit_id",
+            "SELECT m.id, b.id, m.commit_id, m.files FROM blobs b JOIN parts p ON p.blob = b.id "
+            "JOIN models m ON m.id = p.model WHERE b.repo = ? AND b.digest = ? ORDER BY m.commit_id",
             (repo, digest),
-        )
-        return tuple(commit for (commit,) in rows)
+        ).fetchall()
+        return [
+            ((model, blob), commit, any(file.digest == digest for file in _decoded(files)))
+            for model, blob, commit, files in rows
+        ]
 
 
 def _decoded(listing: bytes) -> tuple[ModelFile, ...]:

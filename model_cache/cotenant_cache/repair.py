@@ -99,6 +99,9 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
         ):
             name_files(store, repo, model.commit, model.files)
             finished += 1
+        if found and not model.missing:  # what another tool has put beside it goes with it
+            beside = {digest: found.blobs[digest] for digest in names.values() if digest in found.blobs}
+            tx.name_blobs(repo, model.commit, {key: beside[key] for key in beside.keys() - model.present})
     return finished, lost
 
 

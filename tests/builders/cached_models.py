@@ -45,6 +45,16 @@ def model_files(size_bytes: int = 100_000, seed: int = 0, shards: int = 1) -> di
     return files | {name: weights(size_bytes // shards, seed * 1000 + n) for n, name in enumerate(names)}
 
 
+def put_by_hub_client(url: str, repo: str, root: Path) -> Path:
+    """`snapshot_download` from a hub, as the tool does it: every file of the repository, whatever it is."""
+    from huggingface_hub import close_session, snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, cache_dir=root, endpoint=url, token=False))
+    finally:
+        close_session()
+
+
 def digests(files: dict[str, bytes]) -> dict[str, str]:
     """What an instance says of a folder with these files."""
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -8,21 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.builders.cache_processes import CacheProcesses
-from tests.builders.cached_models import digests, model_files, wrong_files
+from tests.builders.cached_models import digests, model_files, put_by_hub_client, wrong_files
 from tests.builders.fake_hub import FakeHub
 from tests.builders.text_models import make_bert
 
 pytestmark = pytest.mark.integration
-
-
-def put_by_hub_client(hub: FakeHub, repo: str, root: Path) -> Path:
-    """`snapshot_download`, as the tool does it."""
-    from huggingface_hub import close_session, snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, cache_dir=root, endpoint=hub.url, token=False))
-    finally:
-        close_session()
 
 
 def python(code: str, *arguments: str, **environment: str) -> str:
@@ -78,7 +68,7 @@ def test_a_model_that_the_hub_client_put_there_is_checked_and_then_served_withou
 ) -> None:
     files = model_files()
     commit = hub.put("org/a", files)
-    put_by_hub_client(hub, "org/a", tmp_path)
+    put_by_hub_client(hub.url, "org/a", tmp_path)
     hub.forget()
     hub.set_down(True)
     run = instances.run(tmp_path, ["models"], ["adopt"], ["models"], ["ensure", f"hf://org/a@{commit}", "engine"])
@@ -95,7 +85,7 @@ def test_a_model_that_the_hub_client_put_there_half_is_completed(
 ) -> None:
     files = model_files(shards=2)
     hub.put("org/a", files)
-    folder = put_by_hub_client(hub, "org/a", tmp_path)
+    folder = put_by_hub_client(hub.url, "org/a", tmp_path)
     lost = folder / "model-00002-of-00002.safetensors"
     lost.resolve().unlink()
     lost.unlink()
@@ -112,7 +102,7 @@ def test_a_wrong_byte_that_the_hub_client_let_through_is_found_before_it_is_serv
 ) -> None:
     files = model_files()
     commit = hub.put("org/a", files)
-    blob = (put_by_hub_client(hub, "org/a", tmp_path) / "model.safetensors").resolve()
+    blob = (put_by_hub_client(hub.url, "org/a", tmp_path) / "model.safetensors").resolve()
     blob.write_bytes(bytes(1000) + blob.read_bytes()[1000:])
     hub.set_down(True)
     offline = instances.run(tmp_path, ["adopt"], ["ensure", f"hf://org/a@{commit}"])
