@@ -8,7 +8,7 @@ another instance to be up, and nothing needs the hub for what is on disk.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -203,10 +203,13 @@ class Cache:
             return source.revision
         return self._store.volume.revisions(source.repo).get(source.revision, "")
 
-    def set_preload(self, items: Iterable[tuple[str, str, int]]) -> None:
-        """(repo, commit, priority) of what goes last, by priority, while this instance lives; replaces its list."""
+    def set_preload(self, items: Iterable[tuple[str, str, int]], coming: Collection[str] = ()) -> None:
+        """(repo, commit, priority) of what goes last, by priority, while this instance lives; replaces its list.
+
+        `coming`: repositories that are being fetched for the list. What `ensure` has noted of them stays.
+        """
         with self._store.transaction() as tx:
-            tx.set_preload(items)
+            tx.set_preload(items, coming)
 
     def _known(self, source: str) -> tuple[str, str]:
         """(repo, commit) of a model on the volume: of a branch as recorded, else of the only one there is.

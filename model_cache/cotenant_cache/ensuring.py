@@ -68,7 +68,7 @@ class Ensuring:
         source = self.ask.source
         if not source.pinned:
             return None
-        there = lease_if_whole(self.store, source.repo, source.revision, self.ask.lease)
+        there = lease_if_whole(self.store, source.repo, source.revision, self.ask.lease, self.ask.priority)
         if there is not None:
             self.ask.tell(there.progress(self.ask.text))
         return there
@@ -105,7 +105,7 @@ class Ensuring:
                 self._moving = False  # perhaps of a preload, which may drive out less than this call
                 return None
             raise error_of(said)
-        there = lease_if_whole(self.store, self.ask.source.repo, said.commit, self.ask.lease)
+        there = lease_if_whole(self.store, self.ask.source.repo, said.commit, self.ask.lease, self.ask.priority)
         if there is not None:
             self.ask.tell(said)
         self._moving = there is not None

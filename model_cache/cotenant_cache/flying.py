@@ -108,7 +108,7 @@ class Flying:
         report = lambda file, done: self._teller.file(file.name, done)  # noqa: E731
         adopt(self._store, self._repo, commit, report, self._ask.until)
         with self._store.transaction() as tx:
-            return take(self._store, tx, self._repo, commit, self._ask.lease)
+            return take(self._store, tx, self._repo, commit, self._ask.lease, self._ask.priority)
 
     def _begin(self, listed: Listed) -> str:
         """From here on nobody evicts what there is of this model."""
@@ -221,4 +221,4 @@ class Flying:
                 if commit == listed.commit:
                     store.volume.record_revision(self._repo, revision, commit)
             self._let_go(tx, lease_id)
-            return take(store, tx, self._repo, listed.commit, self._ask.lease)
+            return take(store, tx, self._repo, listed.commit, self._ask.lease, self._ask.priority)

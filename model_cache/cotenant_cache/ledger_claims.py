@@ -131,9 +131,12 @@ class ClaimRows(Rows):
     def unpin(self, repo: str, commit: str) -> None:
         self._run("DELETE FROM pins WHERE repo = ? AND commit_id = ?", (repo, commit))
 
-    def set_preload(self, items: Iterable[tuple[str, str, int]]) -> None:
-        """(repo, commit, priority) of this instance's whole list; of two for one model the higher priority counts."""
-        best: dict[Key, int] = {}
+    def set_preload(self, items: Iterable[tuple[str, str, int]], coming: Collection[str] = ()) -> None:
+        """(repo, commit, priority) of this instance's whole list; of two for one model the higher priority counts.
+
+        `coming`: repositories of which the list does not know the commit yet; what was added of them stays.
+        """
+        best = {key: priority for key, priority in self.kept.preload.items() if key[0] in coming}
         for repo, commit, priority in items:
             best[repo, commit] = max(priority, best.get((repo, commit), priority))
         self._run("DELETE FROM preload WHERE holder = ?", (self._holder,))
@@ -142,6 +145,15 @@ class ClaimRows(Rows):
             [(self._holder, *model, priority) for model, priority in best.items()],
         )
         self.kept.preload = best
+
+    def add_preload(self, repo: str, commit: str, priority: int) -> None:
+        """One more of this instance's list, until `set_preload` replaces that."""
+        best = max(priority, self.kept.preload.get((repo, commit), priority))
+        self._run(
+            "INSERT OR REPLACE INTO preload(holder, repo, commit_id, priority) VALUES (?, ?, ?, ?)",
+            (self._holder, repo, commit, best),
+        )
+        self.kept.preload = {**self.kept.preload, (repo, commit): best}
 
     def _pins(self) -> frozenset[Key]:
         return frozenset(self._run("SELECT repo, commit_id FROM pins"))

@@ -31,13 +31,16 @@ class Leased:
         )
 
 
-def lease_if_whole(store: Store, repo: str, commit: str, lease: str) -> Leased | None:
-    """Whether every file is there and verified is judged, and the lease taken, in one transaction."""
+def lease_if_whole(store: Store, repo: str, commit: str, lease: str, priority: int | None = None) -> Leased | None:
+    """Whether every file is there and verified is judged, and the lease taken, in one transaction.
+
+    `priority`: of a preload list that it is on, which the ledger knows from then on; None: of none.
+    """
     with store.transaction() as tx:
-        return take(store, tx, repo, commit, lease)
+        return take(store, tx, repo, commit, lease, priority)
 
 
-def take(store: Store, tx: Tx, repo: str, commit: str, lease: str) -> Leased | None:
+def take(store: Store, tx: Tx, repo: str, commit: str, lease: str, priority: int | None = None) -> Leased | None:
     """As `lease_if_whole`, in a transaction that is open."""
     model = tx.model(repo, commit)
     if model is None or model.found or missing(store, tx, repo, model.files):
@@ -46,6 +49,8 @@ def take(store: Store, tx: Tx, repo: str, commit: str, lease: str) -> Leased | N
     if not all(_is_linked(folder / file.name, file) for file in model.files):
         return None
     tx.touch(repo, commit)
+    if priority is not None:  # else the next preload may drive it out before the list is noted again
+        tx.add_preload(repo, commit, priority)
     lease_id = tx.lease(repo, commit, lease) if lease else ""
     return Leased(folder, repo, commit, lease_id, sum(file.size_bytes for file in model.files))
 

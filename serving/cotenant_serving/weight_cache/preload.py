@@ -70,7 +70,9 @@ class Preload:
         self._seen: object = ()
         self._items: list[PreloadItem] = []
         self._tries: dict[str, _Try] = {}
-        self._kept: tuple[tuple[str, str, int], ...] | None = None
+        self._dropped: list[asyncio.Task[Leased]] = []
+        """Of sources that are not on the list any more."""
+        self._kept: object = None
 
     async def note(self) -> None:
         """Tells the ledger what the list has, before anything can be evicted by somebody who asks for room."""
@@ -89,6 +91,9 @@ class Preload:
         for source, tried in self._tries.items():
             if tried.task is not None and tried.task.done():
                 self._note(source, tried, tried.task)
+        if any(task.done() for task in self._dropped):
+            self._dropped = [task for task in self._dropped if not task.done()]
+            self._kept = None  # the ledger has them on the list
         await self._keep()
         for item in self._items:
             tried = self._tries[item.source]
@@ -110,6 +115,9 @@ class Preload:
             return
         self._items = items
         sources = {item.source for item in items}
+        self._dropped += [
+            tried.task for source, tried in self._tries.items() if source not in sources and tried.task is not None
+        ]
         self._tries = {source: self._tries.get(source, _Try()) for source in sources}
         for gone in self._node.failed.keys() - sources:
             del self._node.failed[gone]
@@ -128,18 +136,22 @@ class Preload:
         self._node.failed[source] = said
 
     async def _keep(self) -> None:
-        """Tells the ledger what is evicted last; of a branch that was not asked for yet, what it was before."""
+        """Tells the ledger what is evicted last; of a branch that was not asked for yet, what it was before.
+
+        What a fetch that runs has put there since is not taken away again.
+        """
+        known = [(parsed, item) for item in self._items if (parsed := _on_hub(item.source)) is not None]
         kept = tuple(
             (parsed.repo, commit, item.priority)
-            for item in self._items
-            if (parsed := _on_hub(item.source)) is not None
-            and (commit := self._tries[item.source].commit or self._node.cache.recorded(parsed))
+            for parsed, item in known
+            if (commit := self._tries[item.source].commit or self._node.cache.recorded(parsed))
         )
-        if kept == self._kept:
+        coming = {parsed.repo for parsed, item in known if self._tries[item.source].task is not None}
+        if (kept, coming) == self._kept:
             return
         try:
-            await self._node.call(self._node.cache.set_preload, kept)
-            self._kept = kept
+            await self._node.call(self._node.cache.set_preload, kept, coming)
+            self._kept = kept, coming
         except CacheError as error:
             log.warning("the preload list cannot be noted in the ledger, it is tried again: %s", error)
 
