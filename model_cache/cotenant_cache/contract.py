@@ -164,6 +164,8 @@ class EnsureRequest(Message, frozen=True, kw_only=True):
     source: str
     lease: str = ""
     """Name of a lease to take in the same step (who uses the model); empty: none."""
+    deadline_s: float = 0.0
+    """After so long it has `failed`; the fetch goes on for others. 0: none, it takes as long as it takes."""
 
 
 class LeaseRequest(Message, frozen=True, kw_only=True):

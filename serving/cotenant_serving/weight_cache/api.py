@@ -11,6 +11,7 @@ GET  /metrics, /healthz                  no token
 
 import asyncio
 import logging
+import math
 import os
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -59,7 +60,11 @@ class CacheApi(InnerApi):
         wanted = msgspec.json.decode(body, type=EnsureRequest)
         if problem := _bad_name("lease", wanted.lease):
             return problem
-        return Stream(200, self._until_left(wanted.source, wanted.lease))
+        if wanted.deadline_s < 0:
+            return refusal(
+                400, f"deadline_s is {wanted.deadline_s:g}; say for how many seconds to wait, or leave it out"
+            )
+        return Stream(200, self._until_left(wanted.source, wanted.lease, wanted.deadline_s or math.inf))
 
     async def _lease(self, scope: Scope, body: bytes) -> Answer | Stream:
         wanted = msgspec.json.decode(body, type=LeaseRequest)
@@ -73,22 +78,27 @@ class CacheApi(InnerApi):
             return refused(error)
         return Stream(200, self._held(leased.progress(wanted.source), leased.lease_id))
 
-    async def _until_left(self, source: str, lease: str) -> AsyncGenerator[bytes, None]:
-        last = Progress(source=source, phase="waiting")
-        async for last in self._node.follow(source):
+    async def _until_left(self, source: str, lease: str, deadline_s: float) -> AsyncGenerator[bytes, None]:
+        last, until = Progress(source=source, phase="waiting"), asyncio.get_running_loop().time() + deadline_s
+        async for last in self._node.wanted(source).heard(until):
             if last.phase != "done" or not lease:
                 yield line(last)
         if last.phase != "done" or not lease:
             return
         # Whole a moment ago; should it be evicted in between, the one who asks fetches it again.
         pinned = f"{source.partition('@')[0]}@{last.commit}" if last.commit else source
+        leased, taking = None, self._node.taking(pinned, lease)
         try:
-            leased = await self._leased(self._node.cache.ensure, pinned, lease)
-        except CacheError as error:
-            yield line(Progress(source=source, phase="failed", reason=error.reason, message=error.message))
-            return
-        async for chunk in self._held(leased.progress(source), leased.lease_id):
-            yield chunk
+            async for last in taking.heard(until):
+                if last.phase != "done":
+                    yield line(last)
+            leased = taking.task.result() if last.phase == "done" else None
+        finally:  # a thread cannot be stopped: what it takes for one who has left meanwhile is given back
+            if leased is None:
+                taking.task.add_done_callback(self._node.give_back)
+        if leased is not None:
+            async for chunk in self._held(leased.progress(source), leased.lease_id):
+                yield chunk
 
     async def _leased(self, take: Callable[[str, str], Leased], source: str, holder: str) -> Leased:
         """A thread cannot be stopped: what it takes for one who has left meanwhile is given back."""

@@ -6,16 +6,16 @@ Calls of the cache block, so each runs in a thread; everything here is touched b
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncGenerator, Callable
+import math
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import NodeReport, Progress
-from cotenant_cache.errors import CacheError
+from cotenant_cache.errors import CacheError, TooLateError
 from cotenant_cache.shelving import Leased
 
 EVERY_S = 1.0
@@ -29,13 +29,48 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Fetch:
-    """An `ensure` that runs, and everyone who hears of it."""
+class Fetch:
+    """An `ensure` that runs, and everyone who hears of it. It goes on whoever leaves."""
 
-    task: "asyncio.Task[Leased]"
-    said: Progress
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(
+        self, source: str, ensure: Callable[[Callable[[Progress], None]], Coroutine[Any, Any, Leased]]
+    ) -> None:
+        """`ensure` takes whom to tell, from any thread."""
+        loop = asyncio.get_running_loop()
+        self.source, self.said = source, Progress(source=source, phase="waiting")
+        self._news = asyncio.Event()
+
+        def told(said: Progress) -> None:
+            loop.call_soon_threadsafe(self._hear, said)
+
+        self.task = asyncio.create_task(ensure(told), name=f"ensure {source}")
+
+    async def heard(self, until: float = math.inf) -> AsyncGenerator[Progress, None]:
+        """Until its end, `done` or `failed` with the reason; `failed` at `until` (the loop's time), too."""
+        loop = asyncio.get_running_loop()
+        while not self.task.done():
+            yield self.said
+            left_s = until - loop.time()
+            if left_s <= 0:
+                yield self._too_late()
+                return
+            self._news.clear()
+            news = asyncio.create_task(self._news.wait())
+            await asyncio.wait((self.task, news), timeout=min(EVERY_S, left_s), return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+        yield ending(self.source, self.task)
+
+    def _hear(self, said: Progress) -> None:
+        self.said = said
+        self._news.set()
+
+    def _too_late(self) -> Progress:
+        said = self.said
+        message = (
+            f"{self.source}: not here before deadline_s was over; {said.phase}, {said.done_bytes} of "
+            f"{said.total_bytes} bytes: that goes on; ask again, with a longer deadline"
+        )
+        return Progress(source=self.source, phase="failed", reason=TooLateError.reason, message=message)
 
 
 class CacheNode:
@@ -47,7 +82,7 @@ class CacheNode:
         """Of the preload list: what could not be had, and why."""
         self.ended: dict[str, int] = {}
         """Reason (`done`, or a CacheError's) → fetches that ended with it."""
-        self._fetches: dict[tuple[str, bool], _Fetch] = {}
+        self._fetches: dict[tuple[str, bool], Fetch] = {}
         """By source, and whether somebody needs it now."""
         self._releasing: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "cache")
@@ -92,39 +127,24 @@ class CacheNode:
         """The one preload of this source, begun now if it does not run."""
         return self._fetch(source, priority).task
 
-    async def follow(self, source: str) -> AsyncGenerator[Progress, None]:
-        """What the fetch of a source that is needed now says until its end: `done`, or `failed` with the reason.
+    def wanted(self, source: str) -> Fetch:
+        """The one fetch of a source that is needed now, begun if it does not run. It goes on whoever leaves."""
+        return self._fetch(source)
 
-        It is begun if it does not run, and goes on whoever leaves.
-        """
-        fetch = self._fetch(source)
-        while not fetch.task.done():
-            yield fetch.said
-            fetch.news.clear()
-            news = asyncio.create_task(fetch.news.wait())
-            await asyncio.wait((fetch.task, news), timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-            news.cancel()
-        yield ending(source, fetch.task)
+    def taking(self, source: str, lease: str) -> Fetch:
+        """A fetch of one caller's own, which ends with a lease; at once where the model is whole."""
+        return self._begun(source, lease, None)
 
-    def _fetch(self, source: str, priority: int | None = None) -> _Fetch:
+    def _fetch(self, source: str, priority: int | None = None) -> Fetch:
         key = (source, priority is None)
         found = self._fetches.get(key)
         if found is None:
-            loop = asyncio.get_running_loop()
-
-            def told(progress: Progress) -> None:
-                loop.call_soon_threadsafe(self._said, key, progress)
-
-            job = self.call(self.cache.ensure, source, "", told, priority=priority)
-            task = asyncio.create_task(job, name=f"ensure {source}")
-            found = self._fetches[key] = _Fetch(task, Progress(source=source, phase="waiting"))
-            task.add_done_callback(functools.partial(self._ended, key))
+            found = self._fetches[key] = self._begun(source, "", priority)
+            found.task.add_done_callback(functools.partial(self._ended, key))
         return found
 
-    def _said(self, key: tuple[str, bool], said: Progress) -> None:
-        if (fetch := self._fetches.get(key)) is not None:
-            fetch.said = said
-            fetch.news.set()
+    def _begun(self, source: str, lease: str, priority: int | None) -> Fetch:
+        return Fetch(source, lambda tell: self.call(self.cache.ensure, source, lease, tell, priority=priority))
 
     def _ended(self, key: tuple[str, bool], task: "asyncio.Task[Leased]") -> None:
         self._fetches.pop(key, None)
