@@ -1,13 +1,21 @@
 """How long to wait before something is tried again. Pure but for the sleep that it is given."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cotenant_cache.errors import HubUnreachableError
+from cotenant_cache.errors import FetchStoppedError, HubUnreachableError
 
 T = TypeVar("T")
 _NAP_S = 0.5
+LeftS = Callable[[], float]
+"""Seconds that whoever asked still waits; not above 0: no more. Asked twice a second at least by what takes long."""
+
+
+def no_end() -> float:
+    """LeftS of who waits as long as it takes."""
+    return math.inf
 
 
 class TryAgainError(Exception):
@@ -51,7 +59,12 @@ def retried(
     random: Callable[[], float],
     stop: Callable[[], bool] = lambda: False,
 ) -> T:
-    """`call()` until the hub answers it. Raises what it raised last, or at once what no waiting helps against."""
+    """`call()` until the hub answers it. Raises what it raised last, or at once what no waiting helps against.
+
+    FetchStoppedError: `stop` said so before it was called at all.
+    """
+    if stop():
+        raise FetchStoppedError("stopped before the hub was asked again")
     failures = 0
     while True:
         try:

@@ -21,11 +21,12 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from cotenant_cache.backoff import TryAgainError
+from cotenant_cache.backoff import LeftS, TryAgainError, no_end
 from cotenant_cache.errors import CacheError, FetchStoppedError, HubUnreachableError
 from cotenant_cache.http_answers import is_inner, origin_of, shown
 
 _LOOK_S = 0.5
+_LEAST_S = 0.1
 _BUFFER_BYTES = 64 * 2**10
 
 
@@ -38,6 +39,11 @@ class Waits:
     stall_s: float = 30.0
     stop: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
+    left_s: LeftS = no_end
+
+    def connecting_s(self) -> float:
+        """What no look at `stop` can cut off ends with the time of whoever asked. Above 0, which is not to wait."""
+        return max(_LEAST_S, min(self.connect_s, self.left_s()))
 
 
 class _Stream(io.RawIOBase):
@@ -126,7 +132,7 @@ def get(url: str, headers: Mapping[str, str], *, inner_allowed: bool, waits: Wai
         sock, target, more = _connected(url, origin, inner_allowed, waits, direct)
         try:
             inner = not more.pop("via proxy", "") and is_inner(sock.getpeername()[0])
-            sock.settimeout(waits.connect_s)
+            sock.settimeout(waits.connecting_s())
             sock.sendall(_request(urlsplit(url), target, {**headers, **more}))
             stream = _Stream(sock, waits)
             response = http.client.HTTPResponse(stream, method="GET")  # type: ignore[arg-type]
@@ -160,7 +166,7 @@ def _connected(
         return (_encrypted(sock, origin[1]) if origin[0] == "https" else sock), target, {}
     _refuse_inner_names(origin[1], inner_allowed)
     via, login = proxy
-    tunnel = http.client.HTTPConnection(*via, timeout=waits.connect_s)
+    tunnel = http.client.HTTPConnection(*via, timeout=waits.connecting_s())
     try:
         if origin[0] == "http":
             return _dial(*via, True, waits), _absolute(parts), {**login, "via proxy": "yes"}
@@ -203,7 +209,7 @@ def _dial(host: str, port: int, inner_allowed: bool, waits: Waits) -> socket.soc
     addresses = [info[4] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not inner_allowed and any(is_inner(str(address[0])) for address in addresses):
         raise _inner(host)
-    until, failed = waits.clock() + waits.connect_s, OSError(f"{host} has no address")
+    until, failed = waits.clock() + waits.connecting_s(), OSError(f"{host} has no address")
     for address in addresses:
         left_s = until - waits.clock()
         if waits.stop():

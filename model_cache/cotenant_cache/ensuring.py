@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cotenant_cache.contract import Progress
-from cotenant_cache.errors import CacheError, CacheFullError, DiskFullError, TooLateError
+from cotenant_cache.errors import CacheError, CacheFullError, DiskFullError, StalledError, TooLateError
 from cotenant_cache.flying import Flying
-from cotenant_cache.holders import Flight, flight_progress
+from cotenant_cache.holders import Flight, Heard, flight_heard, flight_path, flight_progress
 from cotenant_cache.shelving import Leased, lease_if_whole
 from cotenant_cache.source import HubSource
 from cotenant_cache.store import Store, flight_key, volume_errors
@@ -19,6 +19,10 @@ from cotenant_cache.supply import Supply
 
 POLL_S = 0.2
 _FINAL = ("done", "failed")
+STALLED_S = 300.0
+"""Of silence, until whoever fetches is taken for one that hangs; a healthy one is heard every few seconds."""
+_LOOKED_S = 1.0
+"""The most that one look adds to a silence: a process that was stopped as well has heard nothing."""
 _NO_ROOM = (CacheFullError.reason, DiskFullError.reason)
 
 
@@ -35,6 +39,7 @@ class Ask:
     deadline_s: float = math.inf
     priority: int | None = None
     """Of a preload list; None: somebody needs it now, and whatever is only preloaded may go for it."""
+    stalled_s: float = STALLED_S
 
     @property
     def text(self) -> str:
@@ -48,6 +53,9 @@ class Ensuring:
     ask: Ask
     _moving: bool = field(default=False, init=False)
     """Whether the flight that is waited for was seen at work; only then is its result about this call's time."""
+    _heard: Heard | None = field(default=None, init=False)
+    _looked_at: float = field(default=0.0, init=False)
+    _silent_s: float = field(default=0.0, init=False)
 
     def run(self) -> Leased:
         """Raises CacheError."""
@@ -74,7 +82,7 @@ class Ensuring:
         return there
 
     def _wait(self) -> Leased | None:
-        """One look at whoever fetches. Raises TooLateError, or what stopped the one that was waited for."""
+        """One look at whoever fetches. Raises TooLateError, StalledError, or what stopped the one that fetched."""
         result = self._result()
         if result is not None:
             return result
@@ -87,8 +95,27 @@ class Ensuring:
                 f"{self.ask.text}: not here after {self.ask.deadline_s:g} s; it waited for another cache instance "
                 f"that fetches it ({_described(said)}); ask again, with a longer deadline"
             )
+        self._listen(said)
         self.store.clock.sleep(POLL_S * (0.5 + self.store.clock.random()))
         return None
+
+    def _listen(self, said: Progress | None) -> None:
+        """Raises StalledError when whoever fetches has not been heard for so long that it must hang."""
+        root, key = self.store.root, flight_key(self.ask.source.repo)
+        with volume_errors(root):
+            heard = flight_heard(root, key)
+        now = self.store.clock.monotonic()
+        if heard != self._heard:
+            self._heard, self._silent_s = heard, 0.0
+        else:
+            self._silent_s += min(now - self._looked_at, _LOOKED_S)
+        self._looked_at = now
+        if self._silent_s >= self.ask.stalled_s:
+            raise StalledError(
+                f"{self.ask.text}: another cache instance fetches it ({heard.who or 'its process is not known'}; "
+                f"{_described(said)}) and was not heard for {self.ask.stalled_s:g} s: it is stopped or hangs. End it "
+                f"(`fuser -v {flight_path(root, key)}` shows it), then ask again: somebody else goes on where it was"
+            )
 
     def _said(self) -> Progress | None:
         """What the holder of the flight says, if that is about this source."""

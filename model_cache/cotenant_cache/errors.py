@@ -13,6 +13,7 @@ CacheError
 ├── NewerFormatError                the volume was written by a newer cotenant; this one changes nothing on it
 ├── VolumeError                     the volume cannot be used: permissions, a failing disk, no space for locks
 ├── FetchStoppedError               the one who wanted the files wants them no more
+├── StalledError                    who fetches it for all says nothing any more
 └── TooLateError                    it took longer than the caller wanted to wait
 """
 
@@ -81,6 +82,10 @@ class NewerFormatError(CacheError):
 
 class VolumeError(CacheError):
     reason = "VolumeUnusable"
+
+
+class StalledError(CacheError):
+    """The status word is the general one: it is another process that hangs, and nobody knows why."""
 
 
 class TooLateError(CacheError):

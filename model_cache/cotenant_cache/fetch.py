@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 
 from huggingface_hub.constants import is_offline_mode
 
-from cotenant_cache.backoff import Patience, TryAgainError, nap
+from cotenant_cache.backoff import LeftS, Patience, TryAgainError, nap, no_end
 from cotenant_cache.connections import Answer, Waits
 from cotenant_cache.contract import BLOCK_BYTES, ModelFile
 from cotenant_cache.digests import new_hash
@@ -72,6 +72,7 @@ def fetch_file(
     report: Callable[[int], None] = lambda done_bytes: None,
     room: Callable[[int], None] = lambda block_bytes: None,
     stop: Callable[[], bool] = lambda: False,
+    left_s: LeftS = no_end,
     sleep: Callable[[float], None] = time.sleep,
     random: Callable[[], float] = randomness.random,
     clock: Callable[[], float] = time.monotonic,
@@ -81,7 +82,7 @@ def fetch_file(
 
     `report(done_bytes)`: bytes of this file on disk, after each write; less again when it had to begin anew.
     `room(block_bytes)` is asked before each block of at most BLOCK_BYTES, and may raise. `stop` is asked twice a
-    second at least. `pace` is shared by fetches that have one limit together.
+    second at least; `left_s` bounds what cannot look at it. `pace` is shared by fetches that have one limit together.
 
     What came stays in `partial` whatever is raised, except when its digest is wrong for the second time: then it is
     empty. Raises CorruptWeightsError, HubUnreachableError (`transient`), ModelNotFoundError,
@@ -99,7 +100,7 @@ def fetch_file(
 
     origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
     shown = f"{source.at(source.revision)}: {file.name}"
-    Fetch(origin, file, partial, shown, limits, report, room, stop, sleep, random, clock, pace).run()
+    Fetch(origin, file, partial, shown, limits, report, room, stop, sleep, random, clock, pace, left_s).run()
 
 
 class Fetch:
@@ -119,11 +120,12 @@ class Fetch:
         random: Callable[[], float] = randomness.random,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace | None = None,
+        left_s: LeftS = no_end,
     ) -> None:
         self._origin, self._file, self._partial, self._shown, self._limits = origin, file, partial, shown, limits
         self._report, self._room, self._stop = report, room, stop
         self._sleep, self._random, self._clock = sleep, random, clock
-        self._waits = Waits(limits.connect_s, limits.answer_s, limits.stall_s, stop, clock)
+        self._waits = Waits(limits.connect_s, limits.answer_s, limits.stall_s, stop, clock, left_s)
         self._buffer = memoryview(bytearray(min(_READ_BYTES, max(1, file.size_bytes))))
         self._hash = new_hash(file.digest, file.size_bytes)
         self._block_left = 0

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from cotenant_cache.adopting import adopt
 from cotenant_cache.backoff import Patience, retried
 from cotenant_cache.contract import ModelFile
-from cotenant_cache.errors import CacheError, CorruptWeightsError, DiskFullError, HubUnreachableError, TooLateError
+from cotenant_cache.errors import (
+    CacheError,
+    CorruptWeightsError,
+    DiskFullError,
+    FetchStoppedError,
+    HubUnreachableError,
+    TooLateError,
+)
 from cotenant_cache.evicting import make_room
 from cotenant_cache.found import noted_revisions
 from cotenant_cache.holders import Flight
@@ -62,14 +69,12 @@ class Flying:
     def _listed_or_recorded(self) -> Leased:
         self._teller.phase("resolving")
         try:
-            listed = self._supply.listed(self._ask.source)
+            listed = self._supply.listed(self._ask.source, self._left_s)
         except HubUnreachableError as error:
             there = self._without_hub()
             if there is not None:
                 return there
-            if not error.transient:
-                raise
-            listed = self._listed_later()
+            listed = self._listed_elsewhere_or_later(error)
         lease_id = self._begin(listed)
         try:
             return self._complete(listed, lease_id)
@@ -78,16 +83,33 @@ class Flying:
                 self._let_go(tx, lease_id)
             raise
 
-    def _listed_later(self) -> Listed:
-        """Only who has nothing to serve meanwhile waits for a hub that may answer the next time."""
-        clock = self._store.clock
-        return retried(
-            lambda: self._supply.listed(self._ask.source),
-            _LISTING_PATIENCE,
-            sleep=clock.sleep,
-            random=clock.random,
-            stop=self._stop,
-        )
+    def _listed_elsewhere_or_later(self, error: HubUnreachableError) -> Listed:
+        """Only who has nothing to serve asks others, or waits for a hub that may answer the next time."""
+        clock, source = self._store.clock, self._ask.source
+        doing = "it was asking which files it has, and the hub did not answer"
+        self._in_time(doing)
+        elsewhere = self._supply.listed_elsewhere(source, self._left_s)
+        if elsewhere is not None:
+            return elsewhere
+        self._in_time(doing)
+        if not error.transient:
+            raise error
+        try:
+            return retried(
+                self._listed_anywhere, _LISTING_PATIENCE, sleep=clock.sleep, random=clock.random, stop=self._stop
+            )
+        except (HubUnreachableError, FetchStoppedError):
+            self._in_time(doing)
+            raise
+
+    def _listed_anywhere(self) -> Listed:
+        try:
+            return self._supply.listed(self._ask.source, self._left_s)
+        except HubUnreachableError:
+            elsewhere = self._supply.listed_elsewhere(self._ask.source, self._left_s)
+            if elsewhere is None:
+                raise
+            return elsewhere
 
     def _let_go(self, tx: Tx, lease_id: str) -> None:
         tx.release(self._key)
@@ -161,7 +183,7 @@ class Flying:
 
     def _make_room(self, listed: Listed) -> tuple[ModelFile, ...]:
         """What lacks. Its bytes are this instance's from here on."""
-        with self._store.transaction() as tx:
+        with self._teller.beating(), self._store.transaction() as tx:
             tx.put_model(self._repo, listed.commit, listed.files)  # again: the ledger may have been lost meanwhile
             lacking = missing(self._store, tx, self._repo, listed.files)
             begun = {file.digest: self._store.volume.partial_bytes(self._repo, file.digest) for file in lacking}
@@ -177,27 +199,34 @@ class Flying:
         store, began = self._store, self._store.clock.monotonic()
         with volume_errors(store.root), store.volume.open_partial(self._repo, file.digest) as partial:
             first = partial.size
-            watch = Watch(lambda done: self._teller.file(file.name, done, fetched=True), self._room, self._stop)
+            report = lambda done: self._teller.file(file.name, done, fetched=True)  # noqa: E731
+            watch = Watch(report, self._room, self._stop, self._left_s)
             try:
                 self._supply.fetch(replace(self._ask.source, revision=commit), file, partial, watch)
             except CacheError:
-                self._in_time(file)
+                self._in_time(f"it was fetching {file.name}; what arrived is kept")
                 raise
-            partial.sync()
+            with self._teller.beating():
+                partial.sync()
         took_s = (store.clock.monotonic() - began) * file.size_bytes / max(1, file.size_bytes - first)
-        with store.transaction() as tx:
+        with self._teller.beating(), store.transaction() as tx:
             store.volume.publish(self._repo, file.digest)
             tx.blob_published(self._repo, file.digest, file.size_bytes, verified=True, fetch_s=took_s)
             tx.shrink_reservation(self._key, file.size_bytes)
 
     def _stop(self) -> bool:
-        return self._stopped.is_set() or self._store.clock.monotonic() >= self._ask.until
+        return self._stopped.is_set() or self._left_s() <= 0
 
-    def _in_time(self, file: ModelFile) -> None:
-        if self._store.clock.monotonic() >= self._ask.until:
+    def _left_s(self) -> float:
+        """Of the caller's time. Whatever waits asks again and again, and so is heard by those who wait for it."""
+        self._teller.alive()
+        return self._ask.until - self._store.clock.monotonic()
+
+    def _in_time(self, doing: str) -> None:
+        if self._left_s() <= 0:
             raise TooLateError(
-                f"{self._ask.text}: not here after {self._ask.deadline_s:g} s; it was fetching {file.name}; what "
-                "arrived is kept: ask again, with a longer deadline"
+                f"{self._ask.text}: not here after {self._ask.deadline_s:g} s; {doing}: ask again, with a longer "
+                "deadline"
             )
 
     def _room(self, count: int) -> None:

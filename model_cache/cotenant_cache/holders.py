@@ -1,13 +1,16 @@
 """Who lives and who fetches, by locks that the kernel lets go when a process ends, however it ends.
 
-No pid and no clock says anything here: pids come back, containers see others' differently, and clocks jump. A lock
+No pid and no clock decides anything here: pids come back, containers see others' differently, and clocks jump. A lock
 belongs to an open file, so a process must not fork while it holds one and go on in the child.
 """
 
 import fcntl
 import os
 import secrets
+import socket
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -80,16 +83,40 @@ class Flight:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        os.ftruncate(descriptor, 0)
+        with suppress(OSError):  # of a full disk: it can be fetched without a name for people
+            os.pwrite(descriptor, _own_name().encode(), 0)
         return cls(path, descriptor)
 
     def say(self, progress: Progress) -> None:
-        """To everyone who waits. Raises OSError."""
+        """To everyone who waits. Raises OSError, on a full disk as well."""
+        self.beat()
         made = self._path.with_name(f"{self._path.name}.saying")
         made.write_bytes(msgspec.json.encode(progress))
         os.replace(made, self._path.with_name(f"{self._path.name}.progress"))
 
+    def beat(self) -> None:
+        """It lives, and has nothing new to say. Raises OSError; a full disk is no reason."""
+        os.utime(self._descriptor)
+
     def leave(self) -> None:
         os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What can be seen of whoever holds a flight; another one after each word and each beat of it."""
+
+    who: str
+    """For people: its program, process and machine; empty: not known."""
+    beat: int
+    """Time of the lock's file, in ns; says nothing but whether it is the same as before."""
+
+
+def flight_heard(root: Path, key: str) -> Heard:
+    """Raises OSError."""
+    path = _flights(root) / key
+    return Heard(path.read_text(errors="replace"), path.stat().st_mtime_ns)
 
 
 def flight_progress(root: Path, key: str) -> Progress | None:
@@ -98,6 +125,11 @@ def flight_progress(root: Path, key: str) -> Progress | None:
         return _PROGRESS.decode((_flights(root) / f"{key}.progress").read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def flight_path(root: Path, key: str) -> Path:
+    """Of the lock, which whoever holds the flight has open."""
+    return _flights(root) / key
 
 
 def flight_taken(root: Path, key: str) -> bool:
@@ -124,6 +156,10 @@ def _names(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def _own_name() -> str:
+    return f"{Path('/proc/self/comm').read_text().strip()}, process {os.getpid()} on {socket.gethostname()}"
 
 
 def _holders(root: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from cotenant_cache.backoff import LeftS, no_end
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import FileMissingError, HubUnreachableError, UnsafeFilesError
@@ -51,13 +52,13 @@ class Listing:
     """What was asked for: a branch, a tag or the commit."""
 
 
-def resolve(source: HubSource) -> Listing:
+def resolve(source: HubSource, left_s: LeftS = no_end) -> Listing:
     """Branch, tag or commit → commit and files, in one request.
 
     Raises ModelNotFoundError, HubUnreachableError (`transient` when asking again may help).
     """
     try:
-        said = msgspec.json.decode(HubReads(source).listing(), type=_Said)
+        said = msgspec.json.decode(HubReads(source, left_s=left_s).listing(), type=_Said)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise HubUnreachableError(
             f"{source.repo}: {endpoint(source)} answers with what is no listing ({error}); check that HF_ENDPOINT is "
@@ -80,14 +81,14 @@ def _file(sibling: _Sibling) -> ModelFile:
     )
 
 
-def wanted(source: HubSource, listing: Listing) -> tuple[ModelFile, ...]:
+def wanted(source: HubSource, listing: Listing, left_s: LeftS = no_end) -> tuple[ModelFile, ...]:
     """What an engine needs of the resolved commit, small files first: a broken model is found before its weights.
 
     Descriptions are read from the hub for that, and an archive's table of contents; no weights are touched. Raises
     CacheError.
     """
     pinned = replace(source, revision=listing.commit)
-    files = HubFiles(pinned, listing.files, HubReads(pinned))
+    files = HubFiles(pinned, listing.files, HubReads(pinned, left_s=left_s))
     try:
         contents = read_contents(files)
     except FileMissingError as error:

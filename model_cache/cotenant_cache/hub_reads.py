@@ -1,7 +1,8 @@
 """What is asked of a hub before any weights: a listing, small files, parts of files. Read whole, and by a deadline.
 
 Every single wait of `connections` has an end, but a hub that sends a byte now and then makes no wait long. So what
-is read by one HubReads has to be there in LISTING_S together, and PART_S more for each large file.
+is read by one HubReads has to be there in LISTING_S together, and PART_S more for each large file; and before whoever
+asked has no time left.
 """
 
 import time
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 from huggingface_hub.constants import is_offline_mode
 
-from cotenant_cache.backoff import TryAgainError
+from cotenant_cache.backoff import LeftS, TryAgainError, no_end
 from cotenant_cache.connections import Answer, Waits
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FetchStoppedError, HubUnreachableError
 from cotenant_cache.http_answers import part_span
@@ -35,11 +36,16 @@ class HubReads:
     """Of one repository at one revision, for LISTING_S from now. Several threads use it."""
 
     def __init__(
-        self, source: HubSource, *, whole_s: float = LISTING_S, clock: Callable[[], float] = time.monotonic
+        self,
+        source: HubSource,
+        *,
+        whole_s: float = LISTING_S,
+        left_s: LeftS = no_end,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source, self._whole_s, self._clock = source, whole_s, clock
+        self._source, self._whole_s, self._left_s, self._clock = source, whole_s, left_s, clock
         self._until = clock() + whole_s
-        self._waits = Waits(answer_s=30.0, stall_s=10.0, stop=self._over, clock=clock)
+        self._waits = Waits(answer_s=30.0, stall_s=10.0, stop=self._over, left_s=left_s, clock=clock)
 
     def allow(self, files: int) -> None:
         """Parts of so many files are read, too: what takes its time by their number is not late."""
@@ -116,7 +122,7 @@ class HubReads:
             raise error if known else HubUnreachableError(f"{source.repo}: {error.message}") from None
 
     def _over(self) -> bool:
-        return self._clock() >= self._until
+        return self._left_s() <= 0 or self._clock() >= self._until
 
     def _too_long(self, name: str, most_bytes: int, span: tuple[int, int] | None) -> CacheError:
         if span:

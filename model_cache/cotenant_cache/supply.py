@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from cotenant_cache.backoff import LeftS, no_end
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import HubUnreachableError
 from cotenant_cache.source import HubSource
@@ -34,11 +35,15 @@ class Watch:
     """Asked before so many bytes are written. Raises CacheFullError, DiskFullError."""
     stop: Callable[[], bool]
     """Whether to give up."""
+    left_s: LeftS = no_end
 
 
 class Supply(Protocol):
-    def listed(self, source: HubSource) -> Listed:
-        """Raises CacheError; HubUnreachableError when nobody answers."""
+    def listed(self, source: HubSource, left_s: LeftS = no_end) -> Listed:
+        """What the hub says. Raises CacheError; HubUnreachableError when it does not answer, or not in that time."""
+
+    def listed_elsewhere(self, source: HubSource, left_s: LeftS = no_end) -> Listed | None:
+        """What others say it is while no hub answers; None: nobody who was asked knows it."""
 
     def fetch(self, source: HubSource, file: ModelFile, partial: "Partial", watch: Watch) -> None:
         """`source` names the commit. Returns when the partial is the whole file and has its digest.
@@ -53,10 +58,14 @@ class HubSupply:
     def __init__(self, limits: "FetchLimits | None" = None, pace: "Pace | None" = None) -> None:
         self._limits, self._pace = limits, pace
 
-    def listed(self, source: HubSource) -> Listed:
+    def listed(self, source: HubSource, left_s: LeftS = no_end) -> Listed:
         hub = _needs_hub_client("hub", source)
-        listing = hub.resolve(source)
-        return Listed(listing.commit, hub.wanted(source, listing))
+        listing = hub.resolve(source, left_s)
+        return Listed(listing.commit, hub.wanted(source, listing, left_s))
+
+    def listed_elsewhere(self, source: HubSource, left_s: LeftS = no_end) -> Listed | None:
+        del source, left_s
+        return None
 
     def fetch(self, source: HubSource, file: ModelFile, partial: "Partial", watch: Watch) -> None:
         fetch = _needs_hub_client("fetch", source)
@@ -68,6 +77,7 @@ class HubSupply:
             report=watch.report,
             room=watch.room,
             stop=watch.stop,
+            left_s=watch.left_s,
             pace=self._pace,
         )
 

@@ -1,8 +1,8 @@
 """How far a flight is, said to its caller and, through the volume, to everyone who waits for it."""
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from cotenant_cache.contract import FileProgress, ModelFile, Phase, Progress
 from cotenant_cache.errors import CacheError
@@ -11,6 +11,8 @@ from cotenant_cache.shelving import Leased
 from cotenant_cache.store import Clock
 
 _EVERY_S = 0.2
+_BEAT_S = 5.0
+"""Who waits for a flight takes it for stalled when it is silent for many times as long."""
 
 
 class Teller:
@@ -25,7 +27,7 @@ class Teller:
         self._done: dict[str, int] = {}
         self._most = 0
         self._fetched = 0
-        self._since = self._said_at = clock.monotonic()
+        self._since = self._said_at = self._beat_at = clock.monotonic()
 
     def phase(self, phase: Phase) -> None:
         with self._turn:
@@ -54,6 +56,32 @@ class Teller:
             self._done[name] = min(done_bytes, self._totals[name])
             if self._clock.monotonic() - self._said_at >= _EVERY_S:
                 self._say()
+
+    def alive(self) -> None:
+        """Called again and again by what takes long and has no news, such as a wait for a hub."""
+        with self._turn:
+            now = self._clock.monotonic()
+            if now - self._beat_at >= _BEAT_S:
+                self._beat_at = now
+                with suppress(OSError):
+                    self._flight.beat()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """For one call that takes as long as the disk needs, and can call nothing meanwhile."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_BEAT_S):
+                self.alive()
+
+        thread = threading.Thread(target=beat, name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def done(self, leased: Leased) -> None:
         with self._turn:

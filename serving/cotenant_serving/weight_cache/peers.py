@@ -1,7 +1,7 @@
 """Other nodes before the hub: a blob that one of them has comes from there, checked against its digest all the same.
 
-What files a model has is the hub's word wherever the hub answers. Only when it does not is a peer's listing taken,
-which is as good as the pool's token.
+What files a model has is the hub's word wherever the hub answers. Only when it does not, and nothing whole is here,
+is a peer's listing taken, which is as good as the pool's token.
 """
 
 import logging
@@ -19,11 +19,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from cotenant_cache.backoff import Patience, TryAgainError
+from cotenant_cache.backoff import LeftS, Patience, TryAgainError, no_end
 from cotenant_cache.contract import ModelFile, NodeReport
 from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FileMissingError, HubUnreachableError
-from cotenant_cache.kinds import refusal
+from cotenant_cache.kinds import PLAIN_NAME, refusal
 from cotenant_cache.source import HubSource
 from cotenant_cache.supply import Listed, Supply, Watch
 
@@ -39,8 +39,9 @@ SLOW_BYTES_PER_S, SLOW_S = 2**20, 10
 LEFT_S, LIED_S = 60.0, 3600.0
 """How long a peer is not asked after it failed or was slow, and after it sent what it did not have."""
 ASKED_AT_MOST = 8
-"""Peers for one blob."""
-RESOLVE_S, CALL_S, WHOLE_CALL_S = 10.0, 3.0, 10.0
+"""Peers for one blob, and for one listing."""
+RESOLVE_S, CALL_S, WHOLE_CALL_S, LISTING_S = 10.0, 3.0, 10.0, 30.0
+"""LISTING_S: after it no further peer is asked for a listing."""
 MOST_BYTES = 16 * 2**20
 
 
@@ -102,15 +103,19 @@ class PeerSupply:
         self.fetched_bytes = {"peer": 0, "hub": 0}
         """Whole files, by where they came from."""
 
-    def listed(self, source: HubSource) -> Listed:
-        try:
-            return self._then.listed(source)
-        except HubUnreachableError:
-            for peer in self._peers():
-                if (found := self._quietly(peer, source)) is not None:
-                    log.info("hf://%s: the hub does not answer; %s says what it is", source.repo, peer)
-                    return found
-            raise
+    def listed(self, source: HubSource, left_s: LeftS = no_end) -> Listed:
+        return self._then.listed(source, left_s)
+
+    def listed_elsewhere(self, source: HubSource, left_s: LeftS = no_end) -> Listed | None:
+        """The first answer of some peers, one after the other."""
+        until = self._clock() + LISTING_S
+        for peer in self._peers()[:ASKED_AT_MOST]:
+            if left_s() <= 0 or self._clock() >= until:
+                return None
+            if (found := self._quietly(peer, source, left_s)) is not None:
+                log.info("hf://%s: the hub does not answer; %s says what it is", source.repo, peer)
+                return found
+        return None
 
     def fetch(self, source: HubSource, file: ModelFile, partial: "Partial", watch: Watch) -> None:
         for peer in self._peers()[:ASKED_AT_MOST]:
@@ -144,7 +149,18 @@ class PeerSupply:
         )
         shown = f"{source.at(source.revision)}: {file.name}"
         origin = Origin(url, peer, {}, secret, direct=True, refuse=refuse)
-        fetch = Fetch(origin, file, partial, shown, limits, watch.report, watch.room, watch.stop, pace=self._pace)
+        fetch = Fetch(
+            origin,
+            file,
+            partial,
+            shown,
+            limits,
+            watch.report,
+            watch.room,
+            watch.stop,
+            pace=self._pace,
+            left_s=watch.left_s,
+        )
         try:
             fetch.run()
         except FileMissingError:
@@ -154,12 +170,12 @@ class PeerSupply:
             return False
         return True
 
-    def _of_peer(self, peer: str, source: HubSource) -> Listed | None:
-        commit = source.revision if source.pinned else self._recorded(peer, source)
+    def _of_peer(self, peer: str, source: HubSource, left_s: LeftS) -> Listed | None:
+        commit = source.revision if source.pinned else self._recorded(peer, source, left_s)
         if not commit:
             return None
         query = urlencode({"repo": source.repo, "commit": commit})
-        files = self._asked(peer, f"/v1/listing?{query}", tuple[ModelFile, ...])
+        files = self._asked(peer, f"/v1/listing?{query}", tuple[ModelFile, ...], left_s)
         if not files:
             return None
         unsafe = next((file.name for file in files if not _is_safe(file)), None)
@@ -167,20 +183,20 @@ class PeerSupply:
             raise ValueError(f"it lists {unsafe[:200]!r}, which is no file of a model")
         return Listed(commit, files)
 
-    def _recorded(self, peer: str, source: HubSource) -> str:
+    def _recorded(self, peer: str, source: HubSource, left_s: LeftS) -> str:
         """The commit that this peer last knew the branch as."""
-        report = self._asked(peer, "/v1/models", NodeReport)
+        report = self._asked(peer, "/v1/models", NodeReport, left_s)
         for model in report.models if report else ():
             if model.repo == source.repo and model.whole and source.revision in model.revisions:
                 return model.commit if replace(source, revision=model.commit).pinned else ""
         return ""
 
-    def _asked(self, peer: str, path: str, kind: type[T]) -> T | None:
+    def _asked(self, peer: str, path: str, kind: type[T], left_s: LeftS) -> T | None:
         """None: it does not have that. Raises TryAgainError, ValueError, CacheError."""
         from cotenant_cache.connections import Waits, get
 
         until = self._clock() + WHOLE_CALL_S
-        waits = Waits(CALL_S, CALL_S, CALL_S, lambda: self._clock() >= until, self._clock)
+        waits = Waits(CALL_S, CALL_S, CALL_S, lambda: left_s() <= 0 or self._clock() >= until, self._clock, left_s)
         headers = {"authorization": f"Bearer {self._token()}"}
         with get(f"http://{peer}{path}", headers, inner_allowed=True, waits=waits, direct=True) as answer:
             if answer.status == HTTPStatus.NOT_FOUND:
@@ -190,11 +206,12 @@ class PeerSupply:
                 raise ValueError(f"it answered {answer.status}, or more than {MOST_BYTES} bytes")
             return msgspec.json.decode(body, type=kind)
 
-    def _quietly(self, peer: str, source: HubSource) -> Listed | None:
+    def _quietly(self, peer: str, source: HubSource, left_s: LeftS) -> Listed | None:
         try:
-            return self._of_peer(peer, source)
+            return self._of_peer(peer, source, left_s)
         except (TryAgainError, ValueError, RecursionError, CacheError) as error:
-            self._leave(peer, LEFT_S, error)
+            if left_s() > 0:  # else it is no fault of the peer's
+                self._leave(peer, LEFT_S, error)
             return None
 
     def _peers(self) -> list[str]:
@@ -210,8 +227,6 @@ class PeerSupply:
 
 def _is_safe(file: ModelFile) -> bool:
     """A name becomes a path, and a digest another one."""
-    from cotenant_cache.hub_files import PLAIN_NAME
-
     plain = PLAIN_NAME.fullmatch(file.name) is not None
     return plain and is_digest(file.digest) and file.size_bytes >= 0 and not refusal(file.name)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cotenant_cache.backoff import Patience, TryAgainError, nap, retried
-from cotenant_cache.errors import HubUnreachableError
+from cotenant_cache.errors import FetchStoppedError, HubUnreachableError
 from cotenant_cache.pace import Floor, Pace
 
 PATIENCE = Patience(attempts=4, first_s=1.0, longest_s=10.0, longest_asked_s=60.0)
@@ -54,6 +54,11 @@ def test_a_hub_that_may_answer_later_is_asked_later() -> None:
 def test_no_waiting_where_it_does_not_help(errors: list[HubUnreachableError]) -> None:
     with pytest.raises(HubUnreachableError):
         answers(*errors)
+
+
+def test_who_was_told_to_stop_does_not_ask_at_all() -> None:
+    with pytest.raises(FetchStoppedError):
+        retried(lambda: pytest.fail("it was asked"), PATIENCE, sleep=lambda s: None, random=float, stop=lambda: True)
 
 
 def test_a_rate_is_one_average_for_all_and_saves_up_nothing() -> None:

@@ -8,28 +8,34 @@ from contextlib import contextmanager
 
 import pytest
 
+from cotenant_cache.backoff import LeftS, no_end
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import HubUnreachableError
 from cotenant_cache.source import HubSource
 from cotenant_cache.supply import Listed
-from cotenant_serving.weight_cache.peers import PeerSupply
+from cotenant_serving.weight_cache.peers import ASKED_AT_MOST, PeerSupply
 
 COMMIT = "c0ffee" * 6 + "beef"
 GOOD = {"name": "config.json", "size_bytes": 2, "digest": "a" * 40}
 
 
 class NoHub:
-    def listed(self, source: HubSource) -> Listed:
+    def listed(self, source: HubSource, left_s: LeftS = no_end) -> Listed:
         raise HubUnreachableError("the hub is switched off")
+
+    def listed_elsewhere(self, source: HubSource, left_s: LeftS = no_end) -> Listed | None:
+        raise AssertionError
 
     def fetch(self, *_: object) -> None:
         raise AssertionError
 
 
 @contextmanager
-def peer(files: object) -> Iterator[str]:
+def peer(files: object, asked: list[str] | None = None) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(self.path)
             body = json.dumps(files).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -50,9 +56,10 @@ def peer(files: object) -> Iterator[str]:
         server.server_close()
 
 
-def listed(files: object) -> Listed:
+def listed(files: object) -> Listed | None:
     with peer(files) as address:
-        return PeerSupply(lambda: [address], lambda: "token", NoHub()).listed(HubSource("org/a", COMMIT))
+        supply = PeerSupply(lambda: [address], lambda: "token", NoHub())
+        return supply.listed_elsewhere(HubSource("org/a", COMMIT))
 
 
 def test_a_listing_of_a_peer_is_taken_while_no_hub_answers() -> None:
@@ -73,5 +80,28 @@ def test_a_listing_of_a_peer_is_taken_while_no_hub_answers() -> None:
     ],
 )
 def test_a_peer_that_lists_what_is_no_file_of_a_model_is_not_believed(bad: dict[str, object]) -> None:
-    with pytest.raises(HubUnreachableError):
-        listed([GOOD, {**GOOD, **bad}])
+    assert listed([GOOD, {**GOOD, **bad}]) is None
+
+
+def test_no_peer_is_asked_while_the_hub_may_answer() -> None:
+    with peer([GOOD]) as address, pytest.raises(HubUnreachableError):
+        PeerSupply(lambda: [address], lambda: "token", NoHub()).listed(HubSource("org/a", COMMIT))
+
+
+def test_of_many_peers_a_few_are_asked_what_a_model_is() -> None:
+    asked: list[str] = []
+    with peer([], asked) as address:  # as one that does not have it
+        supply = PeerSupply(lambda: [address] * 100, lambda: "token", NoHub())
+        assert supply.listed_elsewhere(HubSource("org/a", COMMIT)) is None
+    assert len(asked) == ASKED_AT_MOST
+
+
+def test_who_has_no_time_left_asks_no_peer_and_holds_nothing_against_the_one_that_it_was_asking() -> None:
+    asked: list[str] = []
+    with peer([GOOD], asked) as address:
+        supply = PeerSupply(lambda: [address], lambda: "token", NoHub())
+        source, left = HubSource("org/a", COMMIT), iter([1.0])
+        assert supply.listed_elsewhere(source, lambda: 0.0) is None
+        assert asked == []
+        assert supply.listed_elsewhere(source, lambda: next(left, 0.0)) is None  # it ends in the middle
+        assert supply.listed_elsewhere(source) is not None
