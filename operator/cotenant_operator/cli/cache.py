@@ -27,6 +27,12 @@ Budget = Annotated[
     str | None, typer.Option(help="Bytes that models may use, such as 500Gi. Default: what the volume is set to.")
 ]
 Sources = Annotated[list[str], typer.Argument(help="Models such as hf://Qwen/Qwen3-4B@main.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="The longest to wait for each model. What came is kept. Default: as long as it takes."
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it. Without: say what would go, change nothing.")]
 
 
@@ -54,7 +60,12 @@ def disk_usage(root: Root = None, state: State = None, budget: Budget = None, ou
 
 @cache_app.command()
 def ensure(
-    sources: Sources, root: Root = None, state: State = None, budget: Budget = None, output: Shown = Output.TABLE
+    sources: Sources,
+    root: Root = None,
+    state: State = None,
+    budget: Budget = None,
+    output: Shown = Output.TABLE,
+    timeout: Timeout = None,
 ) -> int:
     """Fetch models that are not here, whole and verified; prints their folders."""
     from cotenant_cache.errors import CacheError
@@ -62,11 +73,12 @@ def ensure(
     from cotenant_operator.cache_report import ensured_document
     from cotenant_operator.output import error
 
+    deadline_s = _seconds("--timeout", timeout)
     done, problems = {}, {}
     with _opened(root, state, budget, sources=sources, make=True) as cache, shown_progress() as tell:
         for source in sources:
             try:
-                done[source] = cache.ensure(source, progress=tell)
+                done[source] = cache.ensure(source, progress=tell, deadline_s=deadline_s)
             except CacheError as failed:
                 problems[source] = failed
     _tell([str(leased.folder) for leased in done.values()], ensured_document(done, problems), output)
@@ -216,6 +228,14 @@ def _bytes(option: str, text: str) -> int:
         return parse_bytes(text)
     except ValueError as error:
         raise FlagError(f"{option} {text}: {error}") from None
+
+
+def _seconds(option: str, value: float | None) -> float | None:
+    from cotenant_operator.failure import FlagError
+
+    if value is not None and not 0 < value < float("inf"):
+        raise FlagError(f"{option} {value:g}: it must be above 0, in seconds; without it there is no limit")
+    return value
 
 
 def _planned(plan: "RoomPlan", output: Output) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.builders.cached_models import model_files
-from tests.builders.fake_hub import FakeHub
+from tests.builders.fake_hub import FakeHub, Fault
 
 pytestmark = pytest.mark.integration
 
@@ -125,3 +125,22 @@ def test_a_volume_that_is_not_there_is_named(hub: FakeHub, tmp_path: Path) -> No
     ran = command("ls")
     assert ran.returncode == 2
     assert f"{tmp_path}/volume: there is no such folder; make it, or check --root" in ran.stderr
+
+
+def test_a_wait_ends_when_it_is_said_how_long_it_may_last(hub: FakeHub, cotenant_cache: Command) -> None:
+    hub.put("org/a", model_files(200_000))
+    hub.fault(Fault("stall", "model.safetensors", at=1000))
+    late = cotenant_cache("ensure", "hf://org/a", "--timeout", "1.5")
+    assert (late.returncode, late.stdout) == (1, "")
+    assert (
+        "hf://org/a@main: not here after 1.5 s; it was fetching model.safetensors; what arrived is kept"
+        in late.stderr
+    )
+    assert cotenant_cache("ensure", "hf://org/a", "--timeout", "1000").returncode == 0
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_no_time_is_refused(cotenant_cache: Command, seconds: str) -> None:
+    said = cotenant_cache("ensure", "hf://org/a", "--timeout", seconds)
+    assert said.returncode == 2
+    assert f"--timeout {seconds}: it must be above 0, in seconds; without it there is no limit" in said.stderr
