@@ -6,6 +6,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic_ns
 
 from cotenant_loadtests.checks import Finding
@@ -152,19 +153,20 @@ class Pool:
     def _dial(self, exchange: Exchange) -> None:
         self._open += 1
         exchange.dialled_ns = monotonic_ns()
-        exchange.dial = asyncio.get_running_loop().create_task(self._connect(exchange))
-
-    async def _connect(self, exchange: Exchange) -> None:
         connection = Connection(self, exchange, tls=self.endpoint.tls is not None)
-        finding: Finding | None = None
-        try:
-            finding = await self._try_addresses(connection)
-        finally:
-            exchange.dial = None
-            if not connection.made:
-                self._one_less()
+        exchange.dial = asyncio.get_running_loop().create_task(self._connect(exchange, connection))
+        exchange.dial.add_done_callback(partial(self._dialled, exchange, connection))
+
+    async def _connect(self, exchange: Exchange, connection: Connection) -> None:
+        finding = await self._try_addresses(connection)
         if finding is not None and exchange.finding is None:
             self.ended(exchange, finding, monotonic_ns())
+
+    def _dialled(self, exchange: Exchange, connection: Connection, _dial: asyncio.Task[None]) -> None:
+        """A callback and no `finally`: one that is given up before its first step never comes to that."""
+        exchange.dial = None
+        if not connection.made:
+            self._one_less()
 
     async def _try_addresses(self, connection: Connection) -> Finding | None:
         """None: it is open, or was. No exception is kept: each would keep its frames, a cycle."""
