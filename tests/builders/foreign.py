@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cotenant_operator.processes import free_port
+from tests.builders.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 LITELLM_KEY = "sk-made-for-a-test-and-for-nothing-else"

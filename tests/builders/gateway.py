@@ -33,6 +33,7 @@ from cotenant_serving.contract_gateway import (
 from cotenant_serving.gateway import journal
 from cotenant_serving.gateway.recovery import request_id
 from tests.builders.gateway_http import HttpFake, Script, Seen, Wire
+from tests.builders.ports import free_port
 
 POOL_TOKEN = "pool-token-of-the-tests"
 KEYS = {"search": "key-of-search-0123456789abcdef", "ads": "key-of-ads-fedcba9876543210"}
@@ -244,7 +245,7 @@ class GatewayProcess:
             sys.executable,
             *("-X", "faulthandler", "-m", "cotenant_serving.gateway"),
             *("--config", str(self.config_file), "--state", str(self.state)),
-            *("--port", "0", *options),
+            *("--port", str(free_port()), *options),
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
         )

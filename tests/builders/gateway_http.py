@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from tests.builders.loopback_server import LoopbackServer
+from tests.builders.ports import free_port
 
 
 @dataclass
@@ -64,7 +65,7 @@ class HttpFake:
         self._server = LoopbackServer(self._converse)
 
     async def start(self) -> None:
-        self.port = await self._server.start(self.port)
+        self.port = await self._server.start(self.port or free_port())
 
     async def stop(self) -> None:
         await self._server.stop()

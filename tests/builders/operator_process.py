@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 
 from cotenant_operator.cli import main
-from cotenant_operator.processes import free_port
 from cotenant_serving.packed_config import unpacked
 from tests.builders.api_proxy import ApiProxy
 from tests.builders.kube import Kube, Object
+from tests.builders.ports import free_port
 from tests.builders.release import NAMESPACE
 
 QUIET_S = 3.0

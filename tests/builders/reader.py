@@ -7,8 +7,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from cotenant_operator.processes import free_port
 from tests.builders.docs import ADDRESS, ROOT, Block, blocks, unlike
+from tests.builders.ports import free_port
 from tests.builders.up import until
 
 PATIENCE_S = 100.0

@@ -15,9 +15,9 @@ import psutil
 import yaml
 
 from cotenant_operator.control import ControlClient, ControlError
-from cotenant_operator.processes import free_port
 from cotenant_serving.contract import EngineStatus, ModelStatus, PoolStatus
 from tests.builders.calls import PATIENCE_S, Calls, key_of
+from tests.builders.ports import free_port
 from tests.builders.terminal import Terminal
 
 API = "cotenant.dev/v1alpha1"

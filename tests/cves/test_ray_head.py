@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.builders.ports import free_port
 from tests.builders.up import until
 
 from cotenant_operator import ray_head
-from cotenant_operator.processes import free_port
 from cotenant_operator.state_dir import StateDir
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

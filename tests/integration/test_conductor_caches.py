@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from tests.builders.cached_models import USAGE
 from tests.builders.loopback_server import LoopbackServer
+from tests.builders.ports import free_port
 
 from cotenant_cache.contract import CachedModel, NodeReport
 from cotenant_serving.conductor.caches import FORGET_S, Caches
@@ -34,9 +35,10 @@ class FakeCaches:
         self.port = 0
 
     async def start(self, *nodes: str) -> None:
+        self.port = self.port or free_port()
         for node in nodes:
             server = LoopbackServer(self._converse(node), host=node)
-            self.port = await server.start(self.port)
+            await server.start(self.port)
             self._servers.append(server)
 
     async def stop(self) -> None:
@@ -94,7 +96,7 @@ async def test_a_node_without_a_cache_is_unknown_and_the_others_are_not(fakes: F
 
 async def test_a_node_that_hangs_is_given_up_and_the_others_are_heard(fakes: FakeCaches) -> None:
     fakes.answers = {NODE: (200, REPORT), OTHER: None}
-    assert await ask(Caches(fakes.port, lambda: "t"), NODE, OTHER, timeout_s=0.5) == {NODE: {SOURCE}}
+    assert await ask(Caches(fakes.port, lambda: "t"), NODE, OTHER, timeout_s=3) == {NODE: {SOURCE}}
 
 
 @pytest.mark.parametrize("answer", [(401, b"{}"), (200, b"<html>"), (200, b'{"node": 1}'), (302, b"")])

@@ -166,7 +166,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tls_is_spoken_and_certificates_are_judged(certificate: Path, tmp_path: Path) -> None:
     with reference_server(certificate=certificate, itl_ms=1) as server:
         url = f"https://127.0.0.1:{server.port}"
-        trusted = run_worker([chat(0), chat(1, at_s=None, after=0)], 1, tmp_path / "a", url=url, ca_file=str(certificate))
+        trusted = run_worker(
+            [chat(0), chat(1, at_s=None, after=0)], 1, tmp_path / "a", url=url, ca_file=str(certificate)
+        )
         unverified = run_worker([chat(0)], 1, tmp_path / "b", url=url, verify_tls=False)
         unknown = run_worker([chat(0)], 1, tmp_path / "c", url=url)
     assert (trusted.outcomes(), unverified.outcomes()) == ({"ok": 2}, {"ok": 1})

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from tests.builders.ports import free_port
 
 from cotenant_operator.operator_server import OperatorApi, serve
-from cotenant_operator.processes import free_port
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.usage_ledger import LedgerError
 from cotenant_operator.usage_store import UsageStoreError

@@ -5,14 +5,13 @@ tables, connections outlive who was behind them. An engine says 421 to what is n
 """
 
 import asyncio
-import contextlib
 import random
-import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.builders.ports import free_port
 from tests.builders.simulated_network import Address, End, Network, SimulatedLoop
 from tests.builders.stale_world import World
 
@@ -134,19 +133,13 @@ def simulate(seed: int, folder: Path, metrics: Metrics) -> World:
 async def happen(seed: int, folder: Path, metrics: Metrics) -> World:
     seen: Counter[str] = Counter()
     place = Loopback(seen)
-    addresses = tuple(("127.0.0.1", port) for port in free_ports(4))
+    addresses = tuple(("127.0.0.1", port) for port in (free_port() for _ in range(4)))
     world = World(place, random.Random(seed), folder, metrics, addresses, scale=0.1, seen=seen)
     try:
         await world.run()
     finally:
         await place.close()
     return world
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
 
 
 def test_no_prompt_reaches_an_engine_it_was_not_addressed_to(tmp_path: Path, full_size: Callable[[int], int]) -> None:
