@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 
 import aiohttp
@@ -69,11 +70,13 @@ async def test_four_workers_admit_exactly_what_the_limits_say_and_answer_for_eac
     await run(gateway, conductor, engine, value=value, options=("--workers", "4"))
     await all_serve(gateway, 4)
 
+    began_s = time.monotonic()
     statuses = Counter(await burst(gateway, 90))
+    took_s = time.monotonic() - began_s
 
     # A bucket of 60 that got one back for each second that the burst took.
     assert statuses.keys() == {200, 429}
-    assert 60 <= statuses[200] <= 63
+    assert 60 <= statuses[200] <= 60 + took_s + 1
     text = await metrics(gateway)
     assert metric(text, "cotenant_requests_total") == statuses[200] == len(gateway.settled())
     assert metric(text, "cotenant_rejections_total") == statuses[429]
@@ -84,8 +87,7 @@ async def test_four_workers_admit_exactly_what_the_limits_say_and_answer_for_eac
 
     engine.usual, engine.most_running = held, 0
     many = [asyncio.create_task(post_chat(gateway, KEYS["ads"])) for _ in range(30)]
-    await eventually(lambda: sum(task.done() for task in many) == 25)
-    assert engine.running == 5
+    await eventually(lambda: (sum(task.done() for task in many), engine.running) == (25, 5))
     assert metric(await metrics(gateway), "cotenant_requests_in_flight") == 5
     opened.set()
     assert Counter(status for status, _, _ in await asyncio.gather(*many)) == {200: 5, 429: 25}
@@ -157,6 +159,12 @@ async def read_stream(session: aiohttp.ClientSession, gateway: GatewayProcess) -
         return "broken"
 
 
+def clients_of(worker: psutil.Process, port: int) -> int:
+    """Connections to the gateway's port that this worker holds."""
+    open_ones = (one for one in worker.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED)
+    return sum(one.laddr.port == port for one in open_ones)
+
+
 async def test_a_killed_worker_takes_its_own_requests_with_it_and_nothing_else(gateway, conductor, engine):
     engine.slots = 100
     streams = Streams(engine)
@@ -168,12 +176,14 @@ async def test_a_killed_worker_takes_its_own_requests_with_it_and_nothing_else(g
         await eventually(lambda: len(streams.began) == 12)
         assert await read_stream(session, gateway) == "429"
 
-        victim = gateway.workers()[0]
+        workers = gateway.workers()
+        await eventually(lambda: sum(clients_of(worker, gateway.port) for worker in workers) == 12)
+        victim = workers[0]
+        broken = clients_of(victim, gateway.port)
+        assert 0 < broken < 12
         victim.kill()
 
-        await eventually(lambda: any(task.done() for task in tasks))
-        broken = sum(task.done() for task in tasks)
-        assert 0 < broken < 12
+        await eventually(lambda: sum(task.done() for task in tasks) >= broken)
         await all_serve(gateway, 2, restarts=1)
         again = [asyncio.create_task(read_stream(session, gateway)) for _ in range(broken)]
         await eventually(lambda: len(streams.began) == 12 + broken)
