@@ -20,6 +20,8 @@ pytestmark = pytest.mark.integration
 
 GRID_MS = 1.0
 """The reference server's answers are due at whole milliseconds."""
+ATTEMPTS = 4
+"""To find a moment in which a busy machine leaves server and worker alone."""
 PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79)
 
 
@@ -143,7 +145,7 @@ def test_percentiles_are_within_two_percent_or_a_millisecond_of_the_servers_own(
     """
     plan = [chat(number, at_s=at_s, max_tokens=3) for number, at_s in enumerate(_poisson(50, count=100, seed=3))]
     wrong = []
-    for attempt in range(4):
+    for attempt in range(ATTEMPTS):
         (folder := tmp_path / str(attempt)).mkdir()
         with reference_server(folder / "log", service_ms=16, itl_ms=20) as server:
             worker = StartedWorker(plan, server.port, folder)
@@ -177,44 +179,58 @@ def _gap_percentiles(pairs: list[tuple[Record, Logged]]) -> list[tuple[float, fl
 
 
 def test_a_queue_of_one_server_is_seen_as_lindley_says(tmp_path: Path) -> None:
-    """M/D/1: each request waits for what the one before left of its wait and service."""
+    """M/D/1: each request waits for what the one before left of its wait and service.
+
+    A machine that holds the server up is asked again.
+    """
     service_ms, schedule = 12.0, _poisson(rate_per_s=50, count=100, seed=4)
     expected_ms = [service_ms]
     for before_s, at_s in pairwise(schedule):
         expected_ms.append(max(0.0, expected_ms[-1] - (at_s - before_s) * 1e3) + service_ms)
     plan = [chat(number, at_s=at_s, max_tokens=1) for number, at_s in enumerate(schedule)]
-    with reference_server(service_ms=service_ms) as server:
-        run = run_worker(plan, server.port, tmp_path)
-    measured_ms = mean((record.first_token_us - record.scheduled_us) / 1e3 for record in run.records)
-    assert measured_ms >= mean(expected_ms) - 0.01, "neither an early request nor a lost wait"
-    held_up_ms = 2 * noise_ms(run)  # the server's timers are held up too, and those who wait in its queue with them
-    assert close(measured_ms - GRID_MS / 2, mean(expected_ms), held_up_ms), (measured_ms, mean(expected_ms))
+    measured_ms = held_up_ms = 0.0
+    for attempt in range(ATTEMPTS):
+        with reference_server(service_ms=service_ms) as server:
+            run = run_worker(plan, server.port, tmp_path / str(attempt))
+        measured_ms = mean((record.first_token_us - record.scheduled_us) / 1e3 for record in run.records)
+        assert measured_ms >= mean(expected_ms) - 0.01, "neither an early request nor a lost wait"
+        # The server's timers are held up too, and those who wait in its queue with them.
+        held_up_ms = 2 * noise_ms(run)
+        if close(measured_ms - GRID_MS / 2, mean(expected_ms), held_up_ms):
+            return
+    raise AssertionError((measured_ms, mean(expected_ms), held_up_ms))
 
 
 @pytest.mark.parametrize("connections", [500, 5])
 def test_a_stall_is_seen_in_p99_whether_or_not_connections_run_out(tmp_path: Path, connections: int) -> None:
     """At a constant rate over T seconds, a stall of s makes the slowest share 1 - q of requests wait s - (1 - q) T.
 
-    A client that sends less while it waits would see only as many slow requests as it has connections.
+    A client that sends less while it waits would see only as many slow requests as it has connections. A machine
+    that holds the worker up is asked again.
     """
     length_s, stall_s, per_s = 1.6, 0.6, 250
     plan = [chat(number, at_s=number / per_s, max_tokens=1) for number in range(round(length_s * per_s))]
-    with reference_server(tmp_path / "log", ttft_ms=2, stall_at_s=0.5, stall_s=stall_s) as server:
-        worker = StartedWorker(plan, server.port, tmp_path, connections=connections)
-        run = worker.end()
-        by_id = server.log()
-    assert run.outcomes() == {"ok": len(plan)}
-    measured_ms = [(record.first_token_us - record.scheduled_us) / 1e3 for record in run.records]
-    for quantile, seen_ms in zip((0.5, 0.9, 0.99), percentiles(measured_ms), strict=True):
-        assert seen_ms >= 0.98 * 1e3 * (stall_s - (1 - quantile) * length_s)
-    truth_ms = [
-        (by_id[record.request_id].sent_ns[0] - worker.start_ns) / 1e6 - record.scheduled_us / 1e3
-        for record in run.records
-    ]
-    busy_machine_ms = 0.1 * stall_s * 1e3
-    assert close(percentiles(measured_ms)[2], percentiles(truth_ms)[2], busy_machine_ms)
-    waited_us = [record.lateness_us for record in run.records]
-    assert (max(waited_us) > 0.5e6 * stall_s) == (connections == 5), "a lack of connections is the tool's own"
+    figures: tuple[float, ...] = ()
+    for attempt in range(ATTEMPTS):
+        (folder := tmp_path / str(attempt)).mkdir()
+        with reference_server(folder / "log", ttft_ms=2, stall_at_s=0.5, stall_s=stall_s) as server:
+            worker = StartedWorker(plan, server.port, folder, connections=connections)
+            run = worker.end()
+            pairs = truth_of(run, server)
+        assert run.outcomes() == {"ok": len(plan)}
+        measured_ms = [(record.first_token_us - record.scheduled_us) / 1e3 for record in run.records]
+        for quantile, seen_ms in zip((0.5, 0.9, 0.99), percentiles(measured_ms), strict=True):
+            assert seen_ms >= 0.98 * 1e3 * (stall_s - (1 - quantile) * length_s)
+        truth_ms = [
+            (logged.sent_ns[0] - worker.start_ns) / 1e6 - record.scheduled_us / 1e3 for record, logged in pairs
+        ]
+        longest_ms = max(record.lateness_us for record in run.records) / 1e3
+        figures = (percentiles(measured_ms)[2], percentiles(truth_ms)[2], longest_ms)
+        busy_machine_ms = 0.1 * stall_s * 1e3
+        of_tool = longest_ms > 0.5 * stall_s * 1e3
+        if close(*figures[:2], busy_machine_ms) and of_tool == (connections == 5):
+            return
+    raise AssertionError((figures, "a lack of connections is the tool's own"))
 
 
 # Plans are followed

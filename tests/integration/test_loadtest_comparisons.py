@@ -79,11 +79,9 @@ def loadtest(*arguments: str, out: Path) -> tuple[int, Results]:
     return code, msgspec.json.decode((out / "results.json").read_bytes(), type=Results)
 
 
-def test_a_server_twice_as_slow_for_each_token_is_found(
-    steady: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_twice_as_slow_for_each_token_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario = write(tmp_path, stream("search", 30))
-    with serving(ttft_ms=20, itl_ms=12) as slow:
+    with serving(ttft_ms=20, itl_ms=30) as steady, serving(ttft_ms=20, itl_ms=60) as slow:
         code, results = loadtest("compare", steady, slow, "--scenario", scenario, out=tmp_path / "out")
 
     found = msgspec.convert(results.extras["compare"], Comparison)
@@ -126,9 +124,8 @@ def test_the_capacity_of_a_server_that_does_one_thing_at_a_time_is_found(tmp_pat
                 "streams": [stream("search", 10)],
             }
         )
-        runs = Measuring(
-            loaded=Loaded(scenario, tmp_path, Choices(scenario="")), keys={}, folder=tmp_path, stop=threading.Event()
-        )
+        loaded = Loaded(scenario, tmp_path, Choices(scenario=""))
+        runs = Measuring(loaded=loaded, keys={}, folder=tmp_path, stop=threading.Event())
 
         def measure(factor: float, number: int) -> Results:
             """Judged by the SLO alone: on a busy machine runs may not be valid."""
@@ -137,7 +134,10 @@ def test_the_capacity_of_a_server_that_does_one_thing_at_a_time_is_found(tmp_pat
             return msgspec.structs.replace(results, verdict="passed" if kept else "missed")
 
         search = Search(scenario_per_s=10.0, from_per_s=15.0, to_per_s=None, within=0.4, repeats=1)
-        found, _ = find_capacity(search, measure)
+        for _ in range(3):  # a busy machine may miss the SLO at the first rate already
+            found, _ = find_capacity(search, measure)
+            if found.kept_per_s is not None:
+                break
 
     assert found.kept_per_s is not None
     assert found.missed_per_s is not None
