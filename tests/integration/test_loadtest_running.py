@@ -157,22 +157,34 @@ def test_a_program_that_is_no_worker_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["endless", "deaf", "hangs"])
 def test_a_stop_ends_everything_within_two_seconds_with_what_was_recorded(kind: str, tmp_path: Path) -> None:
+    ended_after_s: list[float] = []
+    for attempt in range(3):  # a machine that is busy with other tests may be slower
+        (folder := tmp_path / str(attempt)).mkdir()
+        ended_after_s.append(stopped_run(kind, folder))
+        if ended_after_s[-1] < 4.0:
+            return
+    raise AssertionError(ended_after_s)
+
+
+def stopped_run(kind: str, folder: Path) -> float:
+    """Seconds from the stop to the end of the run."""
     stop = threading.Event()
     stopped: list[float] = []
 
     def press() -> None:
-        until(lambda: list(tmp_path.glob("run-*/*.records")), "workers have begun")
+        until(lambda: list(folder.glob("run-*/*.records")), "workers have begun")
         time.sleep(0.3)
         stopped.append(time.monotonic())
         stop.set()
 
     threading.Thread(target=press).start()
-    output = run(kind, tmp_path, stop=stop)
+    output = run(kind, folder, stop=stop)
+    took_s = time.monotonic() - stopped[0]
 
-    assert time.monotonic() - stopped[0] < 4 * 2.0  # on a machine that is busy with other tests
     assert output.interrupted
     assert len(output.records) == len(PLAN)
     assert children() == []
+    return took_s
 
 
 def test_a_stop_with_patience_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
@@ -207,7 +219,7 @@ def test_a_run_that_reaches_its_bound_of_bytes_says_so(tmp_path: Path) -> None:
 
 def test_the_bound_of_bytes_is_that_of_all_workers_together(tmp_path: Path) -> None:
     """A busy one may use what the others leave."""
-    (problem,) = run("heavy", tmp_path, silence_s=3.0).problems
+    (problem,) = run("heavy", tmp_path, silence_s=30.0).problems
 
     assert problem.startswith("limits.bytes: 20,000,000,000 bytes were sent and received")
 
