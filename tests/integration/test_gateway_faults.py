@@ -306,7 +306,7 @@ async def test_a_stream_cut_at_its_deadline_ends_with_an_error_though_the_engine
 
     engine.scripts.append(script)
     engine.handle = handle
-    await run(gateway, conductor, engine, options=("--request-timeout", "0.5"))
+    await run(gateway, conductor, engine, options=("--request-timeout", "2"))
     async with raw_connection(gateway.port) as (reader, writer):
         writer.write(raw_request(chat(stream=True), extra="connection: close\r\n"))
         text = (await asyncio.wait_for(reader.read(), 30)).decode()

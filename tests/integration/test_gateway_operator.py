@@ -20,6 +20,7 @@ from tests.builders.gateway import (
     tenant,
 )
 from tests.builders.gateway_calls import error_of, get, post_chat, until_ready, with_conductor
+from tests.builders.gateway_watch import until
 
 from cotenant_serving.contract_gateway import GatewayConfig
 
@@ -65,9 +66,12 @@ async def test_a_revoked_key_stops_while_the_mounted_file_still_has_it(gateway, 
 
     operator.publish(without_key(conductor, 6))
 
-    await until_status(gateway, 401)
+    async def all_refuse() -> bool:
+        return {await status(gateway) for _ in range(8)} == {401}
+
+    await until(all_refuse)
     await asyncio.sleep(1.5)  # the file, which is older, is looked at meanwhile
-    assert {await status(gateway) for _ in range(8)} == {401}
+    assert await all_refuse()
     assert operator.polls[0] == 5
 
 

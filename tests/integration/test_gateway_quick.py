@@ -73,13 +73,13 @@ async def die(talk: Talk) -> None:
 
 async def test_a_plain_answer_reaches_the_client_whole_and_is_counted_before(tmp_path: Path) -> None:
     script = Script()
-    async with QuickStage(tmp_path, RawEngine(script), requests_per_minute=100, tokens_per_minute=10_000) as stage:
+    async with QuickStage(tmp_path, RawEngine(script), requests_per_minute=10, tokens_per_minute=10_000) as stage:
         client = await stage.client()
         status, headers, body = await client.ask(asking())
         records = stage.records()
         assert stage.quick_starts == 2  # the connection's first request went step by step
         assert (status, body) == (200, b'{"ok":1}')
-        assert headers["x-ratelimit-remaining-requests"] == "97"
+        assert headers["x-ratelimit-remaining-requests"] == "7"
         assert headers["x-request-id"] == records[-1]["request_id"]
         assert [(one["prompt_tokens"], one["completion_tokens"], one["estimated"]) for one in records] == [
             (7, 3, False)

@@ -13,6 +13,8 @@ from tests.builders.service import Service
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 LAG_S = 1.0
 """Between a gateway's end of readiness and the last new connection that is sent to it."""
+SWEPT_S = 2.0
+"""From then on: the gateway has told its clients to go."""
 
 
 async def test_three_rollouts_of_two_gateways_cost_no_request_and_cut_no_stream(conductor, engine, tmp_path: Path):
@@ -26,7 +28,7 @@ async def test_three_rollouts_of_two_gateways_cost_no_request_and_cut_no_stream(
         gateway = GatewayProcess(folder)
         started.append(gateway)
         gateway.write_config(with_conductor(config(), conductor))
-        await gateway.start("--pre-stop-s", "3")
+        await gateway.start("--pre-stop-s", "600")
         await until_ready(gateway, within_s=60)
         service.endpoints.append(gateway.port)
         return gateway
@@ -36,6 +38,8 @@ async def test_three_rollouts_of_two_gateways_cost_no_request_and_cut_no_stream(
         await until_ready(gateway, ready=False, within_s=60)
         await asyncio.sleep(LAG_S)
         service.endpoints.remove(gateway.port)
+        await asyncio.sleep(SWEPT_S)
+        gateway.signal(signal.SIGTERM)  # not a clock of the gateway's: nothing new can come
         assert await gateway.exited(60) == 0
 
     async with Service() as service:

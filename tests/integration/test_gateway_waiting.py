@@ -22,6 +22,7 @@ from tests.builders.gateway import (
     tenant,
 )
 from tests.builders.gateway_calls import HELLO, error_of, gate, get, post_chat, run
+from tests.builders.gateway_watch import until
 
 from cotenant_serving.contract import Reason
 
@@ -77,7 +78,7 @@ async def test_an_engine_that_comes_too_late_is_not_waited_for(gateway, conducto
 
 
 async def test_no_room_is_waited_for_until_the_hold_deadline(gateway, conductor):
-    await run(gateway, conductor, options=("--hold-timeout", "0.5"))
+    await run(gateway, conductor, options=("--hold-timeout", "2"))
     conductor.publish(models=(model_row("waiting", reason=Reason.NO_ROOM, message="3 GiB are missing"),))
 
     status, headers, body = await post_chat(gateway)
@@ -250,7 +251,7 @@ async def test_a_tenant_with_one_request_does_not_wait_behind_another_ones_hundr
 
 async def test_a_request_that_takes_too_long_ends_with_an_error(gateway, conductor, engine):
     _, never = gate()
-    await run(gateway, conductor, engine, options=("--request-timeout", "0.5"))
+    await run(gateway, conductor, engine, options=("--request-timeout", "2"))
     engine.scripts.extend([never, stream_for_ever])
 
     status, _, body = await post_chat(gateway)
@@ -271,9 +272,16 @@ async def test_sigterm_lets_running_requests_end_and_exits_with_0(gateway, condu
 
     gateway.signal(signal.SIGTERM)
     await eventually(lambda: any("draining" in line for line in gateway.log))
-    await asyncio.sleep(0.5)
-    with pytest.raises(OSError):
-        await asyncio.open_connection("127.0.0.1", gateway.port)
+
+    async def refuses() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        except OSError:
+            return True
+        writer.transport.abort()
+        return False
+
+    await until(refuses)
     opened.set()
 
     assert (await running)[0] == 200
