@@ -1,14 +1,17 @@
 """Two readers of one connection must see the same requests: what is unclear is refused, and nothing of it goes on."""
 
+import asyncio
+import time
+
 import pytest
-from tests.builders.gateway import chat
-from tests.builders.raw_http import answers, statuses
+from tests.builders.gateway import chat, raw_connection
+from tests.builders.raw_http import PATIENCE_S, answers, statuses
 from tests.cves.conftest import AUTHORIZED, Stage
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 QUIET_S = 2.0
-"""Some of these may leave the gateway waiting for the rest of a body, which is no answer either."""
+"""Some of these leave the connection open, for the next request."""
 BODY = chat("outer")
 HIDDEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-hidden: 1\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -69,7 +72,7 @@ async def test_a_hidden_request_reaches_no_engine_and_borrows_no_key(data: bytes
     """CVE-2025-43859 (h11 before 0.16), CVE-2025-53643 and CVE-2025-69224 (aiohttp), CVE-2026-111750: the bytes after
     an unclear end are another request for one reader and not for the next. Every case has a hidden one behind it,
     without a key: if it is read at all, it is refused, and the engine hears at most what came before, unchanged."""
-    answered = statuses(await answers(stage.port, data, QUIET_S))
+    answered = statuses(await all_answers(stage, data))
     assert answered.count(200) <= 1
     assert all(status in (200, 400, 401, 411, 413, 415, 501) for status in answered)
     assert 200 not in answered[1:]
@@ -77,6 +80,27 @@ async def test_a_hidden_request_reaches_no_engine_and_borrows_no_key(data: bytes
         assert (seen.path, seen.body, "transfer-encoding" in seen.headers) == ("/v1/chat/completions", BODY, False)
         assert "x-hidden" not in seen.headers
     assert len(stage.heard()) == answered.count(200)
+
+
+async def all_answers(stage: Stage, data: bytes) -> bytes:
+    """Until the server closes, or is quiet when it has answered what an engine has heard: a busy one may be slow."""
+    got = b""
+    async with raw_connection(stage.port) as (reader, writer):
+        writer.write(data)
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            try:
+                piece = await asyncio.wait_for(reader.read(1 << 16), QUIET_S)
+            except TimeoutError:
+                if got and statuses(got).count(200) >= len(stage.heard()):
+                    break
+                continue
+            except ConnectionError:
+                break
+            if not piece:
+                break
+            got += piece
+    return got
 
 
 async def test_what_is_clear_is_understood(stage: Stage) -> None:
@@ -95,5 +119,5 @@ async def test_a_name_of_a_model_adds_no_header_to_what_goes_to_an_engine(end: b
     head = post(
         b"connection: close", b"content-length: %d" % len(body), body=body, path=b"/v2/models/" + name + b"/infer"
     )
-    assert statuses(await answers(stage.port, head, QUIET_S)) in ([400], [404])
+    assert statuses(await answers(stage.port, head)) in ([400], [404])
     assert stage.heard() == []

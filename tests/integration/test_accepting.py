@@ -70,7 +70,7 @@ async def serving():
 async def ask(client: socket.socket) -> bytes:
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(client, REQUEST)
-    return (await asyncio.wait_for(loop.sock_recv(client, 4096), 10)).partition(b"\r\n")[0]
+    return (await asyncio.wait_for(loop.sock_recv(client, 4096), 60)).partition(b"\r\n")[0]
 
 
 async def test_signals_are_left_to_the_process() -> None:
@@ -99,6 +99,8 @@ def test_connections_wait_while_descriptors_are_short_and_are_served_once_there_
                 for client in clients[1:]:
                     await loop.sock_connect(client, address)  # the kernel takes it
                 answers = [asyncio.create_task(ask(client)) for client in clients[1:]]
+                if room_for:
+                    await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
                 before_s = time.process_time()
                 await asyncio.wait(answers, timeout=1)
                 assert time.process_time() - before_s < 0.5

@@ -212,7 +212,7 @@ def test_after_a_kill_9_the_next_up_serves_and_ctrl_c_lets_streams_finish_and_en
     up.text("search", "app", "wake up again")
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     results = []
-    reading = threading.Thread(target=lambda: results.append(up.stream("search", "app", "word " * 150)))
+    reading = threading.Thread(target=lambda: results.append(up.stream("search", "app", "word " * 300)))
     reading.start()
     until(lambda: up.engine("search/app").running == 1, "the stream runs")
     engine, mine = up.engine("search/app").pid, up.processes()

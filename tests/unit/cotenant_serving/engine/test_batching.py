@@ -79,7 +79,7 @@ def job(request_id: str, tokens: int = 10, max_tokens: int = 22, **sampling: Any
 
 
 async def text_of(stream: DeltaStream) -> tuple[str, Delta]:
-    deltas = await asyncio.wait_for(stream.take(), 1)
+    deltas = await asyncio.wait_for(stream.take(), 30)
     return "".join(delta.text for delta in deltas), deltas[-1]
 
 

@@ -182,7 +182,7 @@ def works(*payloads: Any) -> list[Work]:
 
 async def test_requests_that_come_together_share_a_batch_and_get_their_own_results_in_order() -> None:
     model = Model()
-    with batcher(model) as shared:
+    with batcher(model, wait_s=60.0) as shared:  # it is full long before
         found = await asyncio.gather(*(shared.run(f"r{index}", works(index)) for index in range(4)))
     assert found == [[0], [10], [20], [30]]
     assert model.batches == [[0, 1, 2, 3]]
@@ -212,7 +212,7 @@ async def test_one_bad_item_fails_its_request_and_no_neighbour() -> None:
 
 async def test_an_item_that_comes_back_as_an_error_fails_its_request_alone() -> None:
     model = Model()
-    with batcher(model) as shared:
+    with batcher(model, max_rows=2, wait_s=60.0) as shared:
         found = await asyncio.gather(shared.run("a", works("odd")), shared.run("b", works(2)), return_exceptions=True)
     assert isinstance(found[0], GenerationError)
     assert found[0].message == "odd one"
