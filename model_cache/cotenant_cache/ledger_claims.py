@@ -90,9 +90,9 @@ class ClaimRows(Rows):
         """Bytes promised to all fetches but this one, whose holders live."""
         return sum(size for *_, size in self._promised(alive, flight))
 
-    def fetching(self, alive: Collection[str] | None = None, *, flight: str = "") -> frozenset[str]:
-        """Repositories of all fetches but this one, whose holders live."""
-        return frozenset(repo for repo, *_ in self._promised(alive, flight))
+    def fetching(self, alive: Collection[str] | None = None) -> frozenset[str]:
+        """Repositories of all fetches whose holders live."""
+        return frozenset(repo for repo, *_ in self._promised(alive, ""))
 
     def _promised(self, alive: Collection[str] | None, flight: str) -> list[tuple[str, str, int]]:
         rows = self._run("SELECT holder, repo, commit_id, bytes FROM reservations WHERE flight <> ?", (flight,))

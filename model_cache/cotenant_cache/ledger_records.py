@@ -78,6 +78,9 @@ class Tx(ModelRows, ClaimRows):
     ) -> Inventory:
         """For `plan_room`. `partials`: (repo, digest) → bytes, of those in `partial_bytes` that may be let go when
         no live fetch is at their model. `flight` is the own fetch, whose promised bytes do not count.
+
+        What live fetches have written is on the disk and also still promised to them, so that they need not say so
+        after each block: it counts once, as bytes on the disk.
         """
         sums = self._sums()
         shared, loose = self._shared(), self._loose()
@@ -108,12 +111,29 @@ class Tx(ModelRows, ClaimRows):
             budget_bytes=budget_bytes,
             models=held,
             blob_bytes=self.blob_bytes(),
-            reserved_bytes=self.reserved_others(alive, flight=flight),
+            reserved_bytes=self._to_come(alive, flight, partials or {}),
             partial_bytes=partial_bytes,
             quarantined_bytes=quarantined_bytes,
             loose=loose,
             disk_free_bytes=disk.free_bytes,
         )
+
+    def _to_come(self, alive: Collection[str] | None, flight: str, partials: Mapping[tuple[str, str], int]) -> int:
+        """Promised to all fetches but this one and not written yet; what one has written is no room of another's."""
+        return sum(
+            max(0, size - self._written(repo, commit, partials))
+            for repo, commit, size in self._promised(alive, flight)
+        )
+
+    def _written(self, repo: str, commit: str, partials: Mapping[tuple[str, str], int]) -> int:
+        """Of the files that a fetch of this commit was promised room for. Partials of other commits were not."""
+        lacking = self._run(
+            "SELECT b.digest, b.size_bytes FROM models m JOIN parts p ON p.model = m.id "
+            "JOIN blobs b ON b.id = p.blob "
+            "WHERE m.repo = ? AND m.commit_id = ? AND NOT (b.present AND b.verified_at > 0)",
+            (repo, commit),
+        )
+        return sum(min(size, partials.get((repo, digest), 0)) for digest, size in lacking)
 
     def blob_bytes(self) -> int:
         """On disk, each blob once."""

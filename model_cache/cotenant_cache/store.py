@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -84,13 +84,9 @@ class Store:
         return living(self.root, tx.holders())
 
     def inventory(self, tx: Tx, *, flight: str = "") -> Inventory:
-        """`flight`: the own fetch, whose promised bytes do not count.
-
-        What live fetches have written is on the disk and also still promised to them, so that they need not say so
-        after each block: it counts once, as bytes on the disk.
-        """
+        """`flight`: the own fetch, whose promised bytes do not count."""
         alive, partials = self.alive(tx), self.volume.partials()
-        found = tx.inventory(
+        return tx.inventory(
             _UNBOUNDED if self._budget_bytes is None else self._budget_bytes,
             self.volume.disk(),
             sum(partials.values()),
@@ -99,9 +95,6 @@ class Store:
             partials=partials,
             flight=flight,
         )
-        fetching = tx.fetching(alive, flight=flight)
-        written = sum(size for (repo, _), size in partials.items() if repo in fetching)
-        return replace(found, reserved_bytes=max(0, found.reserved_bytes - written))
 
     def shown(self, tx: Tx) -> tuple[CachedModel, ...]:
         """Every model, with the branches that are recorded as its commit."""

@@ -216,21 +216,24 @@ def _act(case: dict[str, Any]) -> None:
 def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
     """Counts steps; says each when asked to, keeps the most bytes that the volume had after one, and dies at one."""
     seen: Counter[str] = Counter()
+    turn = threading.Lock()
     said = (case["die_at"], case.get("fill_at", ""), case.get("stop_at", ""))
     die_at, full_at, stop_at = (at if "#" in at else f"{at}#1" for at in said)
 
     def step(what: str) -> None:
-        seen[what] += 1
+        with turn:  # threads that fetch files are at the same step at once
+            seen[what] += 1
+            this = f"{what}#{seen[what]}"
         if case.get("tell_steps"):
             _say("step", step=what)
         if case.get("watch_bytes"):
             most[0] = max(most[0], volume_bytes(Path(case["root"])))
-        if f"{what}#{seen[what]}" == full_at:
+        if this == full_at:
             fill_disk(Path(case["root"]) / "filler")
-        if f"{what}#{seen[what]}" == stop_at:
+        if this == stop_at:
             _say("stopped")
             os.kill(os.getpid(), signal.SIGSTOP)
-        if f"{what}#{seen[what]}" == die_at:
+        if this == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return step
