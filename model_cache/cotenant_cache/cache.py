@@ -8,7 +8,8 @@ another instance to be up, and nothing needs the hub for what is on disk.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +20,12 @@ from cotenant_cache.adopting import Adopted
 from cotenant_cache.contract import CachedModel, ModelFile, Progress, RoomPlan, Usage
 from cotenant_cache.ensuring import Ask, Ensuring
 from cotenant_cache.errors import ModelNotFoundError
+from cotenant_cache.holders import Flight
 from cotenant_cache.plan import plan_room
 from cotenant_cache.repair import Repaired, repair
 from cotenant_cache.shelving import Leased, lease_if_whole, missing
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
-from cotenant_cache.store import Clock, Store
+from cotenant_cache.store import Clock, Store, volume_errors
 from cotenant_cache.supply import HubSupply, Supply
 from cotenant_cache.verifying import BadBlob, Verified
 
@@ -177,17 +179,37 @@ class Cache:
         stop: Callable[[], bool] = lambda: False,
         told: Callable[[BadBlob], None] = lambda bad: None,
         progress: Callable[[Progress], None] | None = None,
+        *,
+        every_s: float = 0.0,
     ) -> Verified:
-        """Reads blobs again, the longest unverified first; a bad one is quarantined and its models are not whole."""
+        """Reads blobs again, the longest unverified first; a bad one is quarantined and its models are not whole.
+
+        What any instance verified less than `every_s` ago, or verifies meanwhile, is not read.
+        """
         models = None if sources is None else [self._known(source) for source in sources]
         return verifying.verify(
             self._store,
             models=models,
+            every_s=every_s,
             rate_bytes_per_s=rate_bytes_per_s,
             stop=stop,
             told=told,
             tell=progress or _ignore,
         )
+
+    @contextmanager
+    def turn(self, work: str) -> Iterator[bool]:
+        """Whether this instance is the one of all on the volume that does some work now, until the block ends.
+
+        Raises VolumeError.
+        """
+        with volume_errors(self.root):
+            turn = Flight.try_enter(self.root, work)
+        try:
+            yield turn is not None
+        finally:
+            if turn is not None:
+                turn.leave()
 
     def adopt(self, progress: Callable[[Progress], None] | None = None) -> tuple[Adopted, ...]:
         """Checks what other Hugging Face tools have put into the layout since, so that it is served."""

@@ -69,7 +69,10 @@ def sweep_holders(root: Path) -> None:
 
 
 class Flight:
-    """The right to fetch, of one at a time. Its file stays: removing it would give two processes two locks."""
+    """The right to fetch, or to check in the background, of one at a time.
+
+    Its file stays: removing it would give two processes two locks.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor

@@ -51,6 +51,9 @@ class BlobRows(Rows):
         where, values = ("", ()) if repo is None else ("WHERE repo = ?", (repo,))
         return self._blobs(f"{where} ORDER BY repo, digest", values)
 
+    def blob(self, repo: str, digest: str) -> Blob | None:
+        return next(iter(self._blobs("WHERE repo = ? AND digest = ?", (repo, digest))), None)
+
     def blobs_to_verify(self) -> tuple[Blob, ...]:
         """On disk, the longest unverified first."""
         return self._blobs("WHERE present = 1 ORDER BY verified_at", ())

@@ -95,6 +95,7 @@ def verify(
     store: Store,
     *,
     models: Iterable[tuple[str, str]] | None = None,
+    every_s: float = 0.0,
     rate_bytes_per_s: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
     told: Callable[[BadBlob], None] = lambda bad: None,
@@ -102,10 +103,11 @@ def verify(
 ) -> Verified:
     """Every blob of these models (None: of the volume, loose ones too), the longest unverified first.
 
+    What was verified less than `every_s` ago is left out, and what another instance verifies while this one is at it.
     `rate_bytes_per_s`: at most so fast; 0: as fast as the disk. Ends early when `stop` says so. `tell` takes how far
     it is, a few times a second.
     """
-    due = _due(store, models)
+    due = _due(store, models, every_s)
     teller = RoundTeller(f"{len(due)} files", sum(blob.size_bytes for blob, _ in due), tell, store.clock)
     pace = _Pace(store, rate_bytes_per_s, stop, teller)
     blobs, bad = 0, []
@@ -114,6 +116,8 @@ def verify(
             break
         repo, digest = blob.repo, blob.digest
         teller.begin(f"{repo}: {name or digest[:12] + '…'}", blob.size_bytes)
+        if not _is_due_still(store, repo, digest, blob.verified_at):
+            continue
         try:
             looked = _look_whatever_the_disk(store, repo, digest, pace)
         except _StoppedError:
@@ -149,6 +153,8 @@ def verify_files(
         blobs = {blob.digest for blob in tx.blobs(repo) if blob.present and not blob.verified_at}
         unsure = {file.digest: file for file in files if file.digest in blobs}.values()
     for file in unsure:
+        if not _is_due_still(store, repo, file.digest, 0.0):
+            continue
         done = 0
 
         def read(count: int, file: ModelFile = file) -> None:
@@ -187,13 +193,26 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _due(store: Store, models: Iterable[tuple[str, str]] | None) -> list[tuple[Blob, str]]:
-    """Each with the name that a model has for it; empty: none has."""
+def _due(store: Store, models: Iterable[tuple[str, str]] | None, every_s: float) -> list[tuple[Blob, str]]:
+    """Each with the name that a model has for it; empty: none has. A clock that went back makes all due."""
+    now = store.clock.now()
     with store.transaction() as tx:
         found = tx.listings() if models is None else [tx.model(repo, commit) for repo, commit in models]
         blobs = tx.blobs_to_verify()
     names = {(model.repo, file.digest): file.name for model in found if model is not None for file in model.files}
-    return [(blob, name) for blob in blobs if (name := names.get((blob.repo, blob.digest), "")) or models is None]
+    return [
+        (blob, name)
+        for blob in blobs
+        if not 0 <= now - blob.verified_at < every_s
+        and ((name := names.get((blob.repo, blob.digest), "")) or models is None)
+    ]
+
+
+def _is_due_still(store: Store, repo: str, digest: str, verified_at: float) -> bool:
+    """Whether nobody else has verified it, or found it bad, since then."""
+    with store.transaction() as tx:
+        blob = tx.blob(repo, digest)
+    return blob is not None and blob.present and blob.verified_at == verified_at
 
 
 class _Pace:

@@ -290,6 +290,15 @@ def _evict(cache: Any, sources: list[str], room_bytes: int = 0, yes: bool = True
     return {"gone": [[item.repo, item.commit] for item in plan.evict], "refusal": plan.refusal}
 
 
+def _check_in_background(cache: Any) -> dict[str, Any]:
+    """One round, as fast as the disk."""
+    from cotenant_serving.weight_cache.verification import Verification
+
+    verification = Verification(cache, 2**40)
+    verification.round()
+    return {"bytes": verification.read_bytes, "bad": verification.bad}
+
+
 def _hold(cache: Any) -> dict[str, Any]:
     del cache
     _say("holding")
@@ -311,6 +320,7 @@ _CALLS: dict[str, Callable[..., dict[str, Any]]] = {
     "pin": lambda cache, source: cache.pin(source) or {},
     "unpin": lambda cache, source: cache.unpin(source) or {},
     "verify": lambda cache: asdict(cache.verify()),
+    "check_in_background": _check_in_background,
     "adopt": lambda cache: {"adopted": [asdict(one) for one in cache.adopt()]},
     "models": lambda cache: {"models": [msgspec.to_builtins(model) for model in cache.models()]},
     "usage": lambda cache: msgspec.to_builtins(cache.usage()),
