@@ -168,7 +168,7 @@ class Volume:
 
     def revisions(self, repo: str) -> dict[str, str]:
         """Branches and tags that are recorded, and their commits."""
-        return revisions_in(self.repo_folder(repo) / "refs")
+        return revisions_in(f"{self.root}/{repo_key(repo)}/refs")
 
     def note_revision(self, repo: str, revision: str, commit: str) -> None:
         """What a branch was when its facts were read. `refs/` has it once the commit is whole: other tools take a

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,11 @@ CONTROL = ".cotenant"
 """Folder of the volume that is ours alone."""
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_TO_BLOB = re.compile(rf"(?:.*/)?blobs(?:/+\.)*/+({_DIGEST.pattern})", re.DOTALL)
+_REF = re.compile(rb"\s*([0-9a-f]{40})\s*")
+_REF_BYTES = 256
+_NOT_OURS = (FileNotFoundError, NotADirectoryError, PermissionError)
+"""What we may not list is not ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,6 @@ class FoundModel:
     repo: str
     commits: Mapping[str, Mapping[str, str]]
     """Commit → {name: digest}, of links that lead to blobs by their names, there or not."""
-    refs: Mapping[str, str]
     blobs: Mapping[str, int]
     """Digest → bytes."""
     partials: Mapping[str, int]
@@ -29,25 +34,30 @@ def found_model(folder: Path, repo: str, partials: Mapping[str, int]) -> FoundMo
     """What is neither a blob by its name nor a link to one is passed over."""
     blobs = {
         file.name: size
-        for file in entries(folder / "blobs")
-        if _DIGEST.fullmatch(file.name) and (size := size_of(file)) is not None
+        for file in _listed(folder / "blobs")
+        if _DIGEST.fullmatch(file.name) and (size := _size_of(file)) is not None
     }
     commits = {
-        path.name: {name: digest for name, digest in names_in(path).items() if digest}
-        for path in entries(folder / "snapshots")
-        if _COMMIT.fullmatch(path.name)
+        commit.name: {name: digest for name, digest in names_in(commit.path).items() if digest}
+        for commit in _listed(folder / "snapshots")
+        if _COMMIT.fullmatch(commit.name)
     }
-    return FoundModel(repo, commits, revisions_in(folder / "refs"), blobs, partials)
+    return FoundModel(repo, commits, blobs, partials)
 
 
-def revisions_in(refs: Path) -> dict[str, str]:
-    """Branches and tags, and their commits."""
+def revisions_in(refs: str | Path) -> dict[str, str]:
+    """Branches and tags, and their commits. Read anew each time: other tools write over a file that is there, so that
+    the folder's time says nothing, and within a tick of the file's."""
     found = {}
-    for folder, _, names in os.walk(refs):
-        for name in names:
-            path = Path(folder) / name
-            if _COMMIT.fullmatch(commit := text_of(path)):
-                found[str(path.relative_to(refs))] = commit
+    folders = [(os.fspath(refs), "")]
+    while folders:
+        folder, prefix = folders.pop()
+        with suppress(OSError), os.scandir(folder) as listed:
+            for entry in listed:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+                elif commit := _commit_in(entry.path):
+                    found[prefix + entry.name] = commit
     return found
 
 
@@ -69,29 +79,43 @@ def repo_of(key: str) -> str:
     return key.removeprefix("models--").replace("--", "/")
 
 
-def names_in(snapshot: Path) -> dict[str, str]:
+def names_in(snapshot: str | Path) -> dict[str, str]:
     """Everything in it that is no folder of its own → the digest that its link leads to; empty: to no blob."""
     found = {}
-    for folder, folders, names in os.walk(snapshot):
-        for path in (Path(folder) / name for name in (*names, *folders)):
-            if path.is_symlink() or path.name in names:
-                found[str(path.relative_to(snapshot))] = _digest_behind(path)
+    folders = [(os.fspath(snapshot), "")]
+    while folders:
+        folder, prefix = folders.pop()
+        with suppress(OSError), os.scandir(folder) as listed:
+            for entry in listed:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+                else:
+                    found[prefix + entry.name] = _digest_behind(entry.path)
     return found
 
 
-def _digest_behind(path: Path) -> str:
+def _digest_behind(path: str) -> str:
     """Of a link that leads to a blob by its name, there or not."""
     try:
-        to = Path(os.readlink(path))
+        leads = _TO_BLOB.fullmatch(os.readlink(path))
     except OSError:
         return ""
-    return to.name if to.parent.name == "blobs" and _DIGEST.fullmatch(to.name) else ""
+    return leads[1] if leads else ""
 
 
 def entries(folder: Path) -> list[Path]:
     try:
         return [folder / name for name in os.listdir(folder)]
-    except (FileNotFoundError, NotADirectoryError, PermissionError):  # what we may not list is not ours
+    except _NOT_OURS:
+        return []
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """As `entries`, for thousands."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except _NOT_OURS:
         return []
 
 
@@ -102,6 +126,29 @@ def size_of(path: Path) -> int | None:
     except OSError:
         return None
     return status.st_size if (status.st_mode & 0o170000) == 0o100000 else None
+
+
+def _size_of(entry: os.DirEntry[str]) -> int | None:
+    """As `size_of`."""
+    try:
+        return entry.stat(follow_symlinks=False).st_size if entry.is_file(follow_symlinks=False) else None
+    except OSError:
+        return None
+
+
+def _commit_in(path: str) -> str:
+    """What a branch's file says; empty: it is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        said = _REF.fullmatch(os.read(descriptor, _REF_BYTES))
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return said[1].decode() if said else ""
 
 
 def text_of(path: Path) -> str:

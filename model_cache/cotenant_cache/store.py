@@ -98,15 +98,14 @@ class Store:
 
     def shown(self, tx: Tx) -> tuple[CachedModel, ...]:
         """Every model, with the branches that are recorded as its commit."""
-        revisions: dict[str, dict[str, list[str]]] = {}
         models = tx.models(self.alive(tx))
-        for repo in {model.repo for model in models}:
-            revisions[repo] = defaultdict(list)
+        revisions: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for repo in dict.fromkeys(model.repo for model in models):
             for revision, commit in self.volume.revisions(repo).items():
-                revisions[repo][commit].append(revision)
+                revisions[repo, commit].append(revision)
         return tuple(
             msgspec.structs.replace(model, revisions=tuple(sorted(names)))
-            if (names := revisions[model.repo].get(model.commit))
+            if (names := revisions.get((model.repo, model.commit)))
             else model
             for model in models
         )
