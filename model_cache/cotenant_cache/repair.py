@@ -46,12 +46,12 @@ def repair(store: Store) -> Repaired:
 
 
 def _blobs(tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[int, int]:
-    known = {(blob.repo, blob.digest): blob for blob in tx.blobs() if blob.present}
+    known = tx.present()
     there = {(repo, digest): size for repo, model in on_disk.items() for digest, size in model.blobs.items()}
-    lost = [key for key, blob in known.items() if there.get(key) != blob.size_bytes]
+    lost = {key for key, size in known.items() if there.get(key) != size}
     for repo, digest in lost:
         tx.blob_gone(repo, digest)
-    found = [key for key in there if key not in known or key in set(lost)]
+    found = [key for key in there if key not in known or key in lost]
     for repo, digest in found:
         tx.blob_published(repo, digest, there[repo, digest], verified=False, fetch_s=0.0)
     return len(found), len(lost)
@@ -80,7 +80,7 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
     """
     finished = lost = 0
     in_use = {(lease.repo, lease.commit) for lease in tx.leases()}
-    verified = {(blob.repo, blob.digest) for blob in tx.blobs() if blob.verified}
+    verified = tx.verified()
     fetching = tx.fetching()
     for model in tx.listings():
         repo, found = model.repo, on_disk.get(model.repo)
