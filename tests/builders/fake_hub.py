@@ -43,6 +43,10 @@ class FakeHub:
         self.takes_range = True
         self.faults: list[Fault] = []
         self.changed: dict[tuple[str, str], int] = {}
+        self.stalls: set[str] = set()
+        """Repositories of which an answer has begun to stall or to drip, and all before that has arrived."""
+        self.starts: list[tuple[str, str, int]] = []
+        """(repo, name, first byte) of every answer with a file's bytes."""
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self._stop, (self.url, self.cdn_url) = serve(self, host)
@@ -108,6 +112,7 @@ class FakeHub:
         with self.lock:
             self.log.clear()
             self.sent = Counter()
+            self.starts.clear()
             self.tokens.clear()
             self.leaked.clear()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import socket
 import struct
+import termios
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -214,6 +216,11 @@ def _is_there(client: socket.socket) -> bool:
         return False
 
 
+def _all_arrived(client: socket.socket) -> bool:
+    """Whether its kernel has every byte that was sent to it."""
+    return fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+
 class _Body:
     """One answer with a file's bytes."""
 
@@ -234,6 +241,8 @@ class _Body:
         if span is None:
             return handler.say(416, {"Content-Range": f"bytes */{self.size}"})
         start, end = span
+        with self.hub.lock:
+            self.hub.starts.append((*self.key, start))
         ranged = "range" in handler.headers and self._takes_range()
         headers |= {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
         if ranged:
@@ -324,10 +333,14 @@ class _Body:
 
     def _wait(self, at: int, end: int, every_s: float | None) -> None:
         """Until the client has gone or the hub is closed; with a byte now and then."""
+        told = False
         while not self.hub.closing.is_set():
             readable, _, _ = select.select([self.handler.connection], [], [], every_s or 0.02)
             if readable:
                 return
+            if not told and _all_arrived(self.handler.connection):
+                told = True
+                self.hub.stalls.add(self.key[0])
             if every_s is not None and at < end:
                 self._send(at, at + 1)
                 at += 1

@@ -1,5 +1,6 @@
 """Fetches of one file from a fake hub: what a test gives, and what it looks at afterwards."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +15,32 @@ from tests.builders.fake_hub import FakeHub, HubProcess
 from tests.builders.partial import CountedPartial
 
 TOKEN = "hf_thistokenisasecret"
-SHORT = FetchLimits(
-    patience=Patience(attempts=5, first_s=1.0),
-    stall_s=0.25,
-    connect_s=5.0,
-    answer_s=5.0,
-    slow_bytes_per_s=1000,
-    slow_s=0.25,
-)
-"""Waits of tests: those on the network are short, those between attempts are not slept."""
+LIMITS = FetchLimits(patience=Patience(attempts=5, first_s=1.0))
+"""Waits of tests: those between attempts are not slept, those on the network do not come to their end."""
+SHORT = FetchLimits(patience=LIMITS.patience, stall_s=0.05, slow_bytes_per_s=1000, slow_s=0.05)
+"""By a StallClock."""
+
+
+class StallClock:
+    """Seconds in which answers stalled or dripped: a machine that is too busy to answer or to read is no stall."""
+
+    _MOST_S = 0.02
+    """Counted between two looks: a client that was kept from running reads what is there before time is up."""
+
+    def __init__(self, hub: FakeHub, repo: str) -> None:
+        self._stalls, self._repo = hub.stalls, repo
+        self._passed_s, self._looked_at = 0.0, time.monotonic()
+
+    def __call__(self) -> float:
+        now = time.monotonic()
+        if self._repo in self._stalls:
+            self._passed_s += min(now - self._looked_at, self._MOST_S)
+        self._looked_at = now
+        return self._passed_s
+
+    def stop(self) -> None:
+        """Whoever noticed the stall has left it."""
+        self._stalls.discard(self._repo)
 
 
 def source_of(hub: FakeHub | HubProcess, repo: str, revision: str = "main") -> HubSource:
@@ -36,7 +54,8 @@ class Fetching:
     source: HubSource
     file: ModelFile
     path: Path
-    limits: FetchLimits = SHORT
+    limits: FetchLimits = LIMITS
+    clock: StallClock | None = None
     slept_s: float = 0.0
     reports: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
@@ -51,11 +70,15 @@ class Fetching:
         """The bytes of the whole file. Raises what fetch_file raises."""
         with CountedPartial(self.path, self.file.size_bytes) as self.partial:
             given = {"room": self.blocks.append, "report": self.reports.append, "sleep": self._sleep, **settings}
+            if self.clock:
+                given["clock"] = self.clock
             fetch_file(self.source, self.file, self.partial, limits=self.limits, random=random, **given)
         return self.path.read_bytes()
 
     def _sleep(self, seconds: float) -> None:
         self.slept_s += seconds
+        if self.clock:
+            self.clock.stop()
 
 
 def fetch_in_process(endpoint: str, repo: str, commit: str, name: str, path: str) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import try_to_load_from_cache
 from tests.builders.fake_hub import FakeHub, Fault, HubProcess
-from tests.builders.fetching import SHORT, TOKEN, Fetching, fetch_in_process, source_of
+from tests.builders.fetching import LIMITS, TOKEN, Fetching, fetch_in_process, source_of
 from tests.builders.operator import CONFIG, safetensors
 from tests.builders.partial import CountedPartial
+from tests.builders.socket_queues import bytes_on_their_way
+from tests.builders.up import until
 
 from cotenant_cache.backoff import Patience
 from cotenant_cache.contract import BLOCK_BYTES, ModelFile
@@ -133,13 +135,13 @@ def test_a_full_disk_keeps_what_came(fetching: Fetching) -> None:
             super().write(data)
 
     with FullDisk(fetching.path, len(CONTENT)) as partial, pytest.raises(DiskFullError):
-        fetch_file(fetching.source, fetching.file, partial, limits=SHORT)
+        fetch_file(fetching.source, fetching.file, partial, limits=LIMITS)
     assert CONTENT.startswith(fetching.path.read_bytes())
     assert fetching.run() == CONTENT
 
 
 def test_who_stops_waits_for_no_stalled_hub(hub: FakeHub, fetching: Fetching) -> None:
-    fetching.limits = replace(SHORT, stall_s=3600.0)
+    fetching.limits = replace(LIMITS, stall_s=3600.0)
     hub.fault(Fault("stall", at=3_000_000))
     with pytest.raises(FetchStoppedError):
         fetching.run(stop=lambda: hub.bytes_sent() == 3_000_000)
@@ -162,13 +164,13 @@ def test_a_pause_of_hours_is_told_instead_of_waited_for(hub: FakeHub, fetching: 
 
 
 def test_attempts_that_bring_a_lot_are_not_counted(hub: FakeHub, fetching: Fetching) -> None:
-    fetching.limits = replace(SHORT, patience=Patience(attempts=2))
+    fetching.limits = replace(LIMITS, patience=Patience(attempts=2))
     hub.fault(*(Fault("truncated_wrong", at=at * 2**21) for at in range(1, 8)))
     assert fetching.run() == CONTENT
 
 
 def test_a_rate_is_kept_by_waiting(fetching: Fetching) -> None:
-    fetching.limits = replace(SHORT, bytes_per_s=2**20)
+    fetching.limits = replace(LIMITS, bytes_per_s=2**20)
     frozen = time.monotonic()
     assert fetching.run(clock=lambda: frozen + fetching.slept_s) == CONTENT
     assert fetching.slept_s >= len(CONTENT) / 2**20 - 1.0
@@ -290,12 +292,17 @@ def test_a_file_goes_through_a_volume_to_where_hugging_face_tools_look(hub: Fake
     volume = Volume(tmp_path)
     for file in resolve(source).files.values():
         with volume.open_partial("org/big", file.digest) as partial:
-            fetch_file(source, file, partial, limits=SHORT)
+            fetch_file(source, file, partial, limits=LIMITS)
         volume.publish("org/big", file.digest)
         volume.link("org/big", commit, file.name, file.digest)
 
     assert Path(try_to_load_from_cache("org/big", NAME, tmp_path, commit) or "").read_bytes() == CONTENT
     assert (volume.partials(), volume.blob_bytes("org/big", file.digest)) == ({}, file.size_bytes)
+
+
+def all_is_read(hub: HubProcess) -> bool:
+    """Twice, as bytes go from one end's queue to the other's while both are looked at."""
+    return not any(bytes_on_their_way(hub.cdn_url) for _ in range(2))
 
 
 def test_who_takes_over_from_a_killed_process_fetches_at_most_a_block_again(tmp_path: Path) -> None:
@@ -310,8 +317,7 @@ def test_who_takes_over_from_a_killed_process_fetches_at_most_a_block_again(tmp_
                 target=fetch_in_process, args=(hub.url, "org/big", commit, NAME, str(path)), daemon=True
             )
             process.start()
-            while hub.bytes_sent() < at:
-                time.sleep(0.01)
+            until(lambda at=at: hub.bytes_sent() == at and all_is_read(hub), f"{at} bytes are fetched")
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
             assert Fetching.of(hub, "org/big", NAME, path).run() == CONTENT
