@@ -172,17 +172,17 @@ def test_a_list_is_preloaded_and_a_broken_one_leaves_the_one_before_in_force(
 def test_preloaded_models_do_not_drive_each_other_out_but_make_way_for_what_is_needed_now(
     hub: FakeHub, nodes: CacheNodes, tmp_path: Path
 ) -> None:
-    for name in ("a", "b", "c"):
-        hub.put(f"org/{name}", model_files(1_000_000, seed=ord(name)))
-    program = nodes.start(
-        "--budget", "2500k", "--preload", str(preload(tmp_path, "hf://org/a", "hf://org/b", "hf://org/c"))
-    )
+    sources = {  # by their commits, as an operator lists them: the ledger knows them before the first one is fetched
+        f"org/{name}": f"hf://org/{name}@{hub.put(f'org/{name}', model_files(1_000_000, seed=ord(name)))}"
+        for name in ("a", "b", "c")
+    }
+    program = nodes.start("--budget", "2500k", "--preload", str(preload(tmp_path, *sources.values())))
     until(lambda: len(whole(program)) == 2 and program.report().get("failed"))
     [failed] = program.report()["failed"]
     assert failed["reason"] == "CacheFull"
     assert "of the budget of" in failed["message"]
-    [missing] = {"org/a", "org/b", "org/c"} - whole(program)
-    assert list(program.lines("/v1/ensure", {"source": f"hf://{missing}"}))[-1]["phase"] == "done"
+    [missing] = sources.keys() - whole(program)
+    assert list(program.lines("/v1/ensure", {"source": sources[missing]}))[-1]["phase"] == "done"
     assert missing in whole(program)
 
 
@@ -295,7 +295,7 @@ def test_it_ends_when_it_is_told_to_also_while_it_waits_for_its_volume(tmp_path:
         try:
             until(lambda: any((control / "holders").glob("*")), "it waits for the lock")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
 
