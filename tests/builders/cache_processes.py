@@ -319,6 +319,8 @@ _CALLS: dict[str, Callable[..., dict[str, Any]]] = {
     "plan": lambda cache, source: msgspec.to_builtins(cache.plan(source)),
     "pin": lambda cache, source: cache.pin(source) or {},
     "unpin": lambda cache, source: cache.unpin(source) or {},
+    "set_budget": lambda cache, size: cache._store.volume.set_budget(size) or {},
+    "note_revision": lambda cache, *what: cache._store.volume.note_revision(*what) or {},
     "verify": lambda cache: asdict(cache.verify()),
     "check_in_background": _check_in_background,
     "adopt": lambda cache: {"adopted": [asdict(one) for one in cache.adopt()]},

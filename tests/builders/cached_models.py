@@ -65,6 +65,15 @@ def wrong_files(root: Path) -> list[str]:
     return [str(path) for path in _visible(root) if not _is_right(path)]
 
 
+def named_files(root: Path) -> dict[Path, dict[str, str]]:
+    """Folder of each snapshot → its names, and where they lead."""
+    found: dict[Path, dict[str, str]] = {}
+    for folder in root.glob("models--*/snapshots/*"):
+        names = (path for path in folder.rglob("*") if path.is_symlink())
+        found[folder] = {str(path.relative_to(folder)): os.readlink(path) for path in names}
+    return found
+
+
 def _visible(root: Path) -> Iterator[Path]:
     for path in root.glob("models--*/snapshots/*/**/*"):
         if not path.is_dir():
