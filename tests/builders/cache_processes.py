@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import msgspec
 
-from tests.builders.cached_models import volume_bytes
+from tests.builders.cached_models import volume_bytes, wrong_files
 
 DEADLINE_S = 60.0
 KILLED = -signal.SIGKILL
@@ -192,15 +192,22 @@ def _say(call: str, *, pid: int = 0, **fields: Any) -> None:
 
 def _act(case: dict[str, Any]) -> None:
     """What one instance does, in a process of its own."""
+    from cotenant_cache.backoff import Patience
     from cotenant_cache.cache import Cache
     from cotenant_cache.errors import CacheError
     from cotenant_cache.fetch import FetchLimits
     from cotenant_cache.supply import HubSupply
 
-    supply = HubSupply(FetchLimits(**case.get("limits", {})))
-    most = [0]
+    limits = dict(case.get("limits", {}))
+    if "patience" in limits:
+        limits["patience"] = Patience(**limits["patience"])
+    supply = HubSupply(FetchLimits(**limits))
+    most, wrong = [0], set[str]()
+    step = _deadly(case, most)
+    if case.get("watch_names"):
+        step = _watching_names(Path(case["root"]), wrong, step)
     try:
-        with Cache(Path(case["root"]), case["budget"], supply=supply, step=_deadly(case, most)) as cache:
+        with Cache(Path(case["root"]), case["budget"], supply=supply, step=step) as cache:
             _say("open", repaired=asdict(cache.repaired))
             for name, *arguments in case["calls"]:
                 try:
@@ -209,6 +216,8 @@ def _act(case: dict[str, Any]) -> None:
                     _say(name, error=error.reason, message=error.message)
             if case.get("watch_bytes"):
                 _say("most", bytes=most[0])
+            if case.get("watch_names"):
+                _say("wrong", names=sorted(wrong))
     except CacheError as error:
         _say("open", error=error.reason, message=error.message)
 
@@ -235,6 +244,16 @@ def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:
             os.kill(os.getpid(), signal.SIGSTOP)
         if this == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
+
+
+def _watching_names(root: Path, wrong: set[str], then: Callable[[str], None]) -> Callable[[str], None]:
+    """Adds what other tools would read and should not, before and after each step."""
+
+    def step(what: str) -> None:
+        wrong.update(wrong_files(root))
+        then(what)
 
     return step
 
