@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders.cached_models import model_files
+from tests.builders.cached_models import model_files, put_by_hub_client
 from tests.builders.fake_hub import FakeHub
 from tests.builders.terminal import Terminal
 from tests.integration.cache.test_cache_command import Command
-from tests.integration.cache.test_other_tools import put_by_hub_client
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import Progress
@@ -75,7 +74,7 @@ def test_without_a_format_there_is_nothing_on_stdout_but_folders(hub: FakeHub, c
 def test_a_check_says_how_far_it_is_of_all_and_of_each_file(hub: FakeHub, tmp_path: Path) -> None:
     files = model_files(shards=2)
     hub.put("org/a", files)
-    put_by_hub_client(hub, "org/a", tmp_path)
+    put_by_hub_client(hub.url, "org/a", tmp_path)
     total = sum(map(len, files.values()))
     adopting: list[Progress] = []
     verifying: list[Progress] = []

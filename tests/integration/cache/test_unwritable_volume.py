@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from tests.builders.cache_processes import fill_disk
-from tests.builders.cached_models import model_files, wrong_files
+from tests.builders.cached_models import model_files, put_by_hub_client, wrong_files
 from tests.builders.fake_hub import FakeHub
-from tests.integration.cache.test_other_tools import put_by_hub_client
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.client import open_checked
@@ -64,7 +63,7 @@ def test_a_flipped_bit_that_nobody_has_looked_for_is_found_before_the_model_is_o
     seen: bool, name: str, hub: FakeHub, tmp_path: Path
 ) -> None:
     commit = hub.put("org/a", model_files() | {"config.json": model_files()["config.json"] + b" " * 200})
-    folder = put_by_hub_client(hub, "org/a", tmp_path)
+    folder = put_by_hub_client(hub.url, "org/a", tmp_path)
     if seen:
         Cache(tmp_path).close()  # its ledger knows the model, and that it was never checked
     flip(folder, name)
@@ -79,7 +78,7 @@ def test_a_right_model_is_opened_after_each_byte_was_looked_at_and_the_log_says_
 ) -> None:
     files = model_files()
     commit = hub.put("org/a", {**files, "net.py": b"print('never')"})
-    folder = put_by_hub_client(hub, "org/a", tmp_path)
+    folder = put_by_hub_client(hub.url, "org/a", tmp_path)
     (folder / "README.md").write_text("a note of somebody")
     block(tmp_path)
     seen: list[tuple[int, int]] = []
@@ -137,7 +136,7 @@ def test_a_folder_in_place_of_a_link_to_a_blob_is_not_opened(hub: FakeHub, tmp_p
 
 def test_a_copy_in_place_of_a_link_has_no_digest_and_is_not_opened(hub: FakeHub, tmp_path: Path) -> None:
     commit = hub.put("org/a", model_files())
-    file = put_by_hub_client(hub, "org/a", tmp_path) / "model.safetensors"
+    file = put_by_hub_client(hub.url, "org/a", tmp_path) / "model.safetensors"
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content)
@@ -174,7 +173,7 @@ def test_a_disk_that_is_full_or_read_only_serves_what_is_right_and_changes_nothi
     with own_disk(tmp_path / "disk") as root:
         commit = fetched(hub, root)
         hub.put("org/b", model_files(seed=1))
-        bad = put_by_hub_client(hub, "org/b", root)
+        bad = put_by_hub_client(hub.url, "org/b", root)
         flip(bad)
         if why == "full":
             fill_disk(root / "filler")
