@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -179,6 +180,8 @@ def _fork(case: dict[str, Any]) -> None:
         try:
             _act(case)
             status = 0
+        except BaseException:
+            _say("broken", traceback=traceback.format_exc())
         finally:
             os._exit(status)
     os.close(gate)

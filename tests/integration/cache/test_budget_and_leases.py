@@ -23,24 +23,32 @@ def put(hub: FakeHub, *names: str, size_bytes: int = 3 * MIB) -> dict[str, dict[
     return files
 
 
+@pytest.mark.timeout(600)
 def test_three_models_that_compete_for_the_room_of_two_never_have_more_than_it(
-    hub: FakeHub, instances: CacheProcesses, tmp_path: Path, full_size: Callable[[int], int]
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
 ) -> None:
     files = put(hub, "a", "b", "c")
     budget = 7 * MIB
-    for seed in range(full_size(30)):
+    for seed in range(30):
         root, draw = tmp_path / str(seed), random.Random(seed)
         sources = [f"hf://{draw.choice(sorted(files))}" for _ in range(12)]
         askers = [
-            instances.start(root, *(["ensure", source] for source in sources[n::3]), budget=budget, watch_bytes=True)
+            instances.start(
+                root,
+                # What is looked at is leased: it could be evicted meanwhile.
+                *(call for source in sources[n::3] for call in (["ensure", source, "engine"], ["release_all"])),
+                budget=budget,
+                watch_bytes=True,
+            )
             for n in range(3)
         ]
         for asker in askers:
             instances.ended(asker)
 
         said = [line for asker in askers for line in asker.of("ensure")]
-        assert len(said) == len(sources)
-        assert {line.get("error", "") for line in said} <= {"", "CacheFull"}, f"seed {seed}"
+        assert len(said) == len(sources), [asker.of("broken") for asker in askers]
+        unexpected = [line for line in said if line.get("error", "CacheFull") != "CacheFull"]
+        assert unexpected == [], f"seed {seed}"
         assert any("error" not in line for line in said), f"seed {seed}"
         most = max(asker.of("most")[0]["bytes"] for asker in askers)
         assert most <= budget + BLOCK_BYTES

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,7 +60,8 @@ def test_fifty_askers_cause_one_download_and_see_how_far_it_is(
     instances.go_on(first)
     ended = [instances.ended(asker) for asker in (first, *others)]
 
-    assert [asker.of("ensure")[0]["files"] for asker in ended] == [digests(files)] * 50
+    said = [asker.of("ensure")[0] for asker in ended]
+    assert [line.get("files", line) for line in said] == [digests(files)] * 50
     total = len(files["net.pt2"])
     assert {(seen["phase"], seen["total"]) for asker in others for seen in asker.of("progress")[:1]} == {
         ("fetching", total)
@@ -72,11 +72,11 @@ def test_fifty_askers_cause_one_download_and_see_how_far_it_is(
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_who_fetches_may_be_killed_at_any_byte_and_a_waiter_goes_on_from_there(
-    shards: int, hub: FakeHub, instances: CacheProcesses, tmp_path: Path, full_size: Callable[[int], int]
+    shards: int, hub: FakeHub, instances: CacheProcesses, tmp_path: Path
 ) -> None:
     files = model_files(20 * 2**20, shards=shards)
     hub.put("org/a", files)
-    for seed in range(full_size(30) // 2 or 1):
+    for seed in range(15):
         root, write = tmp_path / str(seed), random.Random(seed).randint(1, 20)
         hub.forget()
         with hub.lock:
