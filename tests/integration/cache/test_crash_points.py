@@ -16,7 +16,7 @@ from tests.builders.volume_steps import steps_in
 
 from cotenant_cache import disk, partial
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 MIB = 2**20
 BUDGET = 4 * MIB

@@ -14,7 +14,7 @@ from tests.builders.fake_hub import FAULTS, FakeHub, Fault
 
 from cotenant_cache.backoff import Patience
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SEEDS = 30
 OLD = model_files(500_000, seed=1)
