@@ -29,6 +29,11 @@ DEADLINE_S = 60.0
 KILLED = -signal.SIGKILL
 
 
+def asking(url: str) -> dict[str, str]:
+    """Environment of an instance that asks the hub at `url`, whatever the shell says about hubs."""
+    return {"HF_ENDPOINT": url, "HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
 @dataclass
 class Instance:
     """A running instance, or one that was."""

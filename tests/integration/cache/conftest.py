@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.builders.cache_nodes import CacheNodes, cache_nodes
-from tests.builders.cache_processes import CacheProcesses
+from tests.builders.cache_processes import CacheProcesses, asking
 from tests.builders.fake_hub import FakeHub
 
 
@@ -33,11 +33,11 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture
 def instances(hub: FakeHub) -> Iterator[CacheProcesses]:
-    with CacheProcesses({"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_DISABLE_TELEMETRY": "1"}) as processes:
+    with CacheProcesses(asking(hub.url)) as processes:
         yield processes
 
 
 @pytest.fixture
 def nodes(hub: FakeHub, tmp_path: Path) -> Iterator[CacheNodes]:
-    with cache_nodes(tmp_path, {"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_DISABLE_TELEMETRY": "1"}) as made:
+    with cache_nodes(tmp_path, asking(hub.url)) as made:
         yield made

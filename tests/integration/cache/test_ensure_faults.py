@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders.cache_processes import CacheProcesses, Instance
+from tests.builders.cache_processes import CacheProcesses, Instance, asking
 from tests.builders.cached_models import digests, model_files, volume_bytes, wrong_files
 from tests.builders.fake_hub import FAULTS, FakeHub, Fault
 
@@ -47,7 +47,7 @@ def hub() -> Iterator[FakeHub]:
 @pytest.fixture(scope="module")
 def instances(hub: FakeHub) -> Iterator[CacheProcesses]:
     """For all kinds together: a program of their own costs each more than its cases."""
-    with CacheProcesses({"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_DISABLE_TELEMETRY": "1"}) as processes:
+    with CacheProcesses(asking(hub.url)) as processes:
         yield processes
 
 

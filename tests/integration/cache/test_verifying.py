@@ -141,8 +141,9 @@ def test_a_disk_without_room_refuses_before_the_first_byte_or_evicts(
     with small_disk(tmp_path / "disk", 18 * MIB) as root:
         holder = instances.start(root, ["ensure", "hf://org/a", "engine"], ["hold"])
         instances.said(holder, "holding")
+        assert [line.get("error") for line in holder.of("ensure")] == [None], holder
         [refused] = instances.run(root, ["ensure", "hf://org/b"]).of("ensure")
-        assert refused["error"] == "DiskFull"
+        assert refused.get("error") == "DiskFull", refused
         assert "10.0 MiB more do not fit: the disk has " in refused["message"]
         assert hub.bytes_sent("org/b", "model.safetensors") == 0
 
