@@ -55,9 +55,10 @@ def test_fifty_askers_cause_one_download_and_see_how_far_it_is(
     instances.run(tmp_path / "alone", ["ensure", "hf://org/a"])
     of_one = hub.bytes_sent()
     hub.forget()
-    first = instances.start(tmp_path, ["ensure", "hf://org/a"], stop_at="partial.write:after#2")
+    root = tmp_path / "all"
+    first = instances.start(root, ["ensure", "hf://org/a"], stop_at="partial.write:after#2")
     instances.said(first, "stopped")
-    others = [instances.start(tmp_path, ["ensure", "hf://org/a", "engine"]) for _ in range(49)]
+    others = [instances.start(root, ["ensure", "hf://org/a", "engine"]) for _ in range(49)]
     for asker in others:
         instances.said(asker, "progress")
     instances.go_on(first)
