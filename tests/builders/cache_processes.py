@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import psutil
 
 from tests.builders.cached_models import volume_bytes, wrong_files
 
@@ -101,7 +102,11 @@ class CacheProcesses:
         self.ended(instance)
 
     def go_on(self, instance: Instance) -> None:
-        """After it has `stopped` at `stop_at`."""
+        """After it has `stopped` at `stop_at`: it says so right before it does, and what comes sooner is lost."""
+        until = time.monotonic() + DEADLINE_S
+        while psutil.Process(instance.pid).status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < until, f"instance {instance.pid} does not stop"
+            time.sleep(0.001)
         os.kill(instance.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
