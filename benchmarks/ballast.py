@@ -3,7 +3,8 @@
 A virtual machine hands memory that nobody uses back to its host within a moment, and pays up to two seconds of CPU
 for each GB when it is used again, whoever that is and whatever it does. So another process (this program) takes and
 writes memory first, and then gives it back piece by piece, as fast as it is taken: the kernel hands out first what it
-got last. What is measured pays nothing for it.
+got last, so that what is measured pays little or nothing for it. It does not always: what is free in another zone may
+be taken instead.
 
     python -m benchmarks.ballast BYTES    prints a line when it has them, and gives back from the next line that it
                                           reads on; ends with its standard input

@@ -15,7 +15,7 @@ from cotenant_cache.disk import Volume
 from cotenant_cache.errors import CacheError, DiskFullError, HubUnreachableError, VolumeError
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.folders import folder_facts
-from cotenant_cache.found import noted_revisions
+from cotenant_cache.found import noted_revisions, repo_key
 from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
 from cotenant_cache.unwritable import facts_as_it_lies
 
@@ -201,8 +201,8 @@ def _snapshot(repo: str, commit: str, cache_dir: Path) -> Path:
 
 
 def _repo_folder(repo: str, cache_dir: Path) -> Path:
-    """`models--owner--name`, as every Hugging Face tool lays it out."""
-    return cache_dir / ("models--" + repo.replace("/", "--"))
+    """As every Hugging Face tool lays it out."""
+    return cache_dir / repo_key(repo)
 
 
 def _hub(source: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +48,7 @@ def found_model(folder: Path, repo: str, partials: Mapping[str, int]) -> FoundMo
 def revisions_in(refs: str | Path) -> dict[str, str]:
     """Branches and tags, and their commits. Read anew each time: other tools write over a file that is there, so that
     the folder's time says nothing, and within a tick of the file's."""
-    found = {}
-    folders = [(os.fspath(refs), "")]
-    while folders:
-        folder, prefix = folders.pop()
-        with suppress(OSError), os.scandir(folder) as listed:
-            for entry in listed:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{prefix}{entry.name}/"))
-                elif commit := _commit_in(entry.path):
-                    found[prefix + entry.name] = commit
-    return found
+    return {name: commit for name, path in _all_below(refs) if (commit := _commit_in(path))}
 
 
 def noted_revisions(root: Path, repo: str) -> dict[str, str]:
@@ -81,8 +71,12 @@ def repo_of(key: str) -> str:
 
 def names_in(snapshot: str | Path) -> dict[str, str]:
     """Everything in it that is no folder of its own → the digest that its link leads to; empty: to no blob."""
-    found = {}
-    folders = [(os.fspath(snapshot), "")]
+    return {name: _digest_behind(path) for name, path in _all_below(snapshot)}
+
+
+def _all_below(top: str | Path) -> Iterator[tuple[str, str]]:
+    """(name below `top`, path) of all that is no folder; links are not followed. Strings: it is for thousands."""
+    folders = [(os.fspath(top), "")]
     while folders:
         folder, prefix = folders.pop()
         with suppress(OSError), os.scandir(folder) as listed:
@@ -90,8 +84,7 @@ def names_in(snapshot: str | Path) -> dict[str, str]:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
-                    found[prefix + entry.name] = _digest_behind(entry.path)
-    return found
+                    yield prefix + entry.name, entry.path
 
 
 def _digest_behind(path: str) -> str:

@@ -27,8 +27,6 @@ from cotenant_cache.verifying import look
 
 _BUSY_S = 5.0
 """Of the ledger; who waits longer for it than reading the files takes has won nothing."""
-
-
 _NEXT = "let this user write there, then it is fetched again, or remove the file"
 
 

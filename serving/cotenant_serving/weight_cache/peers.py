@@ -83,7 +83,7 @@ class Addresses:
 
 
 class PeerSupply:
-    """Peers, then `then`. Several threads use it."""
+    """Files: peers, then `then`. Which files: `then`; peers where that does not answer. Several threads use it."""
 
     def __init__(
         self,

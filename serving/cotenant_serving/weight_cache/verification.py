@@ -56,8 +56,8 @@ class Verification:
         """False: another instance is at it, which reads what this one would read next."""
         with self._cache.turn("adoption") as ours:
             adopted = self._cache.adopt() if ours else ()
-        if adopted:
-            log.info("%d models of other tools were checked and are served", len(adopted))
+        if served := sum(not one.refusal for one in adopted):
+            log.info("%d models of other tools were checked and are served", served)
         return ours
 
     def _verify(self) -> Verified | None:
