@@ -8,7 +8,7 @@ import msgspec
 from cotenant_operator.quantity import show_bytes
 from cotenant_operator.status import Condition, conditions
 from cotenant_serving.amounts import about, in_bytes
-from cotenant_serving.contract import EngineStatus, ModelStatus, WeightsLoad
+from cotenant_serving.contract import EngineStatus, ModelStatus, Reason, WeightsLoad
 
 
 def explain(model: ModelStatus, *, wide: bool = False) -> list[str]:
@@ -20,7 +20,8 @@ def explain(model: ModelStatus, *, wide: bool = False) -> list[str]:
     if model.retry_in_s is not None:
         lines.append(f"  tried again in {model.retry_in_s:.0f} s")
     if model.eta_s is not None and model.state == "waking":
-        lines.append(f"  answers in {about(model.eta_s)}, by what loads have taken")
+        after = " after its device has come" if model.reason is Reason.POD_PENDING else ""
+        lines.append(f"  answers in {about(model.eta_s)}{after}, by what loads have taken")
     lines += [f"  {line}" for line in _condition_lines(model)]
     for engine in model.engines:
         lines += [f"  {line}" for line in _engine_lines(engine, wide=wide)]
