@@ -258,7 +258,7 @@ def desired_of(plan: PoolPlan, pool: GPUPool) -> Desired:
         msgspec.structs.replace(group, min_devices=scale[group.name].min, max_devices=scale[group.name].max)
         for group in base.groups
     )
-    return msgspec.structs.replace(base, groups=groups)
+    return msgspec.structs.replace(base, groups=groups, caches_per_pod=pool.spec.cache.per_pod)
 
 
 def _told(base: Desired, told: Told) -> Desired:

@@ -181,6 +181,11 @@ class Cache(Spec):
             raise wrong("claimName", "stands beside path; keep one of them: models are on one volume")
         return self
 
+    @property
+    def per_pod(self) -> bool:
+        """Each worker pod keeps its own models."""
+        return self.path is None and self.claim_name is None
+
 
 class GPUPoolSpec(Spec):
     namespaces: tuple[Annotated[str, Field(max_length=63), AfterValidator(_namespace_or_star)], ...] = Field(

@@ -185,6 +185,8 @@ class Desired(Message, frozen=True, kw_only=True):
     """While draining: group → devices that may still hold engines. Engines of those beyond go after their last
     request, those with the fewest requests first; `{}` limits nothing. An absolute number, so that a device that has
     left is never given up twice."""
+    caches_per_pod: bool = False
+    """Each worker pod keeps a weight cache of its own: one that has just come has no model."""
 
 
 class EngineArgs(Message, frozen=True, kw_only=True):
@@ -361,6 +363,8 @@ class ModelStatus(Message, frozen=True, kw_only=True):
     eta_s: float | None = None
     """While it is cold, waking or waiting: seconds from the start of an engine, or from now when one is on its way,
     until it answers, by what loads have taken. None when nobody knows."""
+    must_fetch: bool = False
+    """Its weights must come to a node before it answers, as far as anybody knows."""
 
 
 class DeviceStatus(Message, frozen=True, kw_only=True):

@@ -206,11 +206,15 @@ def _view(world: World, memory: Mapping[str, ModelMemory], index: int) -> ModelV
 
 def _on_disk(world: World, engines: Iterable[Engine]) -> dict[str, bool]:
     coming = [engine for engine in engines if engine.phase != "ready"]
-    if not world.caches or not coming:
+    if not coming:
         return {}
     devices = {device.id: device for device in world.devices}
-    where = ((engine.args, devices.get(engine.args.device_id)) for engine in coming)
-    known = ((args.app, world.on_disk(args.spec, device)) for args, device in where if device is not None)
+    where = ((engine, devices.get(engine.args.device_id)) for engine in coming)
+    known = (
+        (engine.args.app, engine.has_files or world.on_disk(engine.args.spec, device))
+        for engine, device in where
+        if device is not None
+    )
     return {app: here for app, here in known if here is not None}
 
 

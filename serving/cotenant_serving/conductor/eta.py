@@ -1,4 +1,4 @@
-"""When a model that wakes will answer. Pure."""
+"""When a model that wakes will answer, and whether its weights must come first. Pure."""
 
 from cotenant_serving.conductor.world import Engine, ModelView
 
@@ -10,6 +10,14 @@ def eta_s(view: ModelView) -> float | None:
         return _whole_s(view, download=view.downloads)
     known = [seconds for engine in coming if (seconds := _remaining_s(view, engine)) is not None]
     return min(known, default=None)
+
+
+def must_fetch(view: ModelView) -> bool:
+    """Do weights have to come before it answers, as far as anybody knows?"""
+    coming = [engine for engine in view.alive if engine.phase != "ready"]
+    if view.ready or not coming:
+        return not view.ready and view.downloads is True
+    return all(view.on_disk.get(engine.args.app) is False for engine in coming)
 
 
 def _remaining_s(view: ModelView, engine: Engine) -> float | None:
@@ -26,7 +34,8 @@ def _remaining_s(view: ModelView, engine: Engine) -> float | None:
 
 
 def _whole_s(view: ModelView, *, download: bool | None) -> float | None:
-    """Start of its process to ready. Where nobody knows about the disk, the model counts as there: it mostly is."""
+    """Start of its process to ready. Where nobody knows about the disk the model counts as there: it mostly is, since
+    what is lacking, or may be, is known (`World.on_disk`)."""
     expected_s = view.loads.expected_s(view.name, view.weights_bytes, download=bool(download))
     if expected_s is None and not download:
         return view.memory.load_s

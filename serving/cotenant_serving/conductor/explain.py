@@ -3,7 +3,7 @@
 import math
 
 from cotenant_serving.conductor import told
-from cotenant_serving.conductor.eta import eta_s
+from cotenant_serving.conductor.eta import eta_s, must_fetch
 from cotenant_serving.conductor.place import Outcome
 from cotenant_serving.conductor.world import Engine, ModelView
 from cotenant_serving.contract import DesiredModel, EngineStatus, ModelState, ModelStatus, Reason
@@ -29,6 +29,7 @@ def model_status(view: ModelView, outcome: Outcome) -> ModelStatus:
         explanation=outcome.explanation,
         load_s=view.memory.load_s,
         eta_s=eta_s(view) if not view.ready else None,
+        must_fetch=must_fetch(view),
         retry_in_s=max(0.0, view.memory.retry_at_s - view.now_s) if view.failed_target else None,
     )
 
@@ -88,7 +89,7 @@ def _state(view: ModelView, outcome: Outcome) -> tuple[ModelState, Reason, str]:
         return "failed", failure.reason, failure.message
     starting = [engine for engine in view.alive if engine.phase != "ready"]
     if starting:
-        return "waking", Reason.LOADING, _progress(starting[0], view.on_disk.get(starting[0].args.app))
+        return "waking", Reason.LOADING, _progress(view, starting[0])
     if outcome.blocked:
         return "waiting", outcome.reason or Reason.NO_ROOM, "; ".join(outcome.explanation)
     if outcome.explanation:
@@ -108,12 +109,14 @@ def _beside_ready(view: ModelView) -> str:
     return f"revision {view.ready[0].revision} serves while {view.target} starts"
 
 
-def _progress(engine: Engine, on_disk: bool | None) -> str:
-    beat = engine.beat
-    where = {True: "; its weights are on this node", False: "; its weights must be fetched", None: ""}[on_disk]
+def _progress(view: ModelView, engine: Engine) -> str:
+    beat, on_disk = engine.beat, view.on_disk.get(engine.args.app)
+    size_bytes = engine.args.spec.weights_bytes
+    missing = f"; {told.must_fetch(size_bytes, view.loads.fetch_s(size_bytes))}" if on_disk is False else ""
     if beat is None:
+        where = "; its weights are on this node" if on_disk else missing
         return f"{engine.args.app} starts on {engine.args.device_id}{where}"
     if beat.fetch is not None:
         return f"{engine.args.app} on {engine.args.device_id}: {told.fetching(beat.fetch)}"
     percent = f" {beat.progress * 100:.0f} %" if beat.state == "loading" else ""
-    return f"{engine.args.app} on {engine.args.device_id}: {beat.state} {beat.stage}{percent}".rstrip()
+    return f"{engine.args.app} on {engine.args.device_id}: {beat.state} {beat.stage}{percent}".rstrip() + missing

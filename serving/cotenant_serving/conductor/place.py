@@ -5,8 +5,7 @@ way; wait. Of devices that are as good, one whose node has the weights on its di
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cotenant_serving.amounts import about, in_bytes
-from cotenant_serving.conductor import groups
+from cotenant_serving.conductor import groups, told
 from cotenant_serving.conductor.groups import Pods
 from cotenant_serving.conductor.world import (
     STARTING_PHASES,
@@ -114,7 +113,7 @@ class Placing:
         self.starts.append(Start(spec=spec, slot=slot, device=device, candidate=candidate))
         share, free = gib(candidate.share_bytes), gib(self.free_bytes(device))
         line = f"starts {app_name(spec, slot)} on {device.id}: {share}, {free} stay free"
-        return Outcome(explanation=(line + self._about_weights(spec, device),))
+        return Outcome(explanation=(line + self._about_weights(spec, self.world.on_disk(spec, device)),))
 
     def _ending_room(
         self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]
@@ -129,14 +128,14 @@ class Placing:
         group = self.pods.put(spec, available=True)
         if group is None:
             return None
-        return Outcome(reason=Reason.POD_PENDING, explanation=(groups.describe(self.pods, group),))
+        return Outcome(reason=Reason.POD_PENDING, explanation=(self._about_pod(spec, group),))
 
     def _late_pod(self, spec: EngineSpec) -> Outcome | None:
         """Nothing else is left: the pod that did not come in time is waited for, so that its device is used."""
         group = self.pods.put(spec, available=False)
         if group is None:
             return None
-        return Outcome(blocked=True, reason=Reason.NO_NODE, explanation=(groups.describe(self.pods, group),))
+        return Outcome(blocked=True, reason=Reason.NO_NODE, explanation=(self._about_pod(spec, group),))
 
     def _evicting(self, view: ModelView, spec: EngineSpec, options: list[tuple[Candidate, Device]]) -> Outcome | None:
         for candidate, device in options:
@@ -206,16 +205,15 @@ class Placing:
         """Would it have to fetch its weights there, as far as anybody knows?"""
         return self.world.on_disk(spec, device) is not True
 
-    def _about_weights(self, spec: EngineSpec, device: Device) -> str:
-        here = self.world.on_disk(spec, device)
+    def _about_weights(self, spec: EngineSpec, here: bool | None) -> str:
         if here is None:
             return ""
         if here:
             return "; its weights are on this node"
-        seconds = self.world.loads.fetch_s(spec.weights_bytes)
-        known = [in_bytes(spec.weights_bytes)] if spec.weights_bytes else []
-        known += [about(seconds)] if seconds is not None else []
-        return "; its weights must be fetched" + (f": {', '.join(known)}" if known else "")
+        return f"; {told.must_fetch(spec.weights_bytes, self.world.loads.fetch_s(spec.weights_bytes))}"
+
+    def _about_pod(self, spec: EngineSpec, group: str) -> str:
+        return groups.describe(self.pods, group) + self._about_weights(spec, self.world.on_new_disk(spec))
 
     def _promise(self, device: Device, candidate: Candidate) -> None:
         self.promised[device.id] = self.promised.get(device.id, 0) + candidate.share_bytes

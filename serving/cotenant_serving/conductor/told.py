@@ -6,6 +6,7 @@ are made here of the model's own state, reason and share; what decisions and eng
 
 from collections.abc import Mapping
 
+from cotenant_serving.amounts import about, in_bytes
 from cotenant_serving.conductor.world import gib
 from cotenant_serving.contract import DesiredModel, Fetch, ModelStatus, Reason
 
@@ -42,8 +43,10 @@ _WORDS: Mapping[Reason, str] = {
 def for_clients(status: ModelStatus, desired: DesiredModel | None) -> str:
     """A few words without any name, path or device."""
     if status.reason is Reason.LOADING:
-        return _progress(status)
+        return _progress(status, desired)
     words = _WORDS.get(status.reason, "")
+    if status.state in ("cold", "waking"):
+        words += _missing(status, desired)
     if (
         status.reason in (Reason.NO_ROOM, Reason.WAKING, Reason.POD_PENDING, Reason.NO_NODE)
         and desired is not None
@@ -58,9 +61,22 @@ def fetching(fetch: Fetch) -> str:
     return f"its weights are being fetched: {fetch.words}"
 
 
-def _progress(status: ModelStatus) -> str:
+def must_fetch(size_bytes: int = 0, seconds: float | None = None) -> str:
+    """`size_bytes`: 0 when unknown; `seconds`: how long that takes, None when unknown."""
+    known = [in_bytes(size_bytes)] if size_bytes else []
+    known += [about(seconds)] if seconds is not None else []
+    return "its weights must be fetched" + (f": {', '.join(known)}" if known else "")
+
+
+def _missing(status: ModelStatus, desired: DesiredModel | None) -> str:
+    size_bytes = desired.engine.weights_bytes if desired and desired.engine else 0
+    return f"; {must_fetch(size_bytes)}" if status.must_fetch else ""
+
+
+def _progress(status: ModelStatus, desired: DesiredModel | None) -> str:
     fetches = [engine.fetch for engine in status.engines if engine.state == "loading" and engine.fetch]
     if fetches:
         return fetching(max(fetches, key=lambda one: one.done_bytes))
     loading = [engine.progress for engine in status.engines if engine.state == "loading"]
-    return f"its engine loads, {max(loading) * 100:.0f} %" if loading else "its engine starts"
+    words = f"its engine loads, {max(loading) * 100:.0f} %" if loading else "its engine starts"
+    return words + _missing(status, desired)

@@ -103,6 +103,11 @@ class Engine:
         return self.phase == "loading" and self.beat is not None and not self.beat.holds_lease
 
     @property
+    def has_files(self) -> bool:
+        """Its weights are on its node: it waits for the start lease, or loads with it."""
+        return self.beat is not None and (self.beat.holds_lease or self.beat.state == "waiting")
+
+    @property
     def returning(self) -> bool:
         """It served and was lost: Serve starts it again."""
         return self.phase == "lost" and self.beat is not None and self.beat.state == "ready"
@@ -177,19 +182,40 @@ class World:
         return engine.overdue and (where is None or not self.answers(where))
 
     def on_disk(self, spec: EngineSpec, device: Device) -> bool | None:
-        """Are the engine's weights on the device's node? None when nobody knows."""
-        cache = self.caches.get(device.node)
-        name = cache_name(spec.source) if cache is not None else ""
-        return name in cache.sources if cache is not None and name else None
+        """Are the engine's weights on the device's node? None when nobody knows.
+
+        A node of which nothing is known has mostly just come. It counts as one without them, unless all others have
+        them: promised too late, a model answers early; promised too early, a stream that was begun breaks off.
+        """
+        name, cache = cache_name(spec.source), self.caches.get(device.node)
+        if not name:
+            return None
+        if cache is not None:
+            return name in cache.sources
+        return False if self._caches_per_pod or not self._all_have(name) else None
+
+    def on_new_disk(self, spec: EngineSpec) -> bool | None:
+        """Will they be in a pod that is yet to come? None when nobody knows; never True: who knows where it comes."""
+        name = cache_name(spec.source)
+        if not name:
+            return None
+        nowhere = bool(self.caches) and not any(name in cache.sources for cache in self.caches.values())
+        return False if self._caches_per_pod or nowhere else None
 
     def downloads(self, spec: EngineSpec) -> bool | None:
         """Will the next engine have to fetch its weights, wherever it starts? None when nobody knows."""
-        if not self.caches:
-            return None
         groups = {candidate.group for candidate in spec.candidates}
-        there = (device for device in self.devices if device.group in groups and not device.leaving)
-        found = {self.on_disk(spec, device) for device in there}
-        return False if True in found else None if None in found or not found else True
+        there = [device for device in self.devices if device.group in groups and not device.leaving]
+        found = {self.on_disk(spec, device) for device in there} or {self.on_new_disk(spec)}
+        return False if True in found else None if None in found else True
+
+    @property
+    def _caches_per_pod(self) -> bool:
+        return self.desired is not None and self.desired.caches_per_pod
+
+    def _all_have(self, name: str) -> bool:
+        """True also where no cache has said anything."""
+        return all(name in cache.sources for cache in self.caches.values())
 
     def group(self, name: str) -> WorkerGroup | None:
         groups = self.desired.groups if self.desired else ()

@@ -248,6 +248,15 @@ def test_a_conductor_is_told_once_and_above_what_it_knows() -> None:
     assert decide(given(models, pool=pool_object(), world=world), Rolling(KEEP)).puts == ()
 
 
+@pytest.mark.parametrize(
+    ("cache", "per_pod"), [({}, True), ({"path": "/models"}, False), ({"claimName": "m"}, False)]
+)
+def test_a_conductor_is_told_whether_each_pod_keeps_its_own_models(cache: dict[str, str], per_pod: bool) -> None:
+    world = replace(settled_world(), conductors={NAME: answers()})
+    (put,) = decide(given([deployment("echo", 1)], pool=pool_object(cache=cache), world=world), Rolling(KEEP)).puts
+    assert put.desired.caches_per_pod is per_pod
+
+
 def test_a_conductor_that_does_not_answer_is_not_told_and_routed_all_the_same() -> None:
     world = replace(settled_world(), conductors={NAME: ConductorSeen(None, "no answer within 5 s")})
     actions = decide(given([deployment("echo", 1)], pool=pool_object(), world=world), Rolling(KEEP))
