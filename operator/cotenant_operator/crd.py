@@ -84,7 +84,7 @@ CRDS: tuple[Crd, ...] = (
             _READY,
             _REASON,
             Column("Replicas", ".status.replicas.summary", "Engines that answer / that it should have."),
-            Column("Cached", _condition("Cached"), "Whether its files are on a node's disk."),
+            Column("Cached", ".status.cached.summary", "Nodes that have its files / all, and bytes; or whether."),
             Column("GPU", ".status.gpu.share", "What one engine gets of a device."),
             Column("URL", ".status.url", "Base URL of the OpenAI API."),
             _AGE,

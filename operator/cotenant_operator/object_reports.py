@@ -24,7 +24,7 @@ def _model(model: Object, now_s: float) -> tuple[str, ...]:
         str(ready.get("status") or "Unknown"),
         str(ready.get("reason") or "NotSeenYet"),
         replicas(model),
-        str(condition(model, "Cached").get("status") or "Unknown"),
+        str(at(model, "status", "cached", "summary") or condition(model, "Cached").get("status") or "Unknown"),
         str(at(model, "status", "gpu", "share") or "-"),
         str(at(model, "status", "url") or "-"),
         _age(model, now_s),

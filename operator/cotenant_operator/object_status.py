@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cotenant_operator.condition_reasons import REASONS, ClusterReason
-from cotenant_operator.dated import Status, condition, dated
+from cotenant_operator.cached_files import cached_condition, cached_counts
+from cotenant_operator.condition_reasons import ClusterReason
+from cotenant_operator.dated import Status, dated
 from cotenant_operator.hindrance import Hindrance, of_model, of_pool
 from cotenant_operator.neighbours import steady, without_neighbours
 from cotenant_operator.placed import gpu, placements, replicas
@@ -55,6 +56,7 @@ def model_status(
         "source": planned.engine.source if planned.engine else None,
         "revision": seen.revision if seen is not None else None,
         "targetRevision": target,
+        "cached": cached_counts(found[MODEL_CONDITIONS.index("Cached")], planned, pool),
         "gpu": gpu(planned, pool),
         "placements": placements(seen),
         "explanation": _explanation(seen, planned, pool),
@@ -75,7 +77,7 @@ def _conditions(
     planned: ModelPlan, seen: ModelStatus | None, pool: PoolSeen | None, previous: Mapping[str, Any] | None
 ) -> list[Condition]:
     _, cached, placed, loaded, ready = conditions(planned, seen)
-    cached = _on_nodes(planned, pool) or _cached(cached, planned, previous) if cached.status != "False" else cached
+    cached = cached_condition(cached, planned, pool, previous)
     if seen is not None and seen.ready_engines:
         ready = replace(ready, message=_answers(planned, seen))
     hindrance = _hindrance(planned, seen, pool)
@@ -141,39 +143,6 @@ def _shares(candidates: Sequence[Candidate]) -> str:
         f"{show_bytes(share)} on group {first}{' or ' if others else ''}{', '.join(others)}"
         for share, (first, *others) in groups.items()
     )
-
-
-def _on_nodes(planned: ModelPlan, pool: PoolSeen | None) -> Condition | None:
-    """As the weight caches of the pool's nodes say; None where none has said anything of a model from a hub."""
-    source = planned.engine.source if planned.engine is not None else ""
-    if pool is None or not pool.weights or not source.startswith("hf://"):
-        return None
-    count = len(pool.weights)
-    nodes = f"{count} node{'s' if count > 1 else ''}"
-    sizes = [node.here[source] for node in pool.weights if source in node.here]
-    if sizes:
-        return Condition(
-            "Cached", "True", ClusterReason.ON_DISK, f"on {len(sizes)} of {nodes}, {show_bytes(max(sizes))} each"
-        )
-    parts = [node.fetching[source] for node in pool.weights if source in node.fetching]
-    if parts:
-        return Condition("Cached", "False", ClusterReason.FETCHING, f"{max(parts)} % fetched; on none of {nodes} yet")
-    for node in pool.weights:
-        if source in node.failed:
-            reason, message = node.failed[source]
-            known = reason if reason in REASONS else Reason.LOAD_FAILED
-            return Condition("Cached", "False", known, f"node {node.node}: {message}")
-    return Condition("Cached", "False", ClusterReason.NOT_FETCHED_YET, f"on none of {nodes} yet")
-
-
-def _cached(cached: Condition, planned: ModelPlan, previous: Mapping[str, Any] | None) -> Condition:
-    """Files that an engine of this revision has loaded stay on the disk of its node when the engine goes."""
-    same = planned.engine is not None and (previous or {}).get("targetRevision") == planned.engine.revision
-    if cached.status == "Unknown" and same and condition(previous, "Cached").get("status") == "True":
-        return Condition(
-            "Cached", "True", ClusterReason.LOADED_BEFORE, "an engine has loaded it from its node's disk"
-        )
-    return cached
 
 
 def _answers(planned: ModelPlan, seen: ModelStatus) -> str:

@@ -59,6 +59,17 @@ class GrantedShare(Spec):
     )
 
 
+class CachedFiles(Spec):
+    """Where its files are, as the weight caches of the pool's nodes say; without numbers where none has said so."""
+
+    nodes: Number | None = Field(default=None, description="Nodes that have all of it on disk.")
+    of: Number | None = Field(default=None, description="Nodes with a weight cache.")
+    bytes: Number | None = Field(default=None, description="What it takes on each; 0 while none has it.")
+    summary: Word = Field(
+        default="", description="nodes/of and bytes, for the column CACHED; else the status of Cached."
+    )
+
+
 class Placement(Spec):
     """One engine."""
 
@@ -99,6 +110,7 @@ class ModelDeploymentStatus(Spec):
     selector: Text | None = Field(
         default=None, description="Labels of the worker pods of its pool, for autoscalers that ask for pods."
     )
+    cached: CachedFiles | None = Field(default=None, description="On how many nodes its files are.")
     gpu: GrantedShare | None = Field(default=None, description="What one engine gets of a device.")
     placements: tuple[Placement, ...] = Field(default=(), max_length=64, description="Where its engines are.")
     explanation: tuple[Text, ...] = Field(

@@ -50,8 +50,11 @@ def worker(name: str = "cpu", *, device: str = "cpu", memory: str = "8Gi", **fie
     return {"name": name, "device": device, "memory": memory, **fields}
 
 
-def pool(*workers: Mapping[str, Any], name: str = "default", namespaces: tuple[str, ...] = ("*",)) -> GPUPool:
-    spec = {"workers": list(workers or [worker()]), "namespaces": list(namespaces)}
+def pool(
+    *workers: Mapping[str, Any], name: str = "default", namespaces: tuple[str, ...] = ("*",), **more: Any
+) -> GPUPool:
+    """`more`: fields of its spec."""
+    spec = {"workers": list(workers or [worker()]), "namespaces": list(namespaces), **more}
     return GPUPool.model_validate({"metadata": {"name": name}, "spec": spec})
 
 

@@ -110,6 +110,7 @@ def _models_that_run() -> list[Situation]:
     loading = see.engine(state="loading", stage="reading weights", progress=0.43)
     two = (see.engine(), see.engine(app=f"search.chat-{see.REVISION}-1", state="starting", device_id=""))
     older = (see.engine(revision="00aa11bb", app="search.chat-00aa11bb-0"),)
+    on_nodes = pool(see.SHARED, see.MIG, cache={"path": "/models"})
     return [
         _model("Nobody asks for it: the first request wakes it", see.pool_seen(see.seen())),
         _model(
@@ -137,8 +138,15 @@ def _models_that_run() -> list[Situation]:
             ),
         ),
         _model(
-            "It was ready and has gone cold",
-            see.pool_seen(see.seen()),
+            "It was ready and has gone cold; models are in a folder of each node",
+            see.pool_seen(see.seen(), pool=on_nodes, workers={}),
+            previous=model_status(
+                _planned(), see.pool_seen(see.ready()), generation=1, previous=None, now=NOW, url=URL
+            ),
+        ),
+        _model(
+            "It was ready and has gone cold, and its pod with it",
+            see.pool_seen(see.seen(), workers={}),
             previous=model_status(
                 _planned(), see.pool_seen(see.ready()), generation=1, previous=None, now=NOW, url=URL
             ),

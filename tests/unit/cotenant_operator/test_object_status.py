@@ -151,14 +151,6 @@ def test_a_pool_without_its_cluster_has_no_engines() -> None:
     assert gone["replicas"] == {"ready": 0, "desired": 0, "summary": "0/0"}
 
 
-def test_files_that_were_loaded_stay_cached_until_the_spec_wants_others() -> None:
-    before = status_of(see.pool_seen(see.ready()))
-
-    assert condition(status_of(see.pool_seen(see.seen()), previous=before), "Cached")["status"] == "True"
-    other = planned(engine={"contextTokens": 256})
-    assert condition(status_of(see.pool_seen(see.seen()), other, previous=before), "Cached")["status"] == "Unknown"
-
-
 def test_a_model_in_both_clusters_of_a_pool_that_rolls_is_counted_once() -> None:
     loading = see.seen(state="waking", reason=Reason.LOADING, engines=(see.engine(state="loading"),))
     both = see.pool_seen(statuses=(see.said(see.ready()), see.said(loading)))
