@@ -192,3 +192,13 @@ class NodeReport(Message, frozen=True, kw_only=True):
     fetching: tuple[Progress, ...] = ()
     failed: tuple[Progress, ...] = ()
     """Of the preload list: what could not be had, and why; tried again later."""
+
+
+class NodeRefusal(Message, frozen=True, kw_only=True):
+    """503 of an instance that cannot use its volume, and why; it tries again by itself."""
+
+    error: str
+    """Reason and message, for people."""
+    node: str = ""
+    reason: str = ""
+    message: str = ""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cotenant_operator.cache_health import unusable
 from cotenant_operator.condition_reasons import REASONS, ClusterReason
 from cotenant_operator.dated import Status, condition
 from cotenant_operator.planned import ModelPlan
@@ -57,20 +58,27 @@ def _on_nodes(planned: ModelPlan, pool: PoolSeen | None) -> Condition | None:
     if not told:
         return None
     nodes = f"{len(told)} node{'s' if len(told) > 1 else ''}"
+    broken = unusable(told)
+    beside = f"; {broken}" if broken else ""
     sizes = _sizes(told, source)
     if sizes:
-        return Condition(
-            "Cached", "True", ClusterReason.ON_DISK, f"on {len(sizes)} of {nodes}, {show_bytes(max(sizes))} each"
-        )
+        message = f"on {len(sizes)} of {nodes}, {show_bytes(max(sizes))} each{beside}"
+        return Condition("Cached", "True", ClusterReason.ON_DISK, message)
     parts = [node.fetching[source] for node in told if source in node.fetching]
     if parts:
-        return Condition("Cached", "False", ClusterReason.FETCHING, f"{max(parts)} % fetched; on none of {nodes} yet")
+        message = f"{max(parts)} % fetched; on none of {nodes} yet{beside}"
+        return Condition("Cached", "False", ClusterReason.FETCHING, message)
     for node in told:
         if source in node.failed:
             reason, message = node.failed[source]
-            known = reason if reason in REASONS else Reason.LOAD_FAILED
-            return Condition("Cached", "False", known, f"node {node.node}: {message}")
-    return Condition("Cached", "False", ClusterReason.NOT_FETCHED_YET, f"on none of {nodes} yet")
+            return Condition("Cached", "False", _known(reason), f"node {node.node}: {message}{beside}")
+    problems = [node.problem for node in told if node.problem is not None]
+    why = _known(problems[0][0]) if len(problems) == len(told) else ClusterReason.NOT_FETCHED_YET
+    return Condition("Cached", "False", why, f"on none of {nodes} yet{beside}")
+
+
+def _known(reason: str) -> str:
+    return reason if reason in REASONS else Reason.LOAD_FAILED
 
 
 def _left_behind(given: Condition, revision: str, pool: PoolSeen, previous: Mapping[str, Any] | None) -> Condition:
@@ -78,6 +86,9 @@ def _left_behind(given: Condition, revision: str, pool: PoolSeen, previous: Mapp
     same = (previous or {}).get("targetRevision") == revision
     was_there = same and condition(previous, "Cached").get("status") == "True"
     if pool.keeps_files:
+        if pool.agents is not None and not pool.agents.wanted:
+            message = "the pool's worker groups have no node now, so no disk has it"
+            return Condition("Cached", "False", ClusterReason.NOT_FETCHED_YET, message)
         if was_there:
             return Condition("Cached", "True", ClusterReason.LOADED_BEFORE, "it was on disk when that was last known")
     elif not any(pool.workers.values()):

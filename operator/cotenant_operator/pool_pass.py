@@ -43,6 +43,7 @@ from cotenant_operator.pool_seen import PoolSeen
 from cotenant_operator.pool_status import POOL_CONDITIONS, pool_status
 from cotenant_operator.pool_world import (
     PoolWorld,
+    agents_seen,
     clusters_seen,
     head_problem,
     head_state,
@@ -292,6 +293,7 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
         problem=world.refused or problem or (conductor.problem if conductor and head == "ready" else ""),
         pods=pods_seen(pods),
         workers=ready_workers(pods),
+        agents=agents_seen(world.agent),
         phase=roll.phase,
         rolling=roll.message,
         warm=roll.told[roll.target].warm if roll.target in roll.told else {},

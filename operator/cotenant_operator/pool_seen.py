@@ -31,6 +31,16 @@ class PodSeen:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsSeen:
+    """The DaemonSet of node agents: how many pods are wanted, were made, are ready."""
+
+    namespace: str
+    wanted: int
+    created: int
+    ready: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolSeen:
     """One GPUPool and what there is of it. `PoolSeen(pool=…)` alone is one of which nothing exists yet."""
@@ -52,6 +62,8 @@ class PoolSeen:
     pods: tuple[PodSeen, ...] = ()
     workers: Mapping[str, int] = field(default_factory=dict)
     """Worker group → pods that are ready."""
+    agents: AgentsSeen | None = None
+    """None where the pool has none, or nobody has counted them yet."""
     phase: RollPhase = "Settled"
     rolling: str = ""
     """What is being done to roll the pool, and why."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cotenant_operator.cache_health import troubles
 from cotenant_operator.condition_reasons import ClusterReason
 from cotenant_operator.dated import Status, dated
 from cotenant_operator.hindrance import Hindrance, of_pods, of_pool, of_secret
@@ -74,7 +75,8 @@ def _ready(plan: PoolPlan, pool: PoolSeen, hindrance: Hindrance | None) -> Condi
         return secret.as_condition("Ready")
     counts = f"{len(plan.accepted)} of {len(plan.models)} models are accepted"
     waiting = secret or of_pods(pod for pod in pool.pods if pod.group)
-    return Condition("Ready", "True", Reason.READY, f"{counts}; {waiting.message}" if waiting else counts)
+    parts = [counts, *([waiting.message] if waiting else []), *troubles(pool)]
+    return Condition("Ready", "True", Reason.READY, "; ".join(parts))
 
 
 def _worker(worker: Worker, pool: PoolSeen, devices: list[DeviceStatus]) -> dict[str, Any]:

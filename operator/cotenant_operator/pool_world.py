@@ -7,8 +7,16 @@ from typing import Any
 
 from cotenant_operator.cluster_names import GROUP_LABEL, POOL_LABEL, ROLL_ANNOTATION, TEMPLATE_ANNOTATION
 from cotenant_operator.kinds import Object
-from cotenant_operator.kube_objects import at, condition, container_states, instant, labels_of
-from cotenant_operator.pool_seen import Head, KubeRay, PodSeen
+from cotenant_operator.kube_objects import (
+    at,
+    condition,
+    container_states,
+    instant,
+    labels_of,
+    namespace_of,
+    number_at,
+)
+from cotenant_operator.pool_seen import AgentsSeen, Head, KubeRay, PodSeen
 from cotenant_operator.render.pool_template import template_from_json
 from cotenant_operator.roll_world import ClusterSeen, Workers, handover_from_json
 from cotenant_serving.contract import Desired, PoolStatus
@@ -126,6 +134,22 @@ def ready_workers(pods: Iterable[Object]) -> dict[str, int]:
         if labels.get(NODE_TYPE_LABEL) == "worker" and is_ready(pod):
             found[labels.get(GROUP_LABEL, "")] += 1
     return dict(found)
+
+
+def agents_seen(agent: Object | None) -> AgentsSeen | None:
+    """As the DaemonSet's controller has counted them, since it was changed last."""
+    if (
+        agent is None
+        or not agent.get("status")
+        or number_at(agent, "status", "observedGeneration") < number_at(agent, "metadata", "generation")
+    ):
+        return None
+    return AgentsSeen(
+        namespace=namespace_of(agent),
+        wanted=number_at(agent, "status", "desiredNumberScheduled"),
+        created=number_at(agent, "status", "currentNumberScheduled"),
+        ready=number_at(agent, "status", "numberReady"),
+    )
 
 
 def pods_seen(pods: Iterable[Object]) -> tuple[PodSeen, ...]:

@@ -417,6 +417,8 @@ class NodeWeights(Message, frozen=True, kw_only=True):
     """Source → percent."""
     failed: dict[str, tuple[str, str]] = {}
     """Source → reason and message of what could not be had; it is tried again."""
+    problem: tuple[str, str] | None = None
+    """Reason and message, where it cannot use its volume."""
 
 
 class PoolStatus(Message, frozen=True, kw_only=True):

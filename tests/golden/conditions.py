@@ -22,7 +22,7 @@ from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
 from cotenant_operator.objects import World
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import ModelPlan
-from cotenant_operator.pool_seen import PoolSeen
+from cotenant_operator.pool_seen import AgentsSeen, PoolSeen
 from cotenant_operator.pool_status import pool_status
 from cotenant_operator.spec import GPUPool, ModelDeployment, Tenant
 from cotenant_operator.tenant_status import invalid_status, tenant_status
@@ -106,6 +106,12 @@ def _kept(**weights: Any) -> PoolSeen:
     return see.pool_seen(statuses=(msgspec.structs.replace(see.said(see.seen()), weights=nodes),))
 
 
+_DENIED = (
+    "VolumeUnusable",
+    "/models/.cotenant: Permission denied; let this user write below /models, or use another folder",
+)
+
+
 def _models_that_run() -> list[Situation]:
     loading = see.engine(state="loading", stage="reading weights", progress=0.43)
     two = (see.engine(), see.engine(app=f"search.chat-{see.REVISION}-1", state="starting", device_id=""))
@@ -158,6 +164,7 @@ def _models_that_run() -> list[Situation]:
             _kept(failed={_source(): ("CacheFull", "8.0 GiB more do not fit: of the budget of 20.0 GiB, …")}),
         ),
         _model("Caches answer, and none has it yet", _kept()),
+        _model("A node's cache cannot use its volume", _kept(problem=_DENIED)),
         _model(
             "Another model of the same name was there first",
             see.pool_seen(see.seen()),
@@ -343,6 +350,15 @@ def _pools() -> list[Situation]:
     rolls = {"target": "default-9f8e7d6c", "statuses": (see.said(see.ready()), see.said(see.seen()))}
     return [
         _pool("A pool that serves", see.pool_seen(see.ready())),
+        _pool("A pool with a node whose volume its cache cannot use", _kept(problem=_DENIED)),
+        _pool(
+            "A pool whose node agents do not come up",
+            see.pool_seen(
+                see.ready(),
+                pool=pool(see.SHARED, see.MIG, cache={"path": "/models"}),
+                agents=AgentsSeen(namespace="cotenant-system", wanted=3, created=3, ready=2),
+            ),
+        ),
         _pool(
             "A pool without KubeRay", see.silent(kuberay="missing", active="", target="", head="absent", workers={})
         ),

@@ -5,10 +5,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from cotenant_cache.contract import CachedModel, NodeReport, Progress
+from cotenant_cache.contract import CachedModel, NodeRefusal, NodeReport, Progress
 from cotenant_cache.errors import CacheError
 from cotenant_cache.source import HubSource, parse_source
 from cotenant_serving.contract import NodeWeights
+
+MOST_CHARS = 500
+"""Of what one says that cannot use its volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class NodeCache:
     """Source → percent."""
     failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Source → reason and message."""
+    problem: tuple[str, str] | None = None
+    """Reason and message of one that cannot use its volume: nobody can have a model by it."""
 
     @classmethod
     def of(cls, report: NodeReport) -> "NodeCache":
@@ -38,21 +43,27 @@ class NodeCache:
         )
 
 
+def unusable(said: NodeRefusal, address: str) -> NodeCache:
+    return NodeCache(
+        node=(said.node or address)[:MOST_CHARS], problem=(said.reason[:MOST_CHARS], said.message[:MOST_CHARS])
+    )
+
+
 def node_weights(caches: Iterable[NodeCache], sources: Collection[str]) -> tuple[NodeWeights, ...]:
     """What nodes have of these sources, as they stand there; several caches of one node are one."""
     names = {cache_name(source): source for source in sources if cache_name(source)}
     here: dict[str, dict[str, int]] = defaultdict(dict)
     fetching: dict[str, dict[str, int]] = defaultdict(dict)
     failed: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
-    nodes = set()
+    problems: dict[str, tuple[str, str] | None] = {}
     for cache in caches:
-        nodes.add(cache.node)
+        problems[cache.node] = problems.get(cache.node) or cache.problem
         here[cache.node] |= {names[name]: size for name, size in cache.here.items() if name in names}
         fetching[cache.node] |= {names[name]: part for name, part in cache.fetching.items() if name in names}
         failed[cache.node] |= {names[name]: said for name, said in cache.failed.items() if name in names}
     return tuple(
-        NodeWeights(node=node, here=here[node], fetching=fetching[node], failed=failed[node])
-        for node in sorted(nodes if names else ())
+        NodeWeights(node=node, here=here[node], fetching=fetching[node], failed=failed[node], problem=problems[node])
+        for node in sorted(problems if names else ())
     )
 
 

@@ -1,6 +1,6 @@
 """What the weight caches of the pool's nodes say they have: asked every few seconds, on the cluster's inside.
 
-GET http://NODE:PORT/v1/models → cotenant_cache.contract.NodeReport      pool token
+GET http://NODE:PORT/v1/models → cotenant_cache.contract.NodeReport, or with 503 NodeRefusal      pool token
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cotenant_cache.contract import NodeReport
-from cotenant_serving.conductor.cached import NodeCache
+from cotenant_cache.contract import NodeRefusal, NodeReport
+from cotenant_serving.conductor.cached import MOST_CHARS, NodeCache, unusable
 from cotenant_serving.tokens import shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Caches:
         self._complained: dict[str, str] = {}
 
     def known(self) -> Mapping[str, NodeCache]:
-        """Address of a node → what is on its disk. Those of which nothing is known are absent."""
+        """Address of a node → what is on its disk, or why it cannot be used. Those of which nothing is known are
+        absent."""
         now_s = self._clock()
         return {node: cache for node, (cache, at_s) in self._said.items() if now_s - at_s < FORGET_S}
 
@@ -79,24 +80,35 @@ class Caches:
 
     async def _ask_one(self, session: "aiohttp.ClientSession", node: str) -> None:
         try:
-            self._said[node] = (NodeCache.of(await self._report(session, node)), self._clock())
-            problem = ""
+            cache = await self._answer(session, node)
+            self._said[node] = (cache, self._clock())
+            problem = ": ".join(cache.problem or ())
         except Exception as error:  # whatever a node says or does not say: the conductor goes on without it
             problem = f"{type(error).__name__}: {error}".rstrip(": ")
         if problem and problem != self._complained.get(node):
             log.warning("the weight cache of %s does not say what it has, asking on: %s", node, problem)
         self._complained[node] = problem
 
-    async def _report(self, session: "aiohttp.ClientSession", node: str) -> NodeReport:
+    async def _answer(self, session: "aiohttp.ClientSession", node: str) -> NodeCache:
         host = f"[{node}]" if ":" in node else node
         headers = {"authorization": f"Bearer {shown(self._token())}"}
         url = f"http://{host}:{self._port}/v1/models"
         async with session.get(url, headers=headers, allow_redirects=False) as answer:
-            if answer.status != 200:
+            if answer.status not in (200, 503):
                 raise ValueError(f"it answered {answer.status}")
             body = bytearray()
             async for block in answer.content.iter_chunked(2**16):
                 body += block
                 if len(body) > MOST_BYTES:
                     raise ValueError(f"its answer has more than {MOST_BYTES} bytes")
-            return msgspec.json.decode(body, type=NodeReport)
+            if answer.status == 200:
+                return NodeCache.of(msgspec.json.decode(body, type=NodeReport))
+            return _refused(bytes(body), node)
+
+
+def _refused(body: bytes, node: str) -> NodeCache:
+    """Raises MsgspecError, and ValueError where it does not say why."""
+    said = msgspec.json.decode(body, type=NodeRefusal)
+    if not said.reason:
+        raise ValueError(f"it answered 503: {said.error[:MOST_CHARS]}")
+    return unusable(said, node)

@@ -192,7 +192,7 @@ class Conductor:
         )
 
     def _world(self, desired: Desired | None) -> World:
-        now_s = self._clock()
+        now_s, caches = self._clock(), self._caches()
         return World(
             now_s=now_s,
             desired=desired,
@@ -203,7 +203,8 @@ class Conductor:
             groups=self._decision.groups,
             pod_timeout_s=self._settings.pod_timeout_s,
             strangers=self._observed.strangers(now_s),
-            caches=self._caches(),
+            caches={node: cache for node, cache in caches.items() if cache.problem is None},
+            unusable_caches=tuple(cache for cache in caches.values() if cache.problem is not None),
             loads=self._observed.loads,
         )
 

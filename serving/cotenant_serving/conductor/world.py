@@ -157,6 +157,8 @@ class World:
     """App of Serve that this conductor did not start → seconds in which its engine has not been heard of."""
     caches: Mapping[str, NodeCache] = field(default_factory=dict)
     """Address of a node → what its disk has. Nodes of which nothing is known are absent."""
+    unusable_caches: tuple[NodeCache, ...] = ()
+    """Those that answer and cannot use their volume; not among `caches`."""
     loads: LoadTimes = field(default_factory=LoadTimes)
 
     def devices_of(self, group: str) -> tuple[Device, ...]:

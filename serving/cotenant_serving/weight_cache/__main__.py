@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 import sys
 
 from cotenant_cache.cache import Cache
@@ -16,7 +15,7 @@ from cotenant_cache.source import HubAccess
 from cotenant_cache.supply import HubSupply
 from cotenant_serving.logs import log_to_stderr
 from cotenant_serving.tokens import TokenFile, shown
-from cotenant_serving.weight_cache.arguments import read_arguments
+from cotenant_serving.weight_cache.arguments import node_name, read_arguments
 from cotenant_serving.weight_cache.listening import Fronts, until_one_ends
 from cotenant_serving.weight_cache.metrics import CacheMetrics
 from cotenant_serving.weight_cache.node import CacheNode
@@ -44,7 +43,7 @@ async def _work(args: argparse.Namespace, token: TokenFile | None, fronts: Front
     pace = Pace(args.rate, asyncio.get_running_loop().time)
     supply = _supply(args, token, pace)
     with await opened(lambda: _cache(args, supply), fronts.closed) as cache:
-        node = CacheNode(cache, args.node or socket.gethostname())
+        node = CacheNode(cache, node_name(args))
         verification = Verification(cache, args.verify_rate)
         preload = Preload(node, args.preload, at_once=args.at_once) if args.preload else None
         if preload is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     if args.listen and not host_port(args.listen)[1]:
         parser.error(f"--listen {args.listen!r} is no host:port, such as 0.0.0.0:8790")
     return args
+
+
+def node_name(args: argparse.Namespace) -> str:
+    """As reports have it."""
+    return args.node or socket.gethostname()
 
 
 def host_port(text: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from cotenant_cache.errors import CacheError
 from cotenant_serving.inner_api import App, InnerApi, server_of
 from cotenant_serving.tokens import TokenFile
 from cotenant_serving.weight_cache.api import CacheApi
-from cotenant_serving.weight_cache.arguments import host_port
+from cotenant_serving.weight_cache.arguments import host_port, node_name
 from cotenant_serving.weight_cache.metrics import CacheMetrics
 from cotenant_serving.weight_cache.node import CacheNode
 from cotenant_serving.weight_cache.opening import Closed, Front
@@ -27,7 +27,7 @@ class Fronts:
         self._known = asyncio.Event()
 
     def closed(self, error: CacheError) -> None:
-        self._put(lambda token: Closed(error, token))
+        self._put(lambda token: Closed(error, token, node_name(self._args)))
 
     def open(self, node: CacheNode, metrics: CacheMetrics) -> None:
         self._put(lambda token: CacheApi(node, metrics.text, token))

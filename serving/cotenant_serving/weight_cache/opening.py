@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 
 from cotenant_cache.cache import Cache
-from cotenant_cache.contract import EnsureRequest, Progress
+from cotenant_cache.contract import EnsureRequest, NodeRefusal, Progress
 from cotenant_cache.errors import CacheError
 from cotenant_serving.inner_api import Answer, Handler, InnerApi, Receive, Scope, Send, Stream, refusal
 from cotenant_serving.weight_cache.node import line
@@ -23,9 +23,9 @@ log = logging.getLogger("cotenant.cache")
 class Closed(InnerApi):
     """The API of an instance without a volume: alive, and of every model the reason why it cannot be had."""
 
-    def __init__(self, error: CacheError, token: Callable[[], str] | None) -> None:
+    def __init__(self, error: CacheError, token: Callable[[], str] | None, node: str) -> None:
         """`token` as of `CacheApi`."""
-        self._error = error
+        self._error, self._node = error, node
         pool = "" if token is None else "pool"
         others = [("GET", "models"), ("POST", "leases"), ("POST", "evict"), ("GET", "listing"), ("GET", "blob")]
         routes: dict[tuple[str, str], tuple[str, Handler]] = {
@@ -43,7 +43,9 @@ class Closed(InnerApi):
         return refusal(503, self._error.reason)  # the message has paths, and this route asks for no token
 
     async def _refused(self, scope: Scope, body: bytes) -> Answer:
-        return refusal(503, f"{self._error.reason}: {self._error.message}")
+        reason, message = self._error.reason, self._error.message
+        said = NodeRefusal(error=f"{reason}: {message}", node=self._node, reason=reason, message=message)
+        return Answer(503, msgspec.json.encode(said))
 
     async def _ensure(self, scope: Scope, body: bytes) -> Stream:
         return Stream(200, self._failed(msgspec.json.decode(body, type=EnsureRequest).source))
