@@ -20,6 +20,7 @@ from cotenant_operator.operator_settings import (
     TOKENS_SECRET,
     OperatorSettings,
 )
+from cotenant_operator.render.agent_places import agent_places
 from cotenant_operator.render.pod_parts import (
     POD_SECURITY,
     container,
@@ -166,9 +167,8 @@ def render_cache_policy(pool: GPUPool, settings: OperatorSettings, *, uid: str) 
 
 
 def render_agent(pool: GPUPool, settings: OperatorSettings, *, uid: str) -> Json:
-    """DaemonSet on the nodes that all worker groups agree on; where they do not, on all nodes."""
+    """DaemonSet on the nodes where a pod of any worker group may run."""
     labels = {**OURS, POOL_LABEL: pool.metadata.name, **_COMPONENT, **cache_labels(pool)}
-    placed = {name: value for name, value in _places(pool).items() if value}
     spec = {
         "selector": {"matchLabels": {CACHE_LABEL: pool.metadata.name, **_COMPONENT}},
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
@@ -179,7 +179,7 @@ def render_agent(pool: GPUPool, settings: OperatorSettings, *, uid: str) -> Json
                 "enableServiceLinks": False,
                 "automountServiceAccountToken": False,
                 "terminationGracePeriodSeconds": 5,
-                **placed,
+                **agent_places(pool.spec.workers),
                 **_pull_secrets(settings),
                 "containers": [_cache(pool, settings, [], [])],
                 "volumes": [
@@ -192,20 +192,6 @@ def render_agent(pool: GPUPool, settings: OperatorSettings, *, uid: str) -> Json
         },
     }
     return _object(pool, settings, uid, "apps/v1", "DaemonSet", spec=spec)
-
-
-def _places(pool: GPUPool) -> Json:
-    """Selector, tolerations and affinity that every group has alike."""
-    found: list[Mapping[str, Any]] = [
-        {
-            "nodeSelector": dict(worker.node_selector),
-            "tolerations": list(worker.tolerations),
-            "affinity": dict(worker.affinity),
-        }
-        for worker in pool.spec.workers
-    ]
-    first = found[0]
-    return {name: value for name, value in first.items() if all(other[name] == value for other in found)}
 
 
 def _pull_secrets(settings: OperatorSettings) -> Json:

@@ -71,14 +71,3 @@ def test_an_agent_is_restricted_and_has_no_socket() -> None:
     assert not any(word.startswith("--socket") for word in container["command"])
     volumes = {volume["name"] for volume in spec["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
-
-
-def test_agents_are_where_all_groups_may_be() -> None:
-    def places(*workers: dict[str, Any]) -> dict[str, Any]:
-        spec = render_agent(pool(*workers, cache={"path": "/m"}), SETTINGS, uid="u")["spec"]["template"]["spec"]
-        return {name: spec[name] for name in ("nodeSelector", "tolerations") if name in spec}
-
-    gpu = {**WORKER, "nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu"}]}
-    other = {**gpu, "name": "more", "resource": "nvidia.com/mig-1g.10gb", "sharing": "mig", "memory": "9Gi"}
-    assert places(gpu) == places(gpu, other) == {"nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu"}]}
-    assert places(gpu, {**other, "nodeSelector": {"gpu": "mig"}}) == {"tolerations": [{"key": "gpu"}]}
