@@ -59,6 +59,7 @@ from cotenant_operator.render.raycluster import keep_scale, leaving, render_cond
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
 from cotenant_operator.status import ConditionType
+from cotenant_operator.stuck_pods import next_stuck_s
 from cotenant_operator.tenant_status import invalid_status
 from cotenant_serving.contract import Desired, ModelStatus, PoolStatus
 
@@ -189,6 +190,7 @@ def _cache_writes(given: PoolInput, pool: GPUPool, base: Desired, uid: str) -> l
 def _again_s(roll: Roll, world: PoolWorld) -> float | None:
     """Seconds until something may be due that no event announces."""
     looks = [next_look_s(pods, _status(world, name), world.now_s) for name, pods in world.pods.items()]
+    looks += [next_stuck_s(pods, world.now_s) for pods in world.pods.values()]
     return min((wait_s for wait_s in (roll.look_again_s, *looks) if wait_s is not None), default=None)
 
 
@@ -280,7 +282,7 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
     statuses = tuple(said for name in order if (said := _status(world, name)) is not None)
     live = world.cluster(active) if active else None
     pods = tuple(pod for name in names for pod in world.pods.get(name, ()))
-    problem = head_problem(live, world.pods.get(active, ())) if live is not None else ""
+    problem = head_problem(live, world.pods.get(active, ()), world.now_s) if live is not None else ""
     conductor = world.conductors.get(active)
     head = head_state(live, world.pods.get(active, ()))
     return PoolSeen(
@@ -291,7 +293,7 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
         head=head,
         statuses=statuses,
         problem=world.refused or problem or (conductor.problem if conductor and head == "ready" else ""),
-        pods=pods_seen(pods),
+        pods=pods_seen(pods, world.now_s),
         workers=ready_workers(pods),
         agents=agents_seen(world.agent),
         phase=roll.phase,

@@ -19,6 +19,7 @@ from cotenant_operator.kube_objects import (
 from cotenant_operator.pool_seen import AgentsSeen, Head, KubeRay, PodSeen
 from cotenant_operator.render.pool_template import template_from_json
 from cotenant_operator.roll_world import ClusterSeen, Workers, handover_from_json
+from cotenant_operator.stuck_pods import stuck
 from cotenant_serving.contract import Desired, PoolStatus
 
 SILENT_S = 60.0
@@ -97,7 +98,7 @@ def _cluster_seen(item: Object, world: PoolWorld) -> ClusterSeen:
         told_warm=told.warm if told is not None else {},
         told_to_go=told is not None and told.draining and not told.models,
         workers=_workers(pods),
-        problem=head_problem(item, pods),
+        problem=head_problem(item, pods, world.now_s),
     )
 
 
@@ -152,7 +153,7 @@ def agents_seen(agent: Object | None) -> AgentsSeen | None:
     )
 
 
-def pods_seen(pods: Iterable[Object]) -> tuple[PodSeen, ...]:
+def pods_seen(pods: Iterable[Object], now_s: float) -> tuple[PodSeen, ...]:
     """Those that are not as they should be: neither ready nor ending."""
     found = []
     for pod in pods:
@@ -160,13 +161,13 @@ def pods_seen(pods: Iterable[Object]) -> tuple[PodSeen, ...]:
         if metadata.get("deletionTimestamp") or is_ready(pod):
             continue
         labels = labels_of(pod)
-        reason, message = trouble(pod)
+        reason, message = trouble(pod, now_s)
         group = "" if labels.get(NODE_TYPE_LABEL) == "head" else labels.get(GROUP_LABEL, "")
         found.append(PodSeen(name=metadata["name"], group=group, reason=reason, message=message))
     return tuple(sorted(found, key=lambda pod: pod.name))
 
 
-def trouble(pod: Object) -> tuple[str, str]:
+def trouble(pod: Object, now_s: float) -> tuple[str, str]:
     """(reason, message) of a pod that does not get ready; both empty when it is only on its way."""
     if unschedulable := _unschedulable(pod):
         return "Unschedulable", unschedulable
@@ -177,6 +178,8 @@ def trouble(pod: Object) -> tuple[str, str]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return waiting["reason"], f"container {name}: {_why(container, waiting)}".rstrip(": ")
+    if waits_for := stuck(pod, now_s):
+        return "ContainerCreating", waits_for
     status = pod.get("status") or {}
     if status.get("phase") == "Failed":
         return status.get("reason") or "Failed", status.get("message") or ""
@@ -220,13 +223,13 @@ def head_state(cluster: Object | None, pods: Sequence[Object]) -> Head:
     return "lost" if was_ready else "pending"
 
 
-def head_problem(cluster: Object, pods: Sequence[Object]) -> str:
+def head_problem(cluster: Object, pods: Sequence[Object], now_s: float) -> str:
     """Why the head does not come up, for people; empty when nothing is known."""
     head = head_of(pods)
     if head is not None:
         if is_ready(head):
             return ""
-        reason, message = trouble(head)
+        reason, message = trouble(head, now_s)
         return f"{reason}: {message}" if reason else ""
     failure = condition(cluster, "ReplicaFailure")
     if failure.get("status") == "True":

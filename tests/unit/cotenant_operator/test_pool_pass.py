@@ -30,7 +30,14 @@ from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import PoolPlan
 from cotenant_operator.pool_pass import Memory, PoolInput, decide
-from cotenant_operator.pool_world import CLUSTER_LABEL, NODE_TYPE_LABEL, RAY_GROUP_LABEL, ConductorSeen, PoolWorld
+from cotenant_operator.pool_world import (
+    CLUSTER_LABEL,
+    NODE_TYPE_LABEL,
+    RAY_GROUP_LABEL,
+    ConductorSeen,
+    PoolWorld,
+    pods_seen,
+)
 from cotenant_operator.roll_world import ClusterSeen, Create, Delete, Handover, Note, Roll, Told
 from cotenant_operator.spec import GPUPool
 from cotenant_serving.contract import Desired, DesiredModel, ModelStatus, PoolStatus, Reason
@@ -480,3 +487,20 @@ def test_a_status_that_somebody_changed_is_put_right() -> None:
 
 def _reason(status: dict[str, Any], type_: str) -> str:
     return next(item["reason"] for item in status["conditions"] if item["type"] == type_)
+
+
+def test_a_pod_whose_volumes_do_not_come_is_looked_at_again_when_it_counts_as_stuck_and_then_told() -> None:
+    ready = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": utc(NOW_S - 20)}]
+    ready += [{"type": "PodReadyToStartContainers", "status": "False"}]
+    labels = {CLUSTER_LABEL: NAME, NODE_TYPE_LABEL: "worker", "cotenant.dev/group": "cpu"}
+    pod = {
+        "metadata": {"name": "worker-0", "namespace": "ours", "labels": labels},
+        "spec": {"nodeName": "node-2"},
+        "status": {"phase": "Pending", "conditions": ready},
+    }
+    world = settled_world(pods={NAME: (pod,)})
+    assert decide(given(pool=pool_object(), world=world), Rolling(KEEP)).again_s == pytest.approx(100, abs=1)
+    later = replace(world, now_s=NOW_S + 101)
+    actions = decide(given(pool=pool_object(), world=later), Rolling(KEEP))
+    assert actions.again_s is None
+    assert "node-2" in repr(pods_seen(world.pods[NAME], later.now_s))
