@@ -37,8 +37,10 @@ def troubles(pool: PoolSeen) -> list[str]:
 
 
 def _why(pool: PoolSeen) -> str:
-    """Kubernetes tells the reason in Events alone, so this says what it mostly is and where to read it."""
+    """What a pod says. Else Kubernetes has it in Events alone: then what it mostly is, and where to read it."""
     assert pool.agents is not None
+    if pool.agents.trouble:
+        return _cut(pool.agents.trouble)
     name, in_namespace = pool.pool.metadata.name, f"kubectl -n {pool.agents.namespace} describe"
     if pool.agents.created < pool.agents.wanted:
         refused = pool.agents.wanted - pool.agents.created

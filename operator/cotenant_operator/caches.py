@@ -18,12 +18,11 @@ from cotenant_operator.kinds import (
     RAY_CLUSTERS,
     SERVICES,
     TENANTS,
-    Key,
     Kind,
     Object,
 )
 from cotenant_operator.operator_settings import OperatorSettings
-from cotenant_operator.pool_world import CLUSTER_LABEL, node_resources, pool_of
+from cotenant_operator.pool_world import node_resources, pool_of
 from cotenant_operator.watching import Changed, Kept, Source, Watched
 
 DEFAULT_POOL = "default"
@@ -56,7 +55,7 @@ class Caches:
         self.policies = watched(NETWORK_POLICIES, namespace, labels=ours, changed=self._of_pool)
         self.preloads = watched(CONFIG_MAPS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
         self.agents = watched(DAEMON_SETS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
-        self.pods = watched(PODS, namespace, labels=CLUSTER_LABEL, changed=self._pod, kept=_pod_kept)
+        self.pods = watched(PODS, namespace, labels=POOL_LABEL, changed=self._of_pool, kept=_pod_kept)
         self.endpoint_slices = watched(
             ENDPOINT_SLICES,
             namespace,
@@ -129,15 +128,6 @@ class Caches:
         for item in (before, now):
             if item is not None and (name := pool_of(item)):
                 self._concerned().pool_changed(name)
-
-    def _pod(self, before: Object | None, now: Object | None) -> None:
-        for item in (before, now):
-            if item is None:
-                continue
-            metadata = item["metadata"]
-            cluster: Key = (metadata["namespace"], metadata["labels"][CLUSTER_LABEL])
-            if (owner := self.ray_clusters.objects.get(cluster)) is not None:
-                self._concerned().pool_changed(pool_of(owner))
 
     def _node(self, before: Object | None, now: Object | None) -> None:
         resources = node_resources(self.nodes.objects.values())

@@ -190,7 +190,7 @@ def _cache_writes(given: PoolInput, pool: GPUPool, base: Desired, uid: str) -> l
 def _again_s(roll: Roll, world: PoolWorld) -> float | None:
     """Seconds until something may be due that no event announces."""
     looks = [next_look_s(pods, _status(world, name), world.now_s) for name, pods in world.pods.items()]
-    looks += [next_stuck_s(pods, world.now_s) for pods in world.pods.values()]
+    looks += [next_stuck_s(pods, world.now_s) for pods in (*world.pods.values(), world.agent_pods)]
     return min((wait_s for wait_s in (roll.look_again_s, *looks) if wait_s is not None), default=None)
 
 
@@ -295,7 +295,7 @@ def _seen(pool: GPUPool, roll: Roll, world: PoolWorld) -> PoolSeen:
         problem=world.refused or problem or (conductor.problem if conductor and head == "ready" else ""),
         pods=pods_seen(pods, world.now_s),
         workers=ready_workers(pods),
-        agents=agents_seen(world.agent),
+        agents=agents_seen(world.agent, world.agent_pods, world.now_s),
         phase=roll.phase,
         rolling=roll.message,
         warm=roll.told[roll.target].warm if roll.target in roll.told else {},

@@ -39,6 +39,8 @@ class AgentsSeen:
     wanted: int
     created: int
     ready: int
+    trouble: str = ""
+    """What is wrong with the first pod that does not come up, in the words of Kubernetes; empty when nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cotenant_operator.cluster_names import GROUP_LABEL, POOL_LABEL, ROLL_ANNOTATION, TEMPLATE_ANNOTATION
+from cotenant_operator.cluster_names import (
+    CACHE_LABEL,
+    GROUP_LABEL,
+    POOL_LABEL,
+    ROLL_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+)
 from cotenant_operator.kinds import Object
 from cotenant_operator.kube_objects import (
     at,
@@ -54,6 +60,8 @@ class PoolWorld:
     """ConfigMap with what weight caches are to have."""
     agent: Object | None = None
     """DaemonSet of the weight caches of nodes."""
+    agent_pods: tuple[Object, ...] = ()
+    """Its pods."""
     pods: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
     """RayCluster → its pods."""
     conductors: Mapping[str, ConductorSeen] = field(default_factory=dict)
@@ -137,19 +145,27 @@ def ready_workers(pods: Iterable[Object]) -> dict[str, int]:
     return dict(found)
 
 
-def agents_seen(agent: Object | None) -> AgentsSeen | None:
-    """As the DaemonSet's controller has counted them, since it was changed last."""
+def agent_pods(pods: Iterable[Object], pool: str) -> tuple[Object, ...]:
+    """Those of its node agents: they have a weight cache, and nothing of Ray."""
+    labels = ((pod, labels_of(pod)) for pod in pods)
+    return tuple(pod for pod, has in labels if has.get(CACHE_LABEL) == pool and CLUSTER_LABEL not in has)
+
+
+def agents_seen(agent: Object | None, pods: Iterable[Object], now_s: float) -> AgentsSeen | None:
+    """As the DaemonSet's controller has counted them, since it was changed last. `pods` are its pods."""
     if (
         agent is None
         or not agent.get("status")
         or number_at(agent, "status", "observedGeneration") < number_at(agent, "metadata", "generation")
     ):
         return None
+    failing = (pod for pod in pods_seen(pods, now_s) if pod.reason)
     return AgentsSeen(
         namespace=namespace_of(agent),
         wanted=number_at(agent, "status", "desiredNumberScheduled"),
         created=number_at(agent, "status", "currentNumberScheduled"),
         ready=number_at(agent, "status", "numberReady"),
+        trouble=next((f"pod {pod.name}: {pod.reason}: {pod.message}" for pod in failing), ""),
     )
 
 

@@ -32,6 +32,7 @@ from cotenant_operator.gateway_pass import (
 from cotenant_operator.gateway_room import ROOM, Fitted, Room
 from cotenant_operator.gateway_secret import GatewaySecret
 from cotenant_operator.kinds import CONFIG_MAPS, MODELS, POOLS, SECRETS, Key, Object
+from cotenant_operator.kube_objects import labels_of
 from cotenant_operator.lease import LeaderWrites
 from cotenant_operator.operator_metrics import OperatorMetrics
 from cotenant_operator.operator_settings import (
@@ -43,7 +44,14 @@ from cotenant_operator.operator_settings import (
 from cotenant_operator.planned import PoolPlan
 from cotenant_operator.planner import Planned, Planner
 from cotenant_operator.pool_pass import Memory, PoolInput, decide
-from cotenant_operator.pool_world import CLUSTER_LABEL, PoolWorld, node_resources, pool_of, ready_endpoints
+from cotenant_operator.pool_world import (
+    CLUSTER_LABEL,
+    PoolWorld,
+    agent_pods,
+    node_resources,
+    pool_of,
+    ready_endpoints,
+)
 from cotenant_operator.published_config import PublishedConfig
 from cotenant_operator.rolling import plan_roll
 from cotenant_operator.rounds import RoundFailedError, Rounds
@@ -207,7 +215,7 @@ class Reconciler:
         names = [item["metadata"]["name"] for item in clusters]
         pods: dict[str, list[Object]] = {cluster: [] for cluster in names}
         for pod in caches.pods.objects.values():
-            if (cluster := pod["metadata"]["labels"][CLUSTER_LABEL]) in pods:
+            if (cluster := labels_of(pod).get(CLUSTER_LABEL, "")) in pods:
                 pods[cluster].append(pod)
         nodes = caches.nodes
         return PoolWorld(
@@ -216,6 +224,7 @@ class Reconciler:
             policies={key[1]: item for key, item in caches.policies.objects.items() if pool_of(item) == name},
             preload=_first_of(caches.preloads.objects.values(), name),
             agent=_first_of(caches.agents.objects.values(), name),
+            agent_pods=agent_pods(caches.pods.objects.values(), name),
             pods={cluster: tuple(found) for cluster, found in pods.items()},
             conductors={cluster: self._conductors.seen(cluster) for cluster in names},
             kuberay_served=not caches.ray_clusters.absent,

@@ -10,12 +10,13 @@ from tests.golden import conditions as shown
 
 from cotenant_operator.cache_health import unusable
 from cotenant_operator.dated import condition
+from cotenant_operator.kinds import Object
 from cotenant_operator.object_status import model_status
 from cotenant_operator.objects import World
 from cotenant_operator.plan import plan
 from cotenant_operator.pool_seen import AgentsSeen, PoolSeen
 from cotenant_operator.pool_status import pool_status
-from cotenant_operator.pool_world import agents_seen
+from cotenant_operator.pool_world import agent_pods, agents_seen
 from cotenant_serving.contract import NodeWeights
 
 GIB = 2**30
@@ -108,16 +109,40 @@ def test_agents_that_are_all_ready_and_caches_that_work_are_not_mentioned() -> N
     assert pool_ready(seen(NodeWeights(node="node-1"), agents=agents))[1] == "1 of 1 models are accepted"
 
 
-def test_agents_are_counted_once_kubernetes_has_counted_those_of_this_spec() -> None:
-    counts = {"desiredNumberScheduled": 4, "currentNumberScheduled": 3, "numberReady": 2}
-    item = {
-        "metadata": {"name": "cotenant-cache-default", "namespace": "ours", "generation": 2},
-        "status": {"observedGeneration": 2, **counts},
+COUNTED = {"desiredNumberScheduled": 4, "currentNumberScheduled": 3, "numberReady": 2}
+AGENT = {
+    "metadata": {"name": "cotenant-cache-default", "namespace": "ours", "generation": 2},
+    "status": {"observedGeneration": 2, **COUNTED},
+}
+
+
+def agent_pod(name: str, waiting: str = "", **labels: str) -> Object:
+    states = [{"name": "cache", "state": {"waiting": {"reason": waiting, "message": "no such image"}}}]
+    return {
+        "metadata": {"name": name, "labels": {"cotenant.dev/cache": "default", **labels}},
+        "status": {"phase": "Pending", "containerStatuses": states if waiting else []},
     }
-    assert agents_seen(item) == AgentsSeen(namespace="ours", wanted=4, created=3, ready=2)
-    assert agents_seen({**item, "status": {**counts, "observedGeneration": 1}}) is None
-    assert agents_seen({"metadata": item["metadata"]}) is None
-    assert agents_seen(None) is None
+
+
+def test_agents_are_counted_once_kubernetes_has_counted_those_of_this_spec() -> None:
+    counted = agents_seen(AGENT, (), 0.0)
+    assert counted == AgentsSeen(namespace="ours", wanted=4, created=3, ready=2)
+    assert agents_seen({**AGENT, "status": {**COUNTED, "observedGeneration": 1}}, (), 0.0) is None
+    assert agents_seen({"metadata": AGENT["metadata"]}, (), 0.0) is None
+    assert agents_seen(None, (), 0.0) is None
+
+
+def test_what_an_agents_pod_says_of_itself_comes_before_any_guess() -> None:
+    pods = (agent_pod("agent-a"), agent_pod("agent-b", "ImagePullBackOff"))
+    message = pool_ready(seen(agents=agents_seen(AGENT, pods, 0.0)))[1]
+    assert "2 of 4 node agents are ready: pod agent-b: ImagePullBackOff: container cache: no such image" in message
+    assert "cannot be made" not in message
+
+
+def test_pods_with_ray_and_pods_of_other_pools_are_no_agents() -> None:
+    agent, worker = agent_pod("agent"), agent_pod("worker", **{"ray.io/cluster": "default-1a2b3c4d"})
+    other = agent_pod("other", **{"cotenant.dev/cache": "more"})
+    assert agent_pods([worker, other, agent, {"metadata": {"name": "stranger"}}], "default") == (agent,)
 
 
 def test_files_in_a_folder_of_a_node_are_gone_with_the_last_node() -> None:
