@@ -85,7 +85,7 @@ def _left_behind(given: Condition, revision: str, pool: PoolSeen, previous: Mapp
     """A folder of a node and a claim stay when pods go; a pod's own models go with it."""
     same = (previous or {}).get("targetRevision") == revision
     was_there = same and condition(previous, "Cached").get("status") == "True"
-    if pool.keeps_files:
+    if not pool.pool.spec.cache.per_pod:
         if pool.agents is not None and not pool.agents.wanted:
             message = "the pool's worker groups have no node now, so no disk has it"
             return Condition("Cached", "False", ClusterReason.NOT_FETCHED_YET, message)

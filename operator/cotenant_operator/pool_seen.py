@@ -94,12 +94,6 @@ class PoolSeen:
         return next((status.weights for status in self.statuses if status.weights), ())
 
     @property
-    def keeps_files(self) -> bool:
-        """Whether models stay on disk when the last pod of a node goes."""
-        cache = self.pool.spec.cache
-        return cache.path is not None or cache.claim_name is not None
-
-    @property
     def redis(self) -> bool:
         """Whether engines survive the loss of the head."""
         return self.pool.spec.head.redis is not None

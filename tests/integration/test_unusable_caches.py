@@ -46,13 +46,17 @@ async def heard(caches: Caches) -> list[NodeCache]:
     return list(caches.known().values())
 
 
-def status(folder: Path, *caches: NodeCache) -> PoolStatus:
+def conductor(folder: Path, *caches: NodeCache) -> Conductor:
     settings = Settings(url="http://127.0.0.1:1", pool_token_file="pool-token")
-    conductor = Conductor(
+    made = Conductor(
         Store(folder), settings, caches=lambda: {pod(number).node: cache for number, cache in enumerate(caches)}
     )
-    conductor.set_desired(desired(model(source=SOURCE, weights=8)))
-    return msgspec.json.decode(msgspec.json.encode(conductor.status()), type=PoolStatus)
+    made.set_desired(desired(model(source=SOURCE, weights=8)))
+    return made
+
+
+def status(folder: Path, *caches: NodeCache) -> PoolStatus:
+    return msgspec.json.decode(msgspec.json.encode(conductor(folder, *caches).status()), type=PoolStatus)
 
 
 async def test_the_operator_reads_which_node_has_a_volume_that_cannot_be_used_and_why(tmp_path: Path) -> None:
@@ -74,6 +78,15 @@ async def test_a_node_whose_one_cache_is_older_than_its_volume_is_one_node_with_
     assert status(tmp_path, older, newer).weights == (
         NodeWeights(node="node-1", here={SOURCE: 8}, problem=("NewerFormat", "format 3")),
     )
+
+
+async def test_placement_takes_a_node_with_an_unusable_volume_for_one_of_which_nothing_is_known(
+    tmp_path: Path,
+) -> None:
+    good, broken = NodeCache(frozenset({SOURCE})), NodeCache(node="node-3", problem=("VolumeUnusable", WHY))
+    made = conductor(tmp_path, good, broken)
+
+    assert made._world(made.desired).caches == {pod(0).node: good}
 
 
 async def test_what_a_cache_that_cannot_be_used_says_is_bounded() -> None:
