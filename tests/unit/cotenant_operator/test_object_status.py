@@ -8,6 +8,7 @@ from tests.builders import observed as see
 from tests.builders.operator import SOURCE, facts, model, pool, world
 from tests.golden import conditions as shown
 
+from cotenant_cache.errors import CacheError, HubUnreachableError, ModelNotFoundError
 from cotenant_operator.condition_reasons import REASONS
 from cotenant_operator.dated import MAX_MESSAGE, condition
 from cotenant_operator.event_texts import events_of
@@ -31,6 +32,14 @@ SITUATIONS = shown.situations()
 def planned(**spec: Any) -> ModelPlan:
     item = model("chat", namespace="search", **{"gpu": {"memory": "4Gi"}, **spec})
     (made,) = plan(World(world(item, pool(see.SHARED, see.MIG)).manifests, {SOURCE: facts()}), {}).models
+    return made
+
+
+def unread(said: CacheError | None) -> ModelPlan:
+    """What is planned of a model whose files are not read yet, or cannot be."""
+    known = {SOURCE: said} if said is not None else {}
+    item = model("chat", namespace="search", gpu={"memory": "4Gi"})
+    (made,) = plan(World(world(item, pool(see.SHARED, see.MIG)).manifests, known), {}).models
     return made
 
 
@@ -140,6 +149,27 @@ def test_while_nobody_can_say_what_was_said_last_stays() -> None:
     assert {name: lost[name] for name in ("replicas", "placements", "state", "revision")} == {
         name: before[name] for name in ("replicas", "placements", "state", "revision")
     }
+
+
+@pytest.mark.parametrize("said", [None, HubUnreachableError("no answer"), ModelNotFoundError("not for this token")])
+def test_the_commit_that_a_spec_was_resolved_to_stays_while_its_model_is_refused(said: CacheError | None) -> None:
+    before = status_of(see.pool_seen(see.ready()))
+    refused = status_of(see.pool_seen(see.ready()), unread(said), previous=before)
+    no_pool = status_of(None, unread(said), previous=before)
+
+    assert before["source"] == facts().source
+    assert condition(refused, "Accepted")["status"] != "True"
+    assert (refused["source"], no_pool["source"]) == (before["source"], before["source"])
+    assert "targetRevision" not in refused
+    again = status_of(see.pool_seen(see.ready()), unread(said), previous=refused)
+    assert again["source"] == before["source"], "however often it could not be read"
+
+
+def test_a_spec_that_was_edited_is_not_held_to_the_commit_of_the_one_before() -> None:
+    before = status_of(see.pool_seen(see.ready()))
+    edited = status_of(see.pool_seen(see.ready()), unread(None), previous=before, generation=2)
+
+    assert "source" not in edited
 
 
 def test_a_pool_without_its_cluster_has_no_engines() -> None:
