@@ -11,6 +11,7 @@ from threading import Thread
 from cotenant_cache.errors import CacheError
 from cotenant_cache.facts import ModelFacts
 from cotenant_cache.source import HubAccess
+from cotenant_operator.pool_hubs import Sought
 
 AT_ONCE = 8
 AGAIN_S = 15.0
@@ -32,25 +33,28 @@ Read = Callable[[Question], Facts]
 
 
 class FactsBook:
-    """Facts hold for as long as a model names their source, so that a branch that moves restarts nothing."""
+    """Facts hold for as long as a model names their source, so that a branch that moves restarts nothing.
+
+    What one hub says with one pool's token is an answer to those alone who may ask there.
+    """
 
     def __init__(self, read: Read, news: Callable[[], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._read, self._news, self._clock = read, news, clock
-        self._known: dict[str, tuple[Facts, float]] = {}
-        self._asked: set[str] = set()
-        self._waiting: deque[tuple[str, Question]] = deque()
+        self._known: dict[Sought, tuple[Facts, float]] = {}
+        self._asked: set[Sought] = set()
+        self._waiting: deque[tuple[Sought, Question]] = deque()
         self._reading = 0
 
-    def of(self, sources: Mapping[str, Question]) -> dict[str, Facts]:
-        """`spec.model` → facts, of those known now; the others are asked for, and `news` is called when they come."""
-        self._forget(sources)
-        known: dict[str, Facts] = {}
-        for source, question in sources.items():
-            facts, at_s = self._known.get(source, (None, 0.0))
+    def of(self, questions: Mapping[Sought, Question]) -> dict[Sought, Facts]:
+        """Facts of those known now; the others are asked for, and `news` is called when they come."""
+        self._forget(questions)
+        known: dict[Sought, Facts] = {}
+        for sought, question in questions.items():
+            facts, at_s = self._known.get(sought, (None, 0.0))
             if facts is None or (isinstance(facts, CacheError) and self._clock() - at_s >= AGAIN_S):
-                self._ask(source, question)
+                self._ask(sought, question)
             if facts is not None:
-                known[source] = facts
+                known[sought] = facts
         return known
 
     @property
@@ -58,14 +62,14 @@ class FactsBook:
         """Something is to be tried again."""
         return any(isinstance(facts, CacheError) for facts, _ in self._known.values())
 
-    def _forget(self, sources: Iterable[str]) -> None:
-        for source in self._known.keys() - set(sources):
-            del self._known[source]
+    def _forget(self, wanted: Iterable[Sought]) -> None:
+        for sought in self._known.keys() - set(wanted):
+            del self._known[sought]
 
-    def _ask(self, source: str, question: Question) -> None:
-        if source not in self._asked:
-            self._asked.add(source)
-            self._waiting.append((source, question))
+    def _ask(self, sought: Sought, question: Question) -> None:
+        if sought not in self._asked:
+            self._asked.add(sought)
+            self._waiting.append((sought, question))
             self._begin()
 
     def _begin(self) -> None:
@@ -75,16 +79,16 @@ class FactsBook:
             # A daemon: a hub that hangs must not keep the operator from ending.
             Thread(target=self._work, args=(loop, *self._waiting.popleft()), name="facts", daemon=True).start()
 
-    def _work(self, loop: asyncio.AbstractEventLoop, source: str, question: Question) -> None:
+    def _work(self, loop: asyncio.AbstractEventLoop, sought: Sought, question: Question) -> None:
         facts = self._read(question)
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._answered, source, facts)
+            loop.call_soon_threadsafe(self._answered, sought, facts)
 
-    def _answered(self, source: str, facts: Facts) -> None:
+    def _answered(self, sought: Sought, facts: Facts) -> None:
         self._reading -= 1
-        self._asked.discard(source)
-        before = self._known.get(source, (None, 0.0))[0]
-        self._known[source] = (facts, self._clock())
+        self._asked.discard(sought)
+        before = self._known.get(sought, (None, 0.0))[0]
+        self._known[sought] = (facts, self._clock())
         self._begin()
         if before is None or not _same(before, facts):
             self._news()

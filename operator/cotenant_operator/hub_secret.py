@@ -38,14 +38,12 @@ def _missing(pool: GPUPool, manifests: Manifests) -> str:
     )
 
 
-def with_missing_secrets(
-    facts: Mapping[str, Facts], manifests: Manifests, missing: Mapping[str, str]
-) -> dict[str, Facts]:
-    """Facts in which the model that a hub does not show says that nobody had a token to show it."""
-    said = dict(facts)
-    for model in reversed(manifests.models):  # the first that names a source says with whose token it was read
-        source, problem = model.spec.model or "", missing.get(model.spec.pool, "")
-        known = facts.get(source)
-        if source.startswith("hf://") and isinstance(known, ModelNotFoundError):
-            said[source] = ModelNotFoundError(f"{known.message}; {problem}") if problem else known
+def with_missing_secret(facts: Mapping[str, Facts], problem: str) -> dict[str, Facts]:
+    """A pool's facts, in which a model that its hub does not show says that the pool had no token to show it."""
+    return {source: _with(said, problem) if source.startswith("hf://") else said for source, said in facts.items()}
+
+
+def _with(said: Facts, problem: str) -> Facts:
+    if problem and isinstance(said, ModelNotFoundError):
+        return ModelNotFoundError(f"{said.message}; {problem}")
     return said

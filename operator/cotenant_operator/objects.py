@@ -45,10 +45,16 @@ class Manifests:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The input of `plan.plan`: manifests, and facts or the reason why there are none, by `spec.model`."""
+    """The input of `plan.plan`: manifests, and facts or the reason why there are none."""
 
     manifests: Manifests
     facts: Mapping[str, ModelFacts | CacheError] = field(default_factory=dict)
+    """By `spec.model`, where all models are read from one hub with one token."""
+    of_pools: Mapping[str, Mapping[str, ModelFacts | CacheError]] = field(default_factory=dict)
+    """GPUPool → the same, where pools have hubs and tokens of their own: in a cluster."""
+
+    def facts_of(self, model: ModelDeployment) -> ModelFacts | CacheError | None:
+        return self.of_pools.get(model.spec.pool, self.facts).get(model.spec.model or "")
 
     def with_pool(self, pool: GPUPool) -> "World":
         """A copy with a pool that is in no file, such as this machine's default."""

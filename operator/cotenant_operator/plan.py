@@ -44,7 +44,7 @@ def plan(world: World, devices: Devices) -> Plan:
 
 
 def _plan_model(model: ModelDeployment, world: World, pools: Mapping[str, GPUPool], devices: Devices) -> ModelPlan:
-    facts = world.facts.get(model.spec.model or "")
+    facts = world.facts_of(model)
     served = _refused_by_pool(model, pools) or _refused_by_cluster(model, world) or settle(model, facts)
     replicas = model.spec.replicas
     found = ModelPlan(

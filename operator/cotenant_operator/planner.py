@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from cotenant_cache.source import HubAccess
 from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
-from cotenant_operator.facts_book import FactsBook, Question
-from cotenant_operator.hub_secret import missing_hub_secrets, with_missing_secrets
+from cotenant_operator.facts_book import Facts, FactsBook, Question
+from cotenant_operator.hub_secret import missing_hub_secrets, with_missing_secret
 from cotenant_operator.kinds import MODELS, Key, Object
 from cotenant_operator.objects import Manifests, ObjectKey, World
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import ModelPlan, Plan
+from cotenant_operator.pool_hubs import Sought, sought, sought_by
 from cotenant_operator.secrets_by_name import SecretsByName
 from cotenant_operator.spec import GPUPool, ModelDeployment, Tenant
 
@@ -80,8 +81,11 @@ class Planner:
 
     def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
         missing = missing_hub_secrets(read.manifests)
-        facts = self._facts.of(self._questions(read.manifests, models))
-        world = World(read.manifests, with_missing_secrets(facts, read.manifests, missing))
+        facts = facts_of_pools(read.manifests, self._facts.of(self._questions(read.manifests, models)))
+        world = World(
+            read.manifests,
+            of_pools={name: with_missing_secret(said, missing.get(name, "")) for name, said in facts.items()},
+        )
         problems = dict(read.problems)
         try:
             made = plan(world, {})
@@ -99,22 +103,29 @@ class Planner:
             missing,
         )
 
-    def _questions(self, manifests: Manifests, models: Objects) -> dict[str, Question]:
-        """Where two pools with different hubs name one source, the hub of the first model says what it is."""
-        hubs = {pool.metadata.name: self._hub(pool) for pool in manifests.pools}
-        access: dict[str, HubAccess] = {}
-        for model in manifests.models:
-            if model.spec.model is not None:
-                access.setdefault(model.spec.model, hubs.get(model.spec.pool, HubAccess()))
+    def _questions(self, manifests: Manifests, models: Objects) -> dict[Sought, Question]:
+        """Each pool asks its own hub with its own token, also where another one has the answer already."""
+        pools = {pool.metadata.name: pool for pool in manifests.pools}
         return {
-            source: Question(pinned, access[source])
-            for source, pinned in sources_of(models, manifests.models).items()
+            wanted: Question(sources_of(models, named)[wanted[0]], self._access(pool))
+            for wanted, (pool, named) in sought_by(manifests.models, pools).items()
         }
 
-    def _hub(self, pool: GPUPool) -> HubAccess:
+    def _access(self, pool: GPUPool) -> HubAccess:
         hub = pool.spec.cache.hub
         token = self._secrets.value(hub.secret_ref.name, hub.secret_ref.key) if hub.secret_ref else ""
         return HubAccess(hub.endpoint, token)
+
+
+def facts_of_pools(manifests: Manifests, known: Mapping[Sought, Facts]) -> dict[str, dict[str, Facts]]:
+    """GPUPool → `spec.model` → what is known to this pool."""
+    pools = {pool.metadata.name: pool for pool in manifests.pools}
+    found: dict[str, dict[str, Facts]] = {name: {} for name in pools}
+    for model in manifests.models:
+        pool, source = pools.get(model.spec.pool), model.spec.model
+        if pool is not None and source is not None and (said := known.get(sought(source, pool))) is not None:
+            found[pool.metadata.name][source] = said
+    return found
 
 
 def without_poison(world: World) -> tuple[World, dict[ObjectKey, str]]:

@@ -15,6 +15,7 @@ from cotenant_operator.cluster_errors import InvalidError, NotFoundError
 from cotenant_operator.facts_book import AGAIN_S, AT_ONCE, Facts, FactsBook, Question
 from cotenant_operator.kinds import POOLS, SECRETS, TENANTS, Key, Kind, Object, key_of
 from cotenant_operator.planner import Planner
+from cotenant_operator.pool_hubs import NO_HUB
 from cotenant_operator.secrets_by_name import Reader, SecretsByName
 
 COMMIT = "0" * 40
@@ -164,7 +165,7 @@ async def test_few_files_are_read_at_a_time_and_all_in_the_end() -> None:
         return ModelNotFoundError(question.source)
 
     book = FactsBook(read, lambda: None)
-    questions = {str(number): Question(str(number), HubAccess()) for number in range(3 * AT_ONCE)}
+    questions = {(str(number), NO_HUB): Question(str(number), HubAccess()) for number in range(3 * AT_ONCE)}
     assert book.of(questions) == {}
     async with asyncio.timeout(20):
         while now < AT_ONCE:
