@@ -53,7 +53,7 @@ class Caches:
         self.ray_clusters = watched(RAY_CLUSTERS, namespace, labels=ours, changed=self._of_pool)
         self.services = watched(SERVICES, namespace, labels=ours, changed=self._of_pool)
         self.policies = watched(NETWORK_POLICIES, namespace, labels=ours, changed=self._of_pool)
-        self.preloads = watched(CONFIG_MAPS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
+        self.config_maps = watched(CONFIG_MAPS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
         self.agents = watched(DAEMON_SETS, namespace, labels=f"{ours},{POOL_LABEL}", changed=self._of_pool)
         self.pods = watched(PODS, namespace, labels=POOL_LABEL, changed=self._of_pool, kept=_pod_kept)
         self.endpoint_slices = watched(
@@ -74,7 +74,7 @@ class Caches:
             self.ray_clusters,
             self.services,
             self.policies,
-            self.preloads,
+            self.config_maps,
             self.agents,
             self.pods,
             self.endpoint_slices,

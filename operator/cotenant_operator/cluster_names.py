@@ -48,6 +48,11 @@ def cache_objects(pool: str) -> str:
     return f"cotenant-cache-{pool}"
 
 
+def facts_object(pool: str) -> str:
+    """Name of the ConfigMap with what a pool's models are."""
+    return f"cotenant-facts-{pool}"
+
+
 def conductor_service(raycluster: str) -> str:
     return f"{raycluster}-conductor"
 

@@ -77,6 +77,7 @@ class Operator:
             secrets=self._secrets,
             always=ALWAYS,
             facts=self._facts,
+            kept=lambda: self.caches.config_maps.objects,
         )
         self._writes = LeaderWrites(cluster, self.election.leads)
         client = ConductorClient(session, lambda: shown(self._token(CONTROL_TOKEN)), timeouts.conductor)
@@ -132,7 +133,7 @@ class Operator:
             while self.election.leads() and self.caches.missing:
                 await asyncio.sleep(LOOK_S)
             if self.election.leads():
-                self._planner.touch()
+                self._planner.begin()
                 self._term = Reconciler(
                     settings=self._settings,
                     caches=self.caches,

@@ -44,6 +44,18 @@ class FactsBook:
         self._asked: set[Sought] = set()
         self._waiting: deque[tuple[Sought, Question]] = deque()
         self._reading = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    def recall(self, facts: Mapping[Sought, ModelFacts]) -> None:
+        """These are known and no others: what was learnt in an earlier term may not be what the last leader knew."""
+        self._known = {sought: (said, self._clock()) for sought, said in facts.items()}
+
+    async def answered(self, limit_s: float) -> None:
+        """Until all that was asked has an answer, but for no longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._quiet.wait()
 
     def of(self, questions: Mapping[Sought, Question]) -> dict[Sought, Facts]:
         """Facts of those known now; the others are asked for, and `news` is called when they come."""
@@ -69,6 +81,7 @@ class FactsBook:
     def _ask(self, sought: Sought, question: Question) -> None:
         if sought not in self._asked:
             self._asked.add(sought)
+            self._quiet.clear()
             self._waiting.append((sought, question))
             self._begin()
 
@@ -87,6 +100,8 @@ class FactsBook:
     def _answered(self, sought: Sought, facts: Facts) -> None:
         self._reading -= 1
         self._asked.discard(sought)
+        if not self._asked:
+            self._quiet.set()
         before = self._known.get(sought, (None, 0.0))[0]
         self._known[sought] = (facts, self._clock())
         self._begin()

@@ -117,11 +117,11 @@ def tenant_statuses(
 
 
 def changed_pools(before: Planned, now: Planned, names: Iterable[str]) -> list[str]:
-    """Those of `names` whose models are planned differently, or whose Secret came or went."""
+    """Those of `names` whose models are planned differently or known better, or whose Secret came or went."""
     return [name for name in names if _of(before, name) != _of(now, name)]
 
 
 def _of(planned: Planned, pool: str) -> tuple[object, ...]:
     groups = next((item.groups for item in planned.plan.pools if item.name == pool), ())
     models = tuple(model for model in planned.plan.models if model.pool == pool)
-    return (groups, models, planned.missing_secrets.get(pool, ""))
+    return (groups, models, planned.missing_secrets.get(pool, ""), planned.kept.get(pool, b""))

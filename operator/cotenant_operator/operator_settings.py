@@ -125,7 +125,10 @@ class OperatorSettings(Spec):
         default=400, description="Usage of days that are longer ago is deleted; 0: all is kept."
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="How patient the operator is.")
-    cache_dir: str = Field(default="/tmp/cotenant-facts", description="Where headers of hf:// models are kept.")  # noqa: S108
+    cache_dir: str = Field(
+        default="/tmp/cotenant-facts",  # noqa: S108
+        description="Models that are whole in this folder, as a weight cache keeps them, need no hub to be planned.",
+    )
 
     @property
     def url(self) -> str:

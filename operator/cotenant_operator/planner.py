@@ -5,19 +5,25 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from cotenant_cache.facts import ModelFacts
 from cotenant_cache.source import HubAccess
 from cotenant_operator.cluster_manifests import ClusterManifests, ManifestReader, sources_of
+from cotenant_operator.cluster_names import facts_object
 from cotenant_operator.facts_book import Facts, FactsBook, Question
 from cotenant_operator.hub_secret import missing_hub_secrets, with_missing_secret
+from cotenant_operator.kept_facts import PackedFacts, unpack
 from cotenant_operator.kinds import MODELS, Key, Object
 from cotenant_operator.objects import Manifests, ObjectKey, World
 from cotenant_operator.plan import plan
 from cotenant_operator.planned import ModelPlan, Plan
-from cotenant_operator.pool_hubs import Sought, sought, sought_by
+from cotenant_operator.pool_hubs import Hub, Sought, hub_of, sought, sought_by
 from cotenant_operator.secrets_by_name import SecretsByName
 from cotenant_operator.spec import GPUPool, ModelDeployment, Tenant
 
 log = logging.getLogger("cotenant.operator")
+
+FIRST_S = 3.0
+"""What a new leader's first plan waits for hubs and folders, where nothing was kept."""
 
 Objects = Mapping[Key, Object]
 
@@ -35,6 +41,8 @@ class Planned:
     pools: Mapping[str, GPUPool] = field(default_factory=dict)
     missing_secrets: Mapping[str, str] = field(default_factory=dict)
     """GPUPool → why its worker pods do not get their hub token; of those alone that do not."""
+    kept: Mapping[str, bytes] = field(default_factory=dict)
+    """GPUPool → what its models are, packed, for a leader that comes later."""
 
 
 class Planner:
@@ -48,13 +56,23 @@ class Planner:
         secrets: SecretsByName,
         always: tuple[str, ...],
         facts: FactsBook,
+        kept: Callable[[], Objects],
     ) -> None:
-        """`objects` gives models, tenants and pools; `always` are Secrets that are read whatever tenants name."""
+        """`objects` gives models, tenants and pools; `always` are Secrets that are read whatever tenants name; `kept`
+        gives the ConfigMaps with the facts that the last leader had.
+        """
         self._objects, self._secrets, self._always, self._facts = objects, secrets, always, facts
-        self._reader = ManifestReader(namespace)
+        self._kept, self._packed = kept, PackedFacts()
+        self._namespace, self._reader = namespace, ManifestReader(namespace)
         self._turn = asyncio.Lock()
         self._version, self._made = 1, 0
         self._planned = Planned()
+        self._begins = False
+
+    def begin(self) -> None:
+        """A term as the leader begins: the next plan goes on from what the last leader knew."""
+        self._begins = True
+        self.touch()
 
     def touch(self) -> None:
         self._version += 1
@@ -75,9 +93,35 @@ class Planner:
             await self._secrets.want({*self._always, *names})
             found = [secret for name in sorted(names) if (secret := self._secrets.get(name)) is not None]
             read = self._reader.read(models=models, tenants=tenants, pools=pools, secrets=found)
+            if self._begins:
+                await self._recall(read.manifests, models)
             self._planned = self._plan(read, models)
             self._made = version
             return self._planned
+
+    async def _recall(self, manifests: Manifests, models: Objects) -> None:
+        """What was not kept is given a moment: a conductor that is told of a model without sizes cannot wake it."""
+        questions = self._questions(manifests, models)
+        found: dict[Sought, ModelFacts] = {}
+        for pool in manifests.pools:
+            hub = hub_of(pool)
+            for source, facts in self._read_kept(pool.metadata.name, hub).items():
+                question = questions.get((source, hub))
+                if question is not None and question.source in (source, facts.source):
+                    found[source, hub] = facts
+        self._facts.recall(found)
+        self._begins = False
+        self._facts.of(questions)
+        await self._facts.answered(FIRST_S)
+
+    def _read_kept(self, pool: str, hub: Hub) -> dict[str, ModelFacts]:
+        name = facts_object(pool)
+        item = self._kept().get((self._namespace, name))
+        try:
+            return unpack(item, hub) if item is not None else {}
+        except ValueError as problem:
+            log.warning("ConfigMap %s cannot be read, hubs are asked again: %s", name, problem)
+            return {}
 
     def _plan(self, read: ClusterManifests, models: Objects) -> Planned:
         missing = missing_hub_secrets(read.manifests)
@@ -101,6 +145,7 @@ class Planner:
             {model.name: model for model in made.models},
             {pool.metadata.name: pool for pool in world.manifests.pools},
             missing,
+            self._packed.of(world.manifests.pools, facts),
         )
 
     def _questions(self, manifests: Manifests, models: Objects) -> dict[Sought, Question]:

@@ -53,6 +53,7 @@ from cotenant_operator.pool_world import (
 )
 from cotenant_operator.render.cache_parts import render_agent, render_cache_policy, render_peers, render_preload
 from cotenant_operator.render.desired import render_desired
+from cotenant_operator.render.kept_facts import render_facts
 from cotenant_operator.render.network_policy import render_network_policy
 from cotenant_operator.render.pool_template import digest
 from cotenant_operator.render.raycluster import keep_scale, leaving, render_conductor_service, render_raycluster
@@ -80,6 +81,8 @@ class PoolInput:
     """Why the GPUPool cannot be read."""
     missing_secret: str = ""
     """Why its worker pods do not get their hub token."""
+    facts: bytes = b""
+    """What is known of its models from hubs, packed; empty when nothing is."""
     models: Mapping[str, ModelPlan] = field(default_factory=dict)
     """`namespace/name` → plan, of the models that name this pool."""
     objects: Mapping[Key, Object] = field(default_factory=dict)
@@ -165,11 +168,12 @@ def _writes(pool: GPUPool, uid: str, roll: Roll, world: PoolWorld, settings: Ope
 
 
 def _cache_writes(given: PoolInput, pool: GPUPool, base: Desired, uid: str) -> list[Write]:
-    """What stands beside pods for the pool's weight caches."""
+    """What stands beside pods for the pool's models: their weight caches, and what they are."""
     world, settings = given.world, given.settings
     name = cache_objects(pool.metadata.name)
     wanted: list[tuple[Kind, Object | None, Object | None]] = [
         (CONFIG_MAPS, world.preload, render_preload(pool, settings, base, uid=uid)),
+        (CONFIG_MAPS, world.facts, render_facts(pool, settings, given.facts, uid=uid) if given.facts else None),
         (SERVICES, world.services.get(name), render_peers(pool, settings, uid=uid)),
         (DAEMON_SETS, world.agent, render_agent(pool, settings, uid=uid) if pool.spec.cache.path else None),
         (

@@ -58,6 +58,8 @@ class PoolWorld:
     """NetworkPolicies of them and of the pool's weight caches, by name."""
     preload: Object | None = None
     """ConfigMap with what weight caches are to have."""
+    facts: Object | None = None
+    """ConfigMap with what the pool's models are."""
     agent: Object | None = None
     """DaemonSet of the weight caches of nodes."""
     agent_pods: tuple[Object, ...] = ()

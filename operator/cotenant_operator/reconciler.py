@@ -16,7 +16,7 @@ from cotenant_operator.actions import Put
 from cotenant_operator.caches import Caches, pool_named
 from cotenant_operator.carry_out import CarryOut
 from cotenant_operator.cluster_errors import ConflictError, NotFoundError
-from cotenant_operator.cluster_names import conductor_url
+from cotenant_operator.cluster_names import cache_objects, conductor_url, facts_object
 from cotenant_operator.conductor_watch import ConductorWatch
 from cotenant_operator.conductors import ConductorError
 from cotenant_operator.facts_book import AGAIN_S
@@ -200,6 +200,7 @@ class Reconciler:
             pool_object=pool_object,
             pool_problem=planned.problems.get((POOLS.kind, "", name), ""),
             missing_secret=planned.missing_secrets.get(name, ""),
+            facts=planned.kept.get(name, b""),
             models=models,
             objects=objects,
             problems={key: said for key in objects if (said := planned.problems.get((MODELS.kind, *key)))},
@@ -209,7 +210,7 @@ class Reconciler:
         )
 
     def _pool_world(self, name: str) -> PoolWorld:
-        caches = self._caches
+        caches, namespace = self._caches, self._settings.namespace
         clusters = [item for item in caches.ray_clusters.objects.values() if pool_of(item) == name]
         clusters.sort(key=lambda item: (item["metadata"].get("creationTimestamp", ""), item["metadata"]["name"]))
         names = [item["metadata"]["name"] for item in clusters]
@@ -222,7 +223,8 @@ class Reconciler:
             clusters=tuple(clusters),
             services={key[1]: item for key, item in caches.services.objects.items() if pool_of(item) == name},
             policies={key[1]: item for key, item in caches.policies.objects.items() if pool_of(item) == name},
-            preload=_first_of(caches.preloads.objects.values(), name),
+            preload=caches.config_maps.objects.get((namespace, cache_objects(name))),
+            facts=caches.config_maps.objects.get((namespace, facts_object(name))),
             agent=_first_of(caches.agents.objects.values(), name),
             agent_pods=agent_pods(caches.pods.objects.values(), name),
             pods={cluster: tuple(found) for cluster, found in pods.items()},

@@ -98,6 +98,7 @@ def planner(
         secrets=secrets or by_name(NoSecrets()),
         always=(),
         facts=FactsBook(asked, asked.news.set, clock=clock),
+        kept=dict,
     )
 
 
