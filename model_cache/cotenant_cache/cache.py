@@ -225,6 +225,15 @@ class Cache:
             return source.revision
         return self._store.volume.revisions(source.repo).get(source.revision, "")
 
+    def note_budget(self, budget_bytes: int | None) -> None:
+        """What the volume is set to from now on, for instances that are told nothing else; None: nothing.
+
+        Raises DiskFullError, VolumeError.
+        """
+        with volume_errors(self.root):
+            if self._store.volume.budget() != budget_bytes:
+                self._store.volume.set_budget(budget_bytes)
+
     def set_preload(self, items: Iterable[tuple[str, str, int]], coming: Collection[str] = ()) -> None:
         """(repo, commit, priority) of what goes last, by priority, while this instance lives; replaces its list.
 

@@ -91,6 +91,7 @@ def _volumes(pool: GPUPool) -> list[Json]:
 
 def _cache(pool: GPUPool, settings: OperatorSettings, more: list[str], mounts: list[Json]) -> Json:
     cache, hub = pool.spec.cache, pool.spec.cache.hub
+    hub_token = f"{HUB_TOKEN_FOLDER}/{hub.secret_ref.key}" if hub.secret_ref else None
     options: dict[str, Any] = {
         "root": cache_folder(pool),
         "listen": f"0.0.0.0:{CACHE_PORT}",
@@ -102,11 +103,13 @@ def _cache(pool: GPUPool, settings: OperatorSettings, more: list[str], mounts: l
         "budget": cache.size,
         "rate": cache.download_rate,
         "verify-rate": cache.verify_rate,
-        "hub-token-file": f"{HUB_TOKEN_FOLDER}/{hub.secret_ref.key}" if hub.secret_ref else None,
+        "hub-token-file": hub_token,
     }
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     probe = {"httpGet": {"path": "/healthz", "port": CACHE_PORT}}
     own = {"NODE_NAME": field_of_the_pod("spec.nodeName"), "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108
+    # For `cotenant cache` in this container: the same hub and token as the instance, which has them as options.
+    own |= {"HF_ENDPOINT": hub.endpoint, **({"HF_TOKEN_PATH": hub_token} if hub_token else {})}
     return container(
         settings,
         CACHE_CONTAINER,

@@ -66,6 +66,10 @@ def _cache(args: argparse.Namespace, supply: PeerSupply) -> Cache:
     cache = Cache(args.root, args.budget, access=access, supply=supply)
     if any(dataclasses.astuple(cache.repaired)):
         log.info("repaired after an earlier instance: %s", cache.repaired)
+    try:
+        cache.note_budget(args.budget)
+    except CacheError as error:  # what is here is served all the same, within the budget that this instance was told
+        log.warning("the budget cannot be noted on the volume, `cotenant cache` there may not know it: %s", error)
     return cache
 
 

@@ -4,7 +4,13 @@ import json
 from typing import Any
 
 from cotenant_operator.operator_settings import OperatorSettings
-from cotenant_operator.render.cache_parts import render_agent, render_cache_policy, render_peers, render_preload
+from cotenant_operator.render.cache_parts import (
+    render_agent,
+    render_cache_policy,
+    render_peers,
+    render_preload,
+    sidecar,
+)
 from cotenant_operator.spec import GPUPool
 from cotenant_serving.contract import Desired, DesiredModel, EngineSpec
 
@@ -71,3 +77,16 @@ def test_an_agent_is_restricted_and_has_no_socket() -> None:
     assert not any(word.startswith("--socket") for word in container["command"])
     volumes = {volume["name"] for volume in spec["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_the_containers_environment_names_the_hub_and_where_its_token_is_for_commands_in_it() -> None:
+    def hub_names(made: dict[str, Any]) -> dict[str, str]:
+        return {item["name"]: item["value"] for item in made["env"] if item["name"].startswith("HF_")}
+
+    mirror = {"endpoint": "https://mirror.example", "secretRef": {"name": "hub", "key": "read"}}
+    of_a_mirror = pool(WORKER, cache={"path": "/models", "hub": mirror})
+    (agent,) = render_agent(of_a_mirror, SETTINGS, uid="u")["spec"]["template"]["spec"]["containers"]
+    for made in (agent, sidecar(of_a_mirror, SETTINGS)):
+        assert hub_names(made) == {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN_PATH": "/etc/cotenant/hub/read"}
+        assert "--hub-token-file=/etc/cotenant/hub/read" in made["command"]
+    assert hub_names(sidecar(pool(WORKER), SETTINGS)) == {"HF_ENDPOINT": "https://huggingface.co"}
