@@ -33,8 +33,9 @@ from cotenant_cache.verifying import BadBlob, Verified
 class Cache:
     """Threads may share one. Opening repairs what a crash left. Raises VolumeError, NewerFormatError, CacheError.
 
-    `budget_bytes` None: what the volume is set to, or only the disk bounds it. `supply` is where files come from: the
-    hub, if it is None.
+    `budget_bytes` None: what the volume is set to, or only the disk bounds it, of which what is needed now leaves
+    `kept_share` free, and what is only preloaded `store.PRELOAD_KEPT`. `supply` is where files come from: the hub, if
+    it is None.
     `step` is called before and after each operation that changes the volume; tests die there.
     """
 
@@ -47,10 +48,11 @@ class Cache:
         supply: Supply | None = None,
         clock: Clock = Clock(),  # noqa: B008 - frozen
         step: Callable[[str], None] = lambda name: None,
+        kept_share: float = 0.0,
     ) -> None:
         self._access = access
         self._supply = supply
-        self._store = Store(root, budget_bytes, clock=clock, step=step)
+        self._store = Store(root, budget_bytes, clock=clock, step=step, kept_share=kept_share)
         try:
             self.repaired = repair(self._store)
         except BaseException:

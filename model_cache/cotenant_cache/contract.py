@@ -111,6 +111,8 @@ class RoomPlan(Message, frozen=True, kw_only=True):
     used_bytes: int
     reserved_bytes: int
     disk_free_bytes: int
+    disk_kept_bytes: int = 0
+    """Of these, what has to stay free."""
     quarantine_bytes: int = 0
     """The quarantine is emptied first, whole, when this is not 0."""
     loose: tuple[LooseBlob, ...] = ()

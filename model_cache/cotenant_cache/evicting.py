@@ -21,16 +21,13 @@ def make_room(
     store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str], priority: int | None = None
 ) -> RoomPlan:
     """Lets go what the plan names. Raises CacheFullError, DiskFullError with the arithmetic; nothing is gone then."""
-    plan = plan_room(
-        needed_bytes,
-        store.inventory(tx, flight=flight_key(for_[0])),
-        for_=for_,
-        now=store.clock.now(),
-        priority=priority,
-    )
+    inventory = replace(store.inventory(tx, flight=flight_key(for_[0])), disk_kept_bytes=store.kept_bytes(priority))
+    plan = plan_room(needed_bytes, inventory, for_=for_, now=store.clock.now(), priority=priority)
     if not plan.fits:
-        by_budget = plan.used_bytes + plan.reserved_bytes + needed_bytes > plan.budget_bytes
-        raise CacheFullError(plan.refusal) if by_budget else DiskFullError(plan.refusal)
+        coming = plan.reserved_bytes + needed_bytes
+        by_budget = plan.used_bytes + coming > plan.budget_bytes
+        by_rule = by_budget or coming <= plan.disk_free_bytes
+        raise CacheFullError(plan.refusal) if by_rule else DiskFullError(plan.refusal)
     carry_out(store, tx, plan)
     return plan
 

@@ -231,11 +231,12 @@ class Flying:
 
     def _room(self, count: int) -> None:
         """Before each block: the reservation is only worth something while nobody else fills the disk."""
-        free = self._store.volume.disk().free_bytes
-        if free < count:
+        free, kept = self._store.volume.disk().free_bytes, self._store.kept_bytes(self._ask.priority)
+        if free - kept < count:
+            stays = f", {kept} have to stay free" if kept else ""
             raise DiskFullError(
-                f"{self._store.root}: {free} bytes are free, the next block of {self._ask.text} needs {count}; "
-                "something that is not the cache fills the disk: make room on it"
+                f"{self._store.root}: {free} bytes are free{stays}, the next block of {self._ask.text} needs "
+                f"{count}; something that is not the cache fills the disk: make room on it"
             )
 
     def _finish(self, listed: Listed, lease_id: str) -> Leased | None:

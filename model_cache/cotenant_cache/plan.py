@@ -77,6 +77,8 @@ class Inventory:
     loose: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(repo, digest) → bytes, of blobs and partials that no known model names."""
     disk_free_bytes: int
+    disk_kept_bytes: int = 0
+    """Of these, left free for whatever else is on the disk."""
 
     @property
     def used_bytes(self) -> int:
@@ -116,6 +118,7 @@ def plan_room(
         used_bytes=inventory.used_bytes,
         reserved_bytes=inventory.reserved_bytes,
         disk_free_bytes=inventory.disk_free_bytes,
+        disk_kept_bytes=inventory.disk_kept_bytes,
     )
     if max(short) <= 0:
         return plan
@@ -154,8 +157,8 @@ def why_kept(held: Held, *, priority: int | None = None) -> str:
 
 def _short(needed: int, inventory: Inventory) -> tuple[int, int]:
     """Bytes that lack, of the budget and of the disk; not above 0: it fits."""
-    coming = inventory.reserved_bytes + needed
-    return inventory.used_bytes + coming - inventory.budget_bytes, coming - inventory.disk_free_bytes if needed else 0
+    coming, on_disk = inventory.reserved_bytes + needed, inventory.disk_free_bytes - inventory.disk_kept_bytes
+    return inventory.used_bytes + coming - inventory.budget_bytes, coming - on_disk if needed else 0
 
 
 def _staying(models: Iterable[Held], for_: tuple[str, str], priority: int | None) -> dict[tuple[str, str], str]:
@@ -280,6 +283,9 @@ def _refusal(
     if by_disk:
         have = f"the disk has {bytes_text(plan.disk_free_bytes)} free{_promised(plan, ' of which ', ' are promised')}"
         step = f"make {missing} free on the disk that holds the cache"
+        if plan.disk_kept_bytes:
+            have += f", {bytes_text(plan.disk_kept_bytes, up=True)} have to stay free because no budget is set"
+            step += ", or set a budget (spec.cache.size of the GPUPool), which then is the bound"
     else:
         have = (
             f"of the budget of {bytes_text(plan.budget_bytes)}, {bytes_text(plan.used_bytes)} are in use"

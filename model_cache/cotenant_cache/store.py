@@ -1,6 +1,7 @@
 """One instance's hold on a volume: its files, its ledger, and its place among the other instances."""
 
 import errno
+import math
 import os
 import random
 import sqlite3
@@ -23,6 +24,10 @@ from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory
 
 _UNBOUNDED = 2**62
+PRELOAD_KEPT = 0.2
+"""Of the disk: what is only preloaded leaves so much free where no budget is set. By default a kubelet evicts pods,
+and what they hold is lost, when less than 15 % are free where images are, or 10 % where pods' volumes are, often on
+one disk; the rest is for what others write meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Clock:
 class Store:
     """One instance on a volume. Its threads may share it: their transactions take turns.
 
-    `budget_bytes` None: what the volume is set to; where nobody set it, only the disk's free space is a bound.
+    `budget_bytes` None: what the volume is set to; where nobody set it, only the disk's free space is a bound, of
+    which what is needed now leaves `kept_share` of the disk, and what is only preloaded PRELOAD_KEPT.
     Raises VolumeError, NewerFormatError.
     """
 
@@ -50,10 +56,11 @@ class Store:
         *,
         clock: Clock = Clock(),
         step: Callable[[str], None] = lambda name: None,
+        kept_share: float = 0.0,
     ) -> None:
         self.root = root
         self.clock = clock
-        self._given_bytes = budget_bytes
+        self._given_bytes, self._kept_share = budget_bytes, kept_share
         self._turn = threading.RLock()
         self.volume = Volume(root, step)
         with volume_errors(root):
@@ -67,6 +74,13 @@ class Store:
     @property
     def _budget_bytes(self) -> int | None:
         return self.volume.budget() if self._given_bytes is None else self._given_bytes
+
+    def kept_bytes(self, priority: int | None) -> int:
+        """Of the disk, what a fetch has to leave free; `priority` of a preload list, None: it is needed now."""
+        if self._budget_bytes is not None:
+            return 0
+        share = self._kept_share if priority is None else max(PRELOAD_KEPT, self._kept_share)
+        return math.ceil(share * self.volume.disk().total_bytes)
 
     def close(self) -> None:
         """Gives up whatever this instance holds: its leases and reservations end with it."""

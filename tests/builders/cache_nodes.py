@@ -122,6 +122,9 @@ class CacheNodes:
         self.programs: list[CacheProgram] = []
 
     def start(self, *options: str, root: Path | None = None) -> CacheProgram:
+        """With a budget, so that it does not matter what else is on the disk of who tests."""
+        if "--budget" not in options:
+            options = (*options, "--budget", "1T")
         folder = self._folder / f"n{len(self.programs)}"
         folder.mkdir()
         made = CacheProgram(folder, root or folder / "volume", free_port(), self._environment, options)

@@ -46,7 +46,7 @@ def installed(release: Release, kube: Kube, hub: FakeHub, namespaces: Callable[[
 
 def caching_pool(hub: FakeHub, **cache: Any) -> Object:
     found = pool({"name": "cpu", "device": "cpu", "memory": "2Gi", "max": 1})
-    found["spec"] |= {"idleAfter": "10s", "cache": {"hub": {"endpoint": hub.url}, **cache}}
+    found["spec"] |= {"idleAfter": "10s", "cache": {"size": "1Ti", "hub": {"endpoint": hub.url}, **cache}}
     return found
 
 

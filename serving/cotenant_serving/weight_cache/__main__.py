@@ -24,6 +24,10 @@ from cotenant_serving.weight_cache.peers import Addresses, PeerSupply
 from cotenant_serving.weight_cache.preload import Preload
 from cotenant_serving.weight_cache.verification import Verification
 
+NEEDED_KEPT = 0.11
+"""Of the disk: without a budget also what is needed now leaves so much free. Below 10 % a kubelet evicts the pod by
+default, its models go with it where they are in the pod, and the next pod would fetch them to the same end."""
+
 log = logging.getLogger("cotenant.cache")
 
 
@@ -63,7 +67,7 @@ def _supply(args: argparse.Namespace, token: TokenFile | None, pace: Pace) -> Pe
 
 def _cache(args: argparse.Namespace, supply: PeerSupply) -> Cache:
     access = HubAccess(args.hub_endpoint, token_file=str(args.hub_token_file or ""))
-    cache = Cache(args.root, args.budget, access=access, supply=supply)
+    cache = Cache(args.root, args.budget, access=access, supply=supply, kept_share=NEEDED_KEPT)
     if any(dataclasses.astuple(cache.repaired)):
         log.info("repaired after an earlier instance: %s", cache.repaired)
     try:

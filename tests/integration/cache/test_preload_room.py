@@ -48,7 +48,7 @@ def test_a_preloaded_model_is_on_the_list_from_its_end_on_and_makes_no_way_for_t
 
 def test_a_model_that_is_here_joins_the_list_when_it_is_preloaded(hub: FakeHub, tmp_path: Path) -> None:
     commits = put(hub, "a")
-    with Cache(tmp_path, access=HubAccess(endpoint=hub.url, token="none")) as cache:
+    with Cache(tmp_path, 2**40, access=HubAccess(endpoint=hub.url, token="none")) as cache:
         cache.ensure("hf://org/a")
         assert preloaded(cache) == set()
         cache.ensure(f"hf://org/a@{commits['a']}", priority=3)
@@ -57,7 +57,7 @@ def test_a_model_that_is_here_joins_the_list_when_it_is_preloaded(hub: FakeHub, 
 
 def test_a_list_that_is_noted_while_a_model_of_it_comes_takes_nothing_from_that(hub: FakeHub, tmp_path: Path) -> None:
     commits = put(hub, "a", "b")
-    with Cache(tmp_path, access=HubAccess(endpoint=hub.url, token="none")) as cache:
+    with Cache(tmp_path, 2**40, access=HubAccess(endpoint=hub.url, token="none")) as cache:
         for name in ("a", "b"):
             cache.ensure(f"hf://org/{name}", priority=0)
         cache.set_preload([("org/a", commits["a"], 0)], coming={"org/b"})
