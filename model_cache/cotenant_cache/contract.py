@@ -45,6 +45,8 @@ class Progress(Message, frozen=True, kw_only=True):
     reason: str = ""
     """With `failed`: a CacheError's reason."""
     message: str = ""
+    retry_after_s: float | None = None
+    """With `failed`: so long the hub asked to be left alone, then."""
 
 
 class FileProgress(Message, frozen=True, kw_only=True):

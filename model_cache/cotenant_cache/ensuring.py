@@ -9,7 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cotenant_cache.contract import Progress
-from cotenant_cache.errors import CacheError, CacheFullError, DiskFullError, StalledError, TooLateError
+from cotenant_cache.errors import (
+    CacheError,
+    CacheFullError,
+    DiskFullError,
+    HubUnreachableError,
+    StalledError,
+    TooLateError,
+)
 from cotenant_cache.flying import Flying
 from cotenant_cache.holders import Flight, Heard, flight_heard, flight_path, flight_progress
 from cotenant_cache.shelving import Leased, lease_if_whole
@@ -142,7 +149,10 @@ class Ensuring:
 def error_of(said: Progress) -> CacheError:
     """The error of another instance, as it was raised there."""
     kinds = {kind.reason: kind for kind in CacheError.__subclasses__() if "reason" in vars(kind)}
-    return kinds.get(said.reason, CacheError)(said.message)
+    error = kinds.get(said.reason, CacheError)(said.message)
+    if isinstance(error, HubUnreachableError) and said.retry_after_s is not None:
+        error.transient, error.retry_after_s = True, said.retry_after_s
+    return error
 
 
 def _described(said: Progress | None) -> str:

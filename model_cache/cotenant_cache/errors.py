@@ -24,6 +24,8 @@ class CacheError(Exception):
     """Base of the tree; `reason` is the word that stands in a model's status."""
 
     reason: ClassVar[str] = "LoadFailed"
+    retry_after_s: float | None = None
+    """So long whoever has it asked to be left alone."""
 
     def __init__(self, message: str) -> None:
         self.message = _legible(message)

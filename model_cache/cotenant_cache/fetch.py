@@ -21,6 +21,7 @@ from cotenant_cache.http_answers import body_start
 from cotenant_cache.hub_access import endpoint, file_url, offline, refuse_status, request_headers
 from cotenant_cache.origins import Origin, ask
 from cotenant_cache.pace import Floor, Pace
+from cotenant_cache.rests import Rests
 from cotenant_cache.source import HubSource
 
 PATIENCE = Patience()
@@ -77,12 +78,14 @@ def fetch_file(
     random: Callable[[], float] = randomness.random,
     clock: Callable[[], float] = time.monotonic,
     pace: Pace | None = None,
+    rests: Rests | None = None,
 ) -> None:
     """Completes `partial` with a file of the commit that `source` names; returns when its digest is right.
 
     `report(done_bytes)`: bytes of this file on disk, after each write; less again when it had to begin anew.
     `room(block_bytes)` is asked before each block of at most BLOCK_BYTES, and may raise. `stop` is asked twice a
-    second at least; `left_s` bounds what cannot look at it. `pace` is shared by fetches that have one limit together.
+    second at least; `left_s` bounds what cannot look at it. `pace` is shared by fetches that have one limit together,
+    `rests` by all that ask the same hubs.
 
     What came stays in `partial` whatever is raised, except when its digest is wrong for the second time: then it is
     empty. Raises CorruptWeightsError, HubUnreachableError (`transient`), ModelNotFoundError,
@@ -98,7 +101,7 @@ def fetch_file(
     def refuse(status: int, answered: Mapping[str, str]) -> NoReturn:
         refuse_status(source, file.name, status, answered)
 
-    origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
+    origin = Origin(url, endpoint(source), headers, secret, refuse=refuse, rests=rests)
     shown = f"{source.at(source.revision)}: {file.name}"
     Fetch(origin, file, partial, shown, limits, report, room, stop, sleep, random, clock, pace, left_s).run()
 

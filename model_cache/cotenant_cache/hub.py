@@ -18,6 +18,7 @@ from cotenant_cache.hub_files import HubFiles
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.kinds import kind_of, refusal
 from cotenant_cache.reading import read_contents, read_facts, small_files
+from cotenant_cache.rests import Rests
 from cotenant_cache.source import HubSource
 
 
@@ -52,13 +53,13 @@ class Listing:
     """What was asked for: a branch, a tag or the commit."""
 
 
-def resolve(source: HubSource, left_s: LeftS = no_end) -> Listing:
+def resolve(source: HubSource, left_s: LeftS = no_end, rests: Rests | None = None) -> Listing:
     """Branch, tag or commit → commit and files, in one request.
 
     Raises ModelNotFoundError, HubUnreachableError (`transient` when asking again may help).
     """
     try:
-        said = msgspec.json.decode(HubReads(source, left_s=left_s).listing(), type=_Said)
+        said = msgspec.json.decode(HubReads(source, left_s=left_s, rests=rests).listing(), type=_Said)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise HubUnreachableError(
             f"{source.repo}: {endpoint(source)} answers with what is no listing ({error}); check that HF_ENDPOINT is "
@@ -81,14 +82,16 @@ def _file(sibling: _Sibling) -> ModelFile:
     )
 
 
-def wanted(source: HubSource, listing: Listing, left_s: LeftS = no_end) -> tuple[ModelFile, ...]:
+def wanted(
+    source: HubSource, listing: Listing, left_s: LeftS = no_end, rests: Rests | None = None
+) -> tuple[ModelFile, ...]:
     """What an engine needs of the resolved commit, small files first: a broken model is found before its weights.
 
     Descriptions are read from the hub for that, and an archive's table of contents; no weights are touched. Raises
     CacheError.
     """
     pinned = replace(source, revision=listing.commit)
-    files = HubFiles(pinned, listing.files, HubReads(pinned, left_s=left_s))
+    files = HubFiles(pinned, listing.files, HubReads(pinned, left_s=left_s, rests=rests))
     try:
         contents = read_contents(files)
     except FileMissingError as error:

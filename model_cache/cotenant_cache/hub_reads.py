@@ -25,6 +25,7 @@ from cotenant_cache.hub_access import (
     request_headers,
 )
 from cotenant_cache.origins import Origin, ask
+from cotenant_cache.rests import Rests
 from cotenant_cache.source import HubSource
 
 LISTING_S, PART_S = 120.0, 10.0
@@ -42,8 +43,10 @@ class HubReads:
         whole_s: float = LISTING_S,
         left_s: LeftS = no_end,
         clock: Callable[[], float] = time.monotonic,
+        rests: Rests | None = None,
     ) -> None:
         self._source, self._whole_s, self._left_s, self._clock = source, whole_s, left_s, clock
+        self._rests = rests
         self._until = clock() + whole_s
         self._waits = Waits(answer_s=30.0, stall_s=10.0, stop=self._over, left_s=left_s, clock=clock)
 
@@ -92,7 +95,7 @@ class HubReads:
         if is_offline_mode():
             raise offline(source)
         headers, secret = request_headers(source)
-        origin = Origin(url, endpoint(source), headers, secret, refuse=refuse)
+        origin = Origin(url, endpoint(source), headers, secret, refuse=refuse, rests=self._rests)
         begin, end = span or (0, None)
         try:
             with ask(origin, begin, self._waits, end=end) as answer:
@@ -106,8 +109,10 @@ class HubReads:
                 return content
         except TryAgainError as error:
             said = origin.without_secrets(error.reason)
+            later = f"; it asks to be left alone for {error.after_s:.0f} s" if error.after_s else ""
             raise HubUnreachableError(
-                f"{source.repo}: {endpoint(source)} did not give {name} ({said}); check the network and HF_ENDPOINT",
+                f"{source.repo}: {endpoint(source)} did not give {name} ({said}){later}; check the network and "
+                "HF_ENDPOINT",
                 transient=True,
                 retry_after_s=error.after_s,
             ) from None

@@ -8,6 +8,7 @@ from typing import NoReturn
 from cotenant_cache.backoff import TryAgainError
 from cotenant_cache.connections import Answer, Waits, get
 from cotenant_cache.http_answers import REDIRECTS, is_transient, next_url, origin_of, retry_after_s
+from cotenant_cache.rests import Rests
 
 _MOST_REDIRECTS = 10
 
@@ -25,6 +26,15 @@ class Origin:
     """Asked by no proxy: it is on the inside."""
     refuse: Callable[[int, Mapping[str, str]], None] | None = None
     """Raises the CacheError for a status of the origin itself that no second attempt changes; leaves the others."""
+    rests: Rests | None = None
+    """What it asks for by Retry-After is noted there, and kept: until then it is not asked."""
+
+    def rest_s(self) -> float:
+        return self.rests.left_s(self.name, self.secret) if self.rests is not None else 0.0
+
+    def note_rest(self, seconds: float | None) -> None:
+        if self.rests is not None:
+            self.rests.note(self.name, self.secret, seconds)
 
     def without_secrets(self, text: str) -> str:
         """What others said, for messages: they may repeat what they were sent."""
@@ -40,6 +50,8 @@ def ask(origin: Origin, offset: int, waits: Waits, *, end: int | None = None) ->
     A public origin may not lead to this machine or a private network; one that is there itself may.
     Raises TryAgainError, FetchStoppedError, HubUnreachableError, and what `origin.refuse` raises.
     """
+    if rest_s := origin.rest_s():
+        raise TryAgainError("it was not asked, as it said", rest_s)
     url, inner_allowed = origin.url, True
     last = "" if end is None else end - 1
     span = {"range": f"bytes={offset}-{last}"} if offset or end is not None else {}
@@ -59,7 +71,10 @@ def ask(origin: Origin, offset: int, waits: Waits, *, end: int | None = None) ->
 
 def _refuse(origin: Origin, answer: Answer, own: bool) -> NoReturn:
     if is_transient(answer.status):
-        raise TryAgainError(f"HTTP {answer.status}", retry_after_s(answer.headers, time.time()))
+        after_s = retry_after_s(answer.headers, time.time())
+        if own:  # what another host asks for, to which it redirects, is about this file
+            origin.note_rest(after_s)
+        raise TryAgainError(f"HTTP {answer.status}", after_s)
     # Who signs addresses lets them expire, and the next attempt gets a new one: only the origin's own word is final.
     if own and 400 <= answer.status < 500 and answer.status != 416 and origin.refuse:
         origin.refuse(answer.status, answer.headers)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from cotenant_cache.backoff import LeftS, no_end
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import HubUnreachableError
+from cotenant_cache.rests import Rests
 from cotenant_cache.source import HubSource
 
 if TYPE_CHECKING:
@@ -53,15 +54,18 @@ class Supply(Protocol):
 
 
 class HubSupply:
-    """Straight from the hub. `pace` is shared with whatever else has the same limit."""
+    """Straight from the hub. `pace` is shared with whatever else has the same limit.
+
+    A hub that asked to be left alone is not asked before that time is over; HubUnreachableError says how long it is.
+    """
 
     def __init__(self, limits: "FetchLimits | None" = None, pace: "Pace | None" = None) -> None:
-        self._limits, self._pace = limits, pace
+        self._limits, self._pace, self._rests = limits, pace, Rests()
 
     def listed(self, source: HubSource, left_s: LeftS = no_end) -> Listed:
         hub = _needs_hub_client("hub", source)
-        listing = hub.resolve(source, left_s)
-        return Listed(listing.commit, hub.wanted(source, listing, left_s))
+        listing = hub.resolve(source, left_s, self._rests)
+        return Listed(listing.commit, hub.wanted(source, listing, left_s, self._rests))
 
     def listed_elsewhere(self, source: HubSource, left_s: LeftS = no_end) -> Listed | None:
         del source, left_s
@@ -79,6 +83,7 @@ class HubSupply:
             stop=watch.stop,
             left_s=watch.left_s,
             pace=self._pace,
+            rests=self._rests,
         )
 
 

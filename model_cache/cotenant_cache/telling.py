@@ -90,7 +90,12 @@ class Teller:
     def failed(self, error: CacheError) -> None:
         """Nothing is lost when the disk is too full to say it: those that wait then try themselves."""
         said = Progress(
-            source=self._source, phase="failed", commit=self._commit, reason=error.reason, message=error.message
+            source=self._source,
+            phase="failed",
+            commit=self._commit,
+            reason=error.reason,
+            message=error.message,
+            retry_after_s=error.retry_after_s,
         )
         with self._turn, suppress(OSError, CacheError):
             self._publish(said)

@@ -166,7 +166,13 @@ def ending(source: str, task: "asyncio.Task[Leased]") -> Progress:
     if error is None:
         return task.result().progress(source)
     if isinstance(error, CacheError):
-        return Progress(source=source, phase="failed", reason=error.reason, message=error.message)
+        return Progress(
+            source=source,
+            phase="failed",
+            reason=error.reason,
+            message=error.message,
+            retry_after_s=error.retry_after_s,
+        )
     log.error("%s: %s", source, type(error).__name__, exc_info=error)
     message = f"{source}: {type(error).__name__} in the cache; its log says more"
     return Progress(source=source, phase="failed", reason=CacheError.reason, message=message)
