@@ -52,10 +52,14 @@ class _Stream(io.RawIOBase):
     def __init__(self, sock: socket.socket, waits: Waits) -> None:
         super().__init__()
         self._sock, self._waits = sock, waits
-        self.until = waits.clock() + waits.answer_s
+        self.wait_anew()
 
     def readable(self) -> bool:
         return True
+
+    def wait_anew(self) -> None:
+        """What is read from here on has the time of an answer's headers, however many waits it takes."""
+        self.until = self._waits.clock() + self._waits.answer_s
 
     def makefile(self, mode: str, buffering: int | None = None) -> io.BufferedReader:
         del mode, buffering
@@ -86,8 +90,8 @@ class _Stream(io.RawIOBase):
 class Answer:
     """Status and headers (by lower-case name), and a body that is read as it comes."""
 
-    def __init__(self, response: http.client.HTTPResponse, *, inner: bool) -> None:
-        self._response = response
+    def __init__(self, response: http.client.HTTPResponse, stream: _Stream, *, inner: bool) -> None:
+        self._response, self._stream = response, stream
         self._left: float = math.inf if response.length is None else response.length
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
@@ -98,11 +102,20 @@ class Answer:
         """What is there, at most the buffer; 0 at the end. Raises TryAgainError, FetchStoppedError."""
         with _network_errors():
             if self._response.chunked:
-                return self._response.readinto(buffer)
+                return self._of_a_chunk(buffer)
             # http.client's own readinto waits for a full buffer, and loses what it has when nothing more comes.
             count = self._response.fp.readinto1(buffer[: int(min(self._left, len(buffer)))]) if self._left else 0
             self._left -= count
             return count
+
+    def _of_a_chunk(self, buffer: memoryview) -> int:
+        """Of one at most, so that whoever reads sees how slowly they come. Its header, and what may stand after the
+        last one, are lines without an end to whoever waits for each byte alone.
+        """
+        self._stream.wait_anew()
+        data = self._response.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def whole(self, most_bytes: int) -> bytes | None:
         """The body; None when it is longer than that. Raises TryAgainError, FetchStoppedError."""
@@ -138,7 +151,7 @@ def get(url: str, headers: Mapping[str, str], *, inner_allowed: bool, waits: Wai
             response = http.client.HTTPResponse(stream, method="GET")  # type: ignore[arg-type]
             response.begin()
             stream.until = math.inf
-            return Answer(response, inner=inner)
+            return Answer(response, stream, inner=inner)
         except BaseException:
             sock.close()
             raise

@@ -25,6 +25,8 @@ BODY_FAULTS = (
     "range_ignored",
     "drip",  # a byte every `value` seconds after byte `at`
     "longer",  # `value` bytes more, without a Content-Length
+    "stall_chunked",  # as `stall` and `drip`, in a chunked body; each byte that drips is a chunk
+    "drip_chunked",
 )
 FAULTS = (*ANSWER_FAULTS, *BODY_FAULTS)
 LISTING = "/api"

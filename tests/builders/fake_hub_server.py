@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tests.builders.fake_hub import FakeHub
 
 _PIECE = 2**20
+_CHUNK = 100_003
+"""Of no round number, as ends of chunks are."""
 _STATUSES = (500, 502, 503, 504)
 
 
@@ -229,8 +231,11 @@ class _Body:
     ) -> None:
         self.handler, self.hub, self.key = handler, hub, (repo, name)
         self.sent = hub.sent if _is_there(handler.connection) else Counter()
-        self.fault, self.kind = fault, fault.kind if fault else ""
+        kind = fault.kind if fault else ""
+        self.fault, self.kind, self.chunked = fault, kind.removesuffix("_chunked"), kind.endswith("_chunked")
         self.content = other_bytes(content) if self.kind == "other_content" else content
+        if self.chunked and isinstance(self.content, Path):  # sendfile writes no chunks
+            self.content = self.content.read_bytes()
         self.size = size_of(content)
         if self.kind == "truncated_right" and fault:
             self.size = min(self.size, fault.at)
@@ -253,6 +258,9 @@ class _Body:
             del headers["Content-Length"]
             headers["Connection"] = "close"
             handler.close_connection = True
+        if self.chunked:
+            del headers["Content-Length"]
+            headers["Transfer-Encoding"] = "chunked"
         handler.send_response(206 if ranged else 200)
         for name, value in headers.items():
             handler.send_header(name, value)
@@ -303,9 +311,9 @@ class _Body:
     def _send(self, start: int, end: int) -> None:
         if isinstance(self.content, Path):
             return self._sendfile(self.content, start, end)
-        view = memoryview(self.content)
-        for at in range(start, end, _PIECE):
-            self._write(view[at : min(at + _PIECE, end)])
+        view, piece = memoryview(self.content), _CHUNK if self.chunked else _PIECE
+        for at in range(start, end, piece):
+            self._write(view[at : min(at + piece, end)])
         return None
 
     def _sendfile(self, path: Path, start: int, end: int) -> None:
@@ -324,7 +332,7 @@ class _Body:
 
     def _write(self, data: bytes | memoryview) -> None:
         self._count(len(data))
-        self.handler.wfile.write(data)
+        self.handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def _count(self, count: int) -> None:
         """Before the bytes are sent: a client that has them all must find them counted."""

@@ -78,16 +78,6 @@ def test_secrets_do_not_follow_a_redirect_to_another_port() -> None:
     assert b"user-agent: me" in requests[0]
 
 
-def test_a_body_in_chunks_is_read_to_its_end() -> None:
-    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-    with server(lambda connection: connection.sendall(chunked)) as (url, _):
-        buffer = memoryview(bytearray(100))
-        with get(url, {}, inner_allowed=True, waits=WAITS) as answer:
-            count = answer.readinto(buffer)
-            assert bytes(buffer[:count]) == b"abcde"
-            assert answer.readinto(buffer) == 0
-
-
 def test_a_certificate_that_nobody_vouches_for_is_not_asked_for_again(tmp_path: Path) -> None:
     subject = ["-subj", "/CN=localhost", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")]
     subprocess.run(

@@ -21,7 +21,7 @@ OLD = model_files(500_000, seed=1)
 LARGE, SMALL = "model.safetensors", "tokenizer.json"
 COMMIT_BYTES = 40
 """A branch's, on its way to `refs/`."""
-SLOW = ("stall", "drip")
+SLOW = ("stall", "drip", "stall_chunked", "drip_chunked")
 """What only a limit ends, which a busy machine may reach without them."""
 PATIENCE = Patience(attempts=8, first_s=0.01, longest_s=0.05)
 HARMLESS = ("wrong_etag", "range_ignored", "longer")
@@ -79,7 +79,8 @@ def test_an_ensure_ends_right_or_in_a_clear_error_and_keeps_the_budget(
 
 def drawn_fault(kind: str, files: dict[str, bytes], chance: random.Random) -> Fault:
     name = chance.choice((LARGE, LARGE, SMALL))
-    value = {"flip": chance.randrange(8), "revision": 1, "drip": 0.01, "rate_limit_after": 0}.get(kind, 100_000)
+    dripping = {"drip": 0.01, "drip_chunked": 0.01}
+    value = {"flip": chance.randrange(8), "revision": 1, "rate_limit_after": 0, **dripping}.get(kind, 100_000)
     return Fault(
         kind, name, at=chance.randrange(len(files[name])), times=chance.choice((1, 1, 2, 4, -1)), value=value
     )

@@ -14,7 +14,7 @@ from cotenant_cache.errors import CacheError, CorruptWeightsError, HubUnreachabl
 pytestmark = pytest.mark.integration
 
 LARGE, SMALL = "model.safetensors", "tokenizer.json"
-NOTHING_LOST = ("cut", "stall", "truncated_wrong", "drip")
+NOTHING_LOST = ("cut", "stall", "truncated_wrong", "drip", "stall_chunked", "drip_chunked")
 """Faults after which what came is kept, and only the rest is fetched."""
 WRONG_BYTES = ("flip", "other_content", "revision")
 REFUSED = {"gone": ModelNotFoundError, "nowhere": HubUnreachableError}
@@ -39,7 +39,13 @@ class Case:
         self.content = chance.randbytes(size)
         hub.put(self.repo, {self.name: self.content, "config.json": b"{}"}, private=True)
         self.times = times or chance.choice((1, 1, 2, 4))
-        value = {"flip": chance.randrange(8), "revision": 1, "drip": 0.01, "rate_limit_after": 7}
+        value = {
+            "flip": chance.randrange(8),
+            "revision": 1,
+            "drip": 0.01,
+            "drip_chunked": 0.01,
+            "rate_limit_after": 7,
+        }
         self.fault = Fault(
             kind, self.name, at=chance.randrange(size), times=self.times, value=value.get(kind, 100_000)
         )
@@ -77,7 +83,7 @@ def test_no_wrong_byte_is_accepted_and_every_fetch_has_an_end(hub: FakeHub, tmp_
             assert set(starts) <= set(case.fetching.reports), f"{kind} {seed}: what is on disk was asked for again"
             # A reset takes back what the sender's kernel still had, and the next drop may be on its way to one who
             # leaves.
-            assert kind in ("cut", "drip") or hub.bytes_sent(case.repo) == missing, f"{kind} {seed}"
+            assert kind in ("cut", "drip", "drip_chunked") or hub.bytes_sent(case.repo) == missing, f"{kind} {seed}"
     assert hub.leaked == set()
 
 
