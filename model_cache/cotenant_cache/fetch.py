@@ -189,7 +189,7 @@ class Fetch:
         where = f"{self._shown}: {self._origin.name} did not give it in {failures} attempts in a row ({said})"
         if error.wrong:
             return CorruptWeightsError(f"{where}; ask the owner of the model, or check HF_ENDPOINT")
-        later = f"; it asks to be left alone for {error.after_s:.0f} s" if error.after_s else ""
+        later = f"; it asks to be left alone for {error.after_s:.10g} s" if error.after_s else ""
         kept = f"{self._partial.size} of {self._file.size_bytes} bytes are kept"
         return HubUnreachableError(
             f"{where}{later}; {kept}: check the network and HF_ENDPOINT", transient=True, retry_after_s=error.after_s

@@ -16,7 +16,7 @@ from cotenant_cache.errors import HubUnreachableError
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PLAIN = re.compile(r"[!-~]+")
@@ -52,7 +52,12 @@ def shown(url: str) -> str:
 
 def next_url(url: str, location: str) -> str:
     """Where a redirect leads. Raises HubUnreachableError for an address that is none, and for https to http."""
-    target = urljoin(url, location)
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        raise HubUnreachableError(
+            f"{shown(url)} redirects to {shown(location)}, which is no address; check HF_ENDPOINT"
+        ) from None
     scheme, _, _ = origin_of(target)
     if scheme == "http" and origin_of(url)[0] == "https":
         raise HubUnreachableError(
@@ -85,7 +90,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     except ValueError:
         try:
             date = email.utils.parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
         # A date without a zone is read as UTC, which HTTP's dates are.
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now

@@ -17,6 +17,7 @@ from cotenant_cache.hub_access import endpoint
 from cotenant_cache.hub_files import HubFiles
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.kinds import kind_of, refusal
+from cotenant_cache.listings import MOST_BYTES, excess
 from cotenant_cache.reading import read_contents, read_facts, small_files
 from cotenant_cache.rests import Rests
 from cotenant_cache.source import HubSource
@@ -56,11 +57,12 @@ class Listing:
 def resolve(source: HubSource, left_s: LeftS = no_end, rests: Rests | None = None) -> Listing:
     """Branch, tag or commit → commit and files, in one request.
 
-    Raises ModelNotFoundError, HubUnreachableError (`transient` when asking again may help).
+    A commit is itself or an error. Raises ModelNotFoundError, HubUnreachableError (`transient` when asking again may
+    help).
     """
     try:
         said = msgspec.json.decode(HubReads(source, left_s=left_s, rests=rests).listing(), type=_Said)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HubUnreachableError(
             f"{source.repo}: {endpoint(source)} answers with what is no listing ({error}); check that HF_ENDPOINT is "
             "a hub",
@@ -70,7 +72,19 @@ def resolve(source: HubSource, left_s: LeftS = no_end, rests: Rests | None = Non
         raise HubUnreachableError(
             f"{source.repo}: {endpoint(source)} named no commit; check that HF_ENDPOINT is a hub"
         )
-    return Listing(said.sha, {one.rfilename: _file(one) for one in said.siblings}, source.revision)
+    if source.pinned and said.sha != source.revision:
+        raise HubUnreachableError(
+            f"{source.at(source.revision)}: {endpoint(source)} answers with commit {said.sha} instead; nothing of "
+            "that is taken: check HF_ENDPOINT, or the mirror or proxy behind it"
+        )
+    files = {one.rfilename: _file(one) for one in said.siblings}
+    for file in files.values():
+        if file.size_bytes > MOST_BYTES:
+            raise HubUnreachableError(
+                f"{source.repo}: {endpoint(source)} lists {file.name[:200]} with {file.size_bytes} bytes, at most "
+                f"{MOST_BYTES} are taken; check that HF_ENDPOINT is a hub"
+            )
+    return Listing(said.sha, files, source.revision)
 
 
 def _file(sibling: _Sibling) -> ModelFile:
@@ -102,6 +116,10 @@ def wanted(
         raise HubUnreachableError(
             f"{pinned.at(listing.commit)}: {endpoint(source)} lists no digest of {nameless}, so it could not be "
             "checked; check that HF_ENDPOINT is a hub that lists blobs"
+        )
+    if too_much := excess(chosen):
+        raise HubUnreachableError(
+            f"{pinned.at(listing.commit)}: {endpoint(source)} lists {too_much}; check that HF_ENDPOINT is a hub"
         )
     if contents.archive:  # judged as for its facts, so that pickles are refused before they come
         files.archive(contents.archive)

@@ -10,11 +10,12 @@ from typing import Any
 from cotenant_cache.archive import archive_bytes
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.digests import is_digest, new_hash
-from cotenant_cache.errors import CorruptWeightsError, FileMissingError
+from cotenant_cache.errors import CorruptWeightsError, FileMissingError, HubUnreachableError
 from cotenant_cache.headers import PREFIX_BYTES, WeightsHeader, header_length, parse_header
 from cotenant_cache.hub_access import endpoint
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.kinds import PLAIN_NAME
+from cotenant_cache.listings import excess
 from cotenant_cache.reading import MAX_JSON_BYTES
 from cotenant_cache.source import HubSource
 
@@ -67,6 +68,10 @@ class HubFiles:
             )
 
     def headers(self, names: Sequence[str]) -> list[tuple[WeightsHeader, int]]:
+        if too_much := excess([self.files[name] for name in names]):
+            raise HubUnreachableError(
+                f"{self.source}: {endpoint(self.repo)} lists weights of {too_much}; check that HF_ENDPOINT is a hub"
+            )
         self.reads.allow(len(names))
         with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
             headers = pool.map(self._header, names)

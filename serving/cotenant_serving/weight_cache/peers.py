@@ -24,6 +24,7 @@ from cotenant_cache.contract import ModelFile, NodeReport
 from cotenant_cache.digests import is_digest
 from cotenant_cache.errors import CacheError, CorruptWeightsError, FileMissingError, HubUnreachableError
 from cotenant_cache.kinds import PLAIN_NAME, refusal
+from cotenant_cache.listings import excess
 from cotenant_cache.source import HubSource
 from cotenant_cache.supply import Listed, Supply, Watch
 
@@ -181,6 +182,8 @@ class PeerSupply:
         unsafe = next((file.name for file in files if not _is_safe(file)), None)
         if unsafe is not None:
             raise ValueError(f"it lists {unsafe[:200]!r}, which is no file of a model")
+        if too_much := excess(files):
+            raise ValueError(f"it lists {too_much}")
         return Listed(commit, files)
 
     def _recorded(self, peer: str, source: HubSource, left_s: LeftS) -> str:

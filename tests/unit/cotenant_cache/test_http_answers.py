@@ -28,6 +28,7 @@ def test_a_whole_file_begins_at_zero_and_a_part_where_it_was_asked_for() -> None
         (206, {"content-range": "bytes 4-10/10"}),
         (206, {"content-range": "bytes 4-3/10"}),
         (206, {"content-range": "bytes */10"}),
+        (206, {"content-range": f"bytes {'4' * 5000}-9/10"}),
     ],
 )
 def test_not_a_byte_is_read_of_what_is_another_file(status: int, headers: dict[str, str]) -> None:
@@ -71,7 +72,16 @@ def test_origins_differ_by_scheme_host_or_port() -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://a/b", "file:///etc/passwd", "http://:80/", "http://a/b c", "http://a:x/", "http://a/\r\nx: y"]
+    "location",
+    [
+        "ftp://a/b",
+        "file:///etc/passwd",
+        "http://:80/",
+        "http://a/b c",
+        "http://a:x/",
+        "http://a/\r\nx: y",
+        "http://[::1",
+    ],
 )
 def test_a_redirect_to_no_http_address_is_refused(location: str) -> None:
     with pytest.raises(HubUnreachableError):
@@ -94,6 +104,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert retry_after_s({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, now=40.0) == 60.0
     assert retry_after_s({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, now=40.0) == 0.0
     assert [retry_after_s({"retry-after": value}, now=0.0) for value in ("", "soon", "nan", "inf")] == [None] * 4
+    assert retry_after_s({"retry-after": "Thu, 01 Jan 1970 00:00:00 +9999999999999999"}, now=0.0) is None
 
 
 def test_what_may_be_asked_again() -> None:

@@ -11,6 +11,7 @@ import pytest
 from cotenant_cache.backoff import LeftS, no_end
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import HubUnreachableError
+from cotenant_cache.listings import MOST_FILES
 from cotenant_cache.source import HubSource
 from cotenant_cache.supply import Listed
 from cotenant_serving.weight_cache.peers import ASKED_AT_MOST, PeerSupply
@@ -77,10 +78,15 @@ def test_a_listing_of_a_peer_is_taken_while_no_hub_answers() -> None:
         {"digest": "../../x"},
         {"digest": ""},
         {"size_bytes": -1},
+        {"size_bytes": 2**63},
     ],
 )
 def test_a_peer_that_lists_what_is_no_file_of_a_model_is_not_believed(bad: dict[str, object]) -> None:
     assert listed([GOOD, {**GOOD, **bad}]) is None
+
+
+def test_a_peer_that_lists_more_files_than_a_model_has_is_not_believed() -> None:
+    assert listed([{**GOOD, "name": f"{number}.json"} for number in range(MOST_FILES + 1)]) is None
 
 
 def test_no_peer_is_asked_while_the_hub_may_answer() -> None:
