@@ -8,7 +8,7 @@ another instance to be up, and nothing needs the hub for what is on disk.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from cotenant_cache.holders import Flight
 from cotenant_cache.plan import plan_room
 from cotenant_cache.repair import Repaired, repair
 from cotenant_cache.shelving import Leased, lease_if_whole, missing
-from cotenant_cache.source import FolderSource, HubAccess, HubSource, parse_source
+from cotenant_cache.source import MAIN, FolderSource, HubAccess, HubSource, parse_source
 from cotenant_cache.store import Clock, Store, volume_errors
 from cotenant_cache.supply import HubSupply, Supply
 from cotenant_cache.verifying import BadBlob, Verified
@@ -245,21 +245,20 @@ class Cache:
             tx.set_preload(items, coming)
 
     def _known(self, source: str) -> tuple[str, str]:
-        """(repo, commit) of a model on the volume: of a branch as recorded, else of the only one there is.
+        """(repo, commit) of a model on the volume: of a branch as recorded; of none also the only one there is.
 
         Raises ModelNotFoundError.
         """
         parsed = self._on_hub(source)
-        recorded = self._store.volume.revisions(parsed.repo).get(parsed.revision)
-        wanted = parsed.revision if parsed.pinned else recorded
+        recorded = self._store.volume.revisions(parsed.repo)
+        wanted = parsed.revision if parsed.pinned else recorded.get(parsed.revision)
         with self._store.transaction() as tx:
             commits = [model.commit for model in tx.listings(parsed.repo)]
         if wanted in commits:
             return parsed.repo, wanted
-        if wanted is None and len(commits) == 1:  # fetched by its commit, as preload lists do
+        if wanted is None and parsed.revision == MAIN and len(commits) == 1:  # fetched by its commit, as preloads are
             return parsed.repo, commits[0]
-        also = f" ({', '.join(commits)} of it are there)" if commits else ""
-        raise ModelNotFoundError(f"{source}: is not on {self.root}{also}; `cotenant cache ls` lists what is")
+        raise ModelNotFoundError(f"{source}: is not on {self.root}{_there(commits, recorded)}")
 
     def _on_hub(self, source: str) -> HubSource:
         parsed = self._parsed(source)
@@ -276,6 +275,15 @@ class Cache:
         if self._supply is None:
             self._supply = HubSupply()
         return self._supply
+
+
+def _there(commits: Sequence[str], revisions: Mapping[str, str]) -> str:
+    """What is there of a repository instead, for a message, and the next step."""
+    if not commits:
+        return "; `cotenant cache ls` lists what is"
+    names = {commit: [name for name, to in revisions.items() if to == commit] for commit in commits}
+    shown = [f"{commit} ({', '.join(names[commit])})" if names[commit] else commit for commit in commits]
+    return f", which has {' and '.join(shown)} of it; name one of these, or ensure this one first"
 
 
 def _ignore(progress: Progress) -> None:

@@ -7,6 +7,8 @@ from cotenant_cache.errors import ModelNotFoundError, NotSupportedError
 
 _HF = re.compile(r"hf://(?P<repo>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?:@(?P<revision>[\w][\w./+-]*))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+MAIN = "main"
+"""The revision of a source that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class HubAccess:
 @dataclass(frozen=True, slots=True)
 class HubSource:
     repo: str
-    revision: str = "main"
+    revision: str = MAIN
     access: HubAccess = HubAccess()
 
     @property
@@ -53,4 +55,4 @@ def parse_source(source: str) -> FolderSource | HubSource:
         raise ModelNotFoundError(
             f"{source!r} is no source of a model; use hf://owner/name@revision or file:///folder, without '..'"
         )
-    return HubSource(match["repo"], match["revision"] or "main")
+    return HubSource(match["repo"], match["revision"] or MAIN)
