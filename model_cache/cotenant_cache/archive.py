@@ -13,13 +13,17 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import IO
 
 from cotenant_cache.errors import CorruptWeightsError, UnsafeFilesError, UnsupportedArchitectureError
 
 _GRAPH = "models/model.json"
 _PAYLOADS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
-_MAX_JSON_BYTES = 64 * 2**20
+_MOST_BYTES = 16 * 2**20
+"""Of the table of contents, and of a description of tensors, packed or not; with 60,000 tensors they are shorter."""
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What is unpacked by as much as is asked for. torch only stores."""
 _OBJECTS = ("data/constants/custom_obj_", "data/constants/opaque_obj_")
 _OLD_PICKLES = ("data/weights/model.pt", "data/constants/model.pt")
 _COMPILED = ("data/aotinductor/", "data/executorch/", "data/mtia")
@@ -35,7 +39,7 @@ def archive_bytes(stream: IO[bytes], *, file: str) -> int:
     against being read goes through.
     """
     try:
-        with zipfile.ZipFile(stream) as opened:
+        with zipfile.ZipFile(_Bounded(stream)) as opened:
             entries = {_inside(entry.filename): entry for entry in opened.infolist()}
             _refuse_other_kinds(entries, file)
             for name in _PAYLOADS:
@@ -44,6 +48,19 @@ def archive_bytes(stream: IO[bytes], *, file: str) -> int:
             return sum(entry.file_size for entry in entries.values())
     except _DAMAGE as error:
         raise CorruptWeightsError(f"{file}: is no whole zip file ({error}); {_AGAIN}, or fetch it again") from None
+
+
+class _Bounded:
+    """Reads no more at once than an archive needs, whatever lengths it names."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _MOST_BYTES:
+            raise zipfile.BadZipFile(f"its table of contents has {size} bytes, at most {_MOST_BYTES} are read")
+        return self._stream.read(size)
 
 
 def _inside(name: str) -> str:
@@ -67,11 +84,9 @@ def _refuse_other_kinds(names: Iterable[str], file: str) -> None:
 
 def _payload(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, file: str) -> dict[str, object]:
     value: object = None
-    if entry.file_size <= _MAX_JSON_BYTES:
-        try:
-            value = json.loads(opened.read(entry))
-        except (ValueError, RecursionError):
-            value = None
+    if entry.file_size <= _MOST_BYTES and entry.compress_type in _PLAIN:
+        with opened.open(entry) as stream, suppress(ValueError, RecursionError):
+            value = json.loads(stream.read(entry.file_size))  # without a number all that is packed is unpacked first
     config = value.get("config") if isinstance(value, dict) else None
     if not isinstance(config, dict):
         raise CorruptWeightsError(f"{file}: {entry.filename!r} does not describe tensors; {_AGAIN}")
