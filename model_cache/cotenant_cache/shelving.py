@@ -61,10 +61,12 @@ def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tupl
     lacking = {}
     for file in files:
         blob = blobs.get(file.digest)
-        if blob is not None and blob.present and store.volume.blob_bytes(repo, file.digest) != file.size_bytes:
+        # What was checked is what its digest says: who lists another size takes it from nobody else.
+        known_bytes = blob.size_bytes if blob is not None and blob.verified else file.size_bytes
+        if blob is not None and blob.present and store.volume.blob_bytes(repo, file.digest) != known_bytes:
             tx.blob_gone(repo, file.digest)
             blob = None
-        if blob is None or not blob.verified:
+        if blob is None or not blob.verified or blob.size_bytes != file.size_bytes:
             lacking[file.digest] = file
     return tuple(lacking.values())
 

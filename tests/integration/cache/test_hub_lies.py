@@ -15,12 +15,13 @@ from cotenant_cache.backoff import Patience
 from cotenant_cache.cache import Cache
 from cotenant_cache.client import read_facts
 from cotenant_cache.contract import ModelFile
-from cotenant_cache.errors import CacheError, HubUnreachableError
+from cotenant_cache.errors import CacheError, CorruptWeightsError, HubUnreachableError
 from cotenant_cache.fetch import FetchLimits, fetch_file
 from cotenant_cache.hub import resolve, wanted
 from cotenant_cache.hub_reads import HubReads
 from cotenant_cache.listings import MOST_BYTES, MOST_FILES
 from cotenant_cache.source import HubAccess, HubSource
+from cotenant_cache.supply import HubSupply
 
 pytestmark = pytest.mark.integration
 
@@ -109,6 +110,24 @@ def test_a_listing_of_more_files_than_a_model_has_is_refused(hub: FakeHub) -> No
     listed = resolve(at(hub.url, "main"))
     with pytest.raises(HubUnreachableError, match=rf"lists 1\d+ files .at most {MOST_FILES} are taken"):
         wanted(at(hub.url, listed.commit), listed)
+
+
+@pytest.mark.parametrize("more_bytes", [-1, 1])
+def test_who_lists_another_size_of_what_is_here_takes_it_from_nobody(
+    more_bytes: int, hub: FakeHub, tmp_path: Path
+) -> None:
+    files = model_files(1000)
+    first = hub.put("org/a", files)
+    supply = HubSupply(FetchLimits(Patience(attempts=2, first_s=0.01)))
+    with Cache(tmp_path, access=HubAccess(endpoint=hub.url), supply=supply) as cache:
+        cache.ensure("hf://org/a")
+        listed = {"model.safetensors": len(files["model.safetensors"]) + more_bytes}
+        hub.put("org/a", {**files, "tokenizer.json": b"[]"}, listed_bytes=listed)
+        with pytest.raises(CorruptWeightsError, match=r"org/a@.*model\.safetensors"):
+            cache.ensure("hf://org/a")
+        hub.set_down(True)
+        assert cache.ensure(f"hf://org/a@{first}").commit == first
+        assert cache.lease(f"hf://org/a@{first}", "me").commit == first
 
 
 def test_a_listing_that_is_no_text_is_no_listing() -> None:
