@@ -7,12 +7,11 @@ import base64
 import http.client
 import io
 import math
-import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -179,15 +178,38 @@ def _connected(
         return (_encrypted(sock, origin[1]) if origin[0] == "https" else sock), target, {}
     _refuse_inner_names(origin[1], inner_allowed)
     via, login = proxy
-    tunnel = http.client.HTTPConnection(*via, timeout=waits.connecting_s())
     try:
         if origin[0] == "http":
             return _dial(*via, True, waits), _absolute(parts), {**login, "via proxy": "yes"}
-        tunnel.set_tunnel(origin[1], origin[2], login)
-        tunnel.connect()
-    except (OSError, http.client.HTTPException) as error:
+        tunnel = _tunnel(via, login, origin, waits)
+    except (OSError, http.client.HTTPException, TryAgainError) as error:
         raise _proxy_failed(origin[0], error) from None
-    return _encrypted(tunnel.sock, origin[1]), target, {"via proxy": "yes"}
+    return _encrypted(tunnel, origin[1]), target, {"via proxy": "yes"}
+
+
+def _tunnel(
+    via: tuple[str, int], login: Mapping[str, str], origin: tuple[str, str, int], waits: Waits
+) -> socket.socket:
+    """A proxy's connection to an origin. What it answers is waited for as for any answer.
+
+    Raises TryAgainError, FetchStoppedError, OSError, HTTPException.
+    """
+    target = f"[{origin[1]}]:{origin[2]}" if ":" in origin[1] else f"{origin[1]}:{origin[2]}"
+    sock = _dial(*via, True, waits)
+    try:
+        sock.settimeout(waits.connecting_s())
+        lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}", *(f"{name}: {login[name]}" for name in login)]
+        sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        with closing(_Stream(sock.dup(), waits)) as stream:  # which closes what it reads from
+            answer = http.client.HTTPResponse(stream, method="CONNECT")  # type: ignore[arg-type]
+            answer.begin()
+        if answer.status != http.client.OK:
+            raise TryAgainError(f"HTTP {answer.status}")
+        sock.settimeout(waits.connecting_s())
+        return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _absolute(parts: SplitResult) -> str:
@@ -212,8 +234,8 @@ def _proxy(origin: tuple[str, str, int]) -> tuple[tuple[str, int], dict[str, str
 
 def _proxy_failed(scheme: str, error: Exception) -> TryAgainError:
     """Without what the proxy wrote: it may repeat its password."""
-    status = re.match(r"Tunnel connection failed: (\d+)", str(error))
-    said = f"HTTP {status[1]}" if status else getattr(error, "strerror", None) or type(error).__name__
+    own = error.reason if isinstance(error, TryAgainError) else ""
+    said = own or getattr(error, "strerror", None) or type(error).__name__
     return TryAgainError(f"the proxy of {scheme.upper()}_PROXY did not connect: {said}")
 
 
