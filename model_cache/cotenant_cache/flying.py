@@ -26,7 +26,7 @@ from cotenant_cache.evicting import make_room
 from cotenant_cache.found import noted_revisions
 from cotenant_cache.holders import Flight
 from cotenant_cache.ledger_records import Tx
-from cotenant_cache.shelving import Leased, missing, name_files, take
+from cotenant_cache.shelving import Leased, look_after_the_dead, look_again, missing, name_files, take
 from cotenant_cache.store import Store, flight_key, volume_errors
 from cotenant_cache.supply import Listed, Supply, Watch
 from cotenant_cache.telling import Teller
@@ -80,6 +80,7 @@ class Flying:
             return self._complete(listed, lease_id)
         except BaseException:
             with suppress(CacheError), self._store.transaction() as tx:  # else they end with this process
+                look_again(self._store, tx, self._repo, listed.files)
                 self._let_go(tx, lease_id)
             raise
 
@@ -184,6 +185,7 @@ class Flying:
     def _make_room(self, listed: Listed) -> tuple[ModelFile, ...]:
         """What lacks. Its bytes are this instance's from here on."""
         with self._teller.beating(), self._store.transaction() as tx:
+            look_after_the_dead(self._store, tx)
             tx.put_model(self._repo, listed.commit, listed.files)  # again: the ledger may have been lost meanwhile
             lacking = missing(self._store, tx, self._repo, listed.files)
             begun = {file.digest: self._store.volume.partial_bytes(self._repo, file.digest) for file in lacking}

@@ -94,6 +94,11 @@ class ClaimRows(Rows):
         """Repositories of all fetches whose holders live."""
         return frozenset(repo for repo, *_ in self._promised(alive, ""))
 
+    def cut_off(self, alive: Collection[str]) -> frozenset[Key]:
+        """What those fetched whose holders live no more, as far as nobody has forgotten it."""
+        rows = self._run("SELECT holder, repo, commit_id FROM reservations")
+        return frozenset((repo, commit) for holder, repo, commit in rows if not self._lives(holder, alive))
+
     def _promised(self, alive: Collection[str] | None, flight: str) -> list[tuple[str, str, int]]:
         rows = self._run("SELECT holder, repo, commit_id, bytes FROM reservations WHERE flight <> ?", (flight,))
         return [(repo, commit, size) for holder, repo, commit, size in rows if self._lives(holder, alive)]

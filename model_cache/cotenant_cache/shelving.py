@@ -56,19 +56,39 @@ def take(store: Store, tx: Tx, repo: str, commit: str, lease: str, priority: int
 
 
 def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:
-    """Files whose blob is not there, or was not verified; one for each digest. What left the disk is noticed."""
-    blobs = {blob.digest: blob for blob in tx.blobs(repo)}
-    lacking = {}
-    for file in files:
-        blob = blobs.get(file.digest)
-        # What was checked is what its digest says: who lists another size takes it from nobody else.
-        known_bytes = blob.size_bytes if blob is not None and blob.verified else file.size_bytes
-        if blob is not None and blob.present and store.volume.blob_bytes(repo, file.digest) != known_bytes:
-            tx.blob_gone(repo, file.digest)
-            blob = None
-        if blob is None or not blob.verified or blob.size_bytes != file.size_bytes:
-            lacking[file.digest] = file
-    return tuple(lacking.values())
+    """Files whose blob is not there, or was not verified; one for each digest. Looks again at the disk.
+
+    What was checked is what its digest says: who lists another size takes it from nobody else.
+    """
+    look_again(store, tx, repo, files)
+    right = {blob.digest: blob.size_bytes for blob in tx.blobs(repo) if blob.verified}
+    return tuple({file.digest: file for file in files if right.get(file.digest) != file.size_bytes}.values())
+
+
+def look_again(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> None:
+    """The ledger has of the blobs of these files what the disk has, from here on.
+
+    A blob that the ledger does not know was published by one that ended before it could note that.
+    """
+    known = {blob.digest: blob.size_bytes for blob in tx.blobs(repo) if blob.present}
+    for digest in dict.fromkeys(file.digest for file in files):
+        size = store.volume.blob_bytes(repo, digest)
+        if size is None and digest in known:
+            tx.blob_gone(repo, digest)
+        elif size is not None and digest not in known:
+            tx.blob_published(repo, digest, size, verified=False)
+        elif size != known.get(digest):
+            tx.blob_gone(repo, digest)
+
+
+def look_after_the_dead(store: Store, tx: Tx) -> None:
+    """What fetches that were cut off have published counts from here on, also where they could not note it."""
+    alive = store.alive(tx)
+    for repo, commit in tx.cut_off(alive):
+        model = tx.model(repo, commit)
+        if model is not None:
+            look_again(store, tx, repo, model.files)
+    tx.forget_dead(alive)
 
 
 def name_files(store: Store, repo: str, commit: str, files: Sequence[ModelFile]) -> None:

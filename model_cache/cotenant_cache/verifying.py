@@ -7,7 +7,7 @@ it open keeps its pages, and nobody opens it again.
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cotenant_cache.digests import new_hash
 from cotenant_cache.errors import TooLateError
 from cotenant_cache.ledger_blobs import Blob
 from cotenant_cache.rounds import RoundTeller
+from cotenant_cache.shelving import look_again
 from cotenant_cache.store import Store
 
 READ_BYTES = 4 * 2**20
@@ -143,13 +144,15 @@ def _look_whatever_the_disk(store: Store, repo: str, digest: str, pace: "_Pace")
 
 
 def verify_files(
-    store: Store, repo: str, files: Iterable[ModelFile], report: Callable[[ModelFile, int], None], until: float
+    store: Store, repo: str, files: Sequence[ModelFile], report: Callable[[ModelFile, int], None], until: float
 ) -> None:
-    """The files of one model whose blobs are here and were never checked. Bad ones are gone afterwards.
+    """The files of one model whose blobs are here and were never checked, also those that the ledger does not know.
+    Bad ones are gone afterwards.
 
     Raises TooLateError when the store's monotonic clock passes `until`.
     """
     with store.transaction() as tx:
+        look_again(store, tx, repo, files)
         blobs = {blob.digest for blob in tx.blobs(repo) if blob.present and not blob.verified_at}
         unsure = {file.digest: file for file in files if file.digest in blobs}.values()
     for file in unsure:
