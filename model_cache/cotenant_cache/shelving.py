@@ -68,17 +68,18 @@ def missing(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> tupl
 def look_again(store: Store, tx: Tx, repo: str, files: Sequence[ModelFile]) -> None:
     """The ledger has of the blobs of these files what the disk has, from here on.
 
-    A blob that the ledger does not know was published by one that ended before it could note that.
+    A blob that the ledger does not know was published by one that ended before it could note that. Such a one, and
+    one that is not as long as it was, counts as it is, and is checked before it is served.
     """
     known = {blob.digest: blob.size_bytes for blob in tx.blobs(repo) if blob.present}
     for digest in dict.fromkeys(file.digest for file in files):
         size = store.volume.blob_bytes(repo, digest)
-        if size is None and digest in known:
+        if size == known.get(digest):
+            continue
+        if size is None:
             tx.blob_gone(repo, digest)
-        elif size is not None and digest not in known:
+        else:
             tx.blob_published(repo, digest, size, verified=False)
-        elif size != known.get(digest):
-            tx.blob_gone(repo, digest)
 
 
 def look_after_the_dead(store: Store, tx: Tx) -> None:
