@@ -40,6 +40,10 @@ class BlobRows(Rows):
     def blob_verified(self, repo: str, digest: str) -> None:
         self._run("UPDATE blobs SET verified_at = ? WHERE repo = ? AND digest = ?", (self._clock(), repo, digest))
 
+    def blob_doubted(self, repo: str, digest: str) -> None:
+        """It is on disk, and counts as never verified."""
+        self._run("UPDATE blobs SET verified_at = 0 WHERE repo = ? AND digest = ?", (repo, digest))
+
     def blob_gone(self, repo: str, digest: str) -> None:
         self._run("UPDATE blobs SET present = 0, verified_at = 0 WHERE repo = ? AND digest = ?", (repo, digest))
         self._run("DELETE FROM blobs WHERE repo = ? AND digest = ? AND namers = 0", (repo, digest))

@@ -1,7 +1,7 @@
 """Blobs against their digests: before they are served for the first time, and again in the background.
 
-A blob that does not match goes to quarantine together with the snapshots that show it, in one transaction; what has
-it open keeps its pages, and nobody opens it again.
+A blob that does not match is in doubt from then on, whoever dies, and goes to quarantine together with the snapshots
+that show it, in one transaction; what has it open keeps its pages, and nobody opens it again.
 """
 
 import errno
@@ -180,11 +180,20 @@ def judge(store: Store, repo: str, digest: str, looked: Looked) -> BadBlob | Non
         if looked.digest == digest:
             tx.blob_verified(repo, digest)
             return None
+        tx.blob_doubted(repo, digest)
+    return _quarantine(store, repo, digest, looked)
+
+
+def _quarantine(store: Store, repo: str, digest: str, looked: Looked) -> BadBlob | None:
+    """The blob first: whoever dies in between has left names that lead nowhere, and not to a wrong byte."""
+    with store.transaction() as tx:
+        if _inode(store.volume.blob(repo, digest)) != looked.inode:
+            return None
         commits = tx.naming(repo, digest)
         leased = {(lease.repo, lease.commit) for lease in tx.leases(store.alive(tx))}
+        store.volume.quarantine(repo, digest)
         for commit in commits:
             store.volume.unlink_snapshot(repo, commit)
-        store.volume.quarantine(repo, digest)
         tx.blob_gone(repo, digest)
         return BadBlob(repo, digest, commits, any((repo, commit) in leased for commit in commits))
 

@@ -12,6 +12,7 @@ import pytest
 from tests.builders.cache_processes import KILLED, CacheProcesses, Instance
 from tests.builders.cached_models import digests, model_files, named_files, volume_bytes, wrong_files
 from tests.builders.fake_hub import FakeHub, Fault
+from tests.builders.fake_hub_content import commit_of
 from tests.builders.volume_steps import steps_in
 
 from cotenant_cache import disk, partial
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 MIB = 2**20
 BUDGET = 4 * MIB
+IMPATIENT = {"connect_s": 1.0, "stall_s": 1.0}
 OLD, NEW = model_files(2 * MIB, seed=1), model_files(3 * MIB, seed=2, shards=2)
 
 
@@ -177,8 +179,21 @@ def test_a_kill_at_any_operation_of_an_eviction_leaves_the_rest_and_no_half_mode
         assert done["files"] == digests(OLD), step
 
 
-def test_a_kill_at_any_operation_of_a_quarantine_serves_no_bad_byte(kills: Kills, instances: CacheProcesses) -> None:
+def test_a_kill_at_any_operation_of_a_quarantine_serves_no_bad_byte(
+    kills: Kills, hub: FakeHub, instances: CacheProcesses
+) -> None:
+    """Neither at once, with the hub switched off, nor later."""
+    pinned = f"hf://org/old@{commit_of('org/old', OLD)}"
     for step, root in kills.at_each_step(QUARANTINE):
+        hub.set_down(True)
+        at_once = instances.run(
+            root, ["ensure", pinned], ["lease", pinned, "engine"], budget=BUDGET, limits=IMPATIENT
+        )
+        said = at_once.of("ensure") + at_once.of("lease")
+        assert [line.get("error") for line in said] == ["HubUnreachable", "ModelNotFound"], step
+        assert wrong_files(root) == [], step
+
+        hub.set_down(False)
         run = instances.run(root, ["verify"], ["ensure", "hf://org/old"], budget=BUDGET)
         assert run.of("ensure")[0]["files"] == digests(OLD), step
         assert wrong_files(root) == [], step
