@@ -7,7 +7,6 @@ Every step can be cut off at any point, and is then done again by whoever comes 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -79,9 +78,7 @@ class Flying:
         try:
             return self._complete(listed, lease_id)
         except BaseException:
-            with suppress(CacheError), self._store.transaction() as tx:  # else they end with this process
-                look_again(self._store, tx, self._repo, listed.files)
-                self._let_go(tx, lease_id)
+            self._store.write_or_owe(lambda tx: self._give_up(tx, listed, lease_id))
             raise
 
     def _listed_elsewhere_or_later(self, error: HubUnreachableError) -> Listed:
@@ -115,6 +112,10 @@ class Flying:
     def _let_go(self, tx: Tx, lease_id: str) -> None:
         tx.release(self._key)
         tx.unlease(lease_id)
+
+    def _give_up(self, tx: Tx, listed: Listed, lease_id: str) -> None:
+        look_again(self._store, tx, self._repo, listed.files)
+        self._let_go(tx, lease_id)
 
     def _without_hub(self) -> Leased | None:
         """The commit that the source last was, or names, if it is whole here."""

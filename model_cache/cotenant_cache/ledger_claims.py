@@ -83,7 +83,8 @@ class ClaimRows(Rows):
             self.kept.reservations[flight] = (*kept[:2], max(0, kept[2] - written_bytes))
 
     def release(self, flight: str) -> None:
-        self._run("DELETE FROM reservations WHERE flight = ?", (flight,))
+        """Late perhaps: what another holder was promised since stays."""
+        self._run("DELETE FROM reservations WHERE flight = ? AND holder = ?", (flight, self._holder))
         self.kept.reservations.pop(flight, None)
 
     def reserved_others(self, alive: Collection[str] | None = None, *, flight: str = "") -> int:

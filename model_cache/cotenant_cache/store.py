@@ -62,6 +62,7 @@ class Store:
         self.clock = clock
         self._given_bytes, self._kept_share = budget_bytes, kept_share
         self._turn = threading.RLock()
+        self._owed: list[Callable[[Tx], None]] = []
         self.volume = Volume(root, step)
         with volume_errors(root):
             self.holder = Holder.enter(root)
@@ -90,8 +91,21 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
         """All or nothing, and alone on the volume. Raises DiskFullError, VolumeError."""
-        with self._turn, volume_errors(self.root), self.ledger.transaction() as tx:
-            yield tx
+        with self._turn:
+            with volume_errors(self.root), self.ledger.transaction() as tx:
+                for write in self._owed:
+                    write(tx)
+                yield tx
+            self._owed.clear()
+
+    def write_or_owe(self, write: Callable[[Tx], None]) -> None:
+        """In a transaction of its own; where that cannot be had, in the next one of this instance that can."""
+        with self._turn:
+            try:
+                with self.transaction() as tx:
+                    write(tx)
+            except CacheError:
+                self._owed.append(write)
 
     def alive(self, tx: Tx) -> frozenset[str]:
         """Of the instances that the ledger knows, those that live."""
