@@ -22,7 +22,7 @@ from cotenant_cache.ensuring import Ask, Ensuring
 from cotenant_cache.errors import ModelNotFoundError
 from cotenant_cache.holders import Flight
 from cotenant_cache.plan import plan_room
-from cotenant_cache.repair import Repaired, repair
+from cotenant_cache.repair import Repaired, reconcile, repair
 from cotenant_cache.shelving import Leased, lease_if_whole, missing
 from cotenant_cache.source import MAIN, FolderSource, HubAccess, HubSource, parse_source
 from cotenant_cache.store import Clock, Store, volume_errors
@@ -52,7 +52,7 @@ class Cache:
     ) -> None:
         self._access = access
         self._supply = supply
-        self._store = Store(root, budget_bytes, clock=clock, step=step, kept_share=kept_share)
+        self._store = Store(root, budget_bytes, clock=clock, step=step, kept_share=kept_share, reconcile=reconcile)
         try:
             self.repaired = repair(self._store)
         except BaseException:

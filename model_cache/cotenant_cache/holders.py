@@ -19,6 +19,8 @@ import msgspec
 from cotenant_cache.contract import Progress
 from cotenant_cache.disk import CONTROL
 
+_KEPT_BYTES = 4096
+"""What a holder keeps takes a multiple of it."""
 _PROGRESS = msgspec.json.Decoder(Progress)
 
 
@@ -28,6 +30,7 @@ class Holder:
     def __init__(self, id_: str, path: Path, descriptor: int) -> None:
         self.id = id_
         self._path, self._descriptor = path, descriptor
+        self._room = 0
 
     @classmethod
     def enter(cls, root: Path) -> Self:
@@ -41,6 +44,18 @@ class Holder:
                 return cls(id_, path, descriptor)
             os.close(descriptor)  # taken for dead, and swept, before it was locked
 
+    def keep(self, said: bytes) -> None:
+        """In its file, for as long as it lives: after a kill nobody reads it. Replaces what was there.
+
+        In one write, of spaces behind it too, and into room that is there: a reader sees the one or the other, and
+        so it stays where the disk is full. Raises OSError.
+        """
+        room = max(self._room, -(-len(said) // _KEPT_BYTES) * _KEPT_BYTES)
+        if room > self._room:
+            os.posix_fallocate(self._descriptor, 0, room)
+            self._room = room
+        os.pwrite(self._descriptor, said.ljust(room), 0)
+
     def leave(self) -> None:
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -49,6 +64,19 @@ class Holder:
 def living(root: Path, ids: Iterable[str]) -> frozenset[str]:
     """Which of these instances live."""
     return frozenset(id_ for id_ in ids if _is_locked(_holders(root) / id_))
+
+
+def all_living(root: Path) -> frozenset[str]:
+    """Every instance of the volume that lives."""
+    return living(root, os.listdir(_holders(root)))
+
+
+def kept_by(root: Path, id_: str) -> bytes:
+    """What an instance has last kept; empty: nothing, or it has left."""
+    try:
+        return (_holders(root) / id_).read_bytes().strip(b" \0")
+    except FileNotFoundError:
+        return b""
 
 
 def sweep_holders(root: Path) -> None:

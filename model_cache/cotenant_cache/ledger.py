@@ -101,6 +101,19 @@ class Ledger:
                 raise
             self._kept = tx.kept
             self.rebuilt = self.rebuilt and not tx.was_reconciled
+            self._write_again_if_lost()
+
+    def _write_again_if_lost(self) -> None:
+        """When somebody took the file away in the middle of a transaction, what this process has goes into the one
+        that was made meanwhile; if that fails, then with the next transaction."""
+        if _inode(self.path) == self._inode:
+            return
+        with suppress(CacheError, sqlite3.Error, OSError):
+            self._begin()
+            try:
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                self._connection.execute("ROLLBACK")
 
     def _begin(self) -> None:
         """Raises NewerFormatError."""
@@ -124,7 +137,7 @@ class Ledger:
         meta = dict(self._connection.execute("SELECT name, value FROM meta"))
         self.rebuilt = not meta["reconciled"]
         if self._epoch not in ("", meta["epoch"]):
-            self._kept.write_to(self._connection, self.holder)
+            self._kept.write_to(self._connection.executemany, self.holder)
         self._epoch = meta["epoch"]
 
     def _connected(self) -> sqlite3.Connection:

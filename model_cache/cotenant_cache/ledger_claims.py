@@ -5,6 +5,9 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 Key = tuple[str, str]
 """(repo, commit)"""
@@ -36,19 +39,41 @@ class Kept:
     def copy(self) -> "Kept":
         return Kept(dict(self.leases), dict(self.reservations), dict(self.preload))
 
-    def write_to(self, connection: sqlite3.Connection, holder: str) -> None:
-        connection.executemany(
+    def encoded(self) -> bytes:
+        preload = tuple((*model, priority) for model, priority in self.preload.items())
+        return msgspec.json.encode(_Written(self.leases, self.reservations, preload))
+
+    @classmethod
+    def decoded(cls, written: bytes) -> "Kept":
+        """Of nothing: nothing. Raises msgspec.MsgspecError, UnicodeDecodeError."""
+        said = _WRITTEN.decode(written) if written else _Written()
+        preload = {(repo, commit): priority for repo, commit, priority in said.preload}
+        return cls(said.leases, said.reservations, preload)
+
+    def write_to(self, run_many: Callable[[str, list[Any]], object], holder: str) -> None:
+        run_many(
             "INSERT OR REPLACE INTO leases(id, holder, repo, commit_id, name, since) VALUES (?, ?, ?, ?, ?, ?)",
             [(id_, holder, *lease) for id_, lease in self.leases.items()],
         )
-        connection.executemany(
+        run_many(
             "INSERT OR REPLACE INTO reservations(flight, holder, repo, commit_id, bytes) VALUES (?, ?, ?, ?, ?)",
             [(flight, holder, *promise) for flight, promise in self.reservations.items()],
         )
-        connection.executemany(
+        run_many(
             "INSERT OR REPLACE INTO preload(holder, repo, commit_id, priority) VALUES (?, ?, ?, ?)",
             [(holder, *model, priority) for model, priority in self.preload.items()],
         )
+
+
+class _Written(msgspec.Struct):
+    """`Kept`, as an instance has it in its holder's file. What a later version adds is passed over."""
+
+    leases: dict[str, tuple[str, str, str, float]] = {}
+    reservations: dict[str, tuple[str, str, int]] = {}
+    preload: tuple[tuple[str, str, int], ...] = ()
+
+
+_WRITTEN = msgspec.json.Decoder(_Written)
 
 
 class Rows:
@@ -178,6 +203,10 @@ class ClaimRows(Rows):
         """Ids of all who have rows here."""
         rows = self._run(" UNION ".join(f"SELECT holder FROM {table}" for table in _OF_HOLDERS))  # noqa: S608
         return frozenset(holder for (holder,) in rows)
+
+    def restore(self, holder: str, kept: Kept) -> None:
+        """Into a ledger that was made anew: what another instance has."""
+        kept.write_to(self._run_many, holder)
 
     def forget_dead(self, alive: Collection[str]) -> int:
         """Rows of holders that are not alive go. → how many."""

@@ -79,6 +79,9 @@ class Tx(ModelRows, ClaimRows):
         """For `plan_room`. `partials`: (repo, digest) → bytes, of those in `partial_bytes` that may be let go when
         no live fetch is at their model. `flight` is the own fetch, whose promised bytes do not count.
 
+        What nobody names is not loose in a repository that another one fetches: perhaps the ledger was lost, and has
+        yet to hear whose it is.
+
         What live fetches have written is on the disk and also still promised to them, so that they need not say so
         after each block: it counts once, as bytes on the disk.
         """
@@ -87,6 +90,7 @@ class Tx(ModelRows, ClaimRows):
         begun = self._partials(partials or {}, loose)
         fetching = {(repo, commit) for repo, commit, _ in self._promised(alive, "")}
         leases, pins, preload = self._leases_by_model(alive), self._pins(), self._preload(alive)
+        elsewhere = {repo for repo, *_ in self._promised(alive, flight)}
         nothing: Mapping[str, int] = {}
         held = tuple(
             Held(
@@ -114,7 +118,7 @@ class Tx(ModelRows, ClaimRows):
             reserved_bytes=self._to_come(alive, flight, partials or {}),
             partial_bytes=partial_bytes,
             quarantined_bytes=quarantined_bytes,
-            loose=loose,
+            loose={key: size for key, size in loose.items() if key[0] not in elsewhere},
             disk_free_bytes=disk.free_bytes,
         )
 

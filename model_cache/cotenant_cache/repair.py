@@ -32,17 +32,24 @@ class Repaired:
 
 
 def repair(store: Store) -> Repaired:
-    with store.transaction() as tx:
-        tx.forget_dead(store.alive(tx))
-        sweep_holders(store.root)
-        store.volume.sweep()
-        on_disk = {model.repo: model for model in store.volume.scan()}
-        found_blobs, lost_blobs = _blobs(tx, on_disk)
-        found_models = _adoptable(tx, on_disk)
-        finished, lost = _models(store, tx, on_disk)
-        if store.ledger.rebuilt:
-            tx.reconciled()
-        return Repaired(found_blobs, lost_blobs, found_models, lost, finished)
+    with store.transaction(as_it_is=True) as tx:
+        return reconcile(store, tx)
+
+
+def reconcile(store: Store, tx: Tx) -> Repaired:
+    """As `repair`, in a transaction that is open."""
+    if store.ledger.rebuilt:
+        store.restore(tx)
+    tx.forget_dead(store.alive(tx))
+    sweep_holders(store.root)
+    store.volume.sweep()
+    on_disk = {model.repo: model for model in store.volume.scan()}
+    found_blobs, lost_blobs = _blobs(tx, on_disk)
+    found_models = _adoptable(tx, on_disk)
+    finished, lost = _models(store, tx, on_disk)
+    if store.ledger.rebuilt:
+        tx.reconciled()
+    return Repaired(found_blobs, lost_blobs, found_models, lost, finished)
 
 
 def _blobs(tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[int, int]:

@@ -2,14 +2,13 @@
 
 import errno
 import math
-import os
 import random
 import sqlite3
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import msgspec
 from cotenant_cache.contract import CachedModel, RoomPlan, Usage
 from cotenant_cache.disk import CONTROL, Volume, repo_key
 from cotenant_cache.errors import CacheError, DiskFullError, VolumeError
-from cotenant_cache.holders import Holder, living
+from cotenant_cache.holders import Holder, all_living, kept_by, living
 from cotenant_cache.ledger import Ledger
+from cotenant_cache.ledger_claims import Kept
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory
 
@@ -28,6 +28,8 @@ PRELOAD_KEPT = 0.2
 """Of the disk: what is only preloaded leaves so much free where no budget is set. By default a kubelet evicts pods,
 and what they hold is lost, when less than 15 % are free where images are, or 10 % where pods' volumes are, often on
 one disk; the rest is for what others write meanwhile."""
+_LOOKS, _LOOK_S = 10, 0.01
+"""At what another instance keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Store:
 
     `budget_bytes` None: what the volume is set to; where nobody set it, only the disk's free space is a bound, of
     which what is needed now leaves `kept_share` of the disk, and what is only preloaded PRELOAD_KEPT.
+    `reconcile` brings a ledger that was made anew up to what the disk has, before anything else is read of it.
     Raises VolumeError, NewerFormatError.
     """
 
@@ -57,11 +60,15 @@ class Store:
         clock: Clock = Clock(),
         step: Callable[[str], None] = lambda name: None,
         kept_share: float = 0.0,
+        reconcile: Callable[["Store", Tx], object] = lambda store, tx: None,
     ) -> None:
         self.root = root
         self.clock = clock
         self._given_bytes, self._kept_share = budget_bytes, kept_share
         self._turn = threading.RLock()
+        self._reconcile = reconcile
+        self._written = Kept()
+        """As the holder's file has it."""
         self._owed: list[Callable[[Tx], None]] = []
         self.volume = Volume(root, step)
         with volume_errors(root):
@@ -89,13 +96,19 @@ class Store:
         self.holder.leave()
 
     @contextmanager
-    def transaction(self) -> Iterator[Tx]:
-        """All or nothing, and alone on the volume. Raises DiskFullError, VolumeError."""
+    def transaction(self, *, as_it_is: bool = False) -> Iterator[Tx]:
+        """All or nothing, and alone on the volume. Raises DiskFullError, VolumeError.
+
+        `as_it_is`: by who reconciles the ledger himself.
+        """
         with self._turn:
             with volume_errors(self.root), self.ledger.transaction() as tx:
+                if self.ledger.rebuilt and not as_it_is:
+                    self._reconcile(self, tx)
                 for write in self._owed:
                     write(tx)
                 yield tx
+                self._keep(tx.kept)
             self._owed.clear()
 
     def write_or_owe(self, write: Callable[[Tx], None]) -> None:
@@ -106,6 +119,26 @@ class Store:
                     write(tx)
             except CacheError:
                 self._owed.append(write)
+
+    def _keep(self, kept: Kept) -> None:
+        """Also where others find it when the ledger is lost. A disk that is full is no reason to have no lease."""
+        if kept != self._written:
+            with suppress(OSError):
+                self.holder.keep(kept.encoded())
+                self._written = kept
+
+    def restore(self, tx: Tx) -> None:
+        """Into a ledger that was made anew: what all others have that live, whether they make transactions or not."""
+        for id_ in all_living(self.root) - {self.holder.id}:
+            tx.restore(id_, self._kept_by(id_))
+
+    def _kept_by(self, id_: str) -> Kept:
+        for _ in range(_LOOKS):
+            try:
+                return Kept.decoded(kept_by(self.root, id_))
+            except (msgspec.MsgspecError, UnicodeDecodeError):  # it is being written
+                self.clock.sleep(_LOOK_S)
+        return Kept()
 
     def alive(self, tx: Tx) -> frozenset[str]:
         """Of the instances that the ledger knows, those that live."""
@@ -152,7 +185,7 @@ class Store:
             disk_total_bytes=disk.total_bytes,
             models=models,
             blobs=blobs,
-            instances=len(living(self.root, os.listdir(self.root / CONTROL / "holders"))),
+            instances=len(all_living(self.root)),
         )
 
     def told(self, plan: RoomPlan) -> RoomPlan:
