@@ -41,14 +41,18 @@ def lease_if_whole(store: Store, repo: str, commit: str, lease: str, priority: i
 
 
 def take(store: Store, tx: Tx, repo: str, commit: str, lease: str, priority: int | None = None) -> Leased | None:
-    """As `lease_if_whole`, in a transaction that is open."""
+    """As `lease_if_whole`, in a transaction that is open.
+
+    A preload is no use, else what nobody calls looks as used as what is called all day; its first counts, as arrival.
+    """
     model = tx.model(repo, commit)
     if model is None or model.found or missing(store, tx, repo, model.files):
         return None
     folder = store.volume.snapshot(repo, commit)
     if not all(_is_linked(folder / file.name, file) for file in model.files):
         return None
-    tx.touch(repo, commit)
+    if priority is None or not model.uses:
+        tx.touch(repo, commit)
     if priority is not None:  # else the next preload may drive it out before the list is noted again
         tx.add_preload(repo, commit, priority)
     lease_id = tx.lease(repo, commit, lease) if lease else ""
