@@ -13,11 +13,13 @@ from cotenant_cache.errors import (
     CacheError,
     CacheFullError,
     DiskFullError,
+    FetchStoppedError,
     HubUnreachableError,
     StalledError,
     TooLateError,
 )
 from cotenant_cache.flying import Flying
+from cotenant_cache.giving_way import Sign, Word
 from cotenant_cache.holders import Flight, Heard, flight_heard, flight_path, flight_progress
 from cotenant_cache.shelving import Leased, lease_if_whole
 from cotenant_cache.source import HubSource
@@ -46,6 +48,8 @@ class Ask:
     deadline_s: float = math.inf
     priority: int | None = None
     """Of a preload list; None: somebody needs it now, and whatever is only preloaded may go for it."""
+    stop: Callable[[], bool] = lambda: False
+    """Whether the caller wants it no more; looked at twice a second at least. Others who want it go on."""
     stalled_s: float = STALLED_S
 
     @property
@@ -63,9 +67,17 @@ class Ensuring:
     _heard: Heard | None = field(default=None, init=False)
     _looked_at: float = field(default=0.0, init=False)
     _silent_s: float = field(default=0.0, init=False)
+    _sign: Sign | None = field(default=None, init=False)
+    """What a preload that fetches is told by this call, while it waits for that."""
 
     def run(self) -> Leased:
         """Raises CacheError."""
+        try:
+            return self._had()
+        finally:
+            self._lower()
+
+    def _had(self) -> Leased:
         there = self._at_once()
         while there is None:
             with volume_errors(self.store.root):
@@ -74,6 +86,7 @@ class Ensuring:
                 there = self._wait()
                 continue
             try:
+                self._lower()
                 there = self._result() or Flying(self.store, self.supply, self.ask, flight).run()
             finally:
                 flight.leave()
@@ -94,9 +107,12 @@ class Ensuring:
         if result is not None:
             return result
         said = self._said()
-        self._moving = self._moving or (said is not None and said.phase not in _FINAL)
+        self._moving = self._moving or _goes_on(said)
         if said is not None:
             self.ask.tell(said)
+        self._show(said)
+        if self.ask.stop():
+            raise FetchStoppedError(f"{self.ask.text}: stopped while it waited for another cache instance")
         if self.store.clock.monotonic() >= self.ask.until:
             raise TooLateError(
                 f"{self.ask.text}: not here after {self.ask.deadline_s:g} s; it waited for another cache instance "
@@ -105,6 +121,24 @@ class Ensuring:
         self._listen(said)
         self.store.clock.sleep(POLL_S * (0.5 + self.store.clock.random()))
         return None
+
+    def _show(self, said: Progress | None) -> None:
+        """To a preload that fetches: go on, this is needed now; or give way, another commit of the repository is."""
+        if self.ask.priority is not None:
+            return
+        key = flight_key(self.ask.source.repo)
+        other = flight_progress(self.store.root, key) if said is None else None
+        word: Word | None = "needed" if said is not None else "wanted" if _goes_on(other) else None
+        if self._sign is not None and self._sign.word != word:
+            self._lower()
+        if word is not None:
+            self._sign = self._sign or Sign(self.store.root, key, word)
+            self._sign.show()
+
+    def _lower(self) -> None:
+        if self._sign is not None:
+            self._sign.lower()
+            self._sign = None
 
     def _listen(self, said: Progress | None) -> None:
         """Raises StalledError when whoever fetches has not been heard for so long that it must hang."""
@@ -153,6 +187,10 @@ def error_of(said: Progress) -> CacheError:
     if isinstance(error, HubUnreachableError) and said.retry_after_s is not None:
         error.transient, error.retry_after_s = True, said.retry_after_s
     return error
+
+
+def _goes_on(said: Progress | None) -> bool:
+    return said is not None and said.phase not in _FINAL
 
 
 def _described(said: Progress | None) -> str:

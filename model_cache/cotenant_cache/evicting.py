@@ -4,6 +4,7 @@ A kill in the middle leaves a ledger that still has the model and a disk that ha
 whole for anyone who asks, and the next repair puts the ledger right.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from msgspec import structs
 
 from cotenant_cache.contract import Eviction, RoomPlan
 from cotenant_cache.errors import CacheFullError, DiskFullError
+from cotenant_cache.giving_way import gives_way
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.plan import Inventory, plan_eviction, plan_room, why_kept
 from cotenant_cache.store import Store, flight_key
@@ -30,6 +32,28 @@ def make_room(
         raise CacheFullError(plan.refusal) if by_rule else DiskFullError(plan.refusal)
     carry_out(store, tx, plan)
     return plan
+
+
+def in_the_way(store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str]) -> tuple[str, ...] | None:
+    """Flights of preloads that have to end so that this fits, as few and as unimportant as can be; None: no help."""
+    inventory, own = store.inventory(tx), flight_key(for_[0])
+    priorities = {
+        flight_key(held.repo): -math.inf if held.preload is None else held.preload
+        for held in inventory.models
+        if held.fetching
+    }
+
+    def fits(ended: Sequence[str]) -> bool:
+        left = store.inventory(tx, flight=own, ended=ended)
+        return plan_room(needed_bytes, left, for_=for_, now=store.clock.now()).fits
+
+    flights = [key for key in priorities if key != own and gives_way(store.root, key)]
+    if not fits(flights):
+        return None
+    for key in sorted(flights, key=priorities.__getitem__, reverse=True):
+        if fits(rest := [other for other in flights if other != key]):
+            flights = rest
+    return tuple(flights)
 
 
 def carry_out(store: Store, tx: Tx, plan: RoomPlan) -> None:

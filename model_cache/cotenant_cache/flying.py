@@ -15,15 +15,18 @@ from cotenant_cache.backoff import Patience, retried
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import (
     CacheError,
+    CacheFullError,
     CorruptWeightsError,
     DiskFullError,
     FetchStoppedError,
     HubUnreachableError,
     TooLateError,
 )
-from cotenant_cache.evicting import make_room
+from cotenant_cache.evicting import in_the_way, make_room
 from cotenant_cache.found import noted_revisions
+from cotenant_cache.giving_way import Asking, Yielding
 from cotenant_cache.holders import Flight
+from cotenant_cache.ledger_claims import FETCHING
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.shelving import Leased, look_after_the_dead, look_again, missing, name_files, take
 from cotenant_cache.store import Store, flight_key, volume_errors
@@ -39,8 +42,7 @@ _ROUNDS = 3
 """How often a blob may go bad, or somebody else fill the disk, while the others are fetched."""
 _LISTING_PATIENCE = Patience(attempts=3, longest_asked_s=30.0)
 """After the first attempt; who asked tries again anyhow, later."""
-_FETCHING = "fetching"
-"""Name of the lease that keeps what was fetched of a model until the rest is here."""
+_POLL_S = 0.2
 
 
 class Flying:
@@ -51,17 +53,21 @@ class Flying:
         self._repo, self._key = ask.source.repo, flight_key(ask.source.repo)
         self._teller = Teller(ask.text, flight, ask.tell, store.clock)
         self._stopped = threading.Event()
+        self._yielding = Yielding(store, self._key, preload=ask.priority is not None)
 
     def run(self) -> Leased:
-        """Raises CacheError, and says so to those that wait, unless it is only this call whose time was up."""
+        """Raises CacheError, and says so to those that wait, unless only this call's time is up or its wish over."""
         try:
             with volume_errors(self._store.root):
+                self._go_on("it was about to begin")
                 leased = self._listed_or_recorded()
-        except TooLateError:
+        except (TooLateError, FetchStoppedError):
             raise
         except CacheError as error:
             self._teller.failed(error)
             raise
+        finally:
+            self._yielding.end()
         self._teller.done(leased)
         return leased
 
@@ -129,8 +135,7 @@ class Flying:
             return None
         self._teller.model(commit, model.files)
         self._teller.phase("verifying")
-        report = lambda file, done: self._teller.file(file.name, done)  # noqa: E731
-        adopt(self._store, self._repo, commit, report, self._ask.until)
+        adopt(self._store, self._repo, commit, self._checked, self._ask.until)
         with self._store.transaction() as tx:
             return take(self._store, tx, self._repo, commit, self._ask.lease, self._ask.priority)
 
@@ -138,7 +143,7 @@ class Flying:
         """From here on nobody evicts what there is of this model."""
         with self._store.transaction() as tx:
             tx.put_model(self._repo, listed.commit, listed.files)
-            lease_id = tx.lease(self._repo, listed.commit, _FETCHING)
+            lease_id = tx.lease(self._repo, listed.commit, FETCHING)
         self._teller.model(listed.commit, listed.files)
         return lease_id
 
@@ -161,8 +166,11 @@ class Flying:
 
     def _check(self, files: Sequence[ModelFile]) -> None:
         self._teller.phase("verifying")
-        report = lambda file, done: self._teller.file(file.name, done)  # noqa: E731
-        verify_files(self._store, self._repo, files, report, self._ask.until)
+        verify_files(self._store, self._repo, files, self._checked, self._ask.until)
+
+    def _checked(self, file: ModelFile, done_bytes: int) -> None:
+        self._teller.file(file.name, done_bytes)
+        self._go_on(f"{file.name} was checked")
 
     def _fetch_all(self, listed: Listed) -> None:
         lacking = self._make_room(listed)
@@ -185,17 +193,40 @@ class Flying:
 
     def _make_room(self, listed: Listed) -> tuple[ModelFile, ...]:
         """What lacks. Its bytes are this instance's from here on."""
+        with Asking(self._store) as asking:
+            while True:
+                try:
+                    return self._room_made(listed)
+                except (CacheFullError, DiskFullError):
+                    if self._ask.priority is not None:
+                        raise
+                    flights = self._in_the_way(listed)
+                    if flights is None or not asking.ask(flights):
+                        raise
+                self._in_time("it was waiting for preloads to give way")
+                self._store.clock.sleep(_POLL_S)
+
+    def _room_made(self, listed: Listed) -> tuple[ModelFile, ...]:
         with self._teller.beating(), self._store.transaction() as tx:
             look_after_the_dead(self._store, tx)
             tx.put_model(self._repo, listed.commit, listed.files)  # again: the ledger may have been lost meanwhile
-            lacking = missing(self._store, tx, self._repo, listed.files)
-            begun = {file.digest: self._store.volume.partial_bytes(self._repo, file.digest) for file in lacking}
-            needed = sum(max(0, file.size_bytes - begun[file.digest]) for file in lacking)
+            lacking, needed = self._lacking(tx, listed)
             if lacking:
                 self._teller.phase("making room")
                 make_room(self._store, tx, needed, (self._repo, listed.commit), self._ask.priority)
                 tx.reserve(self._key, sum(file.size_bytes for file in lacking), for_=(self._repo, listed.commit))
         return lacking
+
+    def _in_the_way(self, listed: Listed) -> tuple[str, ...] | None:
+        with self._teller.beating(), self._store.transaction() as tx:
+            _, needed = self._lacking(tx, listed)
+            return in_the_way(self._store, tx, needed, (self._repo, listed.commit))
+
+    def _lacking(self, tx: Tx, listed: Listed) -> tuple[tuple[ModelFile, ...], int]:
+        """Files, and the bytes of them that are not on the disk."""
+        lacking = missing(self._store, tx, self._repo, listed.files)
+        begun = {file.digest: self._store.volume.partial_bytes(self._repo, file.digest) for file in lacking}
+        return lacking, sum(max(0, file.size_bytes - begun[file.digest]) for file in lacking)
 
     def _fetch(self, commit: str, file: ModelFile) -> None:
         """One file, until it is published."""
@@ -223,14 +254,24 @@ class Flying:
     def _left_s(self) -> float:
         """Of the caller's time. Whatever waits asks again and again, and so is heard by those who wait for it."""
         self._teller.alive()
-        return self._ask.until - self._store.clock.monotonic()
+        over = self._ask.stop() or self._yielding.asked()
+        return 0.0 if over else self._ask.until - self._store.clock.monotonic()
+
+    def _go_on(self, doing: str) -> None:
+        if self._yielding.asked():
+            raise FetchStoppedError(
+                f"{self._ask.text}: this preload gave way to what is needed now while {doing}; it is tried again"
+            )
+        if self._ask.stop():
+            raise FetchStoppedError(f"{self._ask.text}: it was wanted no more while {doing}")
 
     def _in_time(self, doing: str) -> None:
-        if self._left_s() <= 0:
-            raise TooLateError(
-                f"{self._ask.text}: not here after {self._ask.deadline_s:g} s; {doing}: ask again, with a longer "
-                "deadline"
-            )
+        if self._left_s() > 0:
+            return
+        self._go_on(doing)
+        raise TooLateError(
+            f"{self._ask.text}: not here after {self._ask.deadline_s:g} s; {doing}: ask again, with a longer deadline"
+        )
 
     def _room(self, count: int) -> None:
         """Before each block: the reservation is only worth something while nobody else fills the disk."""

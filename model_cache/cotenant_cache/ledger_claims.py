@@ -11,6 +11,8 @@ import msgspec
 
 Key = tuple[str, str]
 """(repo, commit)"""
+FETCHING = "fetching"
+"""Name of the lease that keeps what was fetched of a model until the rest is here."""
 _OF_HOLDERS = ("leases", "reservations", "preload")
 
 
@@ -114,20 +116,25 @@ class ClaimRows(Rows):
 
     def reserved_others(self, alive: Collection[str] | None = None, *, flight: str = "") -> int:
         """Bytes promised to all fetches but this one, whose holders live."""
-        return sum(size for *_, size in self._promised(alive, flight))
+        return sum(size for *_, size in self._promised(alive, {flight}))
 
     def fetching(self, alive: Collection[str] | None = None) -> frozenset[str]:
         """Repositories of all fetches whose holders live."""
-        return frozenset(repo for repo, *_ in self._promised(alive, ""))
+        return frozenset(repo for repo, *_ in self._promised(alive))
 
     def cut_off(self, alive: Collection[str]) -> frozenset[Key]:
         """What those fetched whose holders live no more, as far as nobody has forgotten it."""
         rows = self._run("SELECT holder, repo, commit_id FROM reservations")
         return frozenset((repo, commit) for holder, repo, commit in rows if not self._lives(holder, alive))
 
-    def _promised(self, alive: Collection[str] | None, flight: str) -> list[tuple[str, str, int]]:
-        rows = self._run("SELECT holder, repo, commit_id, bytes FROM reservations WHERE flight <> ?", (flight,))
-        return [(repo, commit, size) for holder, repo, commit, size in rows if self._lives(holder, alive)]
+    def _promised(self, alive: Collection[str] | None, but: Collection[str] = ()) -> list[tuple[str, str, int]]:
+        """Repository, commit and bytes of each fetch but these flights."""
+        rows = self._run("SELECT flight, holder, repo, commit_id, bytes FROM reservations")
+        return [
+            (repo, commit, size)
+            for flight, holder, repo, commit, size in rows
+            if flight not in but and self._lives(holder, alive)
+        ]
 
     # leases
 
@@ -219,7 +226,7 @@ class ClaimRows(Rows):
     def _lives(self, holder: str, alive: Collection[str] | None) -> bool:
         return alive is None or holder == self._holder or holder in alive
 
-    def _leases_by_model(self, alive: Collection[str] | None) -> Mapping[Key, list[str]]:
+    def _leases_by_model(self, alive: Collection[str] | None) -> dict[Key, list[str]]:
         found: dict[Key, list[str]] = defaultdict(list)
         for lease in self.leases(alive):
             found[lease.repo, lease.commit].append(lease.name)

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from cotenant_cache.contract import CachedModel
-from cotenant_cache.ledger_claims import ClaimRows
+from cotenant_cache.ledger_claims import FETCHING, ClaimRows
 from cotenant_cache.ledger_format import REFRESH
 from cotenant_cache.ledger_models import ModelRows
 from cotenant_cache.plan import Held, Inventory
@@ -75,9 +75,11 @@ class Tx(ModelRows, ClaimRows):
         *,
         partials: Mapping[tuple[str, str], int] | None = None,
         flight: str = "",
+        ended: Collection[str] = (),
     ) -> Inventory:
         """For `plan_room`. `partials`: (repo, digest) → bytes, of those in `partial_bytes` that may be let go when
-        no live fetch is at their model. `flight` is the own fetch, whose promised bytes do not count.
+        no live fetch is at their model. `flight` is the own fetch, whose promised bytes do not count; `ended` are
+        flights that are taken for over.
 
         What nobody names is not loose in a repository that another one fetches: perhaps the ledger was lost, and has
         yet to hear whose it is.
@@ -88,9 +90,12 @@ class Tx(ModelRows, ClaimRows):
         sums = self._sums()
         shared, loose = self._shared(), self._loose()
         begun = self._partials(partials or {}, loose)
-        fetching = {(repo, commit) for repo, commit, _ in self._promised(alive, "")}
+        fetching = {(repo, commit) for repo, commit, _ in self._promised(alive, ended)}
+        over = {(repo, commit) for repo, commit, _ in self._promised(alive)} - fetching
         leases, pins, preload = self._leases_by_model(alive), self._pins(), self._preload(alive)
-        elsewhere = {repo for repo, *_ in self._promised(alive, flight)}
+        for key in over:
+            leases[key] = [name for name in leases.get(key, ()) if name != FETCHING]
+        elsewhere = {repo for repo, *_ in self._promised(alive, {flight, *ended})}
         nothing: Mapping[str, int] = {}
         held = tuple(
             Held(
@@ -115,18 +120,19 @@ class Tx(ModelRows, ClaimRows):
             budget_bytes=budget_bytes,
             models=held,
             blob_bytes=self.blob_bytes(),
-            reserved_bytes=self._to_come(alive, flight, partials or {}),
+            reserved_bytes=self._to_come(alive, {flight, *ended}, partials or {}),
             partial_bytes=partial_bytes,
             quarantined_bytes=quarantined_bytes,
             loose={key: size for key, size in loose.items() if key[0] not in elsewhere},
             disk_free_bytes=disk.free_bytes,
         )
 
-    def _to_come(self, alive: Collection[str] | None, flight: str, partials: Mapping[tuple[str, str], int]) -> int:
-        """Promised to all fetches but this one and not written yet; what one has written is no room of another's."""
+    def _to_come(
+        self, alive: Collection[str] | None, but: Collection[str], partials: Mapping[tuple[str, str], int]
+    ) -> int:
+        """Promised to all fetches but these and not written yet; what one has written is no room of another's."""
         return sum(
-            max(0, size - self._written(repo, commit, partials))
-            for repo, commit, size in self._promised(alive, flight)
+            max(0, size - self._written(repo, commit, partials)) for repo, commit, size in self._promised(alive, but)
         )
 
     def _written(self, repo: str, commit: str, partials: Mapping[tuple[str, str], int]) -> int:

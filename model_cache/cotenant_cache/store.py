@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,8 +144,8 @@ class Store:
         """Of the instances that the ledger knows, those that live."""
         return living(self.root, tx.holders())
 
-    def inventory(self, tx: Tx, *, flight: str = "") -> Inventory:
-        """`flight`: the own fetch, whose promised bytes do not count."""
+    def inventory(self, tx: Tx, *, flight: str = "", ended: Collection[str] = ()) -> Inventory:
+        """`flight`: the own fetch, whose promised bytes do not count. `ended`: flights that are taken for over."""
         alive, partials = self.alive(tx), self.volume.partials()
         return tx.inventory(
             _UNBOUNDED if self._budget_bytes is None else self._budget_bytes,
@@ -155,6 +155,7 @@ class Store:
             alive,
             partials=partials,
             flight=flight,
+            ended=ended,
         )
 
     def shown(self, tx: Tx) -> tuple[CachedModel, ...]:

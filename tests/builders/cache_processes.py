@@ -271,7 +271,9 @@ def _watching_names(root: Path, wrong: set[str], then: Callable[[str], None]) ->
     return step
 
 
-def _ensure(cache: Any, source: str, lease: str = "", deadline_s: float | None = None) -> dict[str, Any]:
+def _ensure(
+    cache: Any, source: str, lease: str = "", deadline_s: float | None = None, priority: int | None = None
+) -> dict[str, Any]:
     last = [""]
 
     def progress(said: Any) -> None:
@@ -280,7 +282,7 @@ def _ensure(cache: Any, source: str, lease: str = "", deadline_s: float | None =
             last[0] = shown
             _say("progress", phase=said.phase, done=said.done_bytes, total=said.total_bytes)
 
-    leased = cache.ensure(source, lease, progress, deadline_s)
+    leased = cache.ensure(source, lease, progress, deadline_s, priority=priority)
     if leased.lease_id:
         _TAKEN.append(leased.lease_id)
     files = {

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 import math
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -15,7 +16,7 @@ import msgspec
 
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import NodeReport, Progress
-from cotenant_cache.errors import CacheError, TooLateError
+from cotenant_cache.errors import CacheError, FetchStoppedError, TooLateError
 from cotenant_cache.shelving import Leased
 
 EVERY_S = 1.0
@@ -30,20 +31,26 @@ T = TypeVar("T")
 
 
 class Fetch:
-    """An `ensure` that runs, and everyone who hears of it. It goes on whoever leaves."""
+    """An `ensure` that runs, and everyone who hears of it. It goes on whoever leaves, until it ends or is stopped."""
 
     def __init__(
-        self, source: str, ensure: Callable[[Callable[[Progress], None]], Coroutine[Any, Any, Leased]]
+        self,
+        source: str,
+        ensure: Callable[[Callable[[Progress], None], Callable[[], bool]], Coroutine[Any, Any, Leased]],
     ) -> None:
-        """`ensure` takes whom to tell, from any thread."""
+        """`ensure` takes whom to tell, and what says that nobody wants it any more, for any thread."""
         loop = asyncio.get_running_loop()
         self.source, self.said = source, Progress(source=source, phase="waiting")
-        self._news = asyncio.Event()
+        self._news, self._stopped = asyncio.Event(), threading.Event()
 
         def told(said: Progress) -> None:
             loop.call_soon_threadsafe(self._hear, said)
 
-        self.task = asyncio.create_task(ensure(told), name=f"ensure {source}")
+        self.task = asyncio.create_task(ensure(told, self._stopped.is_set), name=f"ensure {source}")
+
+    def stop(self) -> None:
+        """It ends soon, with FetchStoppedError; what came is kept, and others that fetch the same go on."""
+        self._stopped.set()
 
     async def heard(self, until: float = math.inf) -> AsyncGenerator[Progress, None]:
         """Until its end, `done` or `failed` with the reason; `failed` at `until` (the loop's time), too."""
@@ -123,9 +130,9 @@ class CacheNode:
             node=self.name, usage=usage, models=models, fetching=fetching, failed=tuple(self.failed.values())
         )
 
-    def preload(self, source: str, priority: int) -> "asyncio.Task[Leased]":
+    def preload(self, source: str, priority: int) -> Fetch:
         """The one preload of this source, begun now if it does not run."""
-        return self._fetch(source, priority).task
+        return self._fetch(source, priority)
 
     def wanted(self, source: str) -> Fetch:
         """The one fetch of a source that is needed now, begun if it does not run. It goes on whoever leaves."""
@@ -144,7 +151,8 @@ class CacheNode:
         return found
 
     def _begun(self, source: str, lease: str, priority: int | None) -> Fetch:
-        return Fetch(source, lambda tell: self.call(self.cache.ensure, source, lease, tell, priority=priority))
+        ensure = functools.partial(self.cache.ensure, source, lease, priority=priority)
+        return Fetch(source, lambda tell, stop: self.call(ensure, tell, stop=stop))
 
     def _ended(self, key: tuple[str, bool], task: "asyncio.Task[Leased]") -> None:
         self._fetches.pop(key, None)
@@ -154,6 +162,8 @@ class CacheNode:
         self.ended[outcome] = self.ended.get(outcome, 0) + 1
         if said.phase == "done":
             log.info("%s is here: %d bytes", source, said.total_bytes)
+        elif said.reason == FetchStoppedError.reason:
+            log.info("%s", said.message)
         else:
             log.warning("%s could not be had (%s): %s", source, said.reason, said.message)
 

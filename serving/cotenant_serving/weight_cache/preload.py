@@ -19,7 +19,7 @@ from cotenant_cache.errors import CacheError, HubUnreachableError
 from cotenant_cache.shelving import Leased
 from cotenant_cache.source import HubSource, parse_source
 from cotenant_serving.file_changes import signature_of
-from cotenant_serving.weight_cache.node import CacheNode, ending
+from cotenant_serving.weight_cache.node import CacheNode, Fetch, ending
 
 LOOK_S = 2.0
 AGAIN_S = 60.0
@@ -35,7 +35,7 @@ class _Try:
 
     failures: int = 0
     not_before: float = 0.0
-    task: "asyncio.Task[Leased] | None" = None
+    fetch: Fetch | None = None
     commit: str = ""
 
 
@@ -55,7 +55,7 @@ def in_order(items: tuple[PreloadItem, ...]) -> list[PreloadItem]:
 
 
 class Preload:
-    """`at_once` fetches at most run for the list at a time."""
+    """`at_once` fetches at most run for the list at a time. Those of sources that leave the list are stopped."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class Preload:
         self._seen: object = ()
         self._items: list[PreloadItem] = []
         self._tries: dict[str, _Try] = {}
-        self._dropped: list[asyncio.Task[Leased]] = []
-        """Of sources that are not on the list any more."""
+        self._dropped: dict[str, Fetch] = {}
+        """By source, of those that were taken off the list, until they have ended."""
         self._kept: object = None
 
     async def note(self) -> None:
@@ -89,19 +89,19 @@ class Preload:
         """One pass: reads the list if it changed, takes note of what ended, begins what is due."""
         self._read()
         for source, tried in self._tries.items():
-            if tried.task is not None and tried.task.done():
-                self._note(source, tried, tried.task)
-        if any(task.done() for task in self._dropped):
-            self._dropped = [task for task in self._dropped if not task.done()]
-            self._kept = None  # the ledger has them on the list
+            if tried.fetch is not None and tried.fetch.task.done():
+                self._note(source, tried, tried.fetch.task)
+        if any(fetch.task.done() for fetch in self._dropped.values()):
+            self._dropped = {source: fetch for source, fetch in self._dropped.items() if not fetch.task.done()}
+            self._kept = None  # the ledger may have them on the list
         await self._keep()
         for item in self._items:
             tried = self._tries[item.source]
-            running = sum(one.task is not None for one in self._tries.values())
+            running = len(self._dropped) + sum(one.fetch is not None for one in self._tries.values())
             if running >= self._at_once:
                 return
-            if tried.task is None and self._clock() >= tried.not_before:
-                tried.task = self._node.preload(item.source, item.priority)
+            if tried.fetch is None and item.source not in self._dropped and self._clock() >= tried.not_before:
+                tried.fetch = self._node.preload(item.source, item.priority)
 
     def _read(self) -> None:
         seen = signature_of(self._path)
@@ -115,15 +115,16 @@ class Preload:
             return
         self._items = items
         sources = {item.source for item in items}
-        self._dropped += [
-            tried.task for source, tried in self._tries.items() if source not in sources and tried.task is not None
-        ]
+        for source, tried in self._tries.items():
+            if source not in sources and tried.fetch is not None:
+                tried.fetch.stop()
+                self._dropped[source] = tried.fetch
         self._tries = {source: self._tries.get(source, _Try()) for source in sources}
         for gone in self._node.failed.keys() - sources:
             del self._node.failed[gone]
 
     def _note(self, source: str, tried: _Try, task: "asyncio.Task[Leased]") -> None:
-        tried.task = None
+        tried.fetch = None
         said = ending(source, task)
         if said.phase == "done":
             tried.failures, tried.not_before, tried.commit = 0, self._clock() + AGAIN_S, said.commit
@@ -146,7 +147,7 @@ class Preload:
             for parsed, item in known
             if (commit := self._tries[item.source].commit or self._node.cache.recorded(parsed))
         )
-        coming = {parsed.repo for parsed, item in known if self._tries[item.source].task is not None}
+        coming = {parsed.repo for parsed, item in known if self._tries[item.source].fetch is not None}
         if (kept, coming) == self._kept:
             return
         try:

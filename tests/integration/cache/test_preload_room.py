@@ -1,12 +1,8 @@
 """Models of one preload list, and the room of fewer: none drives out another, at no moment."""
 
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.builders.cache_nodes import DEADLINE_S, CacheNodes
 from tests.builders.cached_models import model_files
 from tests.builders.fake_hub import FakeHub
 
@@ -15,13 +11,6 @@ from cotenant_cache.errors import CacheFullError
 from cotenant_cache.source import HubAccess
 
 pytestmark = pytest.mark.integration
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def put(hub: FakeHub, *names: str) -> dict[str, str]:
@@ -64,16 +53,3 @@ def test_a_list_that_is_noted_while_a_model_of_it_comes_takes_nothing_from_that(
         assert preloaded(cache) == {"a", "b"}
         cache.set_preload([("org/a", commits["a"], 0)])
         assert preloaded(cache) == {"a"}
-
-
-def test_a_model_that_leaves_the_list_while_it_is_fetched_is_not_kept_for_the_list(
-    hub: FakeHub, nodes: CacheNodes, tmp_path: Path
-) -> None:
-    put(hub, "a")
-    path = tmp_path / "preload.json"
-    path.write_text(json.dumps({"items": [{"source": "hf://org/a"}]}))
-    program = nodes.start("--rate", "200k", "--preload", str(path))
-    until(lambda: program.report()["usage"]["partial_bytes"], "it is being fetched")
-    path.write_text(json.dumps({"items": []}))
-    until(lambda: program.models()["org/a"]["present_bytes"] >= 1_000_000, "it is here")
-    until(lambda: not program.models()["org/a"].get("preload"), "nothing keeps it")

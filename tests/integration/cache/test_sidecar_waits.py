@@ -56,8 +56,10 @@ class EvictedInBetween:
         tell: Callable[[Progress], None] = lambda said: None,
         *,
         priority: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Leased:
         assert priority is None
+        assert not stop()
         if lease:
             tell(Progress(source=source, phase="fetching", done_bytes=1, total_bytes=9))
             assert self.go_on.wait(DEADLINE_S)
