@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from cotenant_cache.contract import PreloadItem, PreloadList
-from cotenant_cache.errors import CacheError, HubUnreachableError
+from cotenant_cache.errors import CacheError, FetchStoppedError, HubUnreachableError
 from cotenant_cache.shelving import Leased
 from cotenant_cache.source import HubSource, parse_source
 from cotenant_serving.file_changes import signature_of
@@ -134,7 +134,8 @@ class Preload:
         error = None if task.cancelled() else task.exception()
         asked_s = (error.retry_after_s or 0.0) if isinstance(error, HubUnreachableError) else 0.0
         tried.not_before = self._clock() + pause_s(tried.failures, asked_s, self._random())
-        self._node.failed[source] = said
+        if not isinstance(error, FetchStoppedError):  # what gave way is no failure; the next try says how it is
+            self._node.failed[source] = said
 
     async def _keep(self) -> None:
         """Tells the ledger what is evicted last; of a branch that was not asked for yet, what it was before.
