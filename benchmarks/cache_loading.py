@@ -26,8 +26,6 @@ SHARDS = 3
 TENSOR_BYTES = 32 * 2**20
 TIMES = {"cold": 1, "warm": 5}
 """Loads of one process: what is in memory is there so soon that one of them says little."""
-SPARE_BYTES = 10**9
-"""Memory for the process that loads, beside the model."""
 CACHES: Mapping[str, tuple[str, ...]] = {
     "cold": ("load_file", "runai", "raw", "mapped", "own"),
     "warm": ("load_file", "runai", "mapped", "own"),
@@ -90,15 +88,15 @@ def load_once(way: str, cache: str, files: Sequence[Path]) -> tuple[Load, tuple[
     python = str(RUNAI) if way == "runai" else sys.executable
     command = [python, str(LOAD_ONCE), way, str(TIMES[cache]), *map(str, files)]
     drop(files)
-    with ballast(sum(file.stat().st_size for file in files) + SPARE_BYTES) as give_back:
+    with ballast() as let_go:
         if cache == "warm":
-            give_back()
+            let_go()
             read(files)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
             assert program.stdout is not None
             program.stdout.readline()  # until all that it needs is imported
             if cache == "cold":
-                give_back()
+                let_go()
             printed, _ = program.communicate("\n")
     if program.returncode:
         raise RuntimeError(f"{way} ended with {program.returncode} from a {cache} page cache; what it wrote is above")

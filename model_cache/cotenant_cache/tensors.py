@@ -25,6 +25,10 @@ from cotenant_cache.weight_files import Block, WeightFile, aligned, blocks_of, s
 THREADS = 4
 REPORT_S = 0.2
 PAGE_BYTES = 4096
+SAMPLED_PAGES = 64
+"""One of so many is touched to see what a touch costs."""
+SLOW_TOUCH_S = 1e-6
+"""Of one page; memory that is there takes a tenth, a host that is asked for it several times as long."""
 _TORCH_NAMES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -142,9 +146,14 @@ def _into_memory(
 
 
 def _touch(block: memoryview, torch: Any) -> None:
-    """A byte of each page: what a virtual machine has to be given by its host comes now, while the disk is waited
-    for, and not when the model is first computed."""
-    torch.frombuffer(block, dtype=torch.uint8)[::PAGE_BYTES].sum()
+    """What a virtual machine has to be given by its host comes now, while the disk is waited for, and not when the
+    model is first computed. Only if there is such: a byte of a few pages tells, and then one of each page asks."""
+    pages = torch.frombuffer(block, dtype=torch.uint8)[::PAGE_BYTES]
+    few = pages[::SAMPLED_PAGES]
+    began = time.perf_counter()
+    few.sum()
+    if time.perf_counter() - began > len(few) * SLOW_TOUCH_S:
+        pages.sum()
 
 
 def _tensor(piece: memoryview, span: TensorSpan, torch: Any) -> Any:
