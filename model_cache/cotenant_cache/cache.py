@@ -9,7 +9,7 @@ another instance to be up, and nothing needs the hub for what is on disk.
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from cotenant_cache import adopting, evicting, verifying
 from cotenant_cache.adopting import Adopted
 from cotenant_cache.contract import CachedModel, ModelFile, Progress, RoomPlan, Usage
 from cotenant_cache.ensuring import Ask, Ensuring
-from cotenant_cache.errors import ModelNotFoundError
+from cotenant_cache.errors import CacheError, ModelNotFoundError
 from cotenant_cache.holders import Flight
 from cotenant_cache.plan import plan_room
 from cotenant_cache.repair import Repaired, reconcile, repair
@@ -134,9 +134,11 @@ class Cache:
         """The files of a model that is whole and verified here; none of any other."""
         with self._store.transaction() as tx:
             model = tx.model(repo, commit)
-            if model is None or model.found or missing(self._store, tx, repo, model.files):
+            if model is None or missing(self._store, tx, repo, model.files):
                 return ()
-            return tuple(model.files)
+        with suppress(CacheError):
+            return adopting.whole_listing(self._store, repo, commit, model.files) if model.found else model.files
+        return ()
 
     def blob(self, repo: str, digest: str) -> Path | None:
         """Where a blob is that is published and verified. Raises CacheError for what is no repository or digest."""
@@ -157,6 +159,11 @@ class Cache:
         """Of what is whole on the volume; the hub is not asked. Raises ModelNotFoundError."""
         repo, commit = self._known(source)
         leased = lease_if_whole(self._store, repo, commit, name)
+        if (
+            leased is None
+            and not adopting.adopt(self._store, repo, commit, lambda file, done: None, math.inf).refusal
+        ):
+            leased = lease_if_whole(self._store, repo, commit, name, found_ok=True)
         if leased is None:
             raise ModelNotFoundError(f"{source}: is not whole on {self.root}; ensure it first")
         return leased

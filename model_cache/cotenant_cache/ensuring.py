@@ -173,7 +173,9 @@ class Ensuring:
                 self._moving = False  # perhaps of a preload, which may drive out less than this call
                 return None
             raise error_of(said)
-        there = lease_if_whole(self.store, self.ask.source.repo, said.commit, self.ask.lease, self.ask.priority)
+        there = lease_if_whole(
+            self.store, self.ask.source.repo, said.commit, self.ask.lease, self.ask.priority, found_ok=True
+        )
         if there is not None:
             self.ask.tell(said)
         self._moving = there is not None

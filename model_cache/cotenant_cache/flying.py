@@ -20,6 +20,7 @@ from cotenant_cache.errors import (
     DiskFullError,
     FetchStoppedError,
     HubUnreachableError,
+    ModelNotFoundError,
     TooLateError,
 )
 from cotenant_cache.evicting import in_the_way, make_room
@@ -80,6 +81,11 @@ class Flying:
             if there is not None:
                 return there
             listed = self._listed_elsewhere_or_later(error)
+        except ModelNotFoundError:  # a commit that is here is what it is, whatever a hub has now
+            there = self._without_hub() if self._ask.source.pinned else None
+            if there is None:
+                raise
+            return there
         lease_id = self._begin(listed)
         try:
             return self._complete(listed, lease_id)
@@ -129,15 +135,15 @@ class Flying:
         commit = source.revision if source.pinned else self._store.volume.revisions(self._repo).get(source.revision)
         if commit is None:
             return None
+
+        def begin(files: Sequence[ModelFile]) -> None:
+            self._teller.model(commit, files)
+            self._teller.phase("verifying")
+
+        adopted = adopt(self._store, self._repo, commit, self._checked, self._ask.until, begin)
         with self._store.transaction() as tx:
-            model = tx.model(self._repo, commit)
-        if model is None:
-            return None
-        self._teller.model(commit, model.files)
-        self._teller.phase("verifying")
-        adopt(self._store, self._repo, commit, self._checked, self._ask.until)
-        with self._store.transaction() as tx:
-            return take(self._store, tx, self._repo, commit, self._ask.lease, self._ask.priority)
+            ask, whole = self._ask, not adopted.refusal
+            return take(self._store, tx, self._repo, commit, ask.lease, ask.priority, found_ok=whole)
 
     def _begin(self, listed: Listed) -> str:
         """From here on nobody evicts what there is of this model."""

@@ -27,7 +27,7 @@ class LedgerModel:
     present: frozenset[str]
     """Digests of its blobs that are on disk, also of files beside those that are listed."""
     found: bool
-    """Its listing is what was on the disk, put there by another tool, and may lack files; no hub was asked."""
+    """Its listing is what was on the disk, put there by another tool, and may lack files; no hub has listed it."""
     pinned: bool
     used_at: float
     uses: float

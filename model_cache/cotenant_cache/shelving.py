@@ -31,22 +31,27 @@ class Leased:
         )
 
 
-def lease_if_whole(store: Store, repo: str, commit: str, lease: str, priority: int | None = None) -> Leased | None:
+def lease_if_whole(
+    store: Store, repo: str, commit: str, lease: str, priority: int | None = None, *, found_ok: bool = False
+) -> Leased | None:
     """Whether every file is there and verified is judged, and the lease taken, in one transaction.
 
-    `priority`: of a preload list that it is on, which the ledger knows from then on; None: of none.
+    `priority`: of a preload list that it is on, which the ledger knows from then on; None: of none. `found_ok`: also
+    when no hub has said which files it has, since it was just adopted.
     """
     with store.transaction() as tx:
-        return take(store, tx, repo, commit, lease, priority)
+        return take(store, tx, repo, commit, lease, priority, found_ok=found_ok)
 
 
-def take(store: Store, tx: Tx, repo: str, commit: str, lease: str, priority: int | None = None) -> Leased | None:
+def take(
+    store: Store, tx: Tx, repo: str, commit: str, lease: str, priority: int | None = None, *, found_ok: bool = False
+) -> Leased | None:
     """As `lease_if_whole`, in a transaction that is open.
 
     A preload is no use, else what nobody calls looks as used as what is called all day; its first counts, as arrival.
     """
     model = tx.model(repo, commit)
-    if model is None or model.found or missing(store, tx, repo, model.files):
+    if model is None or (model.found and not found_ok) or missing(store, tx, repo, model.files):
         return None
     folder = store.volume.snapshot(repo, commit)
     if not all(_is_linked(folder / file.name, file) for file in model.files):

@@ -77,7 +77,7 @@ def test_a_model_that_the_hub_client_put_there_is_checked_and_then_served_withou
     assert (before["verified"], after["verified"]) == (False, True)
     assert run.of("adopt")[0]["adopted"] == [{"repo": "org/a", "commit": commit, "refusal": ""}]
     assert run.of("ensure")[0]["files"] == digests(files)
-    assert hub.log == []
+    assert hub.bytes_sent() == 0
 
 
 def test_a_model_that_the_hub_client_put_there_half_is_completed(
