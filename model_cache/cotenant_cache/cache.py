@@ -21,7 +21,6 @@ from cotenant_cache.contract import CachedModel, ModelFile, Progress, RoomPlan, 
 from cotenant_cache.ensuring import Ask, Ensuring
 from cotenant_cache.errors import CacheError, ModelNotFoundError
 from cotenant_cache.holders import Flight
-from cotenant_cache.plan import plan_room
 from cotenant_cache.repair import Repaired, reconcile, repair
 from cotenant_cache.shelving import Leased, lease_if_whole, missing
 from cotenant_cache.source import MAIN, FolderSource, HubAccess, HubSource, parse_source
@@ -123,7 +122,7 @@ class Cache:
             begun = sum(self._store.volume.partial_bytes(parsed.repo, file.digest) for file in lacking)
             needed = sum(file.size_bytes for file in lacking) - begun
             inventory = self._store.inventory(tx)
-        plan = plan_room(needed, inventory, for_=(parsed.repo, listed.commit), now=self._store.clock.now())
+        plan = evicting.room_plan(self._store, inventory, needed, (parsed.repo, listed.commit))
         return self._store.told(plan)
 
     def models(self) -> tuple[CachedModel, ...]:

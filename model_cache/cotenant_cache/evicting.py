@@ -11,11 +11,13 @@ from dataclasses import replace
 
 from msgspec import structs
 
+from cotenant_cache.belonging import may_go
 from cotenant_cache.contract import Eviction, RoomPlan
+from cotenant_cache.disk import Volume
 from cotenant_cache.errors import CacheFullError, DiskFullError
 from cotenant_cache.giving_way import gives_way
 from cotenant_cache.ledger_records import Tx
-from cotenant_cache.plan import Inventory, plan_eviction, plan_room, why_kept
+from cotenant_cache.plan import Held, Inventory, plan_eviction, plan_room, why_kept
 from cotenant_cache.store import Store, flight_key
 
 
@@ -24,7 +26,7 @@ def make_room(
 ) -> RoomPlan:
     """Lets go what the plan names. Raises CacheFullError, DiskFullError with the arithmetic; nothing is gone then."""
     inventory = replace(store.inventory(tx, flight=flight_key(for_[0])), disk_kept_bytes=store.kept_bytes(priority))
-    plan = plan_room(needed_bytes, inventory, for_=for_, now=store.clock.now(), priority=priority)
+    plan = room_plan(store, inventory, needed_bytes, for_, priority)
     if not plan.fits:
         coming = plan.reserved_bytes + needed_bytes
         by_budget = plan.used_bytes + coming > plan.budget_bytes
@@ -45,7 +47,7 @@ def in_the_way(store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str]) -
 
     def fits(ended: Sequence[str]) -> bool:
         left = store.inventory(tx, flight=own, ended=ended)
-        return plan_room(needed_bytes, left, for_=for_, now=store.clock.now()).fits
+        return room_plan(store, left, needed_bytes, for_).fits
 
     flights = [key for key in priorities if key != own and gives_way(store.root, key)]
     if not fits(flights):
@@ -54,6 +56,33 @@ def in_the_way(store: Store, tx: Tx, needed_bytes: int, for_: tuple[str, str]) -
         if fits(rest := [other for other in flights if other != key]):
             flights = rest
     return tuple(flights)
+
+
+def room_plan(
+    store: Store, inventory: Inventory, needed_bytes: int, for_: tuple[str, str], priority: int | None = None
+) -> RoomPlan:
+    """`plan_room` of what we may remove. Whose files they are is asked only where it matters: of what would go."""
+
+    def planned(known: Inventory) -> RoomPlan:
+        return plan_room(needed_bytes, known, for_=for_, now=store.clock.now(), priority=priority)
+
+    plan, volume = planned(inventory), store.volume
+    models = all(may_go(volume, gone.repo, gone.commit) for gone in plan.evict)
+    if plan.fits and models and all(_may_go_loose(volume, blob.repo, blob.digest) for blob in plan.loose):
+        return plan
+    loose = {key: size for key, size in inventory.loose.items() if _may_go_loose(volume, *key)}
+    return planned(
+        replace(inventory, models=tuple(_with_owner(volume, held) for held in inventory.models), loose=loose)
+    )
+
+
+def _with_owner(volume: Volume, held: Held) -> Held:
+    return held if may_go(volume, held.repo, held.commit) else structs.replace(held, foreign=True)
+
+
+def _may_go_loose(volume: Volume, repo: str, digest: str) -> bool:
+    """What was only begun is always ours."""
+    return volume.blob_bytes(repo, digest) is None or may_go(volume, repo)
 
 
 def carry_out(store: Store, tx: Tx, plan: RoomPlan) -> None:
@@ -85,11 +114,11 @@ def plan_for(store: Store, inventory: Inventory, models: Sequence[tuple[str, str
             budget_bytes=inventory.used_bytes + inventory.reserved_bytes,
             disk_free_bytes=sys.maxsize,
         )
-        plan = plan_room(room_bytes, full, for_=("", ""), now=store.clock.now())
+        plan = room_plan(store, full, room_bytes, ("", ""))
         if not plan.fits:
             return _told(inventory, needed_bytes=room_bytes, refusal=_too_little(plan))
         return structs.replace(plan, budget_bytes=inventory.budget_bytes, disk_free_bytes=inventory.disk_free_bytes)
-    chosen = [held for held in inventory.models if held.key in set(models)]
+    chosen = [_with_owner(store.volume, held) for held in inventory.models if held.key in set(models)]
     kept = tuple(f"{held.source}: {why}" for held in chosen if (why := why_kept(held)))
     if kept:
         return _told(

@@ -44,6 +44,8 @@ class Held(Struct, frozen=True, kw_only=True):
     leases: tuple[str, ...] = ()
     fetching: bool = False
     """A live instance is fetching it."""
+    foreign: bool = False
+    """Put there by another user; we may not remove it."""
 
     @property
     def source(self) -> str:
@@ -150,6 +152,8 @@ def why_kept(held: Held, *, priority: int | None = None) -> str:
         return "pinned"
     if held.fetching:
         return "being fetched"
+    if held.foreign:
+        return "belongs to another user, who alone may remove it"
     if held.preload is not None and priority is not None and held.preload >= priority:
         return f"preload with priority {held.preload}"
     return ""

@@ -4,8 +4,10 @@ The disk is right about what is there; the ledger about what was checked, used a
 that no instance publishes or evicts in between.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.disk import FoundModel
@@ -14,6 +16,8 @@ from cotenant_cache.ledger_models import LedgerModel
 from cotenant_cache.ledger_records import Tx
 from cotenant_cache.shelving import name_files
 from cotenant_cache.store import Store
+
+log = logging.getLogger("cotenant.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
         repo, found = model.repo, on_disk.get(model.repo)
         names = found.commits.get(model.commit, {}) if found else {}
         if model.missing:
-            if names:
-                store.volume.unlink_snapshot(repo, model.commit)
+            if names and not _changed(model, partial(store.volume.unlink_snapshot, repo, model.commit)):
+                continue
             kept = model.pinned or model.present or _begun(model, found)
             if (model.found or not kept) and (repo, model.commit) not in in_use:
                 tx.remove_model(repo, model.commit)
@@ -104,12 +108,27 @@ def _models(store: Store, tx: Tx, on_disk: Mapping[str, FoundModel]) -> tuple[in
             and all((repo, file.digest) in verified for file in model.files)
             and any(names.get(file.name) != file.digest for file in model.files)
         ):
-            name_files(store, repo, model.commit, model.files)
-            finished += 1
+            finished += _changed(model, partial(name_files, store, repo, model.commit, model.files))
         if found and not model.missing:  # what another tool has put beside it goes with it
             beside = {digest: found.blobs[digest] for digest in names.values() if digest in found.blobs}
             tx.name_blobs(repo, model.commit, {key: beside[key] for key in beside.keys() - model.present})
     return finished, lost
+
+
+def _changed(model: LedgerModel, change: Callable[[], None]) -> bool:
+    """False: another user put the model there, and we may not. It is not whole, so nobody is served it."""
+    try:
+        change()
+    except PermissionError as error:
+        log.warning(
+            "%s@%s is not whole, and its names stay as they are: %s (%s); let this user write there, or remove it",
+            model.repo,
+            model.commit,
+            error.filename,
+            error.strerror,
+        )
+        return False
+    return True
 
 
 def _begun(model: LedgerModel, found: FoundModel | None) -> bool:

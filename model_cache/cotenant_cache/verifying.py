@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class BadBlob:
     """Of the models that had it, which are not whole any more."""
     leased: bool
     """Whether one of them was in use."""
+    quarantined: bool = True
+    """False: it is another user's, and we may not; it stays where it is, and no model with it is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +194,16 @@ def _quarantine(store: Store, repo: str, digest: str, looked: Looked) -> BadBlob
             return None
         commits = tx.naming(repo, digest)
         leased = {(lease.repo, lease.commit) for lease in tx.leases(store.alive(tx))}
-        store.volume.quarantine(repo, digest)
-        for commit in commits:
-            store.volume.unlink_snapshot(repo, commit)
+        used = any((repo, commit) in leased for commit in commits)
+        try:
+            store.volume.quarantine(repo, digest)
+        except PermissionError:  # it stays in doubt, and so nobody is served it
+            return BadBlob(repo, digest, commits, used, quarantined=False)
+        with suppress(PermissionError):  # names that lead nowhere then, which only another user may take away
+            for commit in commits:
+                store.volume.unlink_snapshot(repo, commit)
         tx.blob_gone(repo, digest)
-        return BadBlob(repo, digest, commits, any((repo, commit) in leased for commit in commits))
+        return BadBlob(repo, digest, commits, used)
 
 
 def _inode(path: Path) -> int | None:

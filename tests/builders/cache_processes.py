@@ -211,6 +211,8 @@ def _act(case: dict[str, Any]) -> None:
     from cotenant_cache.fetch import FetchLimits
     from cotenant_cache.supply import HubSupply
 
+    if user := case.get("user"):
+        _become(user)
     limits = dict(case.get("limits", {}))
     if "patience" in limits:
         limits["patience"] = Patience(**limits["patience"])
@@ -233,6 +235,17 @@ def _act(case: dict[str, Any]) -> None:
                 _say("wrong", names=sorted(wrong))
     except CacheError as error:
         _say("open", error=error.reason, message=error.message)
+
+
+def _become(user: int) -> None:
+    """What is imported only when it is needed may lie where this user cannot read."""
+    import encodings.idna  # noqa: F401
+
+    import cotenant_serving.weight_cache.verification  # noqa: F401
+
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
 
 
 def _deadly(case: dict[str, Any], most: list[int]) -> Callable[[str], None]:

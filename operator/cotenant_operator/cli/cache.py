@@ -146,8 +146,12 @@ def verify(
     _tell([], verified_document(found, adopted), output)
     for bad in found.bad:
         error(
-            f"{bad.repo}: file {bad.digest[:12]}… does not match its digest; it is quarantined, "
-            f"`cotenant cache ensure hf://{bad.repo}` fetches it again"
+            f"{bad.repo}: file {bad.digest[:12]}… does not match its digest; "
+            + (
+                f"it is quarantined, `cotenant cache ensure hf://{bad.repo}` fetches it again"
+                if bad.quarantined
+                else "it stays and is not served, as it belongs to another user, who alone may remove it"
+            )
             + ("; an engine uses it: restart that engine" if bad.leased else "")
         )
     if served := [one for one in adopted if not one.refusal]:

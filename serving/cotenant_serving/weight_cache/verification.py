@@ -72,4 +72,5 @@ class Verification:
     def _told(self, bad: BadBlob) -> None:
         self.bad += 1
         used = "; AN ENGINE USES IT: restart that engine" if bad.leased else ""
-        log.error("%s: blob %s does not match its digest, it is quarantined%s", bad.repo, bad.digest[:12], used)
+        done = "is quarantined" if bad.quarantined else "stays, as another user put it there, and is not served"
+        log.error("%s: blob %s does not match its digest, it %s%s", bad.repo, bad.digest[:12], done, used)

@@ -60,7 +60,7 @@ def test_pins_and_checks_are_told_to_programs(hub: FakeHub, command: Command, tm
     blob.chmod(0o644)
     blob.write_bytes(b"x" + blob.read_bytes()[1:])
     [bad] = documents(command, "verify", exit_code=1)["bad"]
-    assert bad == {"repo": "org/a", "digest": blob.name, "commits": [commit], "leased": False}
+    assert bad == {"repo": "org/a", "digest": blob.name, "commits": [commit], "leased": False, "quarantined": True}
 
 
 def test_without_a_format_there_is_nothing_on_stdout_but_folders(hub: FakeHub, command: Command) -> None:
