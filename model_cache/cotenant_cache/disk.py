@@ -26,6 +26,7 @@ from cotenant_cache.found import (
     FoundModel,
     entries,
     found_model,
+    is_text,
     noted_folder,
     repo_key,
     repo_of,
@@ -226,7 +227,8 @@ class Volume:
         partials: dict[str, dict[str, int]] = {}
         for (repo, digest), size in self.partials().items():
             partials.setdefault(repo, {})[digest] = size
-        folders = {repo_of(path.name) for path in entries(self.root) if path.name.startswith("models--")}
+        names = (path.name for path in entries(self.root))
+        folders = {repo_of(name) for name in names if name.startswith("models--") and is_text(name)}
         return tuple(
             found_model(self.repo_folder(repo), repo, partials.get(repo, {}))
             for repo in sorted(folders | partials.keys())

@@ -31,14 +31,17 @@ class FoundModel:
 
 
 def found_model(folder: Path, repo: str, partials: Mapping[str, int]) -> FoundModel:
-    """What is neither a blob by its name nor a link to one is passed over."""
+    """What is neither a blob by its name nor a link to one is passed over. A name that is no text stands escaped: its
+    blob counts, and goes with the model, but nobody is given it."""
     blobs = {
         file.name: size
         for file in _listed(folder / "blobs")
         if _DIGEST.fullmatch(file.name) and (size := _size_of(file)) is not None
     }
     commits = {
-        commit.name: {name: digest for name, digest in names_in(commit.path).items() if digest}
+        commit.name: {
+            escaped(name): digest for name, path in _all_below(commit.path) if (digest := _digest_behind(path))
+        }
         for commit in _listed(folder / "snapshots")
         if _COMMIT.fullmatch(commit.name)
     }
@@ -48,7 +51,7 @@ def found_model(folder: Path, repo: str, partials: Mapping[str, int]) -> FoundMo
 def revisions_in(refs: str | Path) -> dict[str, str]:
     """Branches and tags, and their commits. Read anew each time: other tools write over a file that is there, so that
     the folder's time says nothing, and within a tick of the file's."""
-    return {name: commit for name, path in _all_below(refs) if (commit := _commit_in(path))}
+    return {name: commit for name, path in _all_below(refs) if is_text(name) and (commit := _commit_in(path))}
 
 
 def noted_revisions(root: Path, repo: str) -> dict[str, str]:
@@ -70,8 +73,18 @@ def repo_of(key: str) -> str:
 
 
 def names_in(snapshot: str | Path) -> dict[str, str]:
-    """Everything in it that is no folder of its own → the digest that its link leads to; empty: to no blob."""
-    return {name: _digest_behind(path) for name, path in _all_below(snapshot)}
+    """Everything in it that is no folder of its own → the digest that its link leads to; empty: to no blob. Without
+    what no listing of a hub can have."""
+    return {name: _digest_behind(path) for name, path in _all_below(snapshot) if is_text(name)}
+
+
+def is_text(name: str) -> bool:
+    """Names on a disk are bytes; those that are no UTF-8 can stand in no ledger and no message."""
+    return name.isascii() or escaped(name) == name
+
+
+def escaped(name: str) -> str:
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _all_below(top: str | Path) -> Iterator[tuple[str, str]]:

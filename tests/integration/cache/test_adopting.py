@@ -1,10 +1,11 @@
 """What other tools put beside the files that an engine reads: left to them, counted, and evicted with its model."""
 
+import os
 from pathlib import Path
 
 import pytest
 from tests.builders.cache_processes import CacheProcesses, Instance
-from tests.builders.cached_models import model_files, put_by_hub_client, weights
+from tests.builders.cached_models import digests, model_files, put_by_hub_client, weights
 from tests.builders.fake_hub import FakeHub
 
 pytestmark = pytest.mark.integration
@@ -100,3 +101,26 @@ def test_a_bad_file_beside_a_model_takes_no_name_from_what_is_read(
     assert [(bad["digest"], bad["commits"]) for bad in run.of("verify")[0]["bad"]] == [(blob.name, [])]
     assert run.of("ensure")[0]["commit"] == commit
     assert names(tmp_path, commit) == set(EVERYTHING) - {"pytorch_model.bin"}
+
+
+def test_names_that_are_no_text_keep_nobody_from_a_volume_and_go_with_their_model(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    commit = hub.put("org/a", FILES)
+    folder = put_by_hub_client(hub.url, "org/a", tmp_path)
+    blobs, strange = tmp_path / "models--org--a/blobs", b"strange"
+    digest = "5" * 40
+    (blobs / digest).write_bytes(strange)
+    os.symlink(f"../../blobs/{digest}", os.path.join(os.fsencode(folder), b"\xff.json"))
+    os.mkdir(os.path.join(os.fsencode(tmp_path), b"models--\xff--a"))
+    (tmp_path / "models--org--a/refs" / os.fsdecode(b"\xff")).write_text(commit)
+    hub.set_down(True)
+    run = instances.run(
+        tmp_path, ["adopt"], ["models"], ["ensure", f"hf://org/a@{commit}"], ["evict", ["hf://org/a"]], ["usage"]
+    )
+    assert "error" not in run.of("open")[0]
+    [model] = run.of("models")[0]["models"]
+    assert model["size_bytes"] == sum(map(len, FILES.values())) + len(strange)
+    assert digests(FILES).items() <= run.of("ensure")[0]["files"].items()
+    assert run.of("usage")[-1]["used_bytes"] == 0
+    assert not (tmp_path / "models--org--a").exists()

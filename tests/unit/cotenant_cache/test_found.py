@@ -91,3 +91,18 @@ def test_a_models_folder_has_its_plain_blobs_and_the_names_that_lead_to_blobs(tm
     found = found_model(tmp_path, "org/a", {})
     assert found.blobs == {SHA: 5}
     assert found.commits == {A: {"config.json": SHA}, B: {}}
+
+
+def test_names_that_are_no_text_are_no_branches_and_no_files_but_their_blobs_count(tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / A
+    for name in (b"\xff.json", b"f\xfcr/config.json"):
+        linked(snapshot / os.fsdecode(name), f"../../blobs/{SHA}")
+    linked(snapshot / "für.json", f"../../blobs/{B}")
+    written(tmp_path / "refs" / os.fsdecode(b"\xff"), A)
+    written(tmp_path / "refs" / "für", A)
+
+    assert revisions_in(tmp_path / "refs") == {"für": A}
+    assert names_in(snapshot) == {"für.json": B}
+    assert found_model(tmp_path, "org/a", {}).commits == {
+        A: {"\\xff.json": SHA, "f\\xfcr/config.json": SHA, "für.json": B}
+    }
