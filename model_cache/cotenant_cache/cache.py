@@ -90,11 +90,11 @@ class Cache:
     ) -> Leased:
         """Whole and verified on the volume, and leased if that has a name. Blocks.
 
-        A commit that is here needs no hub; a branch is resolved, or, when the hub is gone, what it last was. A folder
-        of its own (`file://`) passes through. `priority` is that of a preload list, whose models do not drive each
-        other out; None: somebody needs it now. `stop` says, from any thread, that the caller wants it no more: what
-        came is kept, and who else waits for it goes on. Raises CacheError; TooLateError when `deadline_s` is over,
-        FetchStoppedError.
+        A commit that is here needs no hub, if one has listed it; a branch is resolved, or, when the hub is gone, what
+        it last was. A folder of its own (`file://`) passes through. `priority` is that of a preload list, whose
+        models do not drive each other out; None: somebody needs it now. `stop` says, from any thread, that the caller
+        wants it no more: what came is kept, and who else waits for it goes on. Raises CacheError; TooLateError when
+        `deadline_s` is over, FetchStoppedError.
         """
         parsed = self._parsed(source)
         if isinstance(parsed, FolderSource):

@@ -62,11 +62,11 @@ def open_checked(
 ) -> OpenModel:
     """`file:///dir` or `hf://repo@revision` → a local folder whose files are all there and are what they say.
 
-    A revision that is on disk already is used without asking the hub when it is a commit. `progress(done_bytes,
-    total_bytes)` is called while files come. `lease` is the name under which the model is kept from eviction until
-    `OpenModel.close`, or until this process ends; empty: not at all. `socket` is where another process' cache
-    instance listens, which then does all of it: here the volume is only read. Where it cannot be written, what is
-    whole and right is opened without a lease, and the log says so. Raises CacheError.
+    A revision that is on disk already is used without asking the hub when it is a commit that a hub has listed.
+    `progress(done_bytes, total_bytes)` is called while files come. `lease` is the name under which the model is kept
+    from eviction until `OpenModel.close`, or until this process ends; empty: not at all. `socket` is where another
+    process' cache instance listens, which then does all of it: here the volume is only read. Where it cannot be
+    written, what is whole and right is opened without a lease, and the log says so. Raises CacheError.
     """
     parsed = parse_source(source)
     if isinstance(parsed, FolderSource):

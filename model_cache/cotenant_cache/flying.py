@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cotenant_cache.adopting import adopt
 from cotenant_cache.backoff import Patience, retried
+from cotenant_cache.belonging import may_go
 from cotenant_cache.contract import ModelFile
 from cotenant_cache.errors import (
     CacheError,
@@ -86,6 +87,9 @@ class Flying:
             if there is None:
                 raise
             return there
+        there = self._as_another_left_it(listed)
+        if there is not None:
+            return there
         lease_id = self._begin(listed)
         try:
             return self._complete(listed, lease_id)
@@ -133,8 +137,19 @@ class Flying:
         """The commit that the source last was, or names, if it is whole here."""
         source = self._ask.source
         commit = source.revision if source.pinned else self._store.volume.revisions(self._repo).get(source.revision)
-        if commit is None:
+        return None if commit is None else self._adopted(commit)
+
+    def _as_another_left_it(self, listed: Listed) -> Leased | None:
+        """A model that another user put there, without what only that user could add; None: it is ours, or lacks
+        nothing, or too much."""
+        if may_go(self._store.volume, self._repo, listed.commit):
             return None
+        with self._store.transaction() as tx:
+            lacking = missing(self._store, tx, self._repo, listed.files)
+        return self._adopted(listed.commit) if lacking else None
+
+    def _adopted(self, commit: str) -> Leased | None:
+        """If it is whole here, by the last word of a hub or by its own files."""
 
         def begin(files: Sequence[ModelFile]) -> None:
             self._teller.model(commit, files)
@@ -148,7 +163,7 @@ class Flying:
     def _begin(self, listed: Listed) -> str:
         """From here on nobody evicts what there is of this model."""
         with self._store.transaction() as tx:
-            tx.put_model(self._repo, listed.commit, listed.files)
+            tx.put_model(self._repo, listed.commit, listed.files, found=listed.found)
             lease_id = tx.lease(self._repo, listed.commit, FETCHING)
         self._teller.model(listed.commit, listed.files)
         return lease_id
@@ -215,7 +230,8 @@ class Flying:
     def _room_made(self, listed: Listed) -> tuple[ModelFile, ...]:
         with self._teller.beating(), self._store.transaction() as tx:
             look_after_the_dead(self._store, tx)
-            tx.put_model(self._repo, listed.commit, listed.files)  # again: the ledger may have been lost meanwhile
+            # Again: the ledger may have been lost meanwhile.
+            tx.put_model(self._repo, listed.commit, listed.files, found=listed.found)
             lacking, needed = self._lacking(tx, listed)
             if lacking:
                 self._teller.phase("making room")
@@ -301,4 +317,6 @@ class Flying:
                 if commit == listed.commit:
                     store.volume.record_revision(self._repo, revision, commit)
             self._let_go(tx, lease_id)
-            return take(store, tx, self._repo, listed.commit, self._ask.lease, self._ask.priority)
+            return take(
+                store, tx, self._repo, listed.commit, self._ask.lease, self._ask.priority, found_ok=listed.found
+            )

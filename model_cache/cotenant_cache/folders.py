@@ -42,7 +42,8 @@ def folder_facts(folder: Path, *, source: str, fingerprint: str = "") -> ModelFa
 
 def folder_wanted(folder: Path, *, source: str) -> tuple[str, ...]:
     """Names of the files that an engine may read there, as `hub.wanted` has them of a hub's. Raises CacheError."""
-    files = _Folder(folder, source, _file_names(folder, source))
+    own = _file_names(folder, source)
+    files = _Folder(folder, source, own | _names_below(folder, own))
     contents = read_contents(files)
     return (*small_files(files.names, contents), *contents.weights)
 

@@ -27,7 +27,7 @@ class LedgerModel:
     present: frozenset[str]
     """Digests of its blobs that are on disk, also of files beside those that are listed."""
     found: bool
-    """Its listing is what was on the disk, put there by another tool, and may lack files; no hub has listed it."""
+    """No hub has listed it: its files are those that another tool put there, or another node has; some may lack."""
     pinned: bool
     used_at: float
     uses: float

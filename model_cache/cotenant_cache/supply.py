@@ -24,6 +24,8 @@ class Listed:
 
     commit: str
     files: tuple[ModelFile, ...]
+    found: bool = False
+    """No hub says so, but another node, which may have it from a tool that left files out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class PeerSupply:
             raise ValueError(f"it lists {unsafe[:200]!r}, which is no file of a model")
         if too_much := excess(files):
             raise ValueError(f"it lists {too_much}")
-        return Listed(commit, files)
+        return Listed(commit, files, found=True)
 
     def _recorded(self, peer: str, source: HubSource, left_s: LeftS) -> str:
         """The commit that this peer last knew the branch as."""

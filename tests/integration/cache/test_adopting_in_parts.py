@@ -19,8 +19,12 @@ from cotenant_cache.store import Store
 
 pytestmark = pytest.mark.integration
 
-FILES = model_files(shards=2)
+FILES = {**model_files(shards=2), "additional_chat_templates/rag.jinja": b"{{ messages }}"}
 SHARDS = [name for name in FILES if name.endswith(".safetensors")]
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def half_downloaded(hub: FakeHub, root: Path) -> tuple[str, Callable[[], None]]:
@@ -126,13 +130,12 @@ def test_a_file_of_a_model_that_is_no_link_to_a_blob_is_not_served(
 def test_what_a_hub_has_listed_stays_listed_without_it(
     hub: FakeHub, instances: CacheProcesses, tmp_path: Path
 ) -> None:
-    files = {**FILES, "additional_chat_templates/rag.jinja": b"{{ messages }}"}
-    commit = hub.put("org/a", files)
+    commit = hub.put("org/a", FILES)
     instances.run(tmp_path, ["ensure", "hf://org/a"])
     hub.set_down(True)
-    assert instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]["files"] == digests(files)
+    assert instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]["files"] == digests(FILES)
     with Cache(tmp_path) as cache:
-        assert {file.name for file in cache.listing("org/a", commit)} == set(files)
+        assert {file.name for file in cache.listing("org/a", commit)} == set(FILES)
 
 
 def test_a_check_that_ends_after_a_hub_has_listed_the_model_leaves_that_listing(hub: FakeHub, tmp_path: Path) -> None:
@@ -191,12 +194,12 @@ def test_what_a_tool_fetched_in_part_is_served_without_a_hub_and_read_once(
             for _ in range(2):
                 cache.adopt()
                 leased = cache.ensure(f"hf://org/a@{commit}", "engine")
-                assert {path.name for path in leased.folder.iterdir()} == set(FILES) - {"tokenizer.json"}
+                assert names(leased.folder) == set(FILES) - {"tokenizer.json"}
     assert len(read) == len(set(read)) == len(FILES) - 1
 
     hub.heal()
     with Cache(tmp_path, access=HubAccess(endpoint=hub.url)) as cache:
-        assert {path.name for path in cache.ensure(f"hf://org/a@{commit}").folder.iterdir()} == set(FILES)
+        assert names(cache.ensure(f"hf://org/a@{commit}").folder) == set(FILES)
     assert len(read) == len(FILES) - 1
 
 

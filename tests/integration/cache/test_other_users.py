@@ -78,6 +78,19 @@ def test_a_model_of_another_user_is_served_and_others_make_way_instead_of_it(
     assert {path.name for path in root.glob("models--*")} == {"models--org--theirs", "models--org--second"}
 
 
+def test_a_model_of_another_user_is_served_without_what_only_that_user_could_add(
+    hub: FakeHub, instances: CacheProcesses, root: Path
+) -> None:
+    source = f"hf://org/theirs@{commit_of(root)}"
+    lost = root / "models--org--theirs/snapshots" / commit_of(root) / "tokenizer.json"
+    lost.resolve().unlink()
+    lost.unlink()
+    done = run(instances, root, ["ensure", source, "engine"], ["ensure", source])
+    rest = {name: content for name, content in THEIRS.items() if name != lost.name}
+    for ensured in done.of("ensure"):
+        assert ensured.get("files", ensured) == digests(rest)
+
+
 def test_what_does_not_fit_beside_a_model_of_another_user_is_refused_with_that_reason(
     hub: FakeHub, instances: CacheProcesses, root: Path
 ) -> None:

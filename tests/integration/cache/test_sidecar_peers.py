@@ -114,6 +114,27 @@ def test_a_model_that_another_tool_put_on_a_node_goes_to_others_without_what_no_
     assert {path.name for path in (root / "models--org--a/snapshots" / commit).iterdir()} == set(files) | set(beside)
 
 
+def test_what_another_node_has_of_a_model_is_all_of_it_only_until_a_hub_answers(
+    hub: FakeHub, nodes: CacheNodes, tmp_path: Path
+) -> None:
+    files = model_files()
+    commit = hub.put("org/a", files)
+    root = tmp_path / "filled"
+    (put_by_hub_client(hub.url, "org/a", root) / "tokenizer.json").unlink()  # as a tool that asks for some files only
+    hub.down = True
+    first = nodes.start(root=root)
+    source = f"hf://org/a@{commit}"
+    ensured(first, source)
+    second = nodes.start(*peers(tmp_path, first.address))
+    folder = Path(ensured(second, source)["folder"])
+    assert {path.name for path in folder.iterdir()} == set(files) - {"tokenizer.json"}
+
+    hub.down = False
+    ensured(second, source)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert hub.bytes_sent("org/a", "model.safetensors") == len(files["model.safetensors"])
+
+
 def test_a_slow_peer_is_left_and_the_model_comes_from_the_hub(
     hub: FakeHub, nodes: CacheNodes, tmp_path: Path
 ) -> None:

@@ -64,7 +64,7 @@ def listed(files: object) -> Listed | None:
 
 
 def test_a_listing_of_a_peer_is_taken_while_no_hub_answers() -> None:
-    assert listed([GOOD]) == Listed(COMMIT, (ModelFile(**GOOD),))
+    assert listed([GOOD]) == Listed(COMMIT, (ModelFile(**GOOD),), found=True)
 
 
 @pytest.mark.parametrize(
