@@ -104,14 +104,15 @@ class Flying:
         self._in_time(doing)
         elsewhere = self._supply.listed_elsewhere(source, self._left_s)
         if elsewhere is not None:
-            return elsewhere
+            return self._as_a_hub_had_it(elsewhere)
         self._in_time(doing)
         if not error.transient:
             raise error
         try:
-            return retried(
+            listed = retried(
                 self._listed_anywhere, _LISTING_PATIENCE, sleep=clock.sleep, random=clock.random, stop=self._stop
             )
+            return self._as_a_hub_had_it(listed)
         except (HubUnreachableError, FetchStoppedError):
             self._in_time(doing)
             raise
@@ -124,6 +125,12 @@ class Flying:
             if elsewhere is None:
                 raise
             return elsewhere
+
+    def _as_a_hub_had_it(self, listed: Listed) -> Listed:
+        """What a hub has once said of the commit stands above another node's word."""
+        with self._store.transaction() as tx:
+            known = tx.model(self._repo, listed.commit)
+        return listed if known is None or known.found or not listed.found else Listed(listed.commit, known.files)
 
     def _let_go(self, tx: Tx, lease_id: str) -> None:
         tx.release(self._key)

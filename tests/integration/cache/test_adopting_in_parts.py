@@ -14,8 +14,11 @@ from cotenant_cache import verifying
 from cotenant_cache.adopting import adopt
 from cotenant_cache.cache import Cache
 from cotenant_cache.contract import ModelFile
-from cotenant_cache.source import HubAccess
+from cotenant_cache.disk import Partial
+from cotenant_cache.errors import HubUnreachableError, ModelNotFoundError
+from cotenant_cache.source import HubAccess, HubSource
 from cotenant_cache.store import Store
+from cotenant_cache.supply import Listed, Watch
 
 pytestmark = pytest.mark.integration
 
@@ -105,7 +108,7 @@ def test_a_half_download_is_neither_leased_nor_listed_for_other_nodes(hub: FakeH
     with Cache(root) as cache:
         cache.adopt()
         assert cache.listing("org/a", commit) == ()
-        with pytest.raises(Exception, match="is not whole"):
+        with pytest.raises(ModelNotFoundError, match="is not whole"):
             cache.lease(f"hf://org/a@{commit}", "engine")
 
 
@@ -136,6 +139,35 @@ def test_what_a_hub_has_listed_stays_listed_without_it(
     assert instances.run(tmp_path, ["ensure", "hf://org/a"]).of("ensure")[0]["files"] == digests(FILES)
     with Cache(tmp_path) as cache:
         assert {file.name for file in cache.listing("org/a", commit)} == set(FILES)
+
+
+class OtherNode:
+    """No hub answers. One node has the model without some of its files, and gives all."""
+
+    def __init__(self, commit: str, files: tuple[ModelFile, ...]) -> None:
+        self.says = Listed(commit, files, found=True)
+
+    def listed(self, source: HubSource, left_s: object = None) -> Listed:
+        raise HubUnreachableError(f"{source.repo}: down")
+
+    def listed_elsewhere(self, source: HubSource, left_s: object = None) -> Listed:
+        return self.says
+
+    def fetch(self, source: HubSource, file: ModelFile, partial: Partial, watch: Watch) -> None:
+        partial.write(memoryview(FILES[file.name])[partial.size :])
+
+
+def test_what_a_hub_has_listed_stays_listed_whatever_another_node_has(
+    hub: FakeHub, instances: CacheProcesses, tmp_path: Path
+) -> None:
+    commit = hub.put("org/a", FILES)
+    instances.run(tmp_path, ["ensure", "hf://org/a"], die_at="publish.rename:before#2")
+    with Cache(tmp_path) as cache, cache._store.transaction() as tx:
+        model = tx.model("org/a", commit)
+    assert model is not None
+    other = OtherNode(commit, tuple(file for file in model.files if file.name != "tokenizer.json"))
+    with Cache(tmp_path, supply=other) as cache:
+        assert names(cache.ensure("hf://org/a").folder) == set(FILES)
 
 
 def test_a_check_that_ends_after_a_hub_has_listed_the_model_leaves_that_listing(hub: FakeHub, tmp_path: Path) -> None:
