@@ -1,8 +1,8 @@
 """`python -m benchmarks.cache_loading`: what it costs to get a model's weights from disk into tensors.
 
-All ways load the same shards, in turn, each time in a process of its own (`peers/load_once.py`, which says what
-counts as loaded), from a cold page cache and from a warm one. `mapped` and `own` are the two ways of the cache;
-engines on the CPU map what the cache has, and read folders of others into memory of their own.
+All ways load the same shards, in turn, each time several times in a process of its own (`peers/load_once.py`, which
+says what counts as loaded), from a cold page cache and from a warm one. `mapped` and `own` are the two ways of the
+cache; engines on the CPU map what the cache has, and read folders of others into memory of their own.
 """
 
 import argparse
@@ -15,17 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.ballast import ballast
 from benchmarks.measuring import finish, machine, markdown, median
-from cotenant_cache.contract import BLOCK_BYTES
 
 ROOT = Path(__file__).parents[1]
 LOAD_ONCE = ROOT / "benchmarks" / "peers" / "load_once.py"
 RUNAI = ROOT / ".peers" / "runai-model-streamer" / "bin" / "python"
 SHARDS = 3
 TENSOR_BYTES = 32 * 2**20
-TIMES = {"cold": 1, "warm": 5}
-"""Loads of one process: what is in memory is there so soon that one of them says little."""
+TIMES = 6
+"""Loads of one process, of which the cheapest and the fastest count."""
 CACHES: Mapping[str, tuple[str, ...]] = {
     "cold": ("load_file", "runai", "raw", "mapped", "own"),
     "warm": ("load_file", "runai", "mapped", "own"),
@@ -84,37 +82,14 @@ def measure(files: Sequence[Path], rounds: int) -> Measured:
 
 
 def load_once(way: str, cache: str, files: Sequence[Path]) -> tuple[Load, tuple[int, int]]:
-    """The files must be on disk. Takes them out of the page cache, or puts them into it."""
+    """The files must be on disk."""
     python = str(RUNAI) if way == "runai" else sys.executable
-    command = [python, str(LOAD_ONCE), way, str(TIMES[cache]), *map(str, files)]
-    drop(files)
-    with ballast() as let_go:
-        if cache == "warm":
-            let_go()
-            read(files)
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
-            assert program.stdout is not None
-            program.stdout.readline()  # until all that it needs is imported
-            if cache == "cold":
-                let_go()
-            printed, _ = program.communicate("\n")
-    if program.returncode:
-        raise RuntimeError(f"{way} ended with {program.returncode} from a {cache} page cache; what it wrote is above")
-    said = json.loads(printed.splitlines()[-1])
+    command = [python, str(LOAD_ONCE), way, cache, str(TIMES), *map(str, files)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{way} ended with {done.returncode} from a {cache} page cache; what it wrote is above")
+    said = json.loads(done.stdout.splitlines()[-1])
     return Load(said["wall_s"], said["cpu_s"]), (said["checksum"], said["tensors"])
-
-
-def drop(files: Sequence[Path]) -> None:
-    for file in files:
-        with file.open("rb") as opened:
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def read(files: Sequence[Path]) -> None:
-    for file in files:
-        with file.open("rb", buffering=0) as opened:
-            while opened.read(BLOCK_BYTES):
-                pass
 
 
 def ratios(measured: Measured) -> dict[str, float]:

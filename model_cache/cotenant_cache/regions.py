@@ -8,10 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
-import re
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 HUGE_BYTES = 2 * 2**20
 GIVE_BACK_BYTES = 2**20
@@ -70,23 +67,11 @@ class Region:
         gone.atexit = False
         return view
 
-    @contextmanager
-    def read_ahead(self) -> Iterator[None]:
-        """Around all of `populate`: each 2 MiB come in one read of their own.
-
-        Left to itself the kernel guesses where a file is read next, and several threads make it guess wrong.
-        """
-        whole = self.size_bytes >= HUGE_BYTES and _kernel() >= (5, 18)  # older ones would read page by page
-        if whole:
-            _libc.madvise(self.address, self.size_bytes, mmap.MADV_RANDOM)
-        try:
-            yield
-        finally:
-            if whole:
-                _libc.madvise(self.address, self.size_bytes, mmap.MADV_NORMAL)
-
     def populate(self, begin: int, end: int) -> None:
         """Reads this part of a mapped file and maps it, so that no fault is left to wait for.
+
+        From the file's begin to its end, by one thread: the kernel reads ahead of who reads in order, in pieces of
+        2 MiB, and guesses wrong for several threads.
 
         Raises OSError: EFAULT when the file has become shorter or the disk reports an error.
         """
@@ -105,10 +90,6 @@ class Region:
 
     def _keep(self, begin: int, end: int) -> None:
         """Nothing: that this is bound to the region is what keeps it for as long as the piece."""
-
-
-def _kernel() -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _map(address: int, size_bytes: int, protection: int, flags: int, file: int) -> int:

@@ -1,15 +1,16 @@
 """safetensors files → torch tensors, straight into the memory or the device where they stay. Imports torch.
 
-Three ways, each with a few threads and blocks of 8 MiB:
+Three ways, each with a few threads:
 
-- CPU, `own=False`: the files are mapped, in huge pages, and read ahead when they are not in the page cache. Costs the
-  least, and processes share the pages; but whoever cuts a file off ends the process, and whoever writes changes it.
+- CPU, `own=False`: the files are mapped, in huge pages; those that are not in the page cache are read into it, each
+  by one thread. Costs the least, and processes share the pages; but whoever cuts a file off ends the process, and
+  whoever writes changes it.
 - CPU, `own=True`: read into memory of the process's own, once, past the page cache when they are not in it.
 - another device: read as above into a few pinned blocks and copied from there while the next are read.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ from cotenant_cache.weight_files import Block, WeightFile, aligned, blocks_of, s
 
 THREADS = 4
 REPORT_S = 0.2
+MAPPED_BLOCK_BYTES = 32 * 2**20
+"""The kernel reads in pieces of its own, whatever this is; larger ones are fewer calls."""
 PAGE_BYTES = 4096
 SAMPLED_PAGES = 64
 """One of so many is touched to see what a touch costs."""
-SLOW_TOUCH_S = 1e-6
-"""Of one page; memory that is there takes a tenth, a host that is asked for it several times as long."""
+SLOW_TOUCH_S = 4e-6
+"""Of one page; misses in all caches take less, a host that has to find memory for it takes twice as long."""
 _TORCH_NAMES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -132,17 +135,24 @@ def _into_memory(
 
     there = [mapped and weight.cached for weight in weights]  # faults of what is in memory cost less than a look
     tally.add(sum(weight.size_bytes for weight, skip in zip(weights, there, strict=True) if skip))
-    with ExitStack() as reading:
-        for region, skip in zip(regions, there, strict=True):
-            if mapped and not skip:
-                reading.enter_context(region.read_ahead())
-        if not all(there):
-            share_out(blocks_of([weight.size_bytes for weight in weights], there), [take] * threads)
+    if mapped:  # a file is read in order by one thread, so that the kernel reads ahead of it
+        absent = [at for at, skip in enumerate(there) if not skip]
+        runs = [blocks_of(at, weights[at].size_bytes, MAPPED_BLOCK_BYTES) for at in absent]
+        share_out(runs, [take] * min(threads, len(runs)))
+    else:
+        share_out(_any_order(weights), [take] * threads)
     return {
         span.name: _tensor(region.piece(span.begin, span.end), span, torch)
         for weight, region in zip(weights, regions, strict=True)
         for span in weight.spans
     }
+
+
+def _any_order(weights: Sequence[WeightFile]) -> Iterator[Iterable[Block]]:
+    """Each block of each file by whichever thread is free."""
+    for index, weight in enumerate(weights):
+        for block in blocks_of(index, weight.size_bytes):
+            yield (block,)
 
 
 def _touch(block: memoryview, torch: Any) -> None:
@@ -184,9 +194,8 @@ def staged(
 
         return take
 
-    sizes = [weight.size_bytes for weight in weights]
     try:
-        share_out(blocks_of(sizes, [False] * len(sizes)), [worker(lane) for lane in lanes])
+        share_out(_any_order(weights), [worker(lane) for lane in lanes])
     finally:
         for lane in lanes:
             lane.wait()

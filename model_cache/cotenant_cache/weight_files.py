@@ -8,7 +8,7 @@ import errno
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,32 +120,37 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes `begin` to `end` of the file at `index`; `begin` is a multiple of BLOCK_BYTES."""
+    """Bytes `begin` to `end` of the file at `index`; `begin` is a multiple of the size of blocks."""
 
     index: int
     begin: int
     end: int
 
 
-def blocks_of(sizes_bytes: Sequence[int], skip: Sequence[bool]) -> Iterator[Block]:
-    for index, size in enumerate(sizes_bytes):
-        if not skip[index]:
-            for begin in range(0, size, BLOCK_BYTES):
-                yield Block(index, begin, min(size, begin + BLOCK_BYTES))
+def blocks_of(index: int, size_bytes: int, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Of one file, in order."""
+    for begin in range(0, size_bytes, block_bytes):
+        yield Block(index, begin, min(size_bytes, begin + block_bytes))
 
 
-def share_out(blocks: Iterator[Block], workers: Sequence[Callable[[Block], None]]) -> None:
-    """Each worker in a thread of its own takes the next block until none is left. Raises the first error of any."""
+def share_out(runs: Iterable[Iterable[Block]], workers: Sequence[Callable[[Block], None]]) -> None:
+    """Each worker in a thread of its own takes the next run of blocks, until none is left, and does them in order.
+
+    Raises the first error of any, and begins no block after it.
+    """
+    left = iter(runs)
     lock, errors = threading.Lock(), list[BaseException]()
 
     def work(take: Callable[[Block], None]) -> None:
         try:
             while not errors:
                 with lock:
-                    block = next(blocks, None)
-                if block is None:
+                    run = next(left, None)
+                if run is None:
                     return
-                take(block)
+                for block in run:
+                    if not errors:
+                        take(block)
         except BaseException as error:
             errors.append(error)
 

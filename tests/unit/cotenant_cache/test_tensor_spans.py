@@ -8,7 +8,7 @@ from tests.builders.operator import safetensors
 
 from cotenant_cache.errors import CorruptWeightsError
 from cotenant_cache.headers import PREFIX_BYTES, TensorSpan, tensor_spans
-from cotenant_cache.weight_files import Block, blocks_of
+from cotenant_cache.weight_files import Block, blocks_of, share_out
 
 MIB = 2**20
 
@@ -47,11 +47,24 @@ def test_a_gap_between_tensors_is_refused() -> None:
         tensor_spans(header, file="m", file_bytes=PREFIX_BYTES + len(header) + 3)
 
 
-def test_blocks_cover_every_file_that_is_not_skipped_once() -> None:
-    found = list(blocks_of([20 * MIB, 3, 8 * MIB], [False, True, False]))
-    assert found == [
-        Block(0, 0, 8 * MIB),
-        Block(0, 8 * MIB, 16 * MIB),
-        Block(0, 16 * MIB, 20 * MIB),
+def test_blocks_cover_a_file_once_and_in_order() -> None:
+    assert list(blocks_of(2, 20 * MIB)) == [
         Block(2, 0, 8 * MIB),
+        Block(2, 8 * MIB, 16 * MIB),
+        Block(2, 16 * MIB, 20 * MIB),
     ]
+    assert list(blocks_of(0, 3, 2)) == [Block(0, 0, 2), Block(0, 2, 3)]
+    assert list(blocks_of(0, 0)) == []
+
+
+def test_blocks_of_a_run_are_done_in_order_and_none_is_begun_after_an_error() -> None:
+    done: list[Block] = []
+
+    def take(block: Block) -> None:
+        done.append(block)
+        if block.begin == 4:
+            raise CorruptWeightsError("this one")
+
+    with pytest.raises(CorruptWeightsError, match="this one"):
+        share_out([blocks_of(0, 8, 2), blocks_of(1, 8, 2)], [take])
+    assert done == [Block(0, 0, 2), Block(0, 2, 4), Block(0, 4, 6)]
