@@ -202,7 +202,8 @@ class Flying:
 
     def _fetch_all(self, listed: Listed) -> None:
         lacking = self._make_room(listed)
-        self._teller.here([file.name for file in listed.files if file.digest not in {one.digest for one in lacking}])
+        absent = {file.digest for file in lacking}
+        self._teller.here([file.name for file in listed.files if file.digest not in absent])
         for file in lacking:
             self._teller.file(file.name, self._store.volume.partial_bytes(self._repo, file.digest))
         self._teller.phase("fetching")
