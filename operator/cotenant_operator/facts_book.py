@@ -10,12 +10,13 @@ from threading import Thread
 
 from cotenant_cache.errors import CacheError
 from cotenant_cache.facts import ModelFacts
+from cotenant_cache.rests import MOST_S
 from cotenant_cache.source import HubAccess
 from cotenant_operator.pool_hubs import Sought
 
 AT_ONCE = 8
 AGAIN_S = 15.0
-"""Files that could not be read are tried again this often."""
+"""Files that could not be read are tried again this often, unless their hub asks to be left alone for longer."""
 
 Facts = ModelFacts | CacheError
 
@@ -32,6 +33,15 @@ Read = Callable[[Question], Facts]
 """Never raises."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was said, when, in seconds of the book's clock, and to which question; None: it was recalled."""
+
+    facts: Facts
+    at_s: float
+    question: Question | None = None
+
+
 class FactsBook:
     """Facts hold for as long as a model names their source, so that a branch that moves restarts nothing.
 
@@ -40,7 +50,7 @@ class FactsBook:
 
     def __init__(self, read: Read, news: Callable[[], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._read, self._news, self._clock = read, news, clock
-        self._known: dict[Sought, tuple[Facts, float]] = {}
+        self._known: dict[Sought, Answer] = {}
         self._asked: set[Sought] = set()
         self._waiting: deque[tuple[Sought, Question]] = deque()
         self._reading = 0
@@ -49,7 +59,7 @@ class FactsBook:
 
     def recall(self, facts: Mapping[Sought, ModelFacts]) -> None:
         """These are known and no others: what was learnt in an earlier term may not be what the last leader knew."""
-        self._known = {sought: (said, self._clock()) for sought, said in facts.items()}
+        self._known = {sought: Answer(said, self._clock()) for sought, said in facts.items()}
 
     async def answered(self, limit_s: float) -> None:
         """Until all that was asked has an answer, but for no longer."""
@@ -62,17 +72,17 @@ class FactsBook:
         self._forget(questions)
         known: dict[Sought, Facts] = {}
         for sought, question in questions.items():
-            facts, at_s = self._known.get(sought, (None, 0.0))
-            if facts is None or (isinstance(facts, CacheError) and self._clock() - at_s >= AGAIN_S):
+            answer = self._known.get(sought)
+            if answer is None or _due(answer, question, self._clock()):
                 self._ask(sought, question)
-            if facts is not None:
-                known[sought] = facts
+            if answer is not None:
+                known[sought] = answer.facts
         return known
 
     @property
     def troubled(self) -> bool:
         """Something is to be tried again."""
-        return any(isinstance(facts, CacheError) for facts, _ in self._known.values())
+        return any(isinstance(answer.facts, CacheError) for answer in self._known.values())
 
     def _forget(self, wanted: Iterable[Sought]) -> None:
         for sought in self._known.keys() - set(wanted):
@@ -95,18 +105,26 @@ class FactsBook:
     def _work(self, loop: asyncio.AbstractEventLoop, sought: Sought, question: Question) -> None:
         facts = self._read(question)
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._answered, sought, facts)
+            loop.call_soon_threadsafe(self._answered, sought, question, facts)
 
-    def _answered(self, sought: Sought, facts: Facts) -> None:
+    def _answered(self, sought: Sought, question: Question, facts: Facts) -> None:
         self._reading -= 1
         self._asked.discard(sought)
         if not self._asked:
             self._quiet.set()
-        before = self._known.get(sought, (None, 0.0))[0]
-        self._known[sought] = (facts, self._clock())
+        before = self._known.get(sought)
+        self._known[sought] = Answer(facts, self._clock(), question)
         self._begin()
-        if before is None or not _same(before, facts):
+        if before is None or not _same(before.facts, facts):
             self._news()
+
+
+def _due(answer: Answer, question: Question, now_s: float) -> bool:
+    """Whether it is to be asked again: not while the hub asked to be left alone, which counts for one token alone."""
+    if not isinstance(answer.facts, CacheError):
+        return False
+    rest_s = min(answer.facts.retry_after_s or 0.0, MOST_S) if answer.question == question else 0.0
+    return now_s - answer.at_s >= max(AGAIN_S, rest_s)
 
 
 def _same(before: Facts, now: Facts) -> bool:
