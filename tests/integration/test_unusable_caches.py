@@ -80,13 +80,12 @@ async def test_a_node_whose_one_cache_is_older_than_its_volume_is_one_node_with_
     )
 
 
-async def test_placement_takes_a_node_with_an_unusable_volume_for_one_of_which_nothing_is_known(
-    tmp_path: Path,
-) -> None:
+async def test_placement_knows_which_node_has_a_volume_that_cannot_be_used(tmp_path: Path) -> None:
     good, broken = NodeCache(frozenset({SOURCE})), NodeCache(node="node-3", problem=("VolumeUnusable", WHY))
     made = conductor(tmp_path, good, broken)
 
-    assert made._world(made.desired).caches == {pod(0).node: good}
+    seen = made._world(made.desired)
+    assert (seen.caches, seen.unusable_caches) == ({pod(0).node: good}, {pod(1).node: broken})
 
 
 async def test_what_a_cache_that_cannot_be_used_says_is_bounded() -> None:

@@ -204,7 +204,7 @@ class Conductor:
             pod_timeout_s=self._settings.pod_timeout_s,
             strangers=self._observed.strangers(now_s),
             caches={node: cache for node, cache in caches.items() if cache.problem is None},
-            unusable_caches=tuple(cache for cache in caches.values() if cache.problem is not None),
+            unusable_caches={node: cache for node, cache in caches.items() if cache.problem is not None},
             loads=self._observed.loads,
         )
 

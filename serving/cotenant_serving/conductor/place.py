@@ -1,6 +1,8 @@
 """Placing by bytes. Pure. In this order: free room; room that engines free which end anyway; a new pod, where the
 group may have more; the idle engine that is cheapest to bring back makes room; the model's own old revision gives
-way; wait. Of devices that are as good, one whose node has the weights on its disk comes first."""
+way; wait. Of devices that are as good, one whose node has the weights on its disk comes first. One whose node's cache
+cannot use its volume comes last, whatever its group, for models that need it: they would most likely fail there, and
+again after each pause."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,12 +61,7 @@ class Placing:
 
         `may_evict`: idle engines of other models may end for it. `may_grow`: a pod may be brought for it.
         """
-        options = [
-            (candidate, device)
-            for candidate in spec.candidates
-            for device in sorted(self.world.devices_of(candidate.group), key=lambda one: self._fetches(spec, one))
-            if self.world.answers(device)
-        ]
+        options = self._options(spec)
         attempts = [self._free_room, self._ending_room]
         if may_grow:
             attempts.append(self._new_pod)
@@ -85,6 +82,16 @@ class Placing:
                     return
         self.pods.put(spec, available=True)
 
+    def _options(self, spec: EngineSpec) -> list[tuple[Candidate, Device]]:
+        """Best first: by group, and within it by what its node's disk has; those without a cache that works last."""
+        options = [
+            (candidate, device)
+            for candidate in spec.candidates
+            for device in sorted(self.world.devices_of(candidate.group), key=lambda one: self._trouble(spec, one))
+            if self.world.answers(device)
+        ]
+        return sorted(options, key=lambda option: self.world.lacks_cache(spec, option[1]))
+
     def free_bytes(self, device: Device) -> int:
         """Room left on the device; shares count until their process is gone."""
         taken = sum(engine.args.share_bytes for engine in self._on(device))
@@ -102,12 +109,12 @@ class Placing:
             return Outcome(explanation=(f"waits for the start lease of {device.id}: {self._starter(device)} starts",))
         if not quiet:
             return None
-        # In the first group that has room, where the weights are on the disk; then best fit, which leaves the largest
-        # holes for larger models.
+        # In the first group that has room, where the cache works and the weights are on the disk; then best fit,
+        # which leaves the largest holes for larger models.
         first = quiet[0][0].group
         candidate, device = min(
             (option for option in quiet if option[0].group == first),
-            key=lambda option: (self._fetches(spec, option[1]), self.free_bytes(option[1]), option[1].id),
+            key=lambda option: (*self._trouble(spec, option[1]), self.free_bytes(option[1]), option[1].id),
         )
         slot = self._free_slot(spec)
         self.starts.append(Start(spec=spec, slot=slot, device=device, candidate=candidate))
@@ -201,9 +208,9 @@ class Placing:
         load_s = self.world.loads.expected_s(engine.model, engine.args.spec.weights_bytes)
         return (measured_s if load_s is None else load_s, -engine.idle_s, engine.args.app)
 
-    def _fetches(self, spec: EngineSpec, device: Device) -> bool:
-        """Would it have to fetch its weights there, as far as anybody knows?"""
-        return self.world.on_disk(spec, device) is not True
+    def _trouble(self, spec: EngineSpec, device: Device) -> tuple[bool, bool]:
+        """As far as anybody knows: can it not have its weights there, and would it have to fetch them?"""
+        return self.world.lacks_cache(spec, device), self.world.on_disk(spec, device) is not True
 
     def _about_weights(self, spec: EngineSpec, here: bool | None) -> str:
         if here is None:

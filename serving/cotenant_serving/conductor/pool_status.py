@@ -30,7 +30,7 @@ def pool_status(
         busy_engines=sum(engine.running > 0 for engine in world.engines),
         in_flight=sum(engine.running for engine in world.engines),
         rates={rung: round(rate) for rung, rate in world.loads.bytes_per_s.items()},
-        weights=node_weights((*world.caches.values(), *world.unusable_caches), _sources(world)),
+        weights=node_weights((*world.caches.values(), *world.unusable_caches.values()), _sources(world)),
         reconciled=reconciled,
         pods_with_engines=pods_with_engines,
     )

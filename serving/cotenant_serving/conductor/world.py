@@ -157,8 +157,8 @@ class World:
     """App of Serve that this conductor did not start → seconds in which its engine has not been heard of."""
     caches: Mapping[str, NodeCache] = field(default_factory=dict)
     """Address of a node → what its disk has. Nodes of which nothing is known are absent."""
-    unusable_caches: tuple[NodeCache, ...] = ()
-    """Those that answer and cannot use their volume; not among `caches`."""
+    unusable_caches: Mapping[str, NodeCache] = field(default_factory=dict)
+    """Address of a node → its cache, which answers and cannot use its volume; not among `caches`."""
     loads: LoadTimes = field(default_factory=LoadTimes)
 
     def devices_of(self, group: str) -> tuple[Device, ...]:
@@ -192,16 +192,23 @@ class World:
         name, cache = cache_name(spec.source), self.caches.get(device.node)
         if not name:
             return None
+        if self.lacks_cache(spec, device):
+            return False
         if cache is not None:
             return name in cache.sources
         return False if self._caches_per_pod or not self._all_have(name) else None
+
+    def lacks_cache(self, spec: EngineSpec, device: Device) -> bool:
+        """Will the engine need the weight cache of the device's node, which says that it cannot use its volume?"""
+        return device.node in self.unusable_caches and bool(cache_name(spec.source))
 
     def on_new_disk(self, spec: EngineSpec) -> bool | None:
         """Will they be in a pod that is yet to come? None when nobody knows; never True: who knows where it comes."""
         name = cache_name(spec.source)
         if not name:
             return None
-        nowhere = bool(self.caches) and not any(name in cache.sources for cache in self.caches.values())
+        told = bool(self.caches or self.unusable_caches)
+        nowhere = told and not any(name in cache.sources for cache in self.caches.values())
         return False if self._caches_per_pod or nowhere else None
 
     def downloads(self, spec: EngineSpec) -> bool | None:
@@ -216,8 +223,8 @@ class World:
         return self.desired is not None and self.desired.caches_per_pod
 
     def _all_have(self, name: str) -> bool:
-        """True also where no cache has said anything."""
-        return all(name in cache.sources for cache in self.caches.values())
+        """True also where no cache has said anything. One that cannot use its volume has nothing."""
+        return not self.unusable_caches and all(name in cache.sources for cache in self.caches.values())
 
     def group(self, name: str) -> WorkerGroup | None:
         groups = self.desired.groups if self.desired else ()
