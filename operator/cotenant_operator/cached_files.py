@@ -84,7 +84,8 @@ def _known(reason: str) -> str:
 def _left_behind(given: Condition, revision: str, pool: PoolSeen, previous: Mapping[str, Any] | None) -> Condition:
     """A folder of a node and a claim stay when pods go; a pod's own models go with it."""
     same = (previous or {}).get("targetRevision") == revision
-    was_there = same and condition(previous, "Cached").get("status") == "True"
+    before = condition(previous, "Cached") if same else {}
+    was_there = before.get("status") == "True"
     if not pool.pool.spec.cache.per_pod:
         if pool.agents is not None and not pool.agents.wanted:
             message = "the pool's worker groups have no node now, so no disk has it"
@@ -99,7 +100,7 @@ def _left_behind(given: Condition, revision: str, pool: PoolSeen, previous: Mapp
             "no worker pod has it: each keeps its own models, and they go with it; "
             f"spec.cache.path or claimName of GPUPool {pool.pool.metadata.name} would keep them",
         )
-    elif was_there and not pool.statuses:
+    elif (was_there or before.get("reason") == Reason.CONDUCTOR_UNREACHABLE) and not pool.statuses:
         return Condition(
             "Cached", "Unknown", Reason.CONDUCTOR_UNREACHABLE, "nobody says now what the worker pods have on disk"
         )

@@ -71,6 +71,17 @@ def test_while_a_pod_is_there_and_no_cache_speaks_nobody_knows() -> None:
     assert (lost["status"], lost["reason"]) == ("Unknown", "ConductorUnreachable")
 
 
+def test_a_conductor_that_stays_away_is_the_reason_at_every_pass_until_it_speaks() -> None:
+    lost, status = cold(statuses=(), head="lost"), warm_before()
+    for number in range(3):
+        status = status_of(lost, previous=status)
+        found = condition(status, "Cached")
+        assert (found["status"], found["reason"]) == ("Unknown", "ConductorUnreachable"), f"pass {number}"
+    other = planned(engine={"contextTokens": 256})
+    assert condition(status_of(lost, other, status), "Cached")["reason"] == "NotLoadedYet", "nobody has had that"
+    assert condition(status_of(cold(), previous=status), "Cached")["reason"] == "NotLoadedYet", "it answers"
+
+
 def test_the_column_counts_nodes_and_bytes() -> None:
     nodes = [NodeWeights(node=f"node{number}") for number in range(3)]
     has = msgspec.structs.replace(nodes[0], here={source(): 8 * GIB})
