@@ -53,7 +53,7 @@ def model_status(
         "selector": f"cotenant.dev/pool={planned.pool},ray.io/node-type=worker",
         "state": seen.state if seen is not None else None,
         "task": planned.task,
-        "source": planned.engine.source if planned.engine else _pinned(previous, generation),
+        "source": planned.engine.source if planned.engine else pinned(previous, generation),
         "revision": seen.revision if seen is not None else None,
         "targetRevision": target,
         "cached": cached_counts(found[MODEL_CONDITIONS.index("Cached")], planned, pool),
@@ -65,7 +65,7 @@ def model_status(
     return {**known, **_last_known(found, previous)} if seen is None else known
 
 
-def _pinned(previous: Mapping[str, Any] | None, generation: int) -> str | None:
+def pinned(previous: Mapping[str, Any] | None, generation: int) -> str | None:
     """The commit that this very spec was resolved to, whatever refuses it now: its branch may have moved since."""
     said = previous or {}
     return said.get("source") if said.get("observedGeneration") == generation else None

@@ -36,7 +36,7 @@ from cotenant_operator.kinds import (
     Kind,
     Object,
 )
-from cotenant_operator.object_status import MODEL_CONDITIONS, model_status
+from cotenant_operator.object_status import MODEL_CONDITIONS, model_status, pinned
 from cotenant_operator.operator_settings import OperatorSettings
 from cotenant_operator.planned import ModelPlan, PoolPlan
 from cotenant_operator.pool_seen import PoolSeen
@@ -395,6 +395,8 @@ def _unreadable(
 ) -> tuple[SetStatus, ...]:
     previous, generation = live.get("status"), live["metadata"]["generation"]
     status = invalid_status(types, [problem], generation=generation, previous=previous, now=now)
+    if (source := pinned(previous, generation)) is not None:
+        status["source"] = source
     return changed_status(kind, live, status)
 
 

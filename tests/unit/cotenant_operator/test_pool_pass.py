@@ -395,6 +395,22 @@ def test_an_object_that_nobody_can_read_stops_no_other() -> None:
     assert reasons == {"poison": "InvalidSpec", "echo": "Fits"}
 
 
+def test_a_model_that_nobody_can_read_keeps_the_commit_that_this_very_spec_was_resolved_to() -> None:
+    source = f"hf://org/small@{'0' * 40}"
+    poison = deployment("poison", 1, status={"observedGeneration": 1, "source": source})
+    poison["spec"] = {"task": "no-such-task"}
+
+    def told(item: Object) -> dict[str, Any]:
+        actions = decide(given([item], pool=pool_object()), Rolling(KEEP))
+        (found,) = (said.status for said in actions.statuses if said.kind is MODELS)
+        assert _reason(found, "Accepted") == "InvalidSpec"
+        return found
+
+    assert told(poison)["source"] == source
+    edited = {**poison, "metadata": {**poison["metadata"], "generation": 2}}
+    assert "source" not in told(edited)
+
+
 def test_a_pass_that_remembers_decides_as_one_that_does_not() -> None:
     models = [deployment(name, 1) for name in ("echo", "other", "third")]
     idle = ModelStatus(model="default/echo", state="cold", reason=Reason.IDLE)
