@@ -40,6 +40,7 @@ PRELOAD_FILE = "preload.json"
 SOCKET_FOLDER = "/run/cotenant"
 SOCKET = f"{SOCKET_FOLDER}/cache.sock"
 _COMPONENT = {"app.kubernetes.io/component": "cache"}
+_TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 STARTS_S = 600
 """What looking at a large volume after a crash may take, before a pod counts as failing."""
 
@@ -107,15 +108,12 @@ def _cache(pool: GPUPool, settings: OperatorSettings, more: list[str], mounts: l
     }
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     probe = {"httpGet": {"path": "/healthz", "port": CACHE_PORT}}
-    own = {"NODE_NAME": field_of_the_pod("spec.nodeName"), "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108
-    # For `cotenant cache` in this container: the same hub and token as the instance, which has them as options.
-    own |= {"HF_ENDPOINT": hub.endpoint, **({"HF_TOKEN_PATH": hub_token} if hub_token else {})}
     return container(
         settings,
         CACHE_CONTAINER,
         resources_of(settings.resources.cache, {}, {}),
         command=["python", "-m", "cotenant_serving.weight_cache", *words, *more],
-        env=list({str(item["name"]): dict(item) for item in (*env_of(own), *settings.extra_env)}.values()),
+        env=_environment(settings, hub.endpoint, hub_token),
         ports=[{"name": "cache", "containerPort": CACHE_PORT, "protocol": "TCP"}],
         startupProbe={**probe, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": STARTS_S},
         livenessProbe={**probe, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 6},
@@ -129,6 +127,16 @@ def _cache(pool: GPUPool, settings: OperatorSettings, more: list[str], mounts: l
             *(dict(mount) for mount in settings.extra_volume_mounts),
         ],
     )
+
+
+def _environment(settings: OperatorSettings, endpoint: str, token_file: str | None) -> list[Json]:
+    """With the hub and token that the instance has as options, for `cotenant cache` in this container."""
+    own = {"NODE_NAME": field_of_the_pod("spec.nodeName"), "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108
+    own |= {"HF_ENDPOINT": endpoint, **({"HF_TOKEN_PATH": token_file} if token_file else {})}
+    # A token in the environment would be taken before that of the file.
+    not_extra = {"HF_ENDPOINT", *(_TOKEN_NAMES if token_file else ())}
+    extra = [item for item in settings.extra_env if item["name"] not in not_extra]
+    return list({str(item["name"]): dict(item) for item in (*env_of(own), *extra)}.values())
 
 
 def _socket_mount() -> Json:

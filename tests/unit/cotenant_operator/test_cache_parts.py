@@ -90,3 +90,26 @@ def test_the_containers_environment_names_the_hub_and_where_its_token_is_for_com
         assert hub_names(made) == {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN_PATH": "/etc/cotenant/hub/read"}
         assert "--hub-token-file=/etc/cotenant/hub/read" in made["command"]
     assert hub_names(sidecar(pool(WORKER), SETTINGS)) == {"HF_ENDPOINT": "https://huggingface.co"}
+
+
+def test_what_every_container_gets_changes_nothing_about_the_pools_hub_and_its_token() -> None:
+    given = {
+        "HF_ENDPOINT": "https://huggingface.co",
+        "HF_TOKEN": "hf_other",
+        "HUGGING_FACE_HUB_TOKEN": "hf_older",
+        "HF_TOKEN_PATH": "/etc/other",
+        "HTTPS_PROXY": "http://proxy.example",
+    }
+    settings = OperatorSettings(extra_env=tuple({"name": name, "value": value} for name, value in given.items()))
+
+    def of(hub: dict[str, Any]) -> dict[str, str]:
+        made = sidecar(pool(WORKER, cache={"hub": hub}), settings)
+        return {item["name"]: item["value"] for item in made["env"] if item["name"] in given}
+
+    mirror = "https://mirror.example"
+    assert of({"endpoint": mirror, "secretRef": {"name": "hub", "key": "read"}}) == {
+        "HF_ENDPOINT": mirror,
+        "HF_TOKEN_PATH": "/etc/cotenant/hub/read",
+        "HTTPS_PROXY": "http://proxy.example",
+    }
+    assert of({"endpoint": mirror}) == {**given, "HF_ENDPOINT": mirror}, "the instance, too, takes such a token then"
