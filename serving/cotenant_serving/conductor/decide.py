@@ -79,7 +79,7 @@ def decide(world: World) -> Decision:
         starts=tuple(placing.starts),
         deletes=tuple(deletes),
         memory=memory,
-        models=tuple(_status(view, outcomes) for view in views),
+        models=tuple(_status(world, view, outcomes.get(view.name)) for view in views),
         pods=placing.pods.asked,
         groups=remembered,
         group_statuses=groups.statuses(placing.pods, remembered),
@@ -339,6 +339,8 @@ def _backing_off(view: ModelView) -> bool:
     return view.failed_target and view.now_s < view.memory.retry_at_s
 
 
-def _status(view: ModelView, outcomes: Mapping[str, place.Outcome]) -> ModelStatus:
-    outcome = outcomes.get(view.name)
+def _status(world: World, view: ModelView, outcome: place.Outcome | None) -> ModelStatus:
+    """One that waits for a pod starts there: what is on the disks of now does not count for it."""
+    if outcome is not None and outcome.awaits_pod and view.desired.engine is not None:
+        view = replace(view, downloads=world.downloads_on_new(view.desired.engine))
     return model_status(view, outcome or place.Outcome(explanation=()))

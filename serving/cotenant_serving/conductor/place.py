@@ -36,6 +36,10 @@ class Outcome:
     in_place: EngineSpec | None = None
     """The old revision that gives way, to be started again should the new one fail."""
 
+    @property
+    def awaits_pod(self) -> bool:
+        return self.reason in (Reason.POD_PENDING, Reason.NO_NODE)
+
 
 @dataclass(slots=True)
 class Placing:

@@ -218,6 +218,11 @@ class World:
         found = {self.on_disk(spec, device) for device in there} or {self.on_new_disk(spec)}
         return False if True in found else None if None in found else True
 
+    def downloads_on_new(self, spec: EngineSpec) -> bool | None:
+        """Will an engine that waits for a pod have to fetch them there? None when nobody knows."""
+        here = self.on_new_disk(spec)
+        return None if here is None else not here
+
     @property
     def _caches_per_pod(self) -> bool:
         return self.desired is not None and self.desired.caches_per_pod

@@ -1,13 +1,15 @@
 """A wake that must download says so from its first moment, also where nobody has told yet what a node has."""
 
+from dataclasses import replace
+
 import pytest
-from tests.builders.conductor import device, engine, group, model, pod, spec, world
+from tests.builders.conductor import GIB, device, engine, group, model, pod, spec, world
 
 from cotenant_serving.conductor.cached import NodeCache
 from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.explain import model_row
 from cotenant_serving.conductor.load_times import LoadTimes, ModelLoads
-from cotenant_serving.conductor.world import World
+from cotenant_serving.conductor.world import GroupMemory, World
 from cotenant_serving.contract import ModelStatus, Reason, WeightsLoad
 from cotenant_serving.contract_gateway import ModelRow
 
@@ -84,6 +86,36 @@ def test_a_wake_that_waits_for_its_pod_says_that_a_download_follows_and_how_long
     assert said.message == f"waits for a pod of group cpu, asked for 0 s ago; {WORDS}"
     assert row(given).message.endswith("a device for it is being brought; its weights must be fetched: 8.0 GB")
     assert row(given).eta_s is None, "the pod's own time is not known"
+
+
+@pytest.mark.parametrize(
+    ("remembered", "reason"),
+    [
+        ({}, Reason.POD_PENDING),
+        ({"cpu": GroupMemory(devices=1, pending_since_s=0.0, unavailable_until_s=2000.0)}, Reason.NO_NODE),
+    ],
+)
+def test_a_wake_that_waits_for_a_new_pod_must_fetch_there_whatever_a_pod_without_room_has(
+    remembered: dict[str, GroupMemory], reason: Reason
+) -> None:
+    full = engine(model="b/b", share=7 * GIB, running=1, on=pod(1))
+    given = world(
+        CHAT,
+        model("b/b", share=7 * GIB),
+        devices=(pod(1),),
+        engines=(full,),
+        groups=(group(most=2),),
+        demand=ASKED,
+        remembered=remembered,
+        caches={pod(1).node: HERE},
+        loads=RATES,
+        caches_per_pod=True,
+    )
+    said = status(given)
+    assert said.reason is reason
+    assert WORDS in said.message
+    assert (said.must_fetch, said.eta_s) == (True, 5 + 80 + 2)
+    assert not status(replace(given, demand={})).must_fetch, "a cold model is expected where its weights are"
 
 
 def test_a_wake_that_waits_for_its_pod_says_nothing_of_weights_that_are_there_or_that_it_has_not() -> None:
