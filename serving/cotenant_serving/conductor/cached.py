@@ -50,7 +50,10 @@ def unusable(said: NodeRefusal, address: str) -> NodeCache:
 
 
 def node_weights(caches: Iterable[NodeCache], sources: Collection[str]) -> tuple[NodeWeights, ...]:
-    """What nodes have of these sources, as they stand there; several caches of one node are one."""
+    """What nodes have of these sources, as they stand there; several caches of one node are one.
+
+    Where no source is of a hub, nodes are named only if one has a problem: then all, so that they can be counted.
+    """
     names = {cache_name(source): source for source in sources if cache_name(source)}
     here: dict[str, dict[str, int]] = defaultdict(dict)
     fetching: dict[str, dict[str, int]] = defaultdict(dict)
@@ -63,7 +66,7 @@ def node_weights(caches: Iterable[NodeCache], sources: Collection[str]) -> tuple
         failed[cache.node] |= {names[name]: said for name, said in cache.failed.items() if name in names}
     return tuple(
         NodeWeights(node=node, here=here[node], fetching=fetching[node], failed=failed[node], problem=problems[node])
-        for node in sorted(problems if names else ())
+        for node in sorted(problems if names or any(problems.values()) else ())
     )
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from tests.builders.conductor import GIB, device, engine, group, model, pod, world
 
-from cotenant_serving.conductor.cached import NodeCache
+from cotenant_serving.conductor.cached import NodeCache, node_weights
 from cotenant_serving.conductor.decide import decide
 from cotenant_serving.conductor.load_times import LoadTimes
 from cotenant_serving.conductor.world import Device, World
+from cotenant_serving.contract import NodeWeights
 
 GB = 10**9
 SOURCE = "hf://org/chat@" + "a" * 40
@@ -95,3 +96,12 @@ def test_where_no_cache_can_be_used_no_node_counts_as_one_that_has_the_model() -
     assert (given.on_disk(CHAT.engine, pod(1)), given.on_disk(CHAT.engine, pod(2))) == (False, False)
     assert given.on_new_disk(CHAT.engine) is False
     assert given.downloads(CHAT.engine) is True
+
+
+def test_a_pool_without_models_of_a_hub_tells_which_of_its_nodes_have_a_cache_that_cannot_be_used() -> None:
+    well = NodeCache(frozenset({SOURCE}), "node-2", here={SOURCE: 8 * GB})
+    assert node_weights([BROKEN, well], ["file:///models/chat", ""]) == (
+        NodeWeights(node="node-1", problem=BROKEN.problem),
+        NodeWeights(node="node-2"),
+    )
+    assert node_weights([well], []) == ()
