@@ -43,7 +43,7 @@ def test_a_blob_of_another_length_is_quarantined_and_counted_by_whoever_asks_for
 
 
 @pytest.mark.parametrize("change", [-20_000, 20_000], ids=["shorter", "longer"])
-def test_a_blob_of_another_length_that_was_noticed_counts_and_is_checked(
+def test_a_blob_of_another_length_is_quarantined_and_counted_by_whoever_wants_to_lease_its_model(
     change: int, hub: FakeHub, tmp_path: Path
 ) -> None:
     source = f"hf://org/a@{hub.put('org/a', FILES)}"
@@ -52,6 +52,8 @@ def test_a_blob_of_another_length_that_was_noticed_counts_and_is_checked(
         os.truncate(blob, blob.stat().st_size + change)
         with pytest.raises(ModelNotFoundError):
             cache.lease(source, "engine")
-        assert cache.usage().used_bytes == volume_bytes(tmp_path)
-        assert [bad.digest for bad in cache.verify().bad] == [blob.name]
+        usage = cache.usage()
+        assert usage.quarantined_bytes == len(FILES["model.safetensors"]) + change
+        assert usage.used_bytes == volume_bytes(tmp_path)
+        assert not blob.exists()
         assert wrong_files(tmp_path) == []

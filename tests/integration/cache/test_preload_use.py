@@ -37,7 +37,7 @@ def used_at(cache: Cache) -> dict[str, float]:
 def test_a_list_that_asks_again_and_again_does_not_make_a_model_look_used(hub: FakeHub, tmp_path: Path) -> None:
     hours, source = Hours(), f"hf://org/a@{hub.put('org/a', model_files())}"
     access = HubAccess(endpoint=hub.url, token="none")
-    with Cache(tmp_path, access=access, clock=hours.clock()) as cache:
+    with Cache(tmp_path, 10**9, access=access, clock=hours.clock()) as cache:
         arrived = hours.now_s
         cache.ensure(source, priority=0)
         assert used_at(cache) == {"org/a": arrived}, "its arrival counts"
