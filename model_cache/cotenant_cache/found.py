@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +91,16 @@ def _all_below(top: str | Path) -> Iterator[tuple[str, str]]:
     folders = [(os.fspath(top), "")]
     while folders:
         folder, prefix = folders.pop()
-        with suppress(OSError), os.scandir(folder) as listed:
-            for entry in listed:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{prefix}{entry.name}/"))
-                else:
-                    yield prefix + entry.name, entry.path
+        try:
+            with os.scandir(folder) as listed:
+                found = list(listed)
+        except OSError:
+            continue
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((entry.path, f"{prefix}{entry.name}/"))
+            else:
+                yield prefix + entry.name, entry.path
 
 
 def _digest_behind(path: str) -> str:
