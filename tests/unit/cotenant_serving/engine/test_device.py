@@ -12,7 +12,7 @@ from tests.builders.engine import MIB, echo_args
 
 from cotenant_serving.contract import Reason
 from cotenant_serving.engine.base import LoadError
-from cotenant_serving.engine.device import CpuDevice, CudaDevice, open_device, visible_device
+from cotenant_serving.engine.device import CudaDevice, open_device, visible_device
 
 
 @dataclass
